@@ -13,7 +13,7 @@
 
 use bytes::Bytes;
 use highwater_net::kafka::KafkaError;
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_runtime::plane::ConnId;
 
 use crate::partition::{AppendOutcome, AppendRequest};
@@ -76,7 +76,7 @@ pub struct Want {
     /// The partition.
     pub tp: TopicPartition,
     /// From where.
-    pub offset: i64,
+    pub offset: Offset,
     /// Bytes to read of it at most.
     pub max_bytes: usize,
 }
@@ -89,9 +89,9 @@ pub struct Fetched {
     /// What went wrong.
     pub error: KafkaError,
     /// -1 with an error.
-    pub high_watermark: i64,
+    pub high_watermark: Offset,
     /// -1 with an error.
-    pub log_start: i64,
+    pub log_start: Offset,
     /// Batches.
     pub records: Vec<Bytes>,
     /// Their bytes.
@@ -101,6 +101,13 @@ pub struct Fetched {
 impl Fetched {
     /// Nothing, or not yet.
     pub fn nothing(number: u32, error: KafkaError) -> Self {
-        Self { number, error, high_watermark: -1, log_start: -1, records: Vec::new(), bytes: 0 }
+        Self {
+            number,
+            error,
+            high_watermark: Offset(-1),
+            log_start: Offset(-1),
+            records: Vec::new(),
+            bytes: 0,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{ProducerId, TopicId};
 
 use crate::api::ApiError;
 use crate::coord::groups::{
@@ -42,7 +42,7 @@ pub enum ControllerReply {
     /// The same for a new topic, with its id; zero if it was only validated.
     Created(TopicId),
     /// Producer ids for the shard that asked.
-    ProducerIds(Range<i64>),
+    ProducerIds(Range<ProducerId>),
     /// The group coordinator's reply.
     Group(GroupReply),
 }
@@ -186,7 +186,7 @@ controller_calls! {
     DeleteTopicById => () { call => ControllerRequest::DeleteTopicById(call), ControllerReply::Done => Ok(()) }
     AlterTopic => () { call => ControllerRequest::AlterTopic(call), ControllerReply::Done => Ok(()) }
     ConfigureTopic => () { call => ControllerRequest::ConfigureTopic(call), ControllerReply::Done => Ok(()) }
-    ReserveProducerIds => Range<i64> {
+    ReserveProducerIds => Range<ProducerId> {
         _call => ControllerRequest::ReserveProducerIds, ControllerReply::ProducerIds(ids) => Ok(ids)
     }
     JoinRequest => JoinReply {

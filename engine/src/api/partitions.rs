@@ -37,7 +37,7 @@ pub enum PartitionQuery {
     /// Offsets by time or at the ends.
     Offsets(Vec<(u32, (TopicPartition, OffsetSpec))>),
     /// Where leader epochs end.
-    EpochEnds(Vec<(u32, (TopicPartition, i32))>),
+    EpochEnds(Vec<(u32, (TopicPartition, LeaderEpoch))>),
     /// Bounds and sizes.
     Details(Vec<(u32, TopicPartition)>),
     /// Idempotent producers.
@@ -53,9 +53,9 @@ pub type FoundOffset = Result<Option<(Offset, Option<Timestamp>)>, ApiError>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EpochEnd {
     /// The epoch.
-    pub epoch: i32,
+    pub epoch: LeaderEpoch,
     /// The offset after its last record.
-    pub end: i64,
+    pub end: Offset,
 }
 
 /// Bounds and size of a partition.
@@ -133,7 +133,7 @@ partition_calls! {
     /// Lists offsets.
     ListOffsets: Offsets, (TopicPartition, OffsetSpec) => FoundOffset;
     /// Finds where leader epochs end.
-    EpochEnds: EpochEnds, (TopicPartition, i32) => Option<EpochEnd>;
+    EpochEnds: EpochEnds, (TopicPartition, LeaderEpoch) => Option<EpochEnd>;
     /// Reads bounds and sizes.
     Details: Details, TopicPartition => PartitionDetails;
     /// Describes idempotent producers.

@@ -4,7 +4,7 @@ use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
     EpochPartition, EpochPartitionResponse, EpochTopicResponse, OffsetForLeaderEpochRequest,
 };
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
 
 use super::Call;
 use super::names::{Named, target_in_epoch};
@@ -17,7 +17,7 @@ use crate::shard::Context;
 /// A request whose partitions are looked up.
 struct Asking {
     topics: Vec<EpochTopicResponse<'static>>,
-    items: FanOut<(TopicPartition, i32)>,
+    items: FanOut<(TopicPartition, LeaderEpoch)>,
     /// Where the end of each item belongs.
     places: Vec<(usize, usize)>,
 }
@@ -41,7 +41,7 @@ impl Resolve for Asking {
         match target_in_epoch(context, named, wanted.partition, wanted.current_leader_epoch) {
             Err(error) => entry.error_code = error,
             Ok((tp, owner)) => {
-                self.items.push(owner, (tp, wanted.leader_epoch));
+                self.items.push(owner, (tp, LeaderEpoch(wanted.leader_epoch)));
                 self.places.push((topic, partitions.len()));
             }
         }
@@ -65,7 +65,9 @@ fn fill_in(
 ) {
     let entry = &mut answer.topics[topic].partitions[partition];
     match found {
-        Some(Some(found)) => (entry.leader_epoch, entry.end_offset) = (found.epoch, found.end),
+        Some(Some(found)) => {
+            (entry.leader_epoch, entry.end_offset) = (found.epoch.0, found.end.0);
+        }
         Some(None) => {}
         None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
     }

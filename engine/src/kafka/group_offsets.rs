@@ -8,7 +8,7 @@ use highwater_net::kafka::messages::{
     OffsetDeletePartitionResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteTopicResponse,
 };
 use highwater_net::kafka::wire::Uuid;
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 use super::Call;
 use super::error::code;
@@ -41,9 +41,9 @@ pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &Off
                     places.push((response.topics.len(), partitions.len()));
                     offsets.push(CommittedPartition {
                         topic,
-                        partition: number,
-                        offset: partition.committed_offset,
-                        leader_epoch: partition.committed_leader_epoch,
+                        partition: PartitionIndex(number),
+                        offset: Offset(partition.committed_offset),
+                        leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
                         metadata: partition.committed_metadata.unwrap_or_default().to_owned(),
                     });
                     KafkaError::NONE
@@ -96,7 +96,7 @@ pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &Off
 
 pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &OffsetDeleteRequest<'_>) {
     let mut response = OffsetDeleteResponse::default();
-    let mut partitions: Vec<(TopicId, Vec<u32>)> = Vec::new();
+    let mut partitions = Vec::new();
     let mut places = Vec::new();
     for topic in &request.topics {
         let id = resolve_topic(context, false, topic.name, Uuid::default());
@@ -107,7 +107,7 @@ pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &Off
             let mut error_code = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
             if let (Some(_), Ok(number)) = (id, u32::try_from(index)) {
                 places.push((response.topics.len(), outcomes.len()));
-                numbers.push(number);
+                numbers.push(PartitionIndex(number));
                 error_code = KafkaError::NONE;
             }
             outcomes.push(OffsetDeletePartitionResponse { partition_index: index, error_code });

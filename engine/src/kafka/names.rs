@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use highwater_net::kafka::KafkaError;
-use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
 use highwater_runtime::plane::ShardIndex;
 
 use super::error::{Refused, refuse};
@@ -85,12 +85,12 @@ impl Named {
 pub(crate) fn check_leader_epoch(
     metadata: Option<&Arc<Metadata>>,
     tp: TopicPartition,
-    known: i32,
+    known: LeaderEpoch,
 ) -> Result<(), KafkaError> {
-    if known < 0 {
+    if known.0 < 0 {
         return Ok(());
     }
-    let epoch = metadata.map_or(0, |metadata| metadata.epoch(tp).0);
+    let epoch = metadata.map_or(LeaderEpoch(0), |metadata| metadata.epoch(tp));
     match known {
         known if known < epoch => Err(KafkaError::FENCED_LEADER_EPOCH),
         known if known > epoch => Err(KafkaError::UNKNOWN_LEADER_EPOCH),
@@ -119,7 +119,7 @@ pub(super) fn target_in_epoch(
     epoch: i32,
 ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
     let target = target(context, topic, index)?;
-    check_leader_epoch(context.metadata, target.0, epoch)?;
+    check_leader_epoch(context.metadata, target.0, LeaderEpoch(epoch))?;
     Ok(target)
 }
 

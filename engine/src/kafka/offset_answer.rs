@@ -149,8 +149,9 @@ impl Current {
         work.spend(1 + topic.partitions.len() / 16);
         let WantedTopic { name, id, error, partitions, .. } = topic;
         let error_code = if error.is_err() { error } else { self.error };
-        let is_of =
-            |of: &CommittedPartition, index| of.topic.0 == id && i64::from(of.partition) == i64::from(index);
+        let is_of = |of: &CommittedPartition, index| {
+            of.topic.0 == id && i64::from(of.partition.0) == i64::from(index)
+        };
         let partitions =
             partitions.into_iter().map(|index| match self.offsets.next_if(|of| is_of(of, index)) {
                 Some(offset) => found_partition(offset),
@@ -181,9 +182,9 @@ impl Current {
 
 fn found_partition(offset: CommittedPartition) -> FoundPartition {
     FoundPartition {
-        partition_index: offset.partition as i32,
-        committed_offset: offset.offset,
-        committed_leader_epoch: offset.leader_epoch,
+        partition_index: offset.partition.0 as i32,
+        committed_offset: offset.offset.0,
+        committed_leader_epoch: offset.leader_epoch.0,
         metadata: Some(offset.metadata.into()),
         error_code: KafkaError::NONE,
     }

@@ -13,7 +13,7 @@ use std::vec::IntoIter;
 use highwater_net::kafka::messages::OffsetFetchRequest;
 use highwater_net::kafka::wire::Uuid;
 use highwater_net::kafka::{KafkaError, KafkaReply};
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
@@ -161,8 +161,8 @@ impl Group {
                 topic.partitions.dedup();
             }
             if topic.is_known {
-                let numbers = topic.partitions.iter().filter_map(|index| u32::try_from(*index).ok());
-                partitions.push((TopicId(topic.id), numbers.collect()));
+                let indexes = topic.partitions.iter().filter_map(|index| u32::try_from(*index).ok());
+                partitions.push((TopicId(topic.id), indexes.map(PartitionIndex).collect()));
             }
         }
         groups::FetchRequest {

@@ -12,7 +12,7 @@ mod checks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{ProducerId, TopicId};
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
 use highwater_storage::state_log::{Fatal, Recovered, SNAPSHOT_BYTES_PER_TURN, Seq, StateLog};
 
@@ -319,10 +319,10 @@ impl Controller {
     /// Gives a shard producer ids of its own.
     pub(crate) fn producer_ids(&mut self, to: (ShardIndex, Ticket)) {
         let start = self.tip.producer_ids_end();
-        match (self.check_space(), start.checked_add(PRODUCER_IDS_PER_BLOCK)) {
+        match (self.check_space(), start.0.checked_add(PRODUCER_IDS_PER_BLOCK)) {
             (Ok(()), Some(end)) => {
                 self.write(&Record::ProducerIdsReserved { end });
-                let reply = ControllerReply::ProducerIds(start..end);
+                let reply = ControllerReply::ProducerIds(start..ProducerId(end));
                 self.until_durable.push_back(Waiting { version: self.tip.version(), to, reply });
             }
             (Err(error), _) => self.reply(to, Err(error)),

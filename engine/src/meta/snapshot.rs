@@ -35,7 +35,7 @@ enum State {
 impl SnapshotWriter {
     /// A snapshot of the metadata as it is now.
     pub fn new(metadata: &Metadata) -> Self {
-        let producer_ids_end = metadata.producer_ids_end();
+        let producer_ids_end = metadata.producer_ids_end().0;
         Self { after: None, set_aside: BTreeMap::new(), producer_ids_end, has_any: false }
     }
 
@@ -112,7 +112,7 @@ mod tests {
         } else if metadata.deleting().contains_key(&topic) {
             Record::TopicGone { id }
         } else if action.is_multiple_of(4) {
-            Record::ProducerIdsReserved { end: metadata.producer_ids_end() + 10 }
+            Record::ProducerIdsReserved { end: metadata.producer_ids_end().0 + 10 }
         } else {
             let (name, stores) = (format!("topic-{}", id[0]), vec![0; 5]);
             Record::TopicCreated(TopicRecord { id, name, stores, configs: vec![] })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, StoreId, TopicId, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, ProducerId, StoreId, TopicId, TopicPartition};
 use highwater_protocol::topic::collision_name;
 
 use super::configs::TopicConfig;
@@ -325,8 +325,8 @@ impl Metadata {
     }
 
     /// The first producer id that no shard has been given.
-    pub fn producer_ids_end(&self) -> i64 {
-        self.producer_ids_end
+    pub fn producer_ids_end(&self) -> ProducerId {
+        ProducerId(self.producer_ids_end)
     }
 
     /// The term of a partition's leader.

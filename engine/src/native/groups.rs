@@ -2,7 +2,7 @@
 
 use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId};
 use highwater_protocol::limits::CONTROL_BODY_BYTES_MAX;
 use highwater_protocol::native::{
     CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommitOffsetsRequest, CommittedOffset,
@@ -98,7 +98,8 @@ pub(super) fn commit_of_member(context: &mut Context<'_>, call: Call, request: C
 
 /// A member, or somebody else, reads positions of a group.
 pub(super) fn read_of_group(context: &mut Context<'_>, call: Call, request: ReadGroupOffsetsRequest) {
-    let partitions = request.partitions.map(from_partitions);
+    let partitions =
+        request.partitions.map(|topics| topics.into_iter().map(|of| (of.topic, of.partitions)).collect());
     let request = to_fetch(request.group, request.member, partitions);
     context.ask(call.conn, request, move |context, reply| {
         let reply = match reply {
@@ -153,7 +154,7 @@ pub(super) fn delete_group(context: &mut Context<'_>, call: Call, request: Delet
 fn to_fetch(
     group: String,
     member: Option<(String, i32)>,
-    partitions: Option<Vec<(TopicId, Vec<u32>)>>,
+    partitions: Option<Vec<(TopicId, Vec<PartitionIndex>)>>,
 ) -> FetchRequest {
     FetchRequest { group, member, partitions, require_stable: false }
 }
@@ -161,9 +162,9 @@ fn to_fetch(
 fn to_committed(topic: TopicId, of: CommittedOffset) -> CommittedPartition {
     CommittedPartition {
         topic,
-        partition: of.partition.0,
-        offset: of.offset.0,
-        leader_epoch: of.leader_epoch,
+        partition: of.partition,
+        offset: of.offset,
+        leader_epoch: LeaderEpoch(of.leader_epoch),
         metadata: of.metadata,
     }
 }
@@ -231,9 +232,9 @@ fn to_partitions(topics: Vec<(TopicId, Vec<u32>)>) -> Vec<TopicPartitions> {
 
 fn to_position(of: CommittedPartition) -> CommittedOffset {
     CommittedOffset {
-        partition: PartitionIndex(of.partition),
-        offset: Offset(of.offset),
-        leader_epoch: of.leader_epoch,
+        partition: of.partition,
+        offset: of.offset,
+        leader_epoch: of.leader_epoch.0,
         metadata: of.metadata,
     }
 }
@@ -279,8 +280,7 @@ fn committed(outcomes: &[CommitOutcome]) -> Reply {
         return refuse(error, None);
     }
     let rejected = outcomes.iter().filter_map(|(topic, partition, error)| {
-        let partition = PartitionIndex(*partition);
-        error.map(|error| RejectedPosition { topic: *topic, partition, error: code_of(error) })
+        error.map(|error| RejectedPosition { topic: *topic, partition: *partition, error: code_of(error) })
     });
     Reply::body(&CommitGroupOffsetsReply { rejected: rejected.collect() })
 }
@@ -404,14 +404,14 @@ fn too_many_offsets(config: &GroupConfig) -> String {
     )
 }
 
-fn refuse_commit(consumer: &str, topic: TopicId, partition: u32, error: GroupError) -> Reply {
+fn refuse_commit(consumer: &str, topic: TopicId, partition: PartitionIndex, error: GroupError) -> Reply {
     let (code, text) = match error {
         GroupError::CoordinatorNotAvailable => {
             (ErrorCode::StorageFull, "the disk is full: positions cannot be kept".to_owned())
         }
         GroupError::OffsetMetadataTooLarge => (
             ErrorCode::TooLarge,
-            format!("what is to be kept with the position of partition {partition} is too long"),
+            format!("the metadata of the position of partition {partition} is too long"),
         ),
         GroupError::UnknownTopicOrPartition => {
             (ErrorCode::UnknownPartition, format!("topic {topic} has no partition {partition}"))

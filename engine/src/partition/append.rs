@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use highwater_protocol::batch::{BatchError, TimestampType};
-use highwater_protocol::ids::{Timestamp, TopicPartition};
+use highwater_protocol::batch::{BatchError, NO_TIMESTAMP, TimestampType};
+use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::limits::BATCH_BYTES_MAX;
 use highwater_runtime::plane::Disk;
 use highwater_storage::AppendError;
@@ -40,11 +40,11 @@ pub(super) struct ValidBatch<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AppendedAt {
     /// Offset of its first record.
-    pub base_offset: i64,
-    /// The time that the broker stamped it with, in milliseconds; -1 if it did not.
-    pub log_append_time: i64,
+    pub base_offset: Offset,
+    /// The time that the broker stamped it with; [`NO_TIMESTAMP`] if it did not.
+    pub log_append_time: Timestamp,
     /// Offset of the first record of the partition.
-    pub log_start: i64,
+    pub log_start: Offset,
 }
 
 /// The outcome of an append.
@@ -227,10 +227,10 @@ impl Replicas {
                 Ok(appended) => {
                     self.counted.batches += 1;
                     self.counted.records += (appended.next_offset.0 - appended.base_offset.0) as u64;
-                    (appended.base_offset, appended.next_offset, wall_ms)
+                    (appended.base_offset, appended.next_offset, Timestamp(wall_ms))
                 }
                 Err(AppendError::Duplicate { base_offset, next_offset, timestamp }) => {
-                    (base_offset, next_offset, timestamp.0)
+                    (base_offset, next_offset, timestamp)
                 }
                 Err(error) => {
                     let error = ApiError::Append { partition: partition.name(), error };
@@ -240,7 +240,8 @@ impl Replicas {
         if let Some(stamp) = stamp {
             self.rejected.note_accepted(&stamp);
         }
-        let log_append_time = if source == TimestampSource::LogAppendTime { stamped_at } else { -1 };
+        let log_append_time =
+            if source == TimestampSource::LogAppendTime { stamped_at } else { NO_TIMESTAMP };
         let ack = Ack { reply_to, end, base_offset, log_append_time };
         if acks == RequiredAcks::None || partition.wait(acks, ack) {
             let log_start = store.bounds(partition.slot).log_start;

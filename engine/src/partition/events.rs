@@ -38,11 +38,7 @@ pub(crate) enum PartitionEvent {
 impl PartitionEvent {
     /// A producer's batch is as durable as it asked for.
     pub(super) fn acknowledge(tp: TopicPartition, ack: Ack, log_start: Offset) -> Self {
-        let at = AppendedAt {
-            base_offset: ack.base_offset.0,
-            log_append_time: ack.log_append_time,
-            log_start: log_start.0,
-        };
+        let at = AppendedAt { base_offset: ack.base_offset, log_append_time: ack.log_append_time, log_start };
         Self::Appended { reply_to: ack.reply_to, tp, outcome: Ok(at) }
     }
 

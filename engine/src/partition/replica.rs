@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, Timestamp, TopicPartition};
 use highwater_replication::Quorum;
 use highwater_runtime::slab::{Key, Slab};
 use highwater_storage::{Bounds, PartitionSlot};
@@ -25,8 +25,8 @@ pub(crate) struct Ack {
     /// Offset after the batch's last record.
     pub(crate) end: Offset,
     pub(crate) base_offset: Offset,
-    /// -1 unless the broker stamped the batch.
-    pub(crate) log_append_time: i64,
+    /// [`NO_TIMESTAMP`](highwater_protocol::batch::NO_TIMESTAMP) unless the broker stamped the batch.
+    pub(crate) log_append_time: Timestamp,
 }
 
 pub(crate) struct Partition {
@@ -246,7 +246,12 @@ mod tests {
     }
 
     fn ack(number: u32, end: i64) -> Ack {
-        Ack { reply_to: to(number), end: Offset(end), base_offset: Offset(end - 1), log_append_time: -1 }
+        Ack {
+            reply_to: to(number),
+            end: Offset(end),
+            base_offset: Offset(end - 1),
+            log_append_time: Timestamp(-1),
+        }
     }
 
     fn to(number: u32) -> ReplyTo {

@@ -105,8 +105,8 @@ impl Shard {
 
 fn reply_of(at: AppendedAt) -> ProduceReply {
     ProduceReply {
-        base_offset: at.base_offset.into(),
-        log_append_time: at.log_append_time.into(),
-        log_start: at.log_start.into(),
+        base_offset: at.base_offset.0.into(),
+        log_append_time: at.log_append_time.0.into(),
+        log_start: at.log_start.0.into(),
     }
 }

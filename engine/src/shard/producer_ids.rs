@@ -52,11 +52,11 @@ impl Context<'_> {
 }
 
 /// Shard 0 has reserved a block, or has not. Who gets no id of it is refused.
-fn handle_block(context: &mut Context<'_>, block: Result<Range<i64>, ApiError>) {
+fn handle_block(context: &mut Context<'_>, block: Result<Range<ProducerId>, ApiError>) {
     context.producer_ids.is_asked = false;
     let error = match block {
         Ok(block) => {
-            context.producer_ids.left = block;
+            context.producer_ids.left = block.start.0..block.end.0;
             while let Some((who, id)) = context.producer_ids.give() {
                 reply(context, who, Ok(id));
             }

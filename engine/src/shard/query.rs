@@ -37,7 +37,7 @@ struct Parts {
 
 enum PartList {
     Offsets(IntoIter<(u32, (TopicPartition, OffsetSpec))>),
-    EpochEnds(IntoIter<(u32, (TopicPartition, i32))>),
+    EpochEnds(IntoIter<(u32, (TopicPartition, LeaderEpoch))>),
     Details(IntoIter<(u32, TopicPartition)>),
     DeleteRecords(IntoIter<(u32, NewStart)>),
 }
@@ -164,18 +164,18 @@ impl Shard {
     }
 
     /// The largest epoch that is not above this one, and its end. None began before the first.
-    fn find_epoch_end(&self, tp: TopicPartition, epoch: i32) -> Option<EpochEnd> {
+    fn find_epoch_end(&self, tp: TopicPartition, epoch: LeaderEpoch) -> Option<EpochEnd> {
         let partition = self.partitions.of(tp)?;
-        if !(0..=partition.epoch.0).contains(&epoch) {
+        if !(LeaderEpoch(0)..=partition.epoch).contains(&epoch) {
             return None;
         }
         let high_watermark = partition.high_watermark();
-        if epoch == partition.epoch.0 {
-            return Some(EpochEnd { epoch, end: high_watermark.0 });
+        if epoch == partition.epoch {
+            return Some(EpochEnd { epoch, end: high_watermark });
         }
-        let found = self.partitions.store(partition.store).epoch_end(partition.slot, LeaderEpoch(epoch));
+        let found = self.partitions.store(partition.store).epoch_end(partition.slot, epoch);
         let end = found.end.map_or(high_watermark, |end| end.offset.min(high_watermark));
-        Some(EpochEnd { epoch: found.epoch.0, end: end.0 })
+        Some(EpochEnd { epoch: found.epoch, end })
     }
 
     /// Finds an offset, or where it has to be searched for and by what.

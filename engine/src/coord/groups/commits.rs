@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;
@@ -10,13 +10,10 @@ use super::limits::{NAME_BYTES_MAX, OFFSET_METADATA_UNITS_MAX};
 use super::long::FetchAt;
 use super::offsets::GroupOffsets;
 use super::record::{CommitsRecord, FOREVER, OffsetRecord, Record};
-use super::reply::{FetchReply, GroupReply};
+use super::reply::{CommitOutcome, FetchReply, GroupReply};
 use super::request::{CommitRequest, CommittedPartition, DeleteOffsetsRequest, FetchRequest, Now, Token};
 use super::topics::Topics;
 use crate::mutants::{Mutant, is_planted};
-
-/// What became of offsets that were to be kept, in their order.
-type Outcomes = Vec<(TopicId, u32, Option<GroupError>)>;
 
 impl GroupCoordinator {
     /// Keeps some of the offsets of a request, which are not in it. Returns what became of each, and the record that has to be durable before
@@ -26,7 +23,7 @@ impl GroupCoordinator {
         now: Now,
         request: &CommitRequest,
         offsets: Vec<CommittedPartition>,
-    ) -> (u64, Outcomes) {
+    ) -> (u64, Vec<CommitOutcome>) {
         if let Err(error) = self.check_commit(request, &offsets) {
             return (0, offsets.iter().map(|o| (o.topic, o.partition, Some(error))).collect());
         }
@@ -56,9 +53,9 @@ impl GroupCoordinator {
                 outcomes.push((of.topic, of.partition, outcome.err()));
                 if outcome.is_ok() {
                     accepted.entry(of.topic).or_default().push(OffsetRecord {
-                        partition: of.partition,
-                        leader_epoch: of.leader_epoch,
-                        offset: of.offset,
+                        partition: of.partition.0,
+                        leader_epoch: of.leader_epoch.0,
+                        offset: of.offset.0,
                         committed_ms: if request.forever { FOREVER } else { now.wall_ms },
                         metadata: of.metadata,
                     });
@@ -170,13 +167,13 @@ impl GroupCoordinator {
             for (topic, partitions) in &request.partitions {
                 let refused = group.reads(topics, *topic).then_some(GroupError::GroupSubscribedToTopic);
                 outcomes.extend(partitions.iter().map(|p| (*topic, *p, refused)));
-                let had: Vec<u32> =
+                let had: Vec<PartitionIndex> =
                     partitions.iter().copied().filter(|p| group.offsets.has(*topic, *p)).collect();
                 if refused.is_none() && !had.is_empty() {
                     tracing::info!(group = request.group, %topic, partitions = ?had, "offsets of a group deleted");
                     bytes += group.offsets.remove(*topic, &had, name.len());
                     emptied.extend((!group.offsets.has_topic(*topic)).then_some(*topic));
-                    cx.records.push(Record::OffsetsDeleted(request.group.clone(), topic.0, had));
+                    cx.records.push(Record::offsets_deleted(name, *topic, &had));
                 }
             }
             let reply = GroupReply::DeleteOffsets(Ok(outcomes));
@@ -213,7 +210,7 @@ impl GroupCoordinator {
                         for (topic, partitions) in expired {
                             bytes += group.offsets.remove(topic, &partitions, name.len());
                             emptied.extend((!group.offsets.has_topic(topic)).then_some(topic));
-                            cx.records.push(Record::OffsetsDeleted(name.clone(), topic.0, partitions));
+                            cx.records.push(Record::offsets_deleted(&name, topic, &partitions));
                         }
                         (bytes, emptied)
                     });
@@ -254,7 +251,7 @@ impl Group {
 }
 
 fn check_partition(topics: &Topics, of: &CommittedPartition) -> Result<(), GroupError> {
-    if topics.partitions(of.topic).is_none_or(|count| of.partition >= count) {
+    if topics.partitions(of.topic).is_none_or(|count| of.partition.0 >= count) {
         return Err(GroupError::UnknownTopicOrPartition);
     }
     if of.metadata.encode_utf16().count() > OFFSET_METADATA_UNITS_MAX {

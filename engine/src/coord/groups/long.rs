@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use std::ops::Bound;
 use std::vec::IntoIter;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::coordinator::GroupCoordinator;
-use super::error::GroupError;
 use super::limits::{LONG_ITEMS_PER_SLICE_MAX, LONG_ITEMS_PER_TURN_MAX};
-use super::reply::{FetchReply, GroupReply, ListedGroup};
+use super::reply::{CommitOutcome, FetchReply, GroupReply, ListedGroup};
 use super::request::{CommitRequest, CommittedPartition, FetchRequest, ListRequest, Now, Token};
 
 /// A request that was begun, with what has come of it.
@@ -49,9 +48,9 @@ pub(super) struct Fetching {
 /// Where in a group's offsets a request goes on.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct FetchAt {
-    /// Behind this partition, of one that asks for all.
-    pub(super) after: Option<(TopicId, u32)>,
-    /// The topic and the partition by their places in the request, of one that names them.
+    /// After this partition, for a request that asks for all.
+    pub(super) after: Option<(TopicId, PartitionIndex)>,
+    /// Positions of the topic and the partition in the request, for one that names them.
     pub(super) topic: usize,
     pub(super) partition: usize,
 }
@@ -63,7 +62,7 @@ pub(super) struct Committing {
     /// Without its offsets.
     request: CommitRequest,
     offsets: IntoIter<CommittedPartition>,
-    outcomes: Vec<(TopicId, u32, Option<GroupError>)>,
+    outcomes: Vec<CommitOutcome>,
     /// Commits to the same group that came meanwhile. They are not to be overtaken by the rest of this one.
     behind: VecDeque<(Token, CommitRequest)>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 use super::record::{CommitsRecord, FOREVER, OffsetRecord};
 use super::request::CommittedPartition;
@@ -15,8 +15,8 @@ const TOPIC_BYTES: usize = 64;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Committed {
-    offset: i64,
-    leader_epoch: i32,
+    offset: Offset,
+    leader_epoch: LeaderEpoch,
     at_ms: i64,
     metadata: String,
 }
@@ -26,7 +26,7 @@ struct Committed {
 /// Invariant: no topic is without offsets.
 #[derive(Default, Debug)]
 pub(super) struct GroupOffsets {
-    by_topic: BTreeMap<TopicId, BTreeMap<u32, Committed>>,
+    by_topic: BTreeMap<TopicId, BTreeMap<PartitionIndex, Committed>>,
 }
 
 /// About what an offset with this metadata takes.
@@ -71,12 +71,12 @@ impl GroupOffsets {
         for o in record.offsets {
             more += offset_bytes(&o.metadata) as isize;
             let committed = Committed {
-                offset: o.offset,
-                leader_epoch: o.leader_epoch,
+                offset: Offset(o.offset),
+                leader_epoch: LeaderEpoch(o.leader_epoch),
                 at_ms: o.committed_ms,
                 metadata: o.metadata,
             };
-            if let Some(old) = of_topic.insert(o.partition, committed) {
+            if let Some(old) = of_topic.insert(PartitionIndex(o.partition), committed) {
                 more -= offset_bytes(&old.metadata) as isize;
             }
         }
@@ -90,7 +90,12 @@ impl GroupOffsets {
     }
 
     /// Forgets partitions of a topic. Gives the bytes that they took.
-    pub(super) fn remove(&mut self, topic: TopicId, partitions: &[u32], name_bytes: usize) -> usize {
+    pub(super) fn remove(
+        &mut self,
+        topic: TopicId,
+        partitions: &[PartitionIndex],
+        name_bytes: usize,
+    ) -> usize {
         let Some(of_topic) = self.by_topic.get_mut(&topic) else { return 0 };
         let removed = partitions.iter().filter_map(|partition| of_topic.remove(partition));
         let mut bytes = removed.map(|c| offset_bytes(&c.metadata)).sum();
@@ -106,7 +111,7 @@ impl GroupOffsets {
         self.by_topic.contains_key(&topic)
     }
 
-    pub(super) fn has(&self, topic: TopicId, partition: u32) -> bool {
+    pub(super) fn has(&self, topic: TopicId, partition: PartitionIndex) -> bool {
         self.by_topic.get(&topic).is_some_and(|p| p.contains_key(&partition))
     }
 
@@ -114,19 +119,22 @@ impl GroupOffsets {
         self.by_topic.keys().copied()
     }
 
-    pub(super) fn of(&self, topic: TopicId, partition: u32) -> Option<CommittedPartition> {
+    pub(super) fn of(&self, topic: TopicId, partition: PartitionIndex) -> Option<CommittedPartition> {
         Some(to_reply(topic, partition, self.by_topic.get(&topic)?.get(&partition)?))
     }
 
     /// All of them after this one, by topic and partition.
     pub(super) fn all_after(
         &self,
-        after: Option<(TopicId, u32)>,
+        after: Option<(TopicId, PartitionIndex)>,
     ) -> impl Iterator<Item = CommittedPartition> {
         self.after(after).map(|(topic, partition, committed)| to_reply(topic, partition, committed))
     }
 
-    fn after(&self, after: Option<(TopicId, u32)>) -> impl Iterator<Item = (TopicId, u32, &Committed)> {
+    fn after(
+        &self,
+        after: Option<(TopicId, PartitionIndex)>,
+    ) -> impl Iterator<Item = (TopicId, PartitionIndex, &Committed)> {
         let first = after.map_or(TopicId([0; 16]), |(topic, _)| topic);
         self.by_topic.range(first..).flat_map(move |(topic, partitions)| {
             let from = match after {
@@ -143,11 +151,12 @@ impl GroupOffsets {
         before_ms: i64,
         idle_since_ms: Option<i64>,
         is_subscribed: impl Fn(TopicId) -> bool,
-    ) -> Vec<(TopicId, Vec<u32>)> {
+    ) -> Vec<(TopicId, Vec<PartitionIndex>)> {
         let is_expired =
             |c: &Committed| c.at_ms != FOREVER && idle_since_ms.unwrap_or(c.at_ms).max(c.at_ms) <= before_ms;
-        let of_topic = |(topic, p): (&TopicId, &BTreeMap<u32, Committed>)| {
-            let expired: Vec<u32> = p.iter().filter(|(_, c)| is_expired(c)).map(|(n, _)| *n).collect();
+        let of_topic = |(topic, p): (&TopicId, &BTreeMap<PartitionIndex, Committed>)| {
+            let expired: Vec<PartitionIndex> =
+                p.iter().filter(|(_, c)| is_expired(c)).map(|(n, _)| *n).collect();
             (!expired.is_empty() && !is_subscribed(*topic)).then_some((*topic, expired))
         };
         self.by_topic.iter().filter_map(of_topic).collect()
@@ -158,9 +167,9 @@ impl GroupOffsets {
     pub(super) fn records_after(
         &self,
         group: &str,
-        after: Option<(TopicId, u32)>,
+        after: Option<(TopicId, PartitionIndex)>,
         bytes_max: usize,
-    ) -> (Vec<CommitsRecord>, usize, Option<(TopicId, u32)>) {
+    ) -> (Vec<CommitsRecord>, usize, Option<(TopicId, PartitionIndex)>) {
         let mut records: Vec<CommitsRecord> = Vec::new();
         let (mut bytes, mut last) = (0, None);
         for (topic, partition, committed) in self.after(after) {
@@ -174,9 +183,9 @@ impl GroupOffsets {
             bytes += offset_bytes(&committed.metadata);
             last = Some((topic, partition));
             records.last_mut().expect("pushed above").offsets.push(OffsetRecord {
-                partition,
-                leader_epoch: committed.leader_epoch,
-                offset: committed.offset,
+                partition: partition.0,
+                leader_epoch: committed.leader_epoch.0,
+                offset: committed.offset.0,
                 committed_ms: committed.at_ms,
                 metadata: committed.metadata.clone(),
             });
@@ -185,7 +194,7 @@ impl GroupOffsets {
     }
 }
 
-fn to_reply(topic: TopicId, partition: u32, c: &Committed) -> CommittedPartition {
+fn to_reply(topic: TopicId, partition: PartitionIndex, c: &Committed) -> CommittedPartition {
     CommittedPartition {
         topic,
         partition,

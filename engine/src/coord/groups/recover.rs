@@ -1,6 +1,6 @@
 //! From records to groups, and back into a snapshot.
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
@@ -52,6 +52,7 @@ impl GroupCoordinator {
             }
             Record::OffsetsDeleted(name, topic, partitions) => {
                 if let Some(group) = self.groups.get_mut(&name) {
+                    let partitions: Vec<_> = partitions.into_iter().map(PartitionIndex).collect();
                     group.offsets.remove(TopicId(topic), &partitions, 0);
                 }
             }

@@ -1,13 +1,13 @@
 //! What the coordinator answers. An `error` of `None` is success.
 
 use bytes::Bytes;
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::error::GroupError;
 use super::request::CommittedPartition;
 
 /// Topic, partition, and why its offset was not committed or deleted.
-pub type CommitOutcome = (TopicId, u32, Option<GroupError>);
+pub type CommitOutcome = (TopicId, PartitionIndex, Option<GroupError>);
 
 /// A reply, of the kind of its request.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,7 +1,7 @@
 //! What the coordinator is asked, independent of any protocol's encoding.
 
 use bytes::Bytes;
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 /// Names a request; its reply repeats it. The caller takes care that it is unique.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -147,11 +147,11 @@ pub struct CommittedPartition {
     /// The topic.
     pub topic: TopicId,
     /// The partition.
-    pub partition: u32,
+    pub partition: PartitionIndex,
     /// The next offset to read.
-    pub offset: i64,
+    pub offset: Offset,
     /// The epoch of the last record read, or −1.
-    pub leader_epoch: i32,
+    pub leader_epoch: LeaderEpoch,
     /// What the client wants to keep with it.
     pub metadata: String,
 }
@@ -164,7 +164,7 @@ pub struct FetchRequest {
     /// The member and its epoch (version 9): checked if the group speaks the consumer protocol.
     pub member: Option<(String, i32)>,
     /// Which, or all there are.
-    pub partitions: Option<Vec<(TopicId, Vec<u32>)>>,
+    pub partitions: Option<Vec<(TopicId, Vec<PartitionIndex>)>>,
     /// Whether to wait for transactions that have offsets of the group. There are none yet, so all offsets are stable.
     pub require_stable: bool,
 }
@@ -175,7 +175,7 @@ pub struct DeleteOffsetsRequest {
     /// The group.
     pub group: String,
     /// Which.
-    pub partitions: Vec<(TopicId, Vec<u32>)>,
+    pub partitions: Vec<(TopicId, Vec<PartitionIndex>)>,
 }
 
 /// Which groups there are. An empty list takes all.

@@ -6,7 +6,7 @@
 
 use std::ops::Bound;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::limits::GROUP_BYTES;
@@ -29,7 +29,7 @@ enum Next {
     /// Its members with greater ids.
     Members(String),
     /// Its offsets, those after this partition.
-    Offsets(Option<(TopicId, u32)>),
+    Offsets(Option<(TopicId, PartitionIndex)>),
     /// The next group.
     Done,
 }

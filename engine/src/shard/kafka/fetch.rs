@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{FetchPartition, FetchRequest};
+use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::{ConnId, Instant, Plane, ShardIndex};
 
 use super::{Call, Kafka, Named, Pending};
@@ -150,7 +151,7 @@ impl Shard {
                     let fetched = match self.kafka_target_in_epoch(named, wanted.partition, epoch) {
                         Ok((tp, owner)) => {
                             let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
-                            let want = Want { number, tp, offset: wanted.fetch_offset, max_bytes };
+                            let want = Want { number, tp, offset: Offset(wanted.fetch_offset), max_bytes };
                             asks.entry(owner).or_default().push(want);
                             None
                         }

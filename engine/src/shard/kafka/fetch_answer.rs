@@ -92,10 +92,10 @@ impl Answering {
         let head = FetchPartitionResponse {
             partition_index: index,
             error_code: fetched.error,
-            high_watermark: fetched.high_watermark,
+            high_watermark: fetched.high_watermark.0,
             // There are no transactions: what is committed is stable.
-            last_stable_offset: fetched.high_watermark,
-            log_start_offset: fetched.log_start,
+            last_stable_offset: fetched.high_watermark.0,
+            log_start_offset: fetched.log_start.0,
             aborted_transactions: self.committed.then(Vec::new),
             ..Default::default()
         };

@@ -245,8 +245,8 @@ impl Shard {
         let key = (task.from, task.ask.conn);
         let place = self.kafka.read.places.get(&key).and_then(|places| places.get(&want.tp));
         let cursor = match place {
-            Some(cursor) if cursor.offset().0 == want.offset => *cursor,
-            _ => Cursor::at(Offset(want.offset)),
+            Some(cursor) if cursor.offset() == want.offset => *cursor,
+            _ => Cursor::at(want.offset),
         };
         let at = ReadAt { partition, cursor, bytes_max, needs: task.needs, up_to };
         let queued = self.uncharged_of(task);
@@ -271,8 +271,8 @@ impl Shard {
         match self.partitions.of(want.tp) {
             None => fetched.error = KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
             Some(partition) => {
-                fetched.high_watermark = partition.high_watermark().0;
-                fetched.log_start = self.partitions.bounds(partition).log_start.0;
+                fetched.high_watermark = partition.high_watermark();
+                fetched.log_start = self.partitions.bounds(partition).log_start;
             }
         }
         match found {
@@ -280,7 +280,7 @@ impl Shard {
                 let (records, bytes) = batches(frames.bytes, charge);
                 // The very first batch may be larger than what was asked for. No other may.
                 let fits = task.bytes == 0 || bytes <= room(task, want);
-                if !fits || frames.next.offset().0 < fetched.high_watermark {
+                if !fits || frames.next.offset() < fetched.high_watermark {
                     task.left = task.left.max(Left::More);
                 }
                 if fits {
@@ -293,13 +293,13 @@ impl Shard {
             Found::Damaged { resume_at } => {
                 if let Some(id) = self.partitions.find(want.tp) {
                     // The answer has no place for it.
-                    drop(self.partitions.note_damage(id, Offset(want.offset), resume_at));
+                    drop(self.partitions.note_damage(id, want.offset, resume_at));
                 }
                 fetched.error = KafkaError::CORRUPT_MESSAGE;
             }
         }
         if fetched.error.is_err() {
-            (fetched.high_watermark, fetched.log_start) = (-1, -1);
+            (fetched.high_watermark, fetched.log_start) = (Offset(-1), Offset(-1));
             task.failed = true;
         }
         self.kafka.read.turn.spend(fetched.bytes);
@@ -319,7 +319,7 @@ impl Shard {
             let Some(partition) = self.partitions.find(want.tp) else { continue };
             let Some(here) = self.partitions.get_mut(partition) else { continue };
             // It may have moved while another partition was read from disk.
-            if here.wait_for_more(Waiter::Kafka(id), Offset(fetched.high_watermark)) {
+            if here.wait_for_more(Waiter::Kafka(id), fetched.high_watermark) {
                 task.waits.insert(partition);
             } else {
                 task.again = true;

@@ -202,7 +202,7 @@ mod tests {
     fn a_partition_that_moves_while_a_fetch_is_being_parked_is_not_missed() {
         let mut owner = Owner::default();
         let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
-        let wants = vec![Want { number: 0, tp, offset: 0, max_bytes: 1 }; 2];
+        let wants = vec![Want { number: 0, tp, offset: Offset(0), max_bytes: 1 }; 2];
         let (request, conn) = (RequestId(1), ConnId(1));
         let ask = FetchAsk { request, conn, wants, max_bytes: 1, min_bytes: 1, shared: false, now: false };
         let id = owner.begin(0, ask);
@@ -223,7 +223,7 @@ mod tests {
             [(gone, State::Queued), (gone, State::Reading), (gone, State::Parked), (stays, State::Parked)];
         for (number, ((from, conn), state)) in fetches.into_iter().enumerate() {
             let request = RequestId(number as u64);
-            let wants = vec![Want { number: 0, tp, offset: 0, max_bytes: 1 }];
+            let wants = vec![Want { number: 0, tp, offset: Offset(0), max_bytes: 1 }];
             let ask =
                 FetchAsk { request, conn, wants, max_bytes: 1, min_bytes: 1, shared: false, now: false };
             let id = owner.begin(from, ask);

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_net::kafka::schema::Message as KafkaBody;
 use highwater_net::kafka::{KafkaError, KafkaReply, Received, Request, response};
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
@@ -187,7 +187,7 @@ impl Shard {
         epoch: i32,
     ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
         let target = self.kafka_target(topic, index)?;
-        check_leader_epoch(self.metadata.as_ref(), target.0, epoch)?;
+        check_leader_epoch(self.metadata.as_ref(), target.0, LeaderEpoch(epoch))?;
         Ok(target)
     }
 }

@@ -11,8 +11,8 @@ use highwater_net::kafka::messages::{
 };
 use highwater_net::kafka::produce::{Produce, ProduceTo, Records};
 use highwater_net::kafka::{KafkaError, KafkaReply};
-use highwater_protocol::batch::{BatchProducer, Compression};
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::batch::{BatchProducer, Compression, NO_TIMESTAMP};
+use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::{Call, Named, Pending};
@@ -289,9 +289,9 @@ fn answer_of(outcome: &PartitionOutcome) -> ProducePartitionResponse<'_> {
         index: outcome.index,
         error_code,
         record_errors: record_errors.collect(),
-        base_offset: at.base_offset,
-        log_append_time_ms: at.log_append_time,
-        log_start_offset: at.log_start,
+        base_offset: at.base_offset.0,
+        log_append_time_ms: at.log_append_time.0,
+        log_start_offset: at.log_start.0,
         error_message: text,
         ..Default::default()
     }
@@ -332,4 +332,5 @@ fn bytes_of<'a>(records: Records<'a>, limits: &ShardLimits) -> Result<BatchBytes
 }
 
 /// Nothing was appended.
-const NOWHERE: AppendedAt = AppendedAt { base_offset: -1, log_append_time: -1, log_start: -1 };
+const NOWHERE: AppendedAt =
+    AppendedAt { base_offset: Offset(-1), log_append_time: NO_TIMESTAMP, log_start: Offset(-1) };

@@ -199,7 +199,7 @@ impl ConsumerGroup {
         of: &CommittedPartition,
     ) -> Result<(), GroupError> {
         let since = self.members.get(member).and_then(|m| {
-            let of_topic = |assigned: &Assigned| assigned.get(&of.topic)?.get(&of.partition).copied();
+            let of_topic = |assigned: &Assigned| assigned.get(&of.topic)?.get(&of.partition.0).copied();
             of_topic(&m.assigned).or_else(|| of_topic(&m.revoking))
         });
         if since.is_some_and(|since| epoch >= since) { Ok(()) } else { Err(GroupError::StaleMemberEpoch) }

@@ -5,6 +5,7 @@
 
 mod format_2;
 
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
@@ -174,6 +175,11 @@ pub struct ConsumerMemberRecord {
 pub struct GroupsError(String);
 
 impl Record {
+    /// Offsets of a group in partitions of a topic were deleted.
+    pub(super) fn offsets_deleted(group: &str, topic: TopicId, partitions: &[PartitionIndex]) -> Self {
+        Self::OffsetsDeleted(group.to_owned(), topic.0, partitions.iter().map(|p| p.0).collect())
+    }
+
     /// The payload to write.
     pub fn encode(&self) -> Vec<u8> {
         encode_as(FORMAT_VERSION, &rkyv::to_bytes::<rancor::Error>(self).expect("memory is the only limit"))

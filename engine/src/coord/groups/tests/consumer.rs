@@ -334,7 +334,7 @@ fn members_commit_with_their_epoch_or_with_the_one_of_the_partition() {
     let kept = a.told[0].1[0];
     let with = |epoch: i32, partition: u32, knows_epochs: bool| {
         let mut request = CommitRequest { knows_epochs, ..commit("g", "a", epoch, 1) };
-        request.offsets[0].partition = partition;
+        request.offsets[0].partition = PartitionIndex(partition);
         request
     };
     assert_eq!(desk.commit(with(epoch, kept, true)), None);

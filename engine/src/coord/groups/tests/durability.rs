@@ -19,7 +19,7 @@ fn a_commit_is_answered_when_it_is_durable_and_not_read_before() {
     desk.settle();
     assert!(matches!(desk.reply(committed), Some(GroupReply::Commit(_))));
     let Some(GroupReply::Fetch(reply)) = desk.reply(read) else { panic!("no answer") };
-    assert_eq!(reply.offsets[0].offset, 7);
+    assert_eq!(reply.offsets[0].offset, Offset(7));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn requests_that_wait_for_the_log_are_rejected_when_the_disk_is_full() {
 
     desk.stall(true);
     let Some(GroupReply::Commit(outcomes)) = desk.reply(committed) else { panic!("no answer") };
-    assert_eq!(outcomes, [(topic(1), 0, FULL)]);
+    assert_eq!(outcomes, [(topic(1), PartitionIndex(0), FULL)]);
     let Some(GroupReply::Fetch(reply)) = desk.reply(read) else { panic!("no answer") };
     assert_eq!((reply.error, reply.offsets.len()), (FULL, 0));
     let Some(GroupReply::Delete(outcomes)) = desk.reply(deleted) else { panic!("no answer") };

@@ -30,9 +30,9 @@ impl Desk {
 fn commit_all(group: &str, offset: i64) -> CommitRequest {
     let of = |partition| CommittedPartition {
         topic: topic(7),
-        partition,
-        offset,
-        leader_epoch: -1,
+        partition: PartitionIndex(partition),
+        offset: Offset(offset),
+        leader_epoch: LeaderEpoch(-1),
         metadata: String::new(),
     };
     CommitRequest { offsets: (0..PARTITIONS).map(of).collect(), ..commit(group, "", -1, 0) }
@@ -47,7 +47,7 @@ fn fetched(reply: GroupReply) -> Vec<(u32, i64)> {
     match reply {
         GroupReply::FetchEach(mut replies) => {
             let offsets = replies.pop().expect("one was asked for").offsets;
-            offsets.into_iter().map(|of| (of.partition, of.offset)).collect()
+            offsets.into_iter().map(|of| (of.partition.0, of.offset.0)).collect()
         }
         other => panic!("{other:?}"),
     }
@@ -67,7 +67,7 @@ fn very_many_offsets_of_a_group_are_kept_and_given_in_slices_and_others_are_answ
     assert!(
         outcomes
             .iter()
-            .map(|(_, partition, error)| (*partition, *error))
+            .map(|(_, partition, error)| (partition.0, *error))
             .eq((0..PARTITIONS).map(|n| (n, None)))
     );
     let long = desk.begin(fetch_all("g"));

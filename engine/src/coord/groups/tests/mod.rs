@@ -12,7 +12,7 @@ mod offsets;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 use super::*;
 
@@ -238,11 +238,11 @@ impl Desk {
         let request = FetchRequest {
             group: group.into(),
             member: None,
-            partitions: Some(vec![(topic(of), vec![partition])]),
+            partitions: Some(vec![(topic(of), vec![PartitionIndex(partition)])]),
             require_stable: true,
         };
         match self.call(GroupRequest::Fetch(request)) {
-            GroupReply::Fetch(reply) => reply.offsets.first().map(|o| o.offset),
+            GroupReply::Fetch(reply) => reply.offsets.first().map(|o| o.offset.0),
             other => panic!("{other:?}"),
         }
     }
@@ -274,9 +274,9 @@ fn commit(group: &str, member: &str, generation: i32, offset: i64) -> CommitRequ
         forever: false,
         offsets: vec![CommittedPartition {
             topic: topic(1),
-            partition: 0,
-            offset,
-            leader_epoch: 5,
+            partition: PartitionIndex(0),
+            offset: Offset(offset),
+            leader_epoch: LeaderEpoch(5),
             metadata: "kept".into(),
         }],
     }

@@ -15,7 +15,10 @@ fn delete(desk: &mut Desk, group: &str) -> Option<GroupError> {
 }
 
 fn delete_offsets(desk: &mut Desk, group: &str, of: u8) -> Result<Option<GroupError>, GroupError> {
-    let request = DeleteOffsetsRequest { group: group.into(), partitions: vec![(topic(of), vec![0, 1])] };
+    let request = DeleteOffsetsRequest {
+        group: group.into(),
+        partitions: vec![(topic(of), vec![PartitionIndex(0), PartitionIndex(1)])],
+    };
     match desk.call(GroupRequest::DeleteOffsets(request)) {
         GroupReply::DeleteOffsets(outcomes) => outcomes.map(|o| o[0].2),
         other => panic!("{other:?}"),
@@ -91,13 +94,14 @@ fn metadata_may_be_as_long_as_in_kafka() {
 fn a_partition_that_is_not_there_has_no_offset_and_the_others_do() {
     let mut desk = Desk::new();
     let mut request = commit("g", "", -1, 1);
-    request.offsets.push(CommittedPartition { partition: 4, ..request.offsets[0].clone() });
+    request.offsets.push(CommittedPartition { partition: PartitionIndex(4), ..request.offsets[0].clone() });
     request.offsets.push(CommittedPartition { topic: topic(9), ..request.offsets[0].clone() });
     let GroupReply::Commit(outcomes) = desk.call(GroupRequest::Commit(request)) else {
         panic!("another reply");
     };
     let unknown = Some(GroupError::UnknownTopicOrPartition);
-    assert_eq!(outcomes, [(topic(1), 0, None), (topic(1), 4, unknown), (topic(9), 0, unknown)]);
+    let at = PartitionIndex;
+    assert_eq!(outcomes, [(topic(1), at(0), None), (topic(1), at(4), unknown), (topic(9), at(0), unknown)]);
 }
 
 #[test]
@@ -112,7 +116,8 @@ fn what_all_offsets_take_is_bounded_by_what_the_broker_has_for_them() {
     let four = |name: &str, metadata: &str| {
         let mut request = commit(name, "", -1, 1);
         let of = CommittedPartition { metadata: metadata.to_owned(), ..request.offsets[0].clone() };
-        request.offsets = (0..4).map(|partition| CommittedPartition { partition, ..of.clone() }).collect();
+        request.offsets =
+            (0..4).map(|n| CommittedPartition { partition: PartitionIndex(n), ..of.clone() }).collect();
         request
     };
     let mut refused = None;
