@@ -272,7 +272,7 @@ pub enum FindResult {
 pub enum FindOutcome {
     /// From memory.
     Ready(FindResult),
-    /// From disk: [`StoreEvent::Found`] will bring it.
+    /// From disk: [`StoreEvent::Searched`] will bring it.
     Pending(ReadId),
 }
 
@@ -313,7 +313,7 @@ pub enum StoreEvent {
         result: ReadResult,
     },
     /// A search is done.
-    Found {
+    Searched {
         /// Which.
         id: ReadId,
         /// Its result.

@@ -25,7 +25,7 @@ pub(crate) enum Wanted {
 
 /// The result of a search in a batch, among the records from the log's start on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Found {
+pub(crate) enum LookupResult {
     Record(Offset, Timestamp),
     /// The largest timestamp, if any record has one.
     Latest(Option<Timestamp>),
@@ -54,9 +54,9 @@ impl Lookup {
     }
 
     /// Looks on while there is `work` left. `None`: there is more to look at.
-    pub(crate) fn step(&mut self, work: &mut Work) -> Option<Found> {
+    pub(crate) fn step(&mut self, work: &mut Work) -> Option<LookupResult> {
         let (Some(stream), Some(batch)) = (&mut self.stream, batch_of(&self.frame)) else {
-            return Some(Found::Nothing);
+            return Some(LookupResult::Nothing);
         };
         let header = batch.header();
         let (base_offset, base_timestamp) = (header.base_offset(), header.base_timestamp.get());
@@ -88,14 +88,14 @@ impl Lookup {
         let streamed = stream.step(batch.stored_records(), work, &mut visit);
         self.latest = latest;
         if let Some((offset, timestamp)) = found {
-            return Some(Found::Record(offset, timestamp));
+            return Some(LookupResult::Record(offset, timestamp));
         }
         match streamed {
             Ok(StreamOutcome::More) => None,
             Ok(StreamOutcome::Stopped | StreamOutcome::End) | Err(_) if wanted == Wanted::Latest => {
-                Some(Found::Latest((latest > NO_TIMESTAMP).then_some(latest)))
+                Some(LookupResult::Latest((latest > NO_TIMESTAMP).then_some(latest)))
             }
-            Ok(StreamOutcome::Stopped | StreamOutcome::End) | Err(_) => Some(Found::Nothing),
+            Ok(StreamOutcome::Stopped | StreamOutcome::End) | Err(_) => Some(LookupResult::Nothing),
         }
     }
 }

@@ -167,7 +167,7 @@ fn a_search_that_has_much_to_unpack_is_done_in_steps_and_others_have_their_turns
     let mut done = Vec::new();
     while done.len() < 2 {
         let mut work = 300_000;
-        bed.store.go_on_searching(&mut bed.disk, &mut work);
+        bed.store.continue_searches(&mut bed.disk, &mut work);
         steps += 1;
         bed.turn();
         while let Some((id, result)) = bed.founds.pop_first() {

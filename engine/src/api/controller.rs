@@ -1,4 +1,4 @@
-//! Requests that shard 0 carries out: topics, producer ids and groups.
+//! Requests to shard 0: topics, producer ids and groups.
 
 use std::ops::Range;
 
@@ -20,15 +20,15 @@ pub enum ControllerRequest {
     CreateTopic(CreateTopic),
     /// Delete the topic of this name.
     DeleteTopic(DeleteTopic),
-    /// Delete the topic with this id, and no other that may have got its name.
+    /// Delete the topic with this id, even if another topic has its name by now.
     DeleteTopicById(DeleteTopicById),
     /// Set or reset settings, add partitions.
     AlterTopic(AlterTopic),
-    /// Change settings as Kafka's clients can, or only validate that.
+    /// Change settings as Kafka's clients do, or only validate the changes.
     ConfigureTopic(ConfigureTopic),
     /// Reserve a block of producer ids.
     ReserveProducerIds,
-    /// Anything about groups.
+    /// A request to the group coordinator.
     Group(GroupRequest),
     /// Describe a group, whichever protocol its members speak.
     DescribeGroup(String),
@@ -37,11 +37,11 @@ pub enum ControllerRequest {
 /// The reply to a [`ControllerRequest`].
 #[derive(Debug)]
 pub enum ControllerReply {
-    /// Done, durably, and in effect on every shard.
+    /// Done: durable, and applied on every shard.
     Done,
-    /// The same for a new topic, with its id; zero if it was only validated.
+    /// The topic was created, with this id; zero if the request was only validated.
     Created(TopicId),
-    /// Producer ids for the shard that asked.
+    /// Producer ids for the shard that sent the request.
     ProducerIds(Range<ProducerId>),
     /// The group coordinator's reply.
     Group(GroupReply),
@@ -98,14 +98,14 @@ pub struct ConfigureTopic {
     pub validate_only: bool,
 }
 
-/// Reserves a block of producer ids for the shard that asks.
+/// Reserves a block of producer ids for the shard that sends the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReserveProducerIds;
 
 /// Reads the offsets of several groups.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FetchEachGroup(
-    /// What to read of each.
+    /// The request for each group.
     pub Vec<FetchRequest>,
 );
 
@@ -130,7 +130,7 @@ pub struct DescribeOneGroup(
     pub String,
 );
 
-/// A group as [`DescribeOneGroup`] finds it.
+/// The reply to [`DescribeOneGroup`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DescribedOneGroup {
     /// Its members speak the classic protocol.
@@ -148,13 +148,13 @@ pub struct DeleteGroups(
 
 /// A request to shard 0 with the type of its reply.
 pub trait ControllerCall: 'static {
-    /// What it is answered with.
+    /// The type of the reply.
     type Reply: 'static;
 
-    /// The request as it is sent.
+    /// Returns the request to send.
     fn into_request(self) -> ControllerRequest;
 
-    /// The reply, if it is of the right kind.
+    /// Returns the reply, if it is of the right kind.
     fn reply_of(reply: ControllerReply) -> Result<Self::Reply, ApiError>;
 }
 

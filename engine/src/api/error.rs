@@ -1,10 +1,10 @@
-//! Why a request, or a part of one, is not carried out.
+//! Errors of requests, independent of any wire format.
 
 use highwater_protocol::ids::{Offset, PartitionIndex, ShardId, TopicId};
 use highwater_protocol::text::counted;
 use highwater_storage::AppendError;
 
-/// What carries out requests.
+/// A service of the broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Service {
     /// The controller: topics and their configuration.
@@ -17,8 +17,7 @@ pub enum Service {
     Partitions,
 }
 
-/// Why a request, or the part of it that concerns one thing, is not carried out. Displays as the text for the client: what failed, on which
-/// thing, and what to do.
+/// Why a request, or a part of one, failed. Displays as the text for the client: what failed, on which thing, and what to do.
 ///
 /// Each protocol maps it to its own codes in one place: `native/error.rs` and `kafka/error.rs`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -35,7 +34,7 @@ pub enum ApiError {
     /// No topic has this id.
     #[error("there is no topic with id {0}")]
     UnknownTopicId(TopicId),
-    /// The topic was deleted while the request waited.
+    /// The topic was deleted while the request was pending.
     #[error("the topic was deleted")]
     TopicDeleted,
     /// The topic has no such partition.
@@ -43,7 +42,7 @@ pub enum ApiError {
     UnknownPartition {
         /// The topic's name.
         topic: String,
-        /// The partition that was named.
+        /// The partition in the request.
         partition: PartitionIndex,
         /// The number of partitions that the topic has.
         count: usize,
@@ -65,10 +64,10 @@ pub enum ApiError {
     /// A topic with this name exists.
     #[error("Topic '{0}' already exists.")]
     TopicExists(String),
-    /// The name cannot be a topic's; the text says why.
+    /// The topic name is invalid, for this reason.
     #[error("{0}")]
     InvalidTopicName(String),
-    /// The topic cannot have so many partitions.
+    /// The number of partitions is invalid.
     #[error("topic {topic}: {reason}")]
     InvalidPartitionCount {
         /// The topic's name.
@@ -76,7 +75,7 @@ pub enum ApiError {
         /// Why not.
         reason: String,
     },
-    /// A setting of a topic is not allowed.
+    /// A setting of a topic is invalid.
     #[error("topic {topic}: {reason}")]
     InvalidConfig {
         /// The topic's name.
@@ -90,7 +89,7 @@ pub enum ApiError {
     /// The metadata log cannot grow.
     #[error("the disk is full: the metadata log cannot grow; free some space and try again")]
     MetadataLogFull,
-    /// More producers ask for ids at this moment than one block has.
+    /// More producers request ids at this moment than a block has.
     #[error("producer ids are used up for the moment; try again")]
     ProducerIdsTaken,
     /// No producer id is left.
@@ -104,7 +103,7 @@ pub enum ApiError {
     OffsetOutOfRange {
         /// Topic and partition.
         partition: String,
-        /// The offset that was named.
+        /// The offset in the request.
         offset: Offset,
         /// The first offset that can be read.
         start: Offset,

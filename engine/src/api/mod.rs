@@ -1,9 +1,9 @@
-//! The broker's own language: what clients ask of it and why it refuses, independent of any wire format.
+//! The broker's own requests, replies and errors, independent of any wire format.
 //!
-//! The adapters (`native/`, `kafka/`) translate between a protocol and this. What carries requests out (the controller, the coordinators,
-//! the owners of partitions) knows nothing else.
+//! The adapters (`native/`, `kafka/`) translate between a protocol and these types. The controller, the coordinators and the owners of partitions
+//! only know these.
 //!
-//! | | asked | answered | carried out by |
+//! | | request | reply | handled by |
 //! |---|---|---|---|
 //! | topics, producer ids, groups | [`ControllerRequest`] | `Result<`[`ControllerReply`]`, `[`ApiError`]`>` | shard 0 |
 //! | partitions | [`PartitionQuery`] | [`PartitionAnswer`] | each partition's owner |

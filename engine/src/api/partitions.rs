@@ -1,20 +1,20 @@
-//! Questions about partitions, which their owners answer.
+//! Queries about partitions, which their owners answer.
 //!
-//! A question is a list; each item has a number that its answer repeats.
+//! A query is a list; each item has a number that its answer repeats.
 
 use highwater_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use highwater_storage::ActiveProducer;
 
 use crate::api::ApiError;
 
-/// Which offset of a partition is asked for.
+/// The offset of a partition to look up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OffsetSpec {
     /// The first that can be read.
     Earliest,
     /// After the last that can be read.
     Latest,
-    /// This one, if it can be read.
+    /// This offset, if it can be read.
     At(Offset),
     /// The first record with this timestamp or a later one.
     Since(Timestamp),
@@ -22,19 +22,19 @@ pub enum OffsetSpec {
     MaxTimestamp,
 }
 
-/// A new start of a partition.
+/// A new log start of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewStart {
     /// The partition.
     pub tp: TopicPartition,
-    /// The new start; none for the end of what can be read.
+    /// The new log start; `None` for the high watermark.
     pub to: Option<Offset>,
 }
 
-/// A question about partitions of one owner.
+/// A query about partitions of one owner.
 #[derive(Debug)]
 pub enum PartitionQuery {
-    /// Offsets by time or at the ends.
+    /// Offsets by timestamp, or of the ends of the log.
     Offsets(Vec<(u32, (TopicPartition, OffsetSpec))>),
     /// Where leader epochs end.
     EpochEnds(Vec<(u32, (TopicPartition, LeaderEpoch))>),
@@ -42,14 +42,14 @@ pub enum PartitionQuery {
     Details(Vec<(u32, TopicPartition)>),
     /// Idempotent producers.
     Producers(Vec<(u32, TopicPartition)>),
-    /// Move the start.
+    /// Move the log start.
     DeleteRecords(Vec<(u32, NewStart)>),
 }
 
-/// The offset found and, for a search by time, the record's timestamp. `Ok(None)`: no record is that late.
+/// The offset and, for a search by timestamp, the record's timestamp. `Ok(None)`: no record is that late.
 pub type FoundOffset = Result<Option<(Offset, Option<Timestamp>)>, ApiError>;
 
-/// The largest leader epoch that is not above the one asked for, and the offset where it ends.
+/// The largest leader epoch that is not above the requested one, and its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EpochEnd {
     /// The epoch.
@@ -87,22 +87,22 @@ pub enum PartitionAnswer {
     Details(Vec<(u32, PartitionDetails)>),
     /// To `Producers`.
     Producers(Vec<(u32, FoundProducers)>),
-    /// To `DeleteRecords`: where each partition begins now, durably.
+    /// To `DeleteRecords`: the new log start of each partition, which is durable.
     DeleteRecords(Vec<(u32, Result<Offset, ApiError>)>),
 }
 
-/// A kind of question about partitions, with the types of its items and of their answers.
+/// A kind of query about partitions, with the types of its items and answers.
 pub trait PartitionCall: 'static {
-    /// What is asked about a partition.
+    /// An item of the query.
     type Item;
-    /// What is found.
-    type Found: 'static;
+    /// The answer to an item.
+    type Answer: 'static;
 
-    /// The question as it is sent.
+    /// Returns the query to send.
     fn query(items: Vec<(u32, Self::Item)>) -> PartitionQuery;
 
-    /// The answer, if it is of the right kind.
-    fn found(answer: PartitionAnswer) -> Result<Vec<(u32, Self::Found)>, ApiError>;
+    /// Returns the answers, if they are of the right kind.
+    fn found(answer: PartitionAnswer) -> Result<Vec<(u32, Self::Answer)>, ApiError>;
 }
 
 macro_rules! partition_calls {
@@ -113,13 +113,13 @@ macro_rules! partition_calls {
 
         impl PartitionCall for $call {
             type Item = $item;
-            type Found = $found;
+            type Answer = $found;
 
             fn query(items: Vec<(u32, Self::Item)>) -> PartitionQuery {
                 PartitionQuery::$variant(items)
             }
 
-            fn found(answer: PartitionAnswer) -> Result<Vec<(u32, Self::Found)>, ApiError> {
+            fn found(answer: PartitionAnswer) -> Result<Vec<(u32, Self::Answer)>, ApiError> {
                 match answer {
                     PartitionAnswer::$variant(found) => Ok(found),
                     other => Err(ApiError::wrong_reply(&other)),
@@ -138,7 +138,7 @@ partition_calls! {
     Details: Details, TopicPartition => PartitionDetails;
     /// Describes idempotent producers.
     Producers: Producers, TopicPartition => FoundProducers;
-    /// Moves starts.
+    /// Moves log starts.
     DeleteRecords: DeleteRecords, NewStart => Result<Offset, ApiError>;
 }
 
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_of_another_kind_fails_the_one_question() {
+    fn an_answer_of_another_kind_fails_the_one_query() {
         assert_eq!(EpochEnds::found(PartitionAnswer::EpochEnds(vec![(0, None)])), Ok(vec![(0, None)]));
         let error = EpochEnds::found(PartitionAnswer::Details(Vec::new())).expect_err("another kind");
         assert!(matches!(error, ApiError::Internal(_)), "{error}");

@@ -1,6 +1,6 @@
 //! Topics and partitions that requests name, found for both protocols in one place.
 //!
-//! What a client may do with a partition (leadership, access control) is to be decided here as well, so that neither protocol can forget it.
+//! Leadership and access control belong here as well, so that neither protocol can omit them.
 
 use std::sync::Arc;
 
@@ -18,24 +18,24 @@ pub(crate) struct Targets<'a> {
 }
 
 impl<'a> Targets<'a> {
-    /// In this metadata, of a broker with that many shards.
+    /// Creates a finder for this metadata of a broker with that many shards.
     pub(crate) fn new(metadata: Option<&'a Arc<Metadata>>, shards: u16) -> Self {
         Self { metadata, shards }
     }
 
-    /// The topic of this name.
+    /// Finds the topic with this name.
     pub(crate) fn topic(self, name: &str) -> Result<&'a Arc<Topic>, ApiError> {
         let metadata = self.metadata.ok_or(ApiError::Starting(Service::Partitions))?;
         metadata.topic(name).ok_or_else(|| ApiError::UnknownTopic(name.to_owned()))
     }
 
-    /// The topic with this id.
+    /// Finds the topic with this id.
     pub(crate) fn topic_by_id(self, id: TopicId) -> Result<&'a Arc<Topic>, ApiError> {
         let metadata = self.metadata.ok_or(ApiError::Starting(Service::Partitions))?;
         metadata.topic_by_id(id).ok_or(ApiError::UnknownTopicId(id))
     }
 
-    /// A partition of a topic and the shard that owns it.
+    /// Finds a partition of a topic, and the shard that owns it.
     pub(crate) fn partition(
         self,
         topic: &Topic,

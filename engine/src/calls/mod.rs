@@ -7,14 +7,13 @@
 //! ```
 //!
 //! A call is one or more requests, and ends when all have been answered: `finish` gets the replies, typed and in the order of the requests.
-//! Of many requests to shard 0 a few are sent at once and the others one by one, so that a call does not fill the queue to shard 0
-//! whatever its client named. Some replies come at once and some after minutes (a member of a group waits for the others); the client may
-//! be gone by then, and `finish` is called nevertheless.
+//! If a call has many requests to shard 0, a few are sent at once and the others one by one, so that no call can fill the queue to shard 0. Some
+//! replies arrive at once and some after minutes (a member of a group waits for the others); `finish` is called even if the client has
+//! disconnected by then.
 //!
-//! [`Calls`] is a state machine: commands begin calls, [`Calls::handle_reply`] takes replies, [`Calls::poll_request`] gives out what is to be
-//! posted.
+//! [`Calls`] is a state machine: commands begin calls, [`Calls::handle_reply`] takes replies, [`Calls::poll_request`] returns requests to post.
 //!
-//! Invariant: `finish` is called once for every call, unless its client is gone while requests of it are still unsent.
+//! Invariant: `finish` is called once for every call, unless its client disconnects before all of its requests have been sent.
 
 mod fan_out;
 mod fill;

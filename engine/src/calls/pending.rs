@@ -1,4 +1,4 @@
-//! Calls that have not ended.
+//! Pending calls.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::vec::IntoIter;
@@ -23,29 +23,29 @@ pub(crate) enum Reply {
     Owner(PartitionAnswer),
 }
 
-/// What becomes of the replies of a call.
+/// Collects the replies of a call.
 trait Gather {
-    /// The reply to the request with this number.
+    /// Adds the reply to the request with this number.
     fn take(&mut self, number: u32, reply: Reply);
 
     fn finish(self: Box<Self>, context: &mut Context<'_>);
 }
 
 struct PendingCall {
-    /// On whose behalf; none: this shard's own.
+    /// The client's connection; `None` for a call of this shard itself.
     conn: Option<ConnId>,
-    /// Requests that have not been answered, sent or not.
+    /// Number of requests without a reply, sent or not.
     missing: usize,
-    /// Requests that have been sent.
+    /// Number of requests sent.
     sent: u32,
-    /// Requests that have not been sent: one leaves when an earlier one has been answered.
+    /// Requests that have not been sent: each is sent when an earlier one has been answered.
     unsent: IntoIter<ControllerRequest>,
     /// Whether the reply may wait for what other clients do.
     waits_for_others: bool,
     gather: Box<dyn Gather>,
 }
 
-/// A call whose replies are all there.
+/// A call with all of its replies.
 pub(crate) struct Finished(Box<dyn Gather>);
 
 impl Finished {
@@ -59,19 +59,19 @@ impl Finished {
 pub(crate) struct Calls {
     pending: BTreeMap<u64, PendingCall>,
     last: u64,
-    /// Requests that were sent and not answered.
+    /// Number of requests in flight.
     open: usize,
-    /// Requests that are to be posted.
+    /// Requests to post.
     requests: VecDeque<(ShardIndex, Message)>,
 }
 
 impl Calls {
-    /// Number of requests that were sent and not answered.
+    /// Returns the number of requests in flight.
     pub(crate) fn open(&self) -> usize {
         self.open
     }
 
-    /// The next request to post, and to which shard. To be called after every command and every reply, until there is none.
+    /// Returns the next request to post, and its shard. Call it after every command and every reply, until it returns `None`.
     pub(crate) fn poll_request(&mut self) -> Option<(ShardIndex, Message)> {
         self.requests.pop_front()
     }
@@ -92,7 +92,7 @@ impl Calls {
         }
     }
 
-    /// Begins a call of questions to owners of partitions; there is at least one.
+    /// Begins a call of queries to owners of partitions; there is at least one.
     fn query(
         &mut self,
         conn: ConnId,
@@ -115,7 +115,7 @@ impl Calls {
         self.last
     }
 
-    /// Sends the next request of a call, if one is left.
+    /// Sends the next unsent request of a call, if there is one.
     fn send_next(&mut self, id: u64) {
         let Some(call) = self.pending.get_mut(&id) else { return };
         let Some(request) = call.unsent.next() else { return };
@@ -125,7 +125,7 @@ impl Calls {
         self.requests.push_back((0, Message::ControllerRequest(ticket, Box::new(request))));
     }
 
-    /// A reply has come. Returns the call if it was the last one missing; `is_here` says whether a connection still is.
+    /// Handles a reply. Returns the call if it was the last one missing. `is_here` returns whether a connection is still open.
     pub(crate) fn handle_reply(
         &mut self,
         ticket: Ticket,
@@ -140,14 +140,14 @@ impl Calls {
             return self.pending.remove(&ticket.call).map(|call| Finished(call.gather));
         }
         if call.unsent.len() > 0 && !call.conn.is_none_or(is_here) {
-            // Nobody waits for the answer, and nothing of the request counts any more: what was not sent is not sent.
+            // The client has disconnected: the unsent requests are dropped.
             self.pending.remove(&ticket.call);
         }
         self.send_next(ticket.call);
         None
     }
 
-    /// The broker stops: ends the calls that wait for other clients, which could be for ever.
+    /// The broker is stopping: ends the calls that wait for other clients, possibly for ever.
     pub(crate) fn end_waiting(&mut self) -> Vec<Finished> {
         let waiting: Vec<_> = self.pending.extract_if(.., |_, call| call.waits_for_others).collect();
         let ended = waiting.into_iter().map(|(_, mut call)| {
@@ -169,7 +169,7 @@ impl Context<'_> {
         self.begin_one(Some(conn), request, false, finish);
     }
 
-    /// The same where the reply may wait for what other clients do.
+    /// Sends a request to shard 0 whose reply may depend on other clients.
     pub(crate) fn ask_and_wait<C: ControllerCall>(
         &mut self,
         conn: ConnId,
@@ -179,7 +179,7 @@ impl Context<'_> {
         self.begin_one(Some(conn), request, true, finish);
     }
 
-    /// The same for this shard itself.
+    /// Sends a request to shard 0 for this shard itself.
     pub(crate) fn ask_for_shard<C: ControllerCall>(
         &mut self,
         request: C,
@@ -204,7 +204,7 @@ impl Context<'_> {
         self.post_requests();
     }
 
-    /// Posts what calls have to send.
+    /// Posts the requests of calls.
     pub(crate) fn post_requests(&mut self) {
         while let Some((shard, message)) = self.calls.poll_request() {
             self.plane.post(shard, message);
@@ -228,13 +228,12 @@ impl Context<'_> {
         self.post_requests();
     }
 
-    /// Asks the owners of partitions; `finish` gets what was found for each item, by its number. Nothing is found where the owner does not have
-    /// the partition any more.
+    /// Queries the owners of partitions. `finish` gets the answer for each item, by number; `None` if the owner no longer has the partition.
     pub(crate) fn query<Q: PartitionCall>(
         &mut self,
         conn: ConnId,
         items: FanOut<Q::Item>,
-        finish: impl FnOnce(&mut Context<'_>, Vec<Option<Q::Found>>) + 'static,
+        finish: impl FnOnce(&mut Context<'_>, Vec<Option<Q::Answer>>) + 'static,
     ) {
         if items.len() == 0 {
             return finish(self, Vec::new());
@@ -277,16 +276,16 @@ where
     }
 }
 
-/// What the owners of partitions found.
+/// The answers of the owners of partitions.
 struct EachFound<Q: PartitionCall, F> {
-    found: Vec<Option<Q::Found>>,
+    found: Vec<Option<Q::Answer>>,
     finish: F,
 }
 
 impl<Q, F> Gather for EachFound<Q, F>
 where
     Q: PartitionCall,
-    F: FnOnce(&mut Context<'_>, Vec<Option<Q::Found>>),
+    F: FnOnce(&mut Context<'_>, Vec<Option<Q::Answer>>),
 {
     fn take(&mut self, _: u32, reply: Reply) {
         let Reply::Owner(answer) = reply else {

@@ -43,7 +43,7 @@ impl GroupsLog {
         self.coordinator.resume(now);
     }
 
-    /// Carries out a request. The reply comes when what it tells of is durable.
+    /// Handles a request. The reply is returned by [`poll`](Self::poll) once everything it reports is durable.
     pub(crate) fn handle(
         &mut self,
         now: Now,

@@ -1,4 +1,4 @@
-//! Configurations of topics, changed: all at once, or entry by entry.
+//! AlterConfigs and IncrementalAlterConfigs: replaces or changes the configurations of topics.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,17 +20,17 @@ use crate::api::ConfigureTopic;
 use crate::meta::config_changes::{ConfigChange, ConfigChanges};
 use crate::shard::Context;
 
-/// A resource of a request, and what is to become of it; none if nothing is, which is all that is possible for other kinds than topics.
+/// A resource of a request and its changes; `None` for no change, which is all that is possible for resources other than topics.
 struct Altered {
     kind: i8,
     name: String,
     changes: Result<Option<ConfigChanges>, Refused>,
 }
 
-/// Why neither of two changes of one resource is made.
+/// The error for a resource that a request names twice.
 const TWICE: &str = "Each resource must appear at most once.";
 
-/// What became of a resource: its kind and name, and what its answer says.
+/// The outcome for a resource: type, name, error code and message.
 type Outcome = (i8, String, KafkaError, Option<Cow<'static, str>>);
 
 pub(super) fn alter_configs(context: &mut Context<'_>, call: Call, request: &AlterConfigsRequest<'_>) {
@@ -70,7 +70,7 @@ pub(super) fn incremental_alter_configs(
     });
 }
 
-/// Checks changes and makes them. `finish` gets the resources in their order, with what became of each.
+/// Validates and applies changes. `finish` gets the outcomes, in the order of the resources.
 fn alter(
     context: &mut Context<'_>,
     call: Call,
@@ -102,7 +102,7 @@ fn alter(
     });
 }
 
-/// What makes a topic's configuration the one that is given.
+/// Returns the changes that make a topic's configuration equal to the given one.
 fn replaced(
     context: &Context<'_>,
     resource: &AlterConfigsResource<'_>,
@@ -141,7 +141,7 @@ fn changes<'a>(
     Ok(Some(ConfigChanges { named, resets_others }))
 }
 
-/// Only topics have settings that can be changed; for others nothing can be, which is not much.
+/// Checks the changes of a resource that is no topic: only an empty change is allowed.
 fn check_alterable(
     context: &Context<'_>,
     kind: i8,
@@ -164,7 +164,7 @@ fn check_alterable(
     }
 }
 
-/// What is to become of each resource of a request, known by kind and name; `changes` works it out for one that is in order.
+/// Returns the changes of each resource of a request, by type and name. `changes` is called for valid resources.
 fn plan<'a, R>(
     resources: impl ExactSizeIterator<Item = ((i8, &'a str), R)> + Clone,
     changes: impl Fn(R) -> Result<Option<ConfigChanges>, Refused>,
@@ -184,7 +184,7 @@ fn set<'a>(config: &AlterConfigsConfig<'a>) -> Result<(&'a str, ConfigChange), R
     Ok((config.name, ConfigChange::Set(given(config.name, config.value)?)))
 }
 
-/// What is to become of an entry.
+/// Returns the change of an entry.
 fn changed<'a>(config: &IncrementalAlterConfigsConfig<'a>) -> Result<(&'a str, ConfigChange), Refused> {
     let name = config.name;
     let change = match config.config_operation {

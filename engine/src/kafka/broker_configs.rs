@@ -1,5 +1,5 @@
-//! The configuration of the broker under the names that Kafka gives it, all of it read-only: values that are true here, and for names of a
-//! Kafka broker that have no meaning here its defaults, since clients and tools ask for names and do not expect that one is missing.
+//! The read-only configuration of the broker under Kafka's names: actual values, and Kafka's defaults for names that have no meaning here, since
+//! clients and tools ask for names and do not expect one to be missing.
 
 use std::fmt;
 
@@ -15,11 +15,11 @@ use crate::limits::{CONNECTIONS_MAX, KAFKA_FETCH_BYTES_MAX, RETENTION_INTERVAL};
 use crate::meta::configs::CONFIGS;
 use crate::shard::Context;
 
-/// What people are told of a name in [`UNUSED`].
+/// The documentation of a name in [`UNUSED`].
 const UNUSED_TEXT: &str =
     "A Kafka broker has this setting, and this one does not; the value is Kafka's default.";
 
-/// What is the same for every broker: name, value, type, and what it is for.
+/// Entries that are the same for every broker: name, value, type and documentation.
 const OF_EVERY_BROKER: &[(&str, &str, Type, &str)] = &[
     (
         "auto.leader.rebalance.enable",
@@ -68,7 +68,7 @@ const OF_EVERY_BROKER: &[(&str, &str, Type, &str)] = &[
     ),
 ];
 
-/// Names of a Kafka 4.3 broker that have no meaning here, with its defaults.
+/// Names of a Kafka 4.3 broker that have no meaning here, with Kafka's defaults.
 #[rustfmt::skip]
 const UNUSED: &[(&str, Option<&str>, Type)] = &[
     ("add.partitions.to.txn.retry.backoff.max.ms", Some("100"), Type::Int),
@@ -152,7 +152,7 @@ const UNUSED: &[(&str, Option<&str>, Type)] = &[
     ("transactional.id.expiration.ms", Some("604800000"), Type::Int),
 ];
 
-/// An entry that is true here.
+/// An entry with an actual value.
 struct Own {
     name: &'static str,
     value: String,
@@ -204,7 +204,7 @@ pub(super) fn configs_of_broker(
     entries
 }
 
-/// What the broker was started with.
+/// Returns the entries from the broker's own configuration.
 fn set_at_start(context: &Context<'_>, call: Call) -> Vec<(&'static str, String, Type, &'static str)> {
     let (node, kafka, groups) = (node(context), &context.setup.kafka, &context.setup.groups);
     let url = |address: &dyn fmt::Display| format!("PLAINTEXT://{address}");
@@ -265,7 +265,7 @@ fn set_at_start(context: &Context<'_>, call: Call) -> Vec<(&'static str, String,
     ]
 }
 
-/// Limits, and what follows from the defaults of topics.
+/// Returns the entries for limits and for defaults of topics.
 fn limits_of_broker(context: &Context<'_>) -> Vec<(&'static str, String, Type, &'static str)> {
     const HOUR_MS: i64 = 60 * 60 * 1000;
     let groups = &context.setup.groups;

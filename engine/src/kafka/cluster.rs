@@ -1,4 +1,4 @@
-//! What there is: the node, and topics page by page.
+//! DescribeCluster and DescribeTopicPartitions.
 
 use std::borrow::Cow;
 
@@ -16,17 +16,17 @@ use super::names::{Named, find_topic};
 use crate::meta::Topic;
 use crate::shard::Context;
 
-/// Partitions in one answer at most. Kafka's `max.request.partition.size.limit`.
+/// Maximum number of partitions in one response. Kafka's `max.request.partition.size.limit`.
 pub(super) const PARTITIONS_PER_ANSWER_MAX: usize = 2000;
 
-/// What is asked about when it is about brokers; the other is controllers.
+/// The endpoint type of brokers; the other one is controllers.
 const ENDPOINT_BROKERS: i8 = 1;
 
 pub(super) fn node(context: &Context<'_>) -> i32 {
     context.setup.identity.node.0 as i32
 }
 
-/// The cluster's id as Kafka writes such ids.
+/// Returns the cluster's id in Kafka's notation.
 pub(super) fn cluster_id(context: &Context<'_>) -> String {
     base64(context.setup.identity.cluster.0)
 }
@@ -138,7 +138,7 @@ fn described_topic(
     }
 }
 
-/// An id as Kafka writes it: base64 for file names, without padding.
+/// Returns an id in Kafka's notation: URL-safe base64 without padding.
 fn base64(id: [u8; 16]) -> String {
     URL_SAFE_NO_PAD.encode(id)
 }

@@ -1,4 +1,4 @@
-//! What Kafka's clients are told about the names of configurations: what they are for, and what they are called for a whole broker.
+//! Documentation of the names of topic configurations, and the broker's names for their defaults.
 
 use std::sync::LazyLock;
 
@@ -31,7 +31,7 @@ impl Type {
     }
 }
 
-/// A name of a topic's configuration, what a broker calls its default for it, and what it is for.
+/// A name of a topic's configuration, the broker's name for its default, and its documentation.
 struct Described {
     name: &'static str,
     of_broker: &'static str,
@@ -160,25 +160,25 @@ fn described(config: &Config) -> Option<&'static Described> {
     DESCRIBED.iter().find(|entry| entry.name == config.name)
 }
 
-/// What a broker calls its default for this.
+/// Returns the broker's name for this default.
 pub(super) fn of_broker(config: &Config) -> Option<&'static str> {
     described(config).map(|entry| entry.of_broker).filter(|name| !name.is_empty())
 }
 
-/// What is told of every name of a topic's configuration, beside its value.
+/// The description of a name of a topic's configuration, without its value.
 pub(super) struct Told {
-    /// What a broker calls its default for it.
+    /// The broker's name for its default.
     pub(super) of_broker: Option<&'static str>,
     pub(super) documentation: String,
 }
 
-/// In the order of [`CONFIGS`]. Answers tell of hundreds of thousands of entries, so it is put together once.
+/// The descriptions, in the order of [`CONFIGS`]. Responses can have hundreds of thousands of entries, so they are built once.
 pub(super) static TOLD: LazyLock<Vec<Told>> = LazyLock::new(|| {
     let told = |config| Told { of_broker: of_broker(config), documentation: documentation(config) };
     CONFIGS.iter().map(told).collect()
 });
 
-/// What a person is told about it.
+/// Returns the documentation.
 pub(super) fn documentation(config: &Config) -> String {
     let text = described(config).map_or("", |entry| entry.text);
     let here = match config.effect {

@@ -1,4 +1,4 @@
-//! Configurations: shown and changed. Topics have one that can be changed; that of the broker is fixed when it starts.
+//! DescribeConfigs. The configuration of topics can be changed; that of the broker is fixed when it starts.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,12 +39,12 @@ const SET_FOR_TOPIC: i8 = 1;
 pub(super) const SET_AT_START: i8 = 4;
 pub(super) const DEFAULT: i8 = 5;
 
-/// Where the value of a topic's setting comes from.
+/// Returns the source of the value of a topic's setting.
 pub(super) fn source_of(is_set: bool) -> i8 {
     if is_set { SET_FOR_TOPIC } else { DEFAULT }
 }
 
-/// What is to be shown of each entry.
+/// Which fields of each entry to describe.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Detail {
     pub(super) synonyms: bool,
@@ -123,7 +123,7 @@ impl ClientJob for LookingUp {
                 continue;
             }
             let resource = described(context, kind, n, name);
-            // To Kafka no names and none at all are the same: everything.
+            // As in Kafka, an empty list and no list both mean everything.
             if keys.is_empty() {
                 self.list.push(resource);
             } else {
@@ -152,7 +152,7 @@ fn described(context: &Context<'_>, kind: i8, number: usize, name: &str) -> Reso
             let found = context.metadata.and_then(|m| m.topic(name));
             Ok(found.map_or(Described::NoTopic, |topic| Described::Topic(Arc::clone(topic))))
         }
-        // What was changed for all brokers while they run is nothing.
+        // The dynamic configuration of all brokers is empty.
         BROKER => check_broker(context, name)
             .map(|()| if name.is_empty() { Described::Nothing } else { Described::Broker }),
         GROUP => Ok(Described::Group),
@@ -164,10 +164,10 @@ fn described(context: &Context<'_>, kind: i8, number: usize, name: &str) -> Reso
     Resource { kind, name: number as u32, found, names: None }
 }
 
-/// Whether a name is that of this broker, or the empty one that means all brokers.
+/// Checks that a name is this broker's id, or empty for all brokers.
 pub(super) fn check_broker(context: &Context<'_>, name: &str) -> Result<(), Refused> {
     let node = node(context);
-    // Not with zeros in front of it, or a request could name it very often and be told of it each time.
+    // Without leading zeros, or a request could name it many times in different ways, and get an entry for each.
     if name.is_empty() || name == node.to_string() {
         return Ok(());
     }
@@ -175,14 +175,14 @@ pub(super) fn check_broker(context: &Context<'_>, name: &str) -> Result<(), Refu
     Err((KafkaError::INVALID_REQUEST, text))
 }
 
-/// A resource whose configuration is shown.
+/// A resource to describe.
 #[derive(Debug)]
 struct Resource {
     kind: i8,
     /// Its number among the names.
     name: u32,
     found: Result<Described, Refused>,
-    /// The entries that are wanted; none: all.
+    /// The requested entries; `None` for all.
     names: Option<BTreeSet<String>>,
 }
 
@@ -195,12 +195,12 @@ enum Described {
     Group,
 }
 
-/// The resources of an answer.
+/// The resources of a response.
 #[derive(Debug)]
 struct Resources {
     version: i16,
     setup: Arc<ShardSetup>,
-    /// What the broker's configuration shows to this client, if it is asked for.
+    /// The broker's configuration for this client, if it is requested.
     of_broker: Vec<DescribedConfig<'static>>,
     detail: Detail,
     names: Names,
@@ -278,7 +278,7 @@ fn of_topic(set: &BTreeMap<String, String>, detail: Detail) -> Vec<DescribedConf
     entries.collect()
 }
 
-/// What all groups have in common; none has anything of its own.
+/// The configuration of groups, which is the same for all.
 fn of_group(groups: &GroupConfig, detail: Detail) -> Vec<DescribedConfig<'static>> {
     let entries = [
         (

@@ -1,4 +1,4 @@
-//! DeleteRecords: moves the start of partitions.
+//! DeleteRecords: moves the log start of partitions.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -15,17 +15,17 @@ use crate::calls::FanOut;
 use crate::meta::configs;
 use crate::shard::Context;
 
-/// In place of an offset: everything that can be read.
+/// Instead of an offset: the high watermark.
 const ALL: i64 = -1;
 
-/// In place of the start of a partition, if there is an error.
+/// Instead of a low watermark, if there is an error.
 const NO_OFFSET: i64 = -1;
 
-/// A request whose partitions are looked up.
+/// A request whose partitions are being looked up.
 struct Deleting {
     topics: Vec<DeleteRecordsTopicResponse<'static>>,
     items: FanOut<NewStart>,
-    /// Where the outcome of each item belongs.
+    /// The position of each item in the response.
     places: Vec<(usize, usize)>,
 }
 
@@ -100,7 +100,7 @@ pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: &De
     resolve(context, call, topics, Deleting { topics: Vec::new(), items, places });
 }
 
-/// Records of a topic that is only compacted are not deleted by their age or place.
+/// Rejects topics that are only compacted: their records are not deleted by offset.
 fn check_policy(named: &Named) -> Result<(), KafkaError> {
     match named {
         Named::Known(topic) if configs::only_compacts(&topic.configs) => Err(KafkaError::POLICY_VIOLATION),

@@ -1,5 +1,5 @@
-//! Sizes of partitions, and of the file system that they are on. To Kafka's clients all stores are one directory, the broker's data
-//! directory, which is its `log.dirs` as well.
+//! DescribeLogDirs: sizes of partitions and of their file system. To Kafka's clients all stores are one directory, the broker's data
+//! directory, which is also its `log.dirs`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,19 +20,19 @@ use crate::calls::FanOut;
 use crate::limits::KAFKA_SIZES_PER_REQUEST_MAX;
 use crate::shard::Context;
 
-/// Topics with the partitions that a request is about, and their owners.
+/// The topics and partitions of a request, with their owners.
 struct Wanted {
     topics: Vec<String>,
-    /// The topic of each partition as its place in `topics`, and its number.
+    /// Each partition: index of its topic in `topics`, and its number.
     partitions: Vec<(usize, i32)>,
     items: FanOut<TopicPartition>,
 }
 
-/// The file system of the data directory, in bytes; -1 is not known.
+/// The sizes of the data directory's file system, in bytes; -1 if unknown.
 #[derive(Clone, Copy)]
 struct FileSystem {
     total_bytes: i64,
-    /// What this user may still take.
+    /// Bytes available to the broker's user.
     usable_bytes: i64,
 }
 
@@ -85,7 +85,7 @@ fn wanted_sizes(context: &Context<'_>, request: &DescribeLogDirsRequest<'_>) -> 
             }
         }
         Some(topics) => {
-            // A set, as to Kafka.
+            // A set, as in Kafka.
             let mut named: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
             for topic in topics {
                 named.entry(topic.topic).or_default().extend(&topic.partitions);
@@ -103,7 +103,7 @@ fn wanted_sizes(context: &Context<'_>, request: &DescribeLogDirsRequest<'_>) -> 
     Ok(wanted)
 }
 
-/// Notes partitions of a topic; those that do not exist are in no directory.
+/// Adds partitions of a topic; those that do not exist are in no directory.
 fn want_sizes(
     context: &Context<'_>,
     wanted: &mut Wanted,

@@ -1,4 +1,4 @@
-//! OffsetForLeaderEpoch: where the epochs of leaders end, asked of the owners of the partitions.
+//! OffsetForLeaderEpoch: the ends of leader epochs, from the owners of the partitions.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -14,11 +14,11 @@ use crate::api::{EpochEnds, PartitionCall};
 use crate::calls::FanOut;
 use crate::shard::Context;
 
-/// A request whose partitions are looked up.
+/// A request whose partitions are being looked up.
 struct Asking {
     topics: Vec<EpochTopicResponse<'static>>,
     items: FanOut<(TopicPartition, LeaderEpoch)>,
-    /// Where the end of each item belongs.
+    /// The position of each item in the response.
     places: Vec<(usize, usize)>,
 }
 
@@ -61,7 +61,7 @@ impl Resolve for Asking {
 fn fill_in(
     answer: &mut TopicsAnswer<EpochTopicResponse<'static>>,
     (topic, partition): (usize, usize),
-    found: Option<<EpochEnds as PartitionCall>::Found>,
+    found: Option<<EpochEnds as PartitionCall>::Answer>,
 ) {
     let entry = &mut answer.topics[topic].partitions[partition];
     match found {

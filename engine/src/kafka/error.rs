@@ -1,4 +1,4 @@
-//! Why a request is not carried out, in Kafka's codes.
+//! Errors, as Kafka's codes.
 
 use highwater_net::kafka::KafkaError;
 use highwater_protocol::batch::BatchError;
@@ -9,16 +9,16 @@ use crate::api::{ApiError, Service};
 use crate::coord::groups::GroupError;
 use crate::message::AppendFailure;
 
-/// Kafka's code for what is wrong, and the text for people.
+/// Kafka's error code, and the message.
 pub(crate) type Refused = (KafkaError, String);
 
-/// Refuses with a text.
+/// Returns an error with a message.
 pub(super) fn refuse<T>(error: KafkaError, text: impl Into<String>) -> Result<T, Refused> {
     Err((error, text.into()))
 }
 
 impl From<&ApiError> for KafkaError {
-    /// Clients retry by the code: what passes by itself becomes a code that they try again.
+    /// Clients decide by the code whether to retry, so errors that pass become codes that they retry.
     fn from(error: &ApiError) -> Self {
         match error {
             ApiError::Starting(Service::Controller) | ApiError::Stopping(Service::Controller) => {
@@ -40,7 +40,7 @@ impl From<&ApiError> for KafkaError {
             ApiError::InvalidTopicName(_) => Self::INVALID_TOPIC_EXCEPTION,
             ApiError::InvalidPartitionCount { .. } => Self::INVALID_PARTITIONS,
             ApiError::InvalidConfig { .. } => Self::INVALID_CONFIG,
-            // Java's clients give up on this code only after a new look at the metadata, which is what they should do.
+            // Java's clients refresh their metadata on this code before they give up, as they should.
             ApiError::MetadataLogFull | ApiError::PartitionDamaged => Self::KAFKA_STORAGE_ERROR,
             ApiError::RecordsDamaged { .. } => Self::CORRUPT_MESSAGE,
             ApiError::EarlierBatchRejected { .. } => Self::OUT_OF_ORDER_SEQUENCE_NUMBER,
@@ -115,12 +115,12 @@ pub(crate) fn append_error(failure: &AppendFailure) -> Refused {
     (code, failure.to_string())
 }
 
-/// Code and text for what is not carried out.
+/// Returns code and message of an error.
 pub(super) fn refused(error: &ApiError) -> Refused {
     (error.into(), error.to_string())
 }
 
-/// Code and text for an answer.
+/// Returns code and message for a response.
 pub(super) fn told(outcome: Result<(), Refused>) -> (KafkaError, Option<String>) {
     match outcome {
         Ok(()) => (KafkaError::NONE, None),
@@ -128,7 +128,7 @@ pub(super) fn told(outcome: Result<(), Refused>) -> (KafkaError, Option<String>)
     }
 }
 
-/// Kafka's code for what the group coordinator says.
+/// Returns Kafka's code for an error of the group coordinator.
 pub(super) fn code(error: Option<GroupError>) -> KafkaError {
     error.map_or(KafkaError::NONE, |error| KafkaError(error.kafka_code()))
 }

@@ -20,10 +20,10 @@ use crate::shard::{AnswerTo, ClientJob, Context, Work};
 const OF_GROUP: i8 = 0;
 const OF_TRANSACTION: i8 = 1;
 
-/// From this version on, a request is about several groups.
+/// The first version with several groups in a request.
 const KEYS_FROM: i16 = 4;
 
-/// What is said of each group.
+/// The coordinator of each group.
 #[derive(Clone, Debug)]
 struct Coordinator {
     node: i32,
@@ -63,7 +63,7 @@ pub(super) fn find_coordinator(context: &mut Context<'_>, call: Call, request: &
         return context.answer(call, &response);
     }
     if request.coordinator_keys.len() > GROUPS_MAX {
-        // There are not so many groups, and the answer has no place to say so.
+        // There are never that many groups, and the response has no field for an error.
         context.kafka_reply(call, KafkaReply::nothing());
         return context.end_after_answers(call);
     }
@@ -73,7 +73,7 @@ pub(super) fn find_coordinator(context: &mut Context<'_>, call: Call, request: &
     context.begin_job(finding);
 }
 
-/// A request whose groups are compared: each is told of once.
+/// A request whose groups are being deduplicated.
 struct Finding {
     call: Call,
     coordinator: Coordinator,
@@ -111,7 +111,7 @@ impl ClientJob for Finding {
     }
 }
 
-/// The groups of an answer.
+/// The groups of a response.
 #[derive(Debug)]
 struct Coordinators {
     version: i16,

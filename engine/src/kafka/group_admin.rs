@@ -1,4 +1,4 @@
-//! What tools ask about groups: which there are, what they look like, and that they be deleted.
+//! Requests of tools: lists, describes and deletes groups.
 
 use std::borrow::Cow;
 
@@ -24,25 +24,25 @@ use crate::coord::groups::{self, GroupError};
 use crate::limits::{GROUPS_PER_ASK_MAX, KAFKA_FILTERS_MAX};
 use crate::shard::{AnswerTo, Context};
 
-/// The state of a group that is not there.
+/// The state of an unknown group.
 const DEAD: &str = "Dead";
 
 /// Kafka's number for a member of the consumer protocol.
 const CONSUMER_MEMBER: i8 = 1;
 
-/// What may be done with a group, as bits of Kafka's operations: read, delete, describe, describe and alter its configuration.
+/// The allowed operations on a group, as a bit set of Kafka's operations: read, delete, describe, describe and alter configuration.
 const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
 fn operations(are_wanted: bool) -> i32 {
     if are_wanted { GROUP_OPERATIONS } else { i32::MIN }
 }
 
-/// Names, each once: what is told of a group can be many times as long as its name.
+/// Returns the names without duplicates: the description of a group can be many times as long as its name.
 fn owned(names: &[&str]) -> Vec<String> {
     distinct(names.iter().copied()).map(str::to_owned).collect()
 }
 
-/// The groups of a list.
+/// The groups of a ListGroups response.
 #[derive(Debug)]
 struct Listed {
     version: i16,
@@ -217,7 +217,7 @@ fn described_consumer_group(
     }
 }
 
-/// Partitions with the names of their topics. A topic that was deleted meanwhile is nobody's.
+/// Returns partitions with the names of their topics. Topics that were deleted meanwhile are left out.
 fn named(context: &Context<'_>, topics: Vec<(TopicId, Vec<u32>)>) -> DescribedAssignment<'static> {
     let metadata = context.metadata;
     let named = topics.into_iter().filter_map(|(id, partitions)| {
@@ -238,7 +238,7 @@ fn described(
     let group = match found {
         Ok(group) => group,
         Err(error) => {
-            // Old clients learn from the state alone that there is no such group.
+            // Old clients recognise an unknown group only by its state.
             let is_told = tells_of_unknown || error != GroupError::GroupIdNotFound;
             return DescribedGroup {
                 error_code: if is_told { code(Some(error)) } else { KafkaError::NONE },

@@ -1,6 +1,6 @@
-//! Offsets of groups: committed and forgotten. They are given in `offset_fetch.rs`.
+//! OffsetCommit and OffsetDelete. OffsetFetch is in `offset_fetch.rs`.
 //!
-//! The coordinator knows topics by their ids. Names are resolved here, and what has no id is answered here.
+//! The coordinator identifies topics by id. Names are resolved here; unknown ones are answered here.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -15,7 +15,7 @@ use super::error::code;
 use crate::coord::groups::{self, CommittedPartition, GroupError};
 use crate::shard::Context;
 
-/// From this version on, requests about offsets name topics by id.
+/// The first version in which requests about offsets name topics by id.
 pub(super) const BY_ID_FROM: i16 = 10;
 
 pub(super) fn resolve_topic(context: &Context<'_>, by_id: bool, name: &str, id: Uuid) -> Option<TopicId> {
@@ -29,7 +29,7 @@ pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &Off
     let unknown = if by_id { KafkaError::UNKNOWN_TOPIC_ID } else { KafkaError::UNKNOWN_TOPIC_OR_PARTITION };
     let mut response = OffsetCommitResponse::default();
     let mut offsets = Vec::new();
-    // Where the outcome of each offset belongs.
+    // The position of each outcome in the response.
     let mut places = Vec::new();
     for topic in &request.topics {
         let id = resolve_topic(context, by_id, topic.name, topic.topic_id);

@@ -1,4 +1,4 @@
-//! Members of groups: join, get an assignment, stay, leave.
+//! Requests of group members: join, sync, heartbeat, leave.
 
 use bytes::Bytes;
 use highwater_net::kafka::KafkaError;

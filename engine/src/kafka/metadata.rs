@@ -1,4 +1,4 @@
-//! Metadata: the node and its topics, made on the way if they are asked for and may be.
+//! Metadata: the node and its topics. Unknown topics are created if the client and the broker allow it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -50,21 +50,21 @@ pub(super) fn metadata(context: &mut Context<'_>, call: Call, request: &Metadata
         next: 0,
         seen: Distinct::new(asked.len(), || context.plane.random_u64()),
         topics: Vec::new(),
-        made: Vec::new(),
+        created: Vec::new(),
         requests: Vec::new(),
     };
     context.begin_job(naming);
 }
 
-/// Topics are looked up: those that are not there are made, if they may be, and then all are told of.
-fn make_topics(context: &mut Context<'_>, naming: Naming) {
-    let Naming { call, names, mut topics, made, requests, .. } = naming;
+/// Creates missing topics, as far as allowed, and answers.
+fn create_topics(context: &mut Context<'_>, naming: Naming) {
+    let Naming { call, names, mut topics, created, requests, .. } = naming;
     context.ask_each(call.conn, requests, move |context, replies| {
-        for (number, created) in made.into_iter().zip(replies) {
+        for (number, outcome) in created.into_iter().zip(replies) {
             let topic: &mut Wanted = &mut topics[number];
             let name = names.get(topic.name as usize);
-            match created {
-                // Another client may have been faster.
+            match outcome {
+                // Another client may have created it meanwhile.
                 Ok(_) | Err(ApiError::TopicExists(_)) => {
                     topic.found = find_topic(context, name, [0; 16]).known().cloned();
                 }
@@ -75,18 +75,18 @@ fn make_topics(context: &mut Context<'_>, naming: Naming) {
                 }
             }
         }
-        tell_metadata(context, call, List::Wanted(names, topics));
+        answer_metadata(context, call, List::Wanted(names, topics));
     });
 }
 
 /// Answers with all topics.
 fn tell_all(context: &mut Context<'_>, call: Call) {
     let Some(metadata) = context.metadata else { return };
-    tell_metadata(context, call, List::All(metadata.listed()));
+    answer_metadata(context, call, List::All(metadata.listed()));
 }
 
 /// Answers with these topics.
-fn tell_metadata(context: &mut Context<'_>, call: Call, list: List) {
+fn answer_metadata(context: &mut Context<'_>, call: Call, list: List) {
     let Some(metadata) = context.metadata else { return };
     let Some(advertised) = context.advertised_to(call.conn) else { return };
     let version = call.version();
@@ -106,7 +106,7 @@ fn tell_metadata(context: &mut Context<'_>, call: Call, list: List) {
     context.answer_in_pieces(AnswerTo::Kafka(call), Pieces::new(front, entries, back));
 }
 
-/// Topics that are looked up.
+/// A request whose topics are being looked up.
 struct Naming {
     call: Call,
     may_create: bool,
@@ -114,11 +114,11 @@ struct Naming {
     names: Names,
     asked: Vec<(bool, Uuid)>,
     next: usize,
-    /// What is asked for is a set: the answer for a topic is many times as long as its name.
+    /// The topics so far. A repeated topic is answered once: its entry is many times as long as its name.
     seen: Distinct,
     topics: Vec<Wanted>,
-    /// Which of these are to be made, and what is asked for that.
-    made: Vec<usize>,
+    /// Indexes of the topics to create, and the requests for them.
+    created: Vec<usize>,
     requests: Vec<CreateTopic>,
 }
 
@@ -142,7 +142,7 @@ impl ClientJob for Naming {
     }
 
     fn finish(self: Box<Self>, context: &mut Context<'_>) {
-        make_topics(context, *self);
+        create_topics(context, *self);
     }
 }
 
@@ -163,11 +163,11 @@ impl Naming {
             } else if self.may_create
                 && !is_reserved_topic_name(name)
                 && wanted.found.is_none()
-                // Of the others its client is told that there is none, and asks again.
-                && self.made.len() < KAFKA_CHANGES_PER_REQUEST_MAX
+                // The client gets an error for the others, and retries.
+                && self.created.len() < KAFKA_CHANGES_PER_REQUEST_MAX
             {
                 tracing::info!(topic = name, "creating a topic that a Kafka client asked for");
-                self.made.push(self.topics.len());
+                self.created.push(self.topics.len());
                 self.requests.push(CreateTopic {
                     name: name.to_owned(),
                     partitions: context.setup.kafka.default_partitions,
@@ -187,7 +187,7 @@ enum List {
     Wanted(Names, Vec<Wanted>),
 }
 
-/// What is told of a topic.
+/// A topic's entry in the response.
 enum Told<'a> {
     Topic(&'a Topic),
     Missing { error: KafkaError, name: Option<&'a str>, id: Uuid },
@@ -212,7 +212,7 @@ impl Wanted {
     }
 }
 
-/// The topics of an answer.
+/// The topics of a response.
 #[derive(Debug)]
 struct Topics {
     version: i16,

@@ -1,8 +1,9 @@
-//! Kafka's requests as the broker's own, and its replies as Kafka's messages: one function per request, in files by family. Decides nothing.
+//! Translates Kafka's requests into the broker's own, and its replies into Kafka's messages: one function per request, in files by family.
+//! Decides nothing.
 //!
-//! A request gets a slot in its connection's order of answers, and a [`Call`] that names it. What can be answered at once is, with
-//! [`Context::answer`]. For everything else shard 0 or the owners of partitions are asked ([`crate::calls`]), and their replies are translated
-//! when they come.
+//! A request gets a slot in the order of its connection's responses, and a [`Call`] that identifies it. Some requests are answered at once, with
+//! [`Context::answer`]. For all others shard 0 or the owners of partitions get requests ([`crate::calls`]), and their replies are translated when
+//! they arrive.
 //!
 //! Produce and Fetch are not here: see `shard/kafka/`.
 
@@ -47,7 +48,7 @@ pub(crate) use transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 
 use crate::shard::Context;
 
-/// A request: what its answer needs.
+/// A request: its connection, the place of its response, and what the response repeats.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) conn: ConnId,
@@ -56,13 +57,13 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The version of the request, in which it is answered.
+    /// Returns the version of the request, which is also that of the response.
     pub(crate) fn version(&self) -> i16 {
         self.origin.version
     }
 }
 
-/// Carries out a request, or sends it to those who do. `client` is the name that the client gives itself.
+/// Handles a request, or sends it to other shards. `client` is the client id.
 pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, client: &str, request: Request<'_>) {
     match request {
         Request::ListOffsets(request) => offsets::list_offsets(context, call, &request),
@@ -133,7 +134,7 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, client: &str
     }
 }
 
-/// What is offered; `request` is none in a version that is not.
+/// Answers ApiVersions. `request` is `None` in an unsupported version.
 fn list_api_versions(context: &mut Context<'_>, call: Call, request: Option<&ApiVersionsRequest<'_>>) {
     if request.is_some_and(|request| !names_a_client(call.version(), request)) {
         let error_code = KafkaError::INVALID_REQUEST;

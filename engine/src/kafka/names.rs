@@ -46,7 +46,7 @@ impl Named {
         }
     }
 
-    /// The topic itself, if it is known.
+    /// Returns the topic, if it exists.
     pub(crate) fn known(&self) -> Option<&Arc<Topic>> {
         match self {
             Self::Known(topic) => Some(topic),
@@ -54,14 +54,14 @@ impl Named {
         }
     }
 
-    /// A partition of it, if it has that one.
+    /// Returns a partition of it, if that exists.
     pub(crate) fn partition(&self, index: i32) -> Option<TopicPartition> {
         let Self::Known(topic) = self else { return None };
         let index = u32::try_from(index).ok().filter(|index| (*index as usize) < topic.stores.len())?;
         Some(TopicPartition { topic: topic.id, partition: PartitionIndex(index) })
     }
 
-    /// What is wrong if it has not.
+    /// Returns the error for a topic or partition that does not exist.
     pub(crate) fn missing(&self) -> KafkaError {
         match self {
             Self::Unknown { id, .. } if *id != [0; 16] => KafkaError::UNKNOWN_TOPIC_ID,
@@ -69,7 +69,7 @@ impl Named {
         }
     }
 
-    /// A partition and its owner.
+    /// Finds a partition, and its owner.
     pub(crate) fn target(
         &self,
         targets: Targets<'_>,
@@ -81,7 +81,7 @@ impl Named {
     }
 }
 
-/// Checks that the leader's epoch that a client knows, if it knows one, is the current one.
+/// Checks that the leader epoch in a request, if there is one, is the current one.
 pub(crate) fn check_leader_epoch(
     metadata: Option<&Arc<Metadata>>,
     tp: TopicPartition,
@@ -102,7 +102,7 @@ pub(super) fn find_topic(context: &Context<'_>, name: &str, id: [u8; 16]) -> Nam
     Named::find(context.metadata, name, id)
 }
 
-/// A partition of a topic, and its owner.
+/// Finds a partition of a topic, and its owner.
 pub(super) fn target(
     context: &Context<'_>,
     topic: &Named,
@@ -111,7 +111,7 @@ pub(super) fn target(
     topic.target(context.targets(), index)
 }
 
-/// The same for a client that knows an epoch of the partition's leader.
+/// Finds a partition for a client that names the leader epoch.
 pub(super) fn target_in_epoch(
     context: &Context<'_>,
     topic: &Named,
@@ -123,19 +123,19 @@ pub(super) fn target_in_epoch(
     Ok(target)
 }
 
-/// What comes up more than once.
+/// Returns the values that occur more than once.
 pub(super) fn repeated<T: Ord + Copy>(all: impl Iterator<Item = T>) -> BTreeSet<T> {
     let mut seen = BTreeSet::new();
     all.filter(|name| !seen.insert(*name)).collect()
 }
 
-/// Each once, in the order in which they come up first.
+/// Returns the values without duplicates, in the order of their first occurrence.
 pub(super) fn distinct<T: Ord + Copy>(all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
     let mut seen = BTreeSet::new();
     all.filter(move |name| seen.insert(*name))
 }
 
-/// Refuses a request that asks for too much at once.
+/// Rejects a request with too many changes.
 pub(super) fn check_count(changes: usize) -> Result<(), Refused> {
     if changes > KAFKA_CHANGES_PER_REQUEST_MAX {
         let text =

@@ -1,4 +1,4 @@
-//! The answer to an OffsetFetch: put together topic by topic, and written in pieces.
+//! The response to OffsetFetch: built topic by topic, and encoded in pieces.
 
 use std::iter::Peekable;
 use std::vec::IntoIter;
@@ -24,16 +24,16 @@ type FoundGroup = OffsetFetchGroupResponse<'static>;
 type FoundTopic = OffsetFetchGroupTopicResponse<'static>;
 type FoundPartition = OffsetFetchGroupPartitionResponse<'static>;
 
-/// What is told of partitions that have no offset.
+/// The offset of partitions without a committed one.
 const NO_OFFSET: i64 = -1;
 
-/// From this version on, a group's error has a place of its own.
+/// The first version with an error code for each group.
 const ERROR_FROM: i16 = 2;
 
-/// From this version on, an answer is about several groups.
+/// The first version with several groups in a response.
 const GROUPS_FROM: i16 = 8;
 
-/// An answer that is put together.
+/// A response that is being built.
 pub(super) struct Filling {
     call: Call,
     wanted: IntoIter<Group>,
@@ -43,17 +43,17 @@ pub(super) struct Filling {
     parts: Vec<Part>,
 }
 
-/// The group that is being filled in, which is the last of those that were found.
+/// The group that is being filled in, which is the last one of the response.
 struct Current {
     all: bool,
     topics: IntoIter<WantedTopic>,
-    /// In the order in which they were asked for.
+    /// The offsets, in the order of the request.
     offsets: Peekable<IntoIter<CommittedPartition>>,
-    /// What is told of partitions without an offset.
+    /// The error for partitions without an offset.
     error: KafkaError,
 }
 
-/// What is written at once: some partitions of a topic, with what stands around them if they are the first or the last.
+/// A part of the response: some partitions of a topic, with the fields before and after them if they are the first or the last.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     group: u32,
@@ -112,7 +112,7 @@ impl Filling {
             Ok(FetchReply { error, offsets }) => (code(error), offsets),
             Err(error) => (error, Vec::new()),
         };
-        // The oldest version has no other place for the error.
+        // The oldest versions have no other field for the error.
         let tells = !error_code.is_err() || (self.call.version() < ERROR_FROM && !all);
         self.found.push(FoundGroup { group_id: name.into(), topics: Vec::new(), error_code });
         self.current = Some(Current {
@@ -123,7 +123,7 @@ impl Filling {
         });
     }
 
-    /// The next topic of the last group.
+    /// Adds a topic to the last group.
     fn push(&mut self, topic: FoundTopic) {
         let group = self.found.len() as u32 - 1;
         let Some(found) = self.found.last_mut() else { return };
@@ -134,7 +134,7 @@ impl Filling {
         found.topics.push(topic);
     }
 
-    /// All topics of a group are there. A group without any is a part too.
+    /// Ends a group. A group without topics is a part too.
     fn end(&mut self) {
         let group = self.found.len() as u32 - 1;
         if self.found.last().is_some_and(|found| found.topics.is_empty()) {
@@ -144,7 +144,7 @@ impl Filling {
 }
 
 impl Current {
-    /// What was asked for of a topic, with what there is.
+    /// Returns the requested partitions of a topic, with their offsets.
     fn fill(&mut self, topic: WantedTopic, work: &mut Work) -> FoundTopic {
         work.spend(1 + topic.partitions.len() / 16);
         let WantedTopic { name, id, error, partitions, .. } = topic;
@@ -166,7 +166,7 @@ impl Current {
         FoundTopic { name: name.into(), topic_id: id, partitions: partitions.collect() }
     }
 
-    /// The next topic of all that have offsets. One that was deleted meanwhile is left out.
+    /// Returns the next topic with offsets. Topics that were deleted meanwhile are left out.
     fn next_of_all(&mut self, context: &Context<'_>, work: &mut Work) -> Option<FoundTopic> {
         loop {
             let id = self.offsets.peek()?.topic;
@@ -190,7 +190,7 @@ fn found_partition(offset: CommittedPartition) -> FoundPartition {
     }
 }
 
-/// All offsets are there.
+/// Sends the response.
 pub(super) fn answer_offsets(context: &mut Context<'_>, filling: Filling) {
     let Filling { call, found: groups, parts, .. } = filling;
     let version = call.version();
@@ -204,7 +204,7 @@ pub(super) fn answer_offsets(context: &mut Context<'_>, filling: Filling) {
     context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
 }
 
-/// The groups of an answer.
+/// The groups of a response.
 #[derive(Debug)]
 struct Offsets {
     version: i16,

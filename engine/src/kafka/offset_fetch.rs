@@ -1,8 +1,8 @@
 //! OffsetFetch: committed offsets of groups.
 //!
 //! ```text
-//!   the request --> Preparing: each group and topic once, topics looked up --> the coordinator, which gives a slice a turn
-//!   the answer  <-- written in pieces <-- Filling: what there is, topic by topic <-----------'
+//!   the request --> Preparing: each group and topic once, topics looked up --> the coordinator, which reads a slice per turn
+//!   the response <-- encoded in pieces <-- Filling: offsets, topic by topic <----------------'
 //! ```
 //!
 //! A request may name a hundred thousand groups, and a group have hundreds of thousands of offsets: both halves are jobs.
@@ -24,23 +24,23 @@ use crate::coord::groups;
 use crate::coord::groups::limits::GROUPS_MAX;
 use crate::shard::{ClientJob, Context, Work};
 
-/// From this version on, a request is about several groups.
+/// The first version with several groups in a request.
 const GROUPS_FROM: i16 = 8;
 
-/// From this version on, a member may ask for its group.
+/// The first version with member and epoch.
 const MEMBERS_FROM: i16 = 9;
 
-/// What one group is asked for.
+/// A group of a request.
 pub(super) struct Group {
     pub(super) name: String,
     member: Option<(String, i32)>,
-    /// Whether all offsets are wanted that there are.
+    /// Whether all offsets of the group are requested.
     pub(super) all: bool,
-    /// As they were named, until they are looked up.
+    /// Topics that have not been looked up.
     named: VecDeque<NamedTopic>,
-    /// Once each.
+    /// Topics that have been looked up, without duplicates.
     pub(super) topics: Vec<WantedTopic>,
-    /// Where each topic is in `topics`, if there are several.
+    /// The index of each topic in `topics`, if there are several.
     places: BTreeMap<(String, Uuid), usize>,
 }
 
@@ -54,20 +54,20 @@ pub(super) struct WantedTopic {
     pub(super) name: String,
     pub(super) id: Uuid,
     is_known: bool,
-    /// What is told of its partitions if it is not. A name without a topic has no offsets, which is no error.
+    /// The error for its partitions if it is unknown. An unknown name has no offsets, which is no error.
     pub(super) error: KafkaError,
     pub(super) partitions: Vec<i32>,
 }
 
-/// A request whose groups and topics are looked up.
+/// A request whose groups and topics are being looked up.
 struct Preparing {
     call: Call,
     require_stable: bool,
     named: IntoIter<Group>,
-    /// Each group once.
+    /// The groups, without duplicates.
     groups: Vec<Group>,
     places: BTreeMap<String, usize>,
-    /// What the coordinator is asked, for the groups that are done.
+    /// The requests to the coordinator, for the groups that are done.
     asks: Vec<groups::FetchRequest>,
 }
 
@@ -105,7 +105,7 @@ impl ClientJob for Preparing {
 }
 
 impl Preparing {
-    /// What is wanted of a group that is named again is told once: what is kept with an offset can be a thousand times as long as its number.
+    /// Adds a group. A repeated group is merged with the first one: the metadata of an offset can be a thousand times as long as the request for it.
     fn add(&mut self, group: Group) {
         if let Some(first) = self.places.get(&group.name).and_then(|at| self.groups.get_mut(*at)) {
             first.all |= group.all;
@@ -151,7 +151,7 @@ impl Group {
         });
     }
 
-    /// What the coordinator is asked, with each partition once.
+    /// Returns the request to the coordinator, without duplicate partitions.
     fn make_ask(&mut self, require_stable: bool) -> groups::FetchRequest {
         self.places = BTreeMap::new();
         let mut partitions = Vec::with_capacity(self.topics.len());
@@ -176,7 +176,7 @@ impl Group {
 
 pub(super) fn offset_fetch(context: &mut Context<'_>, call: Call, request: &OffsetFetchRequest<'_>) {
     if request.groups.len() > GROUPS_MAX {
-        // There are not so many, and the answer has no place to say so.
+        // There are never that many groups, and the response has no field for an error.
         context.kafka_reply(call, KafkaReply::nothing());
         return context.end_after_answers(call);
     }
@@ -199,7 +199,7 @@ fn ask_for_offsets(context: &mut Context<'_>, preparing: Preparing) {
     });
 }
 
-/// What a request asks for, in memory of its own.
+/// Copies the groups of a request.
 fn named_groups(version: i16, request: &OffsetFetchRequest<'_>) -> Vec<Group> {
     if version < GROUPS_FROM {
         let topics = request.topics.as_ref().map(|topics| {

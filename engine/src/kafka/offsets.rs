@@ -1,4 +1,4 @@
-//! ListOffsets: asked of the owners of the partitions.
+//! ListOffsets: looks offsets up at the owners of the partitions.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -15,12 +15,12 @@ use crate::api::{FoundOffset, ListOffsets, OffsetSpec};
 use crate::calls::FanOut;
 use crate::shard::Context;
 
-/// A request whose partitions are looked up.
+/// A request whose partitions are being looked up.
 struct Listing {
     version: i16,
     topics: Vec<ListOffsetsTopicResponse<'static>>,
     items: FanOut<(TopicPartition, OffsetSpec)>,
-    /// Where what is found of each item belongs, and the epoch of its leader.
+    /// The position of each item in the response, and its leader epoch.
     places: Vec<(usize, usize, i32)>,
 }
 
@@ -108,7 +108,7 @@ pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: &List
     resolve(context, call, topics, listing);
 }
 
-/// What a request's timestamp means; none for what does not exist here. Nothing is tiered, so all of a log is local.
+/// Returns the meaning of a request's timestamp; `None` for what does not exist here. Nothing is tiered, so all of a log is local.
 fn spec_of(timestamp: i64, version: i16) -> Result<Option<OffsetSpec>, KafkaError> {
     let since = |first: i16, spec: Option<OffsetSpec>| {
         if version >= first { Ok(spec) } else { Err(KafkaError::UNSUPPORTED_VERSION) }

@@ -1,5 +1,5 @@
-//! Administration that has the same answer for every cluster of one node without security: nothing moves, nothing is to be elected, and
-//! nobody has rights, quotas or credentials.
+//! Administrative requests with the same response on every single-node cluster without security: there are no reassignments, elections, ACLs,
+//! quotas or credentials.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -102,7 +102,7 @@ pub(super) fn elect_leaders(context: &mut Context<'_>, call: Call, request: &Ele
     let mut response = ElectLeadersResponse::default();
     match elections(context, request) {
         Ok(results) => response.replica_election_results = results,
-        // The answer has no place for a text.
+        // The response has no field for a message.
         Err((error, _)) => response.error_code = error,
     }
     context.answer(call, &response);
@@ -134,7 +134,7 @@ fn elections<'a>(
     Ok(results.collect())
 }
 
-/// Every partition has the only leader it can have.
+/// Returns the outcome of an election: every partition has the only possible leader.
 fn election(topic: &Named, partition: i32) -> (KafkaError, String) {
     let unknown = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
     match topic {

@@ -1,4 +1,4 @@
-//! Producer ids for Kafka clients, out of the same blocks as the native protocol's.
+//! InitProducerId: producer ids from the same blocks as the native protocol's.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{InitProducerIdRequest, InitProducerIdResponse};
@@ -17,7 +17,7 @@ pub(super) fn init_producer_id(context: &mut Context<'_>, call: Call, request: &
     context.assign_producer_id(AnswerTo::Kafka(call));
 }
 
-/// Answers with a producer id, or why there is none.
+/// Answers with a producer id or an error.
 pub(crate) fn answer_producer_id(context: &mut Context<'_>, call: Call, given: Result<ProducerId, ApiError>) {
     answer(context, call, given.map_err(KafkaError::from));
 }

@@ -1,4 +1,4 @@
-//! What partitions know of their idempotent producers.
+//! DescribeProducers: the idempotent producers of partitions.
 
 use std::borrow::Cow;
 

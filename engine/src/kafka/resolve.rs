@@ -1,4 +1,4 @@
-//! Looking up the topics and partitions that a request names, as many as a turn allows.
+//! Looks up the topics and partitions that a request names, in slices.
 //!
 //! ```text
 //!   the request --> which partitions are named twice, if that matters --> each topic, then each of its partitions --> finish

@@ -1,6 +1,6 @@
-//! Topics: created, deleted, given more partitions.
+//! CreateTopics, DeleteTopics and CreatePartitions.
 //!
-//! Each topic of a request stands for itself: what is wrong with one does not keep the others from being done.
+//! The topics of a request are independent: an error of one does not affect the others.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ use crate::api::{AlterTopic, CreateTopic, DeleteTopicById};
 use crate::meta::configs;
 use crate::shard::{AnswerTo, Context};
 
-/// Why neither of two topics of one name is changed.
+/// The error for a topic that a request names twice.
 const TWICE: &str = "Duplicate topic name.";
 
 pub(super) fn create_topics(context: &mut Context<'_>, call: Call, request: &CreateTopicsRequest<'_>) {
@@ -113,7 +113,7 @@ fn plan_topic(
     Ok(CreateTopic { name: topic.name.to_owned(), partitions, configs, validate_only })
 }
 
-/// The number of partitions that are assigned, each to this node.
+/// Validates manual assignments, each to this node. Returns the number of partitions.
 fn check_assignments(context: &Context<'_>, topic: &CreatableTopic<'_>) -> Result<u32, Refused> {
     let count = topic.assignments.len() as i32;
     let numbers: BTreeSet<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
@@ -253,17 +253,17 @@ fn check_extension(context: &Context<'_>, topic: &CreatePartitionsTopic<'_>) -> 
     Ok(want as u32)
 }
 
-/// A topic that was made: partitions, what was set, and identity.
+/// A created topic: number of partitions, settings and id.
 type MadeTopic = (u32, Vec<(String, String)>, TopicId);
 
-/// What became of a topic that was to be made.
+/// The outcome for a topic to create.
 #[derive(Debug)]
 struct Made {
     name: String,
     outcome: Result<MadeTopic, Refused>,
 }
 
-/// The topics of an answer.
+/// The topics of a response.
 #[derive(Debug)]
 struct AllMade {
     version: i16,
@@ -296,7 +296,7 @@ impl Entries for AllMade {
     }
 }
 
-/// The configuration of a new topic.
+/// Returns the configuration of a new topic, for the response.
 fn shown(set: &[(String, String)]) -> Vec<CreatedTopicConfig<'static>> {
     let set = configs::parse(set).expect("the controller took them");
     let configs = configs::settings(&set).map(|setting| CreatedTopicConfig {

@@ -1,4 +1,4 @@
-//! Transactions, which this broker does not have: every request of a transaction is refused with the error that ends the attempt.
+//! Transactions are not supported: every request of a transaction gets an error that clients treat as final.
 //!
 //! Clients treat TRANSACTIONAL_ID_AUTHORIZATION_FAILED as final; INVALID_REQUEST, which would be closer to the truth, is retried by
 //! librdkafka until the caller's time is up. librdkafka and franz-go show the text that goes with it.
@@ -14,10 +14,10 @@ use highwater_net::kafka::messages::{
 use super::Call;
 use crate::shard::Context;
 
-/// The error for whatever has to do with transactions.
+/// The error for requests of transactions.
 pub(crate) const NO_TRANSACTIONS: KafkaError = KafkaError::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
 
-/// What a person is told.
+/// The message.
 pub(crate) const NO_TRANSACTIONS_TEXT: &str =
     "transactions are not available in this version of Highwater; remove transactional.id from the producer";
 

@@ -1,34 +1,34 @@
-//! Changes of a topic's settings as they are asked for. What they come to depends on the settings that there are when it is their turn:
-//! two clients that add to one list at the same moment both find theirs in it.
+//! Requested changes of a topic's settings. They are applied to the settings at the time of their turn: if two clients add to one list at the
+//! same moment, both entries are in it.
 
 use std::collections::BTreeMap;
 
 use super::configs::{ConfigError, Kind, TopicConfig, find};
 
-/// What is to become of a setting.
+/// A change of a setting.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ConfigChange {
-    /// It gets this value.
+    /// Set to this value.
     Set(String),
-    /// It returns to its default.
+    /// Reset to its default.
     Reset,
-    /// It is a list, and gets these entries as well.
+    /// Add these entries to a list.
     Append(String),
-    /// It is a list, and loses these entries.
+    /// Remove these entries from a list.
     Subtract(String),
 }
 
-/// What is to become of a topic's settings.
+/// Changes of a topic's settings.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ConfigChanges {
-    /// Of each that is named.
+    /// The changes, by setting.
     pub named: BTreeMap<String, ConfigChange>,
-    /// Whether all others return to their defaults.
+    /// Whether all other settings are reset to their defaults.
     pub resets_others: bool,
 }
 
 impl ConfigChanges {
-    /// What this does to the settings that there are: values to set, and names to return to their defaults. Or why it cannot be.
+    /// Applies the changes to the current settings. Returns values to set, and names to reset to their defaults.
     pub fn of(
         &self,
         before: &BTreeMap<String, String>,
@@ -51,7 +51,7 @@ impl ConfigChanges {
 }
 
 impl ConfigChange {
-    /// The value it comes to; none for the default.
+    /// Returns the new value; `None` for the default.
     fn value(&self, name: &str, before: &BTreeMap<String, String>) -> Result<Option<String>, ConfigError> {
         let list = |operation: &str| {
             let config = find(name).filter(|config| matches!(config.kind, Kind::ListOf(_) | Kind::Text));

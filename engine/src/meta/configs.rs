@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use highwater_protocol::limits::{CONFIG_VALUE_BYTES_MAX, TOPIC_CONFIGS_MAX};
 use highwater_storage::{CommitRule, PartitionConfig};
 
-/// What a name's value may be.
+/// The type of a setting.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Kind {
     /// `true` or `false`.
@@ -18,31 +18,31 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// A list of these, which may be empty.
     ListOf(&'static [&'static str]),
-    /// A list that nothing here reads.
+    /// A list whose entries are not validated.
     Text,
 }
 
-/// What a name does here.
+/// The effect of a setting on this broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// What Kafka documents.
+    /// As documented by Kafka.
     Honoured,
-    /// Kept and shown, and nothing else: what it tunes does not exist here, or is done otherwise.
+    /// Stored and described without any effect: what it tunes does not exist here, or works differently.
     Kept,
-    /// Only its default is accepted: anything else would promise what is not done.
+    /// Only its default is accepted: any other value would have no effect.
     DefaultOnly,
 }
 
-/// A name that a topic's configuration may have.
+/// A setting of topics.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Config {
     /// Kafka's name.
     pub name: &'static str,
     /// Its value unless set.
     pub default: &'static str,
-    /// What it may be.
+    /// Its type.
     pub kind: Kind,
-    /// What it does here.
+    /// Its effect.
     pub effect: Effect,
 }
 
@@ -52,7 +52,7 @@ const LONG_MAX: &str = "9223372036854775807";
 
 macro_rules! configs {
     ($($name:literal, $default:expr, $kind:expr, $effect:ident;)+) => {
-        /// Every name of Kafka's topic configuration, and those of this broker's own, sorted, and what each does here.
+        /// Every topic setting of Kafka, and this broker's own, sorted by name.
         pub const CONFIGS: &[Config] = &[
             $(Config { name: $name, default: $default, kind: $kind, effect: Effect::$effect },)+
         ];
@@ -100,25 +100,25 @@ configs! {
     "unclean.leader.election.enable", "false", Kind::Bool, Kept;
 }
 
-/// A configuration that cannot be.
+/// An invalid configuration.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
 impl ConfigError {
-    /// There is no such name.
+    /// No setting has this name.
     pub(super) fn unknown(name: &str) -> Self {
         Self(format!("Unknown topic config name: {name}"))
     }
 }
 
-/// The name's entry, if Kafka has that name.
+/// Returns the setting with this name.
 pub fn find(name: &str) -> Option<&'static Config> {
     CONFIGS.binary_search_by(|c| c.name.cmp(name)).ok().map(|at| &CONFIGS[at])
 }
 
 impl Config {
-    /// Parses a value as Kafka does, with white space around it and booleans in any case, and returns it as it is kept and shown.
+    /// Parses a value as Kafka does, with white space around it and booleans in any case, and returns its canonical form.
     /// Fails if the setting cannot have this value.
     pub fn parse(&self, value: &str) -> Result<String, ConfigError> {
         if value.len() > CONFIG_VALUE_BYTES_MAX {
@@ -167,7 +167,7 @@ impl Config {
     }
 }
 
-/// The entries of a list, each once. An empty list has none; an empty entry between commas is one.
+/// Returns the entries of a list without duplicates. An empty list has none; an empty entry between commas counts.
 fn distinct_entries(list: &str) -> Vec<&str> {
     let mut entries = Vec::new();
     if !list.is_empty() {
@@ -180,7 +180,7 @@ fn distinct_entries(list: &str) -> Vec<&str> {
     entries
 }
 
-/// Parses the settings of a new topic. Kafka takes the last value of a name that is given several times.
+/// Parses the settings of a new topic. If a name is repeated, the last value counts, as in Kafka.
 pub fn parse(given: &[(String, String)]) -> Result<BTreeMap<String, String>, ConfigError> {
     let mut settings = BTreeMap::new();
     for (name, value) in given {
@@ -190,7 +190,7 @@ pub fn parse(given: &[(String, String)]) -> Result<BTreeMap<String, String>, Con
     Ok(settings)
 }
 
-/// What stamps a record's time.
+/// Who sets the timestamps of records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimestampSource {
     /// The producer.
@@ -199,33 +199,33 @@ pub enum TimestampSource {
     LogAppendTime,
 }
 
-/// What a topic's configuration means.
+/// The resolved configuration of a topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TopicConfig {
-    /// Records older than this may go; none: kept for ever.
+    /// Records older than this may be deleted; `None`: kept for ever.
     pub retention_ms: Option<i64>,
-    /// A partition beyond this size may lose its oldest records; none: no limit.
+    /// The oldest records of a partition beyond this size may be deleted; `None`: no limit.
     pub retention_bytes: Option<u64>,
-    /// How fine retention by size can cut.
+    /// Granularity of retention by size.
     pub segment_bytes: u64,
-    /// How fine retention by time can cut.
+    /// Granularity of retention by time.
     pub segment_ms: i64,
     /// Bytes of the largest batch.
     pub max_message_bytes: usize,
-    /// What stamps records.
+    /// Who sets the timestamps.
     pub timestamp: TimestampSource,
     /// How far behind the broker's clock a producer's timestamp may be.
     pub timestamp_before_max_ms: i64,
     /// How far ahead of the broker's clock a producer's timestamp may be.
     pub timestamp_after_max_ms: i64,
-    /// Every record needs a key.
+    /// Whether every record needs a key.
     pub keys_required: bool,
-    /// Producers' headers are taken for their records.
+    /// Whether batch headers are trusted instead of checking the records.
     pub trusts_headers: bool,
 }
 
 impl TopicConfig {
-    /// What these settings mean, or why they cannot be.
+    /// Resolves settings.
     pub fn resolve(set: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         if set.len() > TOPIC_CONFIGS_MAX {
             return Err(ConfigError(format!("a topic has at most {TOPIC_CONFIGS_MAX} settings")));
@@ -262,7 +262,7 @@ impl TopicConfig {
         })
     }
 
-    /// What it means for the log of a partition.
+    /// Returns the configuration for the log of a partition.
     pub fn for_storage(&self) -> PartitionConfig {
         PartitionConfig {
             retention_ms: self.retention_ms,
@@ -298,14 +298,14 @@ fn has_policy(set: &BTreeMap<String, String>, wanted: &str) -> bool {
 /// A setting of a topic.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Setting<'a> {
-    /// Which one.
+    /// The setting's definition.
     pub config: &'static Config,
-    /// What was set for this topic.
+    /// The topic's own value, if set.
     pub set: Option<&'a str>,
 }
 
 impl<'a> Setting<'a> {
-    /// Its value.
+    /// Returns its value.
     pub fn value(&self) -> &'a str {
         self.set.unwrap_or(self.config.default)
     }

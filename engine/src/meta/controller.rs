@@ -1,11 +1,11 @@
-//! The controller: decides what the metadata becomes, and when everybody has heard.
+//! The controller: decides changes of the metadata, and replies when every shard has applied them.
 //!
 //! ```text
 //!   ask --> checked against the tip --> record appended --(durable)--> published to every shard --(all applied)--> answer
 //! ```
 //!
-//! The *tip* holds every record appended, durable or not: decisions are made on it, one after the other. What shards and clients
-//! see is only ever durable. Lives on shard 0.
+//! The *tip* includes every record appended, durable or not: decisions are made on it, one after the other. Shards and clients only see
+//! durable changes. Runs on shard 0.
 
 mod checks;
 
@@ -25,59 +25,59 @@ use crate::meta::{
 
 use checks::Writes;
 
-/// Something for shard 0 to do.
+/// An action for shard 0.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Tell every shard.
+    /// Send to every shard.
     Publish(Publish),
     /// Reply to a shard's request.
     Reply(ShardIndex, Ticket, Outcome),
-    /// Every shard serves.
+    /// Every shard is ready.
     Ready(ReadyReport),
 }
 
-/// What there was when every shard had opened its stores.
+/// The state when every shard has opened its stores.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ReadyReport {
     /// Topics.
     pub topics: usize,
     /// Partitions of all topics.
     pub partitions: usize,
-    /// What a person should read.
+    /// Warnings for the operator.
     pub warnings: Vec<String>,
 }
 
 pub(crate) struct Controller {
     log: StateLog,
-    /// The snapshot that is being written.
+    /// The snapshot in progress.
     snapshot: Option<SnapshotWriter>,
     tip: Metadata,
     stores: usize,
     room: MetadataRoom,
-    /// Changes since the last mark, and whether there was anything else.
+    /// Changes since the last mark, and whether any record was written.
     changes: Vec<Change>,
     touched: bool,
-    /// All of the metadata was published, or is about to be.
-    told_all: bool,
+    /// Whether all of the metadata was published once, or is about to be.
+    published_all: bool,
     marks: VecDeque<Mark>,
     published: u64,
     /// Replies that wait for a version to be durable.
     until_durable: VecDeque<Waiting>,
-    /// Replies that wait for a version to be in effect everywhere.
+    /// Replies that wait for a version to be applied by every shard.
     until_applied: VecDeque<Waiting>,
     applied: Vec<u64>,
     opened: Vec<Option<Opened>>,
     /// The version that every shard has to have applied before clients are served.
     first_version: Option<u64>,
     ready: Option<ReadyReport>,
-    /// Deleted topics.
+    /// Deleted topics whose space is being freed.
     freeing: BTreeMap<TopicId, Freeing>,
     /// Partitions of them.
     freeing_partitions: usize,
     actions: VecDeque<Action>,
 }
 
-/// What is published when the log is durable up to a position.
+/// Changes to publish when the log is durable up to a position.
 struct Mark {
     seq: Seq,
     publish: Publish,
@@ -97,11 +97,11 @@ struct Waiting {
     reply: ControllerReply,
 }
 
-/// What a request comes to.
+/// The outcome of a request.
 pub(crate) type Outcome = Result<ControllerReply, ApiError>;
 
 impl Controller {
-    /// The controller of a broker with that many stores and shards, from what its log held.
+    /// Creates the controller of a broker with that many stores and shards, from its recovered log.
     pub(crate) fn new(
         log: StateLog,
         recovered: &Recovered,
@@ -119,7 +119,7 @@ impl Controller {
             room,
             changes: Vec::new(),
             touched: false,
-            told_all: false,
+            published_all: false,
             marks: VecDeque::new(),
             published: 0,
             until_durable: VecDeque::new(),
@@ -134,12 +134,12 @@ impl Controller {
         })
     }
 
-    /// All of the metadata, durable or not.
+    /// Returns the metadata with all changes, durable or not.
     pub(crate) fn tip(&self) -> &Metadata {
         &self.tip
     }
 
-    /// The next thing to do.
+    /// Returns the next action.
     pub(crate) fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -188,14 +188,14 @@ impl Controller {
         report.warnings.extend(self.room.warning(self.entries()));
         self.first_version = Some(self.tip.version());
         self.ready = Some(report);
-        // What was recovered is durable: no client waits for a record of the start, for which a full disk may have no space.
+        // Published before any record is written: what was recovered is durable, and a full disk may have no space for a record.
         self.mark();
         for topic in gone {
             self.write(&Record::TopicGone { id: topic.0 });
         }
     }
 
-    /// A shard has put everything up to a version into effect.
+    /// A shard has applied all changes up to a version.
     pub(crate) fn handle_applied(&mut self, shard: ShardIndex, version: u64) {
         self.applied[usize::from(shard)] = version;
         let everywhere = self.applied.iter().copied().min().unwrap_or(0);
@@ -209,7 +209,7 @@ impl Controller {
         }
     }
 
-    /// Nothing of these topics is left on a shard's stores.
+    /// A shard has freed the space of these topics.
     pub(crate) fn handle_gone(&mut self, shard: ShardIndex, topics: &[TopicId]) {
         for topic in topics {
             let Some(freeing) = self.freeing.get_mut(topic) else { continue };
@@ -223,7 +223,7 @@ impl Controller {
         }
     }
 
-    /// Creates a topic. `new_id` is the identity it gets.
+    /// Creates a topic with the id `new_id`.
     pub(crate) fn create_topic(&mut self, to: (ShardIndex, Ticket), request: &CreateTopic, new_id: TopicId) {
         let outcome = self.check_create(request).map(|configs| {
             if request.validate_only {
@@ -243,13 +243,13 @@ impl Controller {
         self.answer_when_applied(to, outcome);
     }
 
-    /// Deletes a topic. Gives its identity if that happens.
+    /// Deletes a topic by name. Returns its id if it exists.
     pub(crate) fn delete_topic(&mut self, to: (ShardIndex, Ticket), name: &str) -> Option<TopicId> {
         let topic = self.check_space().and_then(|()| self.known(name));
         self.delete(to, topic)
     }
 
-    /// Deletes the topic of this identity.
+    /// Deletes a topic by id. Returns the id if it exists.
     pub(crate) fn delete_topic_by_id(&mut self, to: (ShardIndex, Ticket), id: TopicId) -> Option<TopicId> {
         let known = || self.tip.topic_by_id(id).cloned().ok_or(ApiError::UnknownTopicId(id));
         let topic = self.check_space().and_then(|()| known());
@@ -316,7 +316,7 @@ impl Controller {
         }
     }
 
-    /// Gives a shard producer ids of its own.
+    /// Reserves producer ids for a shard.
     pub(crate) fn producer_ids(&mut self, to: (ShardIndex, Ticket)) {
         let start = self.tip.producer_ids_end();
         match (self.check_space(), start.0.checked_add(PRODUCER_IDS_PER_BLOCK)) {
@@ -364,7 +364,7 @@ impl Controller {
         }
     }
 
-    /// To be called at the end of every turn. Returns true if there is more to do than one turn may take.
+    /// Flushes the log. Call it at the end of every turn. Returns whether there is more to do than one turn allows.
     pub(crate) fn flush(&mut self, disk: &mut dyn Disk) -> bool {
         if std::mem::take(&mut self.touched) {
             self.mark();
@@ -379,7 +379,7 @@ impl Controller {
         more
     }
 
-    /// Writes the next piece of the snapshot, if there is one. Returns true if it is not complete.
+    /// Writes the next piece of the snapshot in progress. Returns whether more follow.
     fn continue_snapshot(&mut self, disk: &mut dyn Disk) -> bool {
         let Some(snapshot) = &mut self.snapshot else { return false };
         if let Some(piece) = snapshot.next_piece(&self.tip, SNAPSHOT_BYTES_PER_TURN) {
@@ -391,10 +391,10 @@ impl Controller {
         false
     }
 
-    /// What has changed since the last mark is published when everything appended so far is durable.
+    /// Marks the end of the log: the changes since the last mark are published when everything appended so far is durable.
     fn mark(&mut self) {
-        // All of it once; then a change costs what it is large, and not what there is.
-        let first = !std::mem::replace(&mut self.told_all, true);
+        // All of it once; after that, the cost is in proportion to the changes.
+        let first = !std::mem::replace(&mut self.published_all, true);
         self.marks.push_back(Mark {
             seq: self.log.appended(),
             publish: Publish {
@@ -405,7 +405,7 @@ impl Controller {
         });
     }
 
-    /// An operation of the log is done.
+    /// Handles the end of a disk operation of the log.
     pub(crate) fn on_disk(
         &mut self,
         disk: &mut dyn Disk,
@@ -415,14 +415,14 @@ impl Controller {
         self.log.on_disk(disk, token, completion)?;
         self.publish_durable();
         if self.log.is_stalled() {
-            self.refuse_waiting();
+            self.fail_waiting();
         }
         Ok(())
     }
 
-    /// The log waits for space on the disk: nobody is to be kept waiting with it. What was asked for is unknown then: it takes effect when
-    /// there is space, unless the process ends before.
-    fn refuse_waiting(&mut self) {
+    /// The log waits for disk space: fails the pending requests instead of letting clients wait. Whether these take effect is unknown: they do
+    /// when there is space, unless the process ends before.
+    fn fail_waiting(&mut self) {
         let durable = self.published;
         let kept = self.until_applied.partition_point(|waiting| waiting.version <= durable);
         let applied = self.until_applied.split_off(kept);
@@ -442,17 +442,17 @@ impl Controller {
         }
     }
 
-    /// Tries again what the disk had no space for.
+    /// Retries writes for which the disk had no space.
     pub(crate) fn retry_stalled(&mut self, disk: &mut dyn Disk) {
         self.log.retry_stalled(disk);
     }
 
-    /// Whether the log waits for space on the disk.
+    /// Returns whether the log waits for disk space.
     pub(crate) fn is_stalled(&self) -> bool {
         self.log.is_stalled()
     }
 
-    /// Whether everything decided is durable, or waits for space on the disk.
+    /// Returns whether all changes are durable and published, or wait for disk space.
     pub(crate) fn is_idle(&self) -> bool {
         let is_published = !self.touched && self.marks.is_empty();
         (is_published || self.log.is_stalled()) && self.log.is_idle()

@@ -1,6 +1,6 @@
 //! Cluster metadata: topics, their configuration and where their partitions live.
 //!
-//! The controller writes [`Record`]s to a state log; [`Metadata`] is what they add up to. Both are pure: no clock, no chance, no I/O.
+//! The controller writes [`Record`]s to a state log; [`Metadata`] is the state that they lead to. It is pure: no clock, no randomness, no I/O.
 
 pub mod config_changes;
 pub mod configs;

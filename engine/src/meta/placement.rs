@@ -1,10 +1,10 @@
-//! On which store a partition lives.
+//! Placement of partitions on stores.
 
 use highwater_protocol::ids::StoreId;
 
-/// Stores for `new` more partitions of a topic.
+/// Returns the stores for `new` more partitions of a topic.
 ///
-/// `loads` is how many partitions each store has, of all topics; `own` how many of this topic. A topic is spread over all stores
+/// `loads` is the number of partitions of each store, `own` the number of partitions of this topic. A topic is spread over all stores
 /// before any gets a second partition of it, so that its load reaches every core; among those, the emptiest store comes first.
 pub fn place(loads: &[usize], own: &[usize], new: usize) -> Vec<StoreId> {
     assert!(!loads.is_empty() && loads.len() == own.len(), "a broker has at least one store");

@@ -1,37 +1,37 @@
-//! What the controller writes down: changes of the metadata, and all of it as a snapshot.
+//! Records of the metadata log: changes, and snapshots.
 
 use highwater_protocol::ids::{StoreId, TopicId};
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
-/// Version of what follows it in every payload.
+/// Format version, the first byte of every payload.
 const FORMAT_VERSION: u8 = 1;
 
 /// A change of the metadata.
 #[derive(Clone, PartialEq, Eq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub enum Record {
-    /// A topic exists from here on.
+    /// A topic was created.
     TopicCreated(TopicRecord),
-    /// A topic exists no longer; its partitions' logs may be freed.
+    /// A topic was deleted; the logs of its partitions may be freed.
     TopicDeleted {
-        /// Which.
+        /// The topic's id.
         id: [u8; 16],
     },
-    /// Nothing of a deleted topic is left on any store.
+    /// The space of a deleted topic has been freed on all stores.
     TopicGone {
-        /// Which.
+        /// The topic's id.
         id: [u8; 16],
     },
-    /// Configuration was set (`Some`) or returned to its default (`None`).
+    /// Settings were set (`Some`) or reset to their defaults (`None`).
     TopicConfigured {
-        /// Which.
+        /// The topic's id.
         id: [u8; 16],
         /// Names and values.
         configs: Vec<(String, Option<String>)>,
     },
-    /// A topic has more partitions, behind those it had.
+    /// Partitions were added to a topic, after the existing ones.
     PartitionsAdded {
-        /// Which.
+        /// The topic's id.
         id: [u8; 16],
         /// The store of each new one.
         stores: Vec<u16>,
@@ -44,7 +44,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// The topic that it changes, if it changes one.
+    /// Returns the topic that it changes, if any.
     pub(super) fn topic(&self) -> Option<TopicId> {
         match self {
             Self::TopicCreated(topic) => Some(topic.topic_id()),
@@ -57,7 +57,7 @@ impl Record {
     }
 }
 
-/// A topic as it is written down.
+/// The persisted form of a topic.
 #[derive(Clone, PartialEq, Eq, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct TopicRecord {
     /// Its identity.
@@ -66,7 +66,7 @@ pub struct TopicRecord {
     pub name: String,
     /// The store of each partition, by number.
     pub stores: Vec<u16>,
-    /// Configuration that was set for it.
+    /// Its settings.
     pub configs: Vec<(String, String)>,
 }
 
@@ -74,12 +74,12 @@ pub struct TopicRecord {
 #[derive(Clone, PartialEq, Eq, Default, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub(super) struct Snapshot {
     pub topics: Vec<TopicRecord>,
-    /// Deleted topics, with the stores that may still hold something of them.
+    /// Deleted topics, with the stores that may still have data of them.
     pub deleting: Vec<([u8; 16], Vec<u16>)>,
     pub producer_ids_end: i64,
 }
 
-/// A payload is not what it should be, although its checksum says that it is what was written.
+/// A payload cannot be decoded, although its checksum is correct.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DecodeRecordError {
     /// Written by a newer version.
@@ -93,7 +93,7 @@ pub enum DecodeRecordError {
 macro_rules! codec {
     ($t:ty) => {
         impl $t {
-            /// As the payload of a state log.
+            /// Encodes it as a payload of the state log.
             pub(crate) fn encode(&self) -> Vec<u8> {
                 let mut out = AlignedVec::<16>::new();
                 out.push(FORMAT_VERSION);
@@ -103,7 +103,7 @@ macro_rules! codec {
                 out
             }
 
-            /// From the payload of a state log.
+            /// Decodes a payload of the state log.
             pub(crate) fn decode(payload: &[u8]) -> Result<Self, DecodeRecordError> {
                 let body = body_of(payload)?;
                 rkyv::from_bytes::<Self, rancor::Error>(&body)
@@ -116,7 +116,7 @@ macro_rules! codec {
 codec!(Record);
 codec!(Snapshot);
 
-/// What follows the version, at an aligned address.
+/// Returns the bytes after the version, copied to an aligned address.
 fn body_of(payload: &[u8]) -> Result<AlignedVec<16>, DecodeRecordError> {
     match payload.split_first() {
         Some((&FORMAT_VERSION, body)) => {

@@ -1,4 +1,4 @@
-//! How many topics and partitions fit the memory that a broker has for their metadata.
+//! The limit on topics and partitions, from the memory that a broker has for their metadata.
 
 use crate::broker::memory::mib;
 use crate::limits::ShardLimits;
@@ -10,12 +10,12 @@ pub struct MetadataRoom {
 }
 
 impl MetadataRoom {
-    /// The room within these limits.
+    /// Creates it from these limits.
     pub fn new(limits: &ShardLimits) -> Self {
         Self { entries_max: limits.metadata_entries_max() }
     }
 
-    /// Checks whether `new` more topics and partitions fit beside those there are. The error says what is needed.
+    /// Checks whether `new` more topics and partitions fit. The error names the memory that they need.
     pub fn check(&self, there: usize, new: usize) -> Result<(), String> {
         let (all, max) = (there + new, self.entries_max);
         if all <= max {
@@ -29,7 +29,7 @@ impl MetadataRoom {
         ))
     }
 
-    /// What to warn of at the start of a broker with so many topics and partitions.
+    /// Returns the warning at the start of a broker with too many topics and partitions.
     pub fn warning(&self, there: usize) -> Option<String> {
         let max = self.entries_max;
         (there > max).then(|| {
@@ -43,7 +43,7 @@ impl MetadataRoom {
     }
 }
 
-/// The value of `--memory` that so many entries need.
+/// Returns the value of `--memory` that this many entries need.
 fn memory_for(entries: usize) -> String {
     mib(ShardLimits::memory_bytes_for(entries).next_multiple_of(1 << 20))
 }

@@ -1,8 +1,7 @@
 //! A snapshot of the metadata, written over many turns while the metadata changes.
 //!
-//! It is exact: all of the metadata as it was at the moment when the snapshot was begun. Records about topics do not bear being
-//! applied twice. So before a topic is changed that the snapshot has not reached, its state of that moment is set aside. That
-//! costs as much as the change: topics are shared.
+//! It is exact: all of the metadata as of the moment when the snapshot began, because records about topics must not be applied twice. Before
+//! a topic changes that the snapshot has not reached, its state is set aside. That costs as much as the change: topics are shared.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,18 +12,18 @@ use highwater_protocol::ids::{StoreId, TopicId};
 use super::record::{Record, Snapshot};
 use super::state::{Metadata, Topic};
 
-/// A snapshot that is being written.
+/// A snapshot in progress.
 #[derive(Debug)]
 pub struct SnapshotWriter {
-    /// The last topic that was reached.
+    /// The last topic that was written.
     after: Option<TopicId>,
-    /// Topics beyond it that were changed since the beginning, as they were then.
+    /// Topics after it that have changed since the beginning, in their state at the beginning.
     set_aside: BTreeMap<TopicId, State>,
     producer_ids_end: i64,
     has_any: bool,
 }
 
-/// What a topic was when the snapshot was begun.
+/// The state of a topic when the snapshot began.
 #[derive(Clone, Debug)]
 enum State {
     Absent,
@@ -33,13 +32,13 @@ enum State {
 }
 
 impl SnapshotWriter {
-    /// A snapshot of the metadata as it is now.
+    /// Begins a snapshot of the current metadata.
     pub fn new(metadata: &Metadata) -> Self {
         let producer_ids_end = metadata.producer_ids_end().0;
         Self { after: None, set_aside: BTreeMap::new(), producer_ids_end, has_any: false }
     }
 
-    /// To be called before each record is applied.
+    /// Sets aside the topic that a record changes. Call it before each record is applied.
     pub fn before(&mut self, metadata: &Metadata, record: &Record) {
         let Some(id) = record.topic() else { return };
         if self.after.is_none_or(|after| id > after) {
@@ -47,7 +46,7 @@ impl SnapshotWriter {
         }
     }
 
-    /// The next piece, of about this many bytes. `None`: the snapshot is complete.
+    /// Returns the next piece, of about `bytes_max` bytes; `None` when the snapshot is complete.
     pub fn next_piece(&mut self, metadata: &Metadata, bytes_max: usize) -> Option<Vec<u8>> {
         let mut piece = Snapshot { producer_ids_end: self.producer_ids_end, ..Snapshot::default() };
         let is_first = !std::mem::replace(&mut self.has_any, true);
@@ -72,7 +71,7 @@ impl SnapshotWriter {
         (any || is_first).then(|| piece.encode())
     }
 
-    /// The next topic that is there or was when the snapshot was begun.
+    /// Returns the next topic that exists or existed when the snapshot began.
     fn next_topic(&self, metadata: &Metadata) -> Option<TopicId> {
         let from = (self.after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         let set_aside = self.set_aside.range(from).next().map(|(id, _)| *id);

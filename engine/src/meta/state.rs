@@ -1,4 +1,4 @@
-//! What the records add up to.
+//! The metadata: the state that the records lead to.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,7 +11,7 @@ use super::configs::TopicConfig;
 use super::listed::Listed;
 use super::record::{DecodeRecordError, Record, Snapshot, TopicRecord};
 
-/// Producer ids that a shard takes at a time.
+/// Number of producer ids in a block that a shard reserves.
 pub const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
 
 /// A topic.
@@ -23,19 +23,19 @@ pub struct Topic {
     pub name: String,
     /// The store of each partition, by number.
     pub stores: Vec<StoreId>,
-    /// Configuration that was set for it.
+    /// Its settings.
     pub configs: BTreeMap<String, String>,
-    /// What that means.
+    /// Its resolved configuration.
     pub config: TopicConfig,
 }
 
 impl Topic {
-    /// Its partitions with their stores.
+    /// Returns its partitions with their stores.
     pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, StoreId)> {
         self.partitions_from(0)
     }
 
-    /// The same from a partition on.
+    /// Returns its partitions from number `first` on, with their stores.
     pub fn partitions_from(&self, first: usize) -> impl Iterator<Item = (TopicPartition, StoreId)> {
         let topic = self.id;
         self.stores.iter().enumerate().skip(first).map(move |(index, store)| {
@@ -43,7 +43,7 @@ impl Topic {
         })
     }
 
-    /// About what it takes in a snapshot.
+    /// Returns its approximate bytes in a snapshot.
     pub(super) fn snapshot_bytes(&self) -> usize {
         let configs: usize = self.configs.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
         64 + self.name.len() + self.stores.len() * 2 + configs
@@ -59,10 +59,10 @@ impl Topic {
     }
 }
 
-/// A topic whose logs are being freed: which stores may still hold something of it.
+/// Topics whose logs are being freed, with the stores that may still have data of them.
 pub type Deleting = BTreeMap<TopicId, Vec<StoreId>>;
 
-/// Epochs of leaders that are not 0.
+/// Leader epochs other than 0.
 pub type Epochs = BTreeMap<TopicPartition, LeaderEpoch>;
 
 /// All of the metadata. Cheap to clone: topics are shared.
@@ -74,38 +74,38 @@ pub struct Metadata {
     version: u64,
     by_name: BTreeMap<String, Arc<Topic>>,
     by_id: BTreeMap<TopicId, Arc<Topic>>,
-    /// Names that Kafka takes for the same, by their collision name. Several only where topics are older than the rule. Only creating
-    /// and deleting topics looks at it, so the copies that shards get share it.
+    /// Topic names by collision name, which Kafka does not distinguish. Several only for topics that are older than the rule. Only used to
+    /// create and delete topics, so the copies of shards share it.
     collisions: Arc<BTreeMap<String, Vec<String>>>,
     deleting: Deleting,
     producer_ids_end: i64,
-    /// About what a snapshot takes.
+    /// Approximate bytes of a snapshot.
     bytes: usize,
     /// Partitions of all topics, and of each store.
     partitions: usize,
     loads: Vec<usize>,
-    /// Epochs that are not 0. Not written down: the logs themselves know them.
+    /// Epochs other than 0. Not persisted: the logs have them.
     epochs: Arc<Epochs>,
     /// All topics by name, for those who list them.
     listed: Listed,
 }
 
-/// What a shard has to do about a change.
+/// A change of the metadata, for shards.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// This topic is new or was changed.
+    /// This topic was created or changed.
     Topic(Arc<Topic>),
     /// This topic was deleted.
     Deleted(TopicId),
 }
 
-/// A record does not fit what came before it. The controller checks before it writes, so this is damage or a bug.
+/// A record contradicts the records before it. The controller validates before it writes, so this is damage or a bug.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the metadata log contradicts itself: {0}")]
 pub struct ApplyError(pub String);
 
 impl Metadata {
-    /// What the pieces of a snapshot and the records after it add up to.
+    /// Applies the pieces of a snapshot and the records after it.
     pub fn recover<'a>(
         snapshot: impl IntoIterator<Item = &'a [u8]>,
         records: impl IntoIterator<Item = &'a [u8]>,
@@ -131,7 +131,7 @@ impl Metadata {
         Ok(())
     }
 
-    /// Takes a change. Says what shards have to do about it, if anything.
+    /// Applies a record. Returns the change for shards, if any.
     pub fn apply(&mut self, record: &Record) -> Result<Option<Change>, ApplyError> {
         let change = match record {
             Record::TopicCreated(topic) => Some(self.create(topic)?),
@@ -193,7 +193,7 @@ impl Metadata {
         Ok(Change::Deleted(id))
     }
 
-    /// Takes a change that another copy of the metadata has made. Costs as much as the change is large, not the metadata.
+    /// Applies a change that was made to another copy of the metadata. The cost is in proportion to the change, not to the metadata.
     pub fn absorb(&mut self, change: &Change) {
         match change {
             Change::Topic(topic) => self.put(Arc::clone(topic)),
@@ -215,7 +215,7 @@ impl Metadata {
         }
     }
 
-    /// The topic, if there is one, that a new topic of this name could not be told apart from.
+    /// Returns an existing topic that Kafka would not distinguish from one with this name.
     pub fn topic_that_collides(&self, name: &str) -> Option<&str> {
         self.collisions.get(&collision_name(name)?)?.first().map(String::as_str)
     }
@@ -268,33 +268,33 @@ impl Metadata {
         }
     }
 
-    /// Learns the epoch of a partition from the shard that leads it.
+    /// Sets the epoch of a partition, as reported by the shard that leads it.
     pub fn learn_epoch(&mut self, tp: TopicPartition, epoch: LeaderEpoch) {
         Arc::make_mut(&mut self.epochs).insert(tp, epoch);
         self.version += 1;
     }
 
-    /// Counts the changes since it was recovered.
+    /// Returns the number of changes since recovery.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// A topic by name.
+    /// Returns a topic by name.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.by_name.get(name)
     }
 
-    /// A topic by identity.
+    /// Returns a topic by id.
     pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.by_id.get(&id)
     }
 
-    /// All topics, by name.
+    /// Returns all topics, by name.
     pub fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<Topic>> {
         self.by_name.values()
     }
 
-    /// The first topic beyond this bound, of those that exist and those that are being deleted.
+    /// Returns the first topic after this bound, including those that are being deleted.
     pub(super) fn next_id(&self, from: Bound<TopicId>) -> Option<TopicId> {
         let range = (from, Bound::Unbounded);
         let exists = self.by_id.range(range).next().map(|(id, _)| *id);
@@ -302,49 +302,49 @@ impl Metadata {
         exists.into_iter().chain(deleting).min()
     }
 
-    /// The names of topics from this one on, in their order.
+    /// Returns the names of topics from this one on, in order.
     pub fn names_from(&self, first: &str) -> impl Iterator<Item = &str> {
         self.by_name
             .range::<str, _>((Bound::Included(first), Bound::Unbounded))
             .map(|(name, _)| name.as_str())
     }
 
-    /// All topics, by name, as they are now.
+    /// Returns all topics, by name, as of now.
     pub fn listed(&self) -> Listed {
         self.listed.clone()
     }
 
-    /// The epochs of leaders that are not 0, as they are now.
+    /// Returns the leader epochs other than 0, as of now.
     pub fn epochs(&self) -> Arc<Epochs> {
         Arc::clone(&self.epochs)
     }
 
-    /// Topics whose logs are being freed.
+    /// Returns topics whose logs are being freed.
     pub fn deleting(&self) -> &Deleting {
         &self.deleting
     }
 
-    /// The first producer id that no shard has been given.
+    /// Returns the first producer id that is not reserved.
     pub fn producer_ids_end(&self) -> ProducerId {
         ProducerId(self.producer_ids_end)
     }
 
-    /// The term of a partition's leader.
+    /// Returns the leader epoch of a partition.
     pub fn epoch(&self, tp: TopicPartition) -> LeaderEpoch {
         self.epochs.get(&tp).copied().unwrap_or(LeaderEpoch(0))
     }
 
-    /// Partitions of all topics.
+    /// Returns the number of partitions of all topics.
     pub fn partition_count(&self) -> usize {
         self.partitions
     }
 
-    /// About what a snapshot takes.
+    /// Returns the approximate bytes of a snapshot.
     pub fn snapshot_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many partitions each of `stores` stores has.
+    /// Returns the number of partitions on each of `stores` stores.
     pub fn loads(&self, stores: usize) -> Vec<usize> {
         let mut loads = self.loads.clone();
         loads.resize(stores, 0);
@@ -353,7 +353,7 @@ impl Metadata {
 }
 
 impl Topic {
-    /// How many of its partitions each of `stores` stores has.
+    /// Returns the number of its partitions on each of `stores` stores.
     pub fn loads(&self, stores: usize) -> Vec<usize> {
         count(self.stores.iter(), stores)
     }
@@ -372,7 +372,7 @@ fn count<'a>(placed: impl Iterator<Item = &'a StoreId>, stores: usize) -> Vec<us
 /// Why the metadata cannot be recovered.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecoverError {
-    /// A payload cannot be read.
+    /// A payload cannot be decoded.
     #[error(transparent)]
     Decode(#[from] DecodeRecordError),
     /// Payloads contradict each other.

@@ -19,13 +19,13 @@ use crate::shard::{AnswerTo, ClientJob, Context, Work};
 /// Topics, or the numbers of the names of those that there are not.
 type Found = Vec<Result<Arc<Topic>, u32>>;
 
-/// Names that are looked up.
+/// A request whose topic names are being looked up.
 struct LookingUp {
     call: Call,
     asked: IntoIter<String>,
     /// Those that were looked up.
     names: Names,
-    /// What is told of a topic is many times as long as its name: once each.
+    /// The names so far. A repeated name is answered once: a topic's entry is many times as long as its name.
     seen: Distinct,
     found: Found,
 }
@@ -98,7 +98,7 @@ impl List {
     }
 }
 
-/// The topics of an answer to a request for metadata; of those that there are not, the name.
+/// The topics in a metadata reply.
 #[derive(Debug)]
 struct Topics {
     node: NodeId,

@@ -1,4 +1,4 @@
-//! Why a request is not carried out, in the native protocol's codes.
+//! Errors, as codes of the native protocol.
 
 use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
@@ -7,7 +7,7 @@ use highwater_storage::AppendError;
 use crate::api::ApiError;
 use crate::message::AppendFailure;
 
-/// The code of the native protocol. The text for people is the error itself.
+/// Returns the native protocol's code. The message is the error's text.
 pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
     match error {
         ApiError::Starting(_) | ApiError::Stopping(_) => ErrorCode::Unavailable,
@@ -54,7 +54,7 @@ pub(crate) fn code_of_append(failure: &AppendFailure) -> ErrorCode {
     }
 }
 
-/// The reply to a request that is not carried out.
+/// Returns the error reply to a request.
 pub(crate) fn reply_of(error: &ApiError) -> Reply {
     Reply::error(code_of(error), error.to_string())
 }

@@ -1,4 +1,4 @@
-//! Groups: requests as the coordinator takes them, and its replies as they are sent.
+//! Groups: translates requests for the coordinator, and its replies.
 
 use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
@@ -23,13 +23,13 @@ use crate::coord::groups::{
 use crate::limits::OFFSETS_BYTES_MAX;
 use crate::shard::Context;
 
-/// Bytes of groups' names in one reply to a list; what does not fit is asked for again.
+/// Maximum bytes of group names in one reply to a list. The client requests the rest.
 const LIST_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX / 2;
 
-/// Until the next heartbeat of a member that waits for what others give up.
+/// Heartbeat interval of a member that waits for partitions that others are revoking.
 const UNSETTLED_INTERVAL_MS: u32 = 500;
 
-/// A named consumer commits.
+/// Commits offsets of a named consumer.
 pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffsetsRequest) {
     let topic = request.topic;
     if let Err(error) = context.targets().topic_by_id(topic) {
@@ -58,7 +58,7 @@ pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffse
     });
 }
 
-/// A named consumer reads its positions.
+/// Reads the committed offsets of a named consumer.
 pub(super) fn read(context: &mut Context<'_>, call: Call, request: ReadOffsetsRequest) {
     let topic = request.topic;
     if let Err(error) = context.targets().topic_by_id(topic) {
@@ -77,7 +77,7 @@ pub(super) fn read(context: &mut Context<'_>, call: Call, request: ReadOffsetsRe
     });
 }
 
-/// Everything that a member says.
+/// Handles a member's heartbeat.
 pub(super) fn member_heartbeat(context: &mut Context<'_>, call: Call, request: GroupHeartbeatRequest) {
     let (group, joins) = (request.group.clone(), request.epoch == JOIN_EPOCH);
     let request = to_heartbeat(request, context.client(call.conn, None));
@@ -88,7 +88,7 @@ pub(super) fn member_heartbeat(context: &mut Context<'_>, call: Call, request: G
     });
 }
 
-/// A member commits.
+/// Commits offsets of a member.
 pub(super) fn commit_of_member(context: &mut Context<'_>, call: Call, request: CommitGroupOffsetsRequest) {
     context.ask(call.conn, of_member(request), move |context, outcomes| {
         let reply = outcomes.map(|outcomes| committed(&outcomes));
@@ -96,7 +96,7 @@ pub(super) fn commit_of_member(context: &mut Context<'_>, call: Call, request: C
     });
 }
 
-/// A member, or somebody else, reads positions of a group.
+/// Reads the committed offsets of a group, for a member or another client.
 pub(super) fn read_of_group(context: &mut Context<'_>, call: Call, request: ReadGroupOffsetsRequest) {
     let partitions =
         request.partitions.map(|topics| topics.into_iter().map(|of| (of.topic, of.partitions)).collect());
@@ -169,7 +169,7 @@ fn to_committed(topic: TopicId, of: CommittedOffset) -> CommittedPartition {
     }
 }
 
-/// A named consumer is a group without members, whose offsets are kept until somebody deletes them.
+/// A named consumer is a group without members, whose offsets are kept until they are deleted.
 fn of_named(request: CommitOffsetsRequest) -> CommitRequest {
     let topic = request.topic;
     let offsets = request.positions.into_iter().map(|position| to_committed(topic, position));
@@ -254,7 +254,7 @@ fn by_topic(offsets: Vec<CommittedPartition>) -> Vec<TopicPositions> {
 
 fn heartbeat(group: &str, joins: bool, reply: ConsumerHeartbeatReply, config: &GroupConfig) -> Reply {
     match reply.error {
-        // The coordinator's word for it, in Kafka's terms, is that there is no such group of this kind.
+        // The coordinator reports, in Kafka's terms, that there is no consumer group with this name.
         Some(GroupError::GroupIdNotFound) if joins => Reply::error(
             ErrorCode::OtherGroupProtocol,
             format!("the members of {group} speak Kafka's classic protocol; stop them or use another group"),
@@ -273,7 +273,7 @@ fn heartbeat(group: &str, joins: bool, reply: ConsumerHeartbeatReply, config: &G
     }
 }
 
-/// Refused altogether, or partition by partition.
+/// Returns the reply to a commit: an error for all, or one for each rejected partition.
 fn committed(outcomes: &[CommitOutcome]) -> Reply {
     let first = outcomes.first().and_then(|(.., error)| *error);
     if let Some(error) = first.filter(|first| outcomes.iter().all(|(.., error)| *error == Some(*first))) {
@@ -302,17 +302,16 @@ fn list(after: &str, groups: Vec<ListedGroup>) -> Reply {
     Reply::body(&ListGroupsReply { groups: listed, more })
 }
 
-/// What the members of a group speak. Positions that somebody commits under a name of its own, without being a member, are a
-/// classic group to Kafka's clients.
+/// Returns the protocol of a group. Offsets that are committed under a name without being a member are a classic group to Kafka's clients.
 fn protocol_name<'a>(group_type: &'a str, protocol_type: &str) -> &'a str {
     if group_type == "classic" && protocol_type.is_empty() { "named" } else { group_type }
 }
 
 fn describe(group: &DescribeGroupReply) -> Reply {
-    bounded(group, "the group has too many members and partitions to be told in one message")
+    bounded(group, "the group has too many members and partitions for one message")
 }
 
-/// A reply whose size other people's data decide.
+/// Returns a reply, or an error if it is too long. Its size depends on the data of other clients.
 fn bounded(body: &impl highwater_protocol::native::Body, or: &str) -> Reply {
     match Reply::body(body) {
         Reply::Body(bytes) if bytes.len() > CONTROL_BODY_BYTES_MAX => {
@@ -363,7 +362,7 @@ fn of_consumers(group: DescribedConsumerGroup) -> DescribeGroupReply {
     }
 }
 
-/// The native protocol's code for what the coordinator says.
+/// Returns the native protocol's code for an error of the coordinator.
 const fn code_of(error: GroupError) -> ErrorCode {
     match error {
         GroupError::UnknownTopicOrPartition => ErrorCode::UnknownPartition,
@@ -390,7 +389,7 @@ const fn code_of(error: GroupError) -> ErrorCode {
     }
 }
 
-/// The client puts what it asked for, and of which group, in front of the text.
+/// Returns the error reply. The client adds the operation and the group to the text.
 fn refuse(error: GroupError, message: Option<String>) -> Reply {
     Reply::error(code_of(error), message.unwrap_or_else(|| error.to_string()))
 }

@@ -1,6 +1,6 @@
-//! The native protocol's requests as the broker's own, and its replies as native messages. Decides nothing.
+//! Translates the native protocol's requests into the broker's own, and its replies into native messages. Decides nothing.
 //!
-//! What is asked of partitions of the connection's own shard (produce, subscribe, fetch) is not here: see `shard/`.
+//! Produce, Subscribe and Fetch concern partitions of the connection's own shard: see `shard/`.
 
 mod cluster;
 mod error;
@@ -18,7 +18,7 @@ pub(crate) use error::{code_of, code_of_append, reply_of};
 use crate::api::{ApiError, RequiredAcks};
 use crate::shard::{AnswerTo, Context};
 
-/// A request that is answered in its place among the others of its connection.
+/// A request: its connection and the place of its reply.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) conn: ConnId,
@@ -35,7 +35,7 @@ impl From<Acks> for RequiredAcks {
     }
 }
 
-/// Carries out a request, or sends it to those who do.
+/// Handles a request, or sends it to other shards.
 pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, request: Request<'_>) {
     match request {
         Request::Metadata(request) => cluster::describe(context, call, request),
@@ -66,7 +66,7 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, request: Req
     }
 }
 
-/// Replies with a producer id, or why there is none.
+/// Replies with a producer id or an error.
 pub(crate) fn reply_producer_id(context: &mut Context<'_>, call: Call, given: Result<ProducerId, ApiError>) {
     let reply = match given {
         Ok(producer) => Reply::body(&InitProducerReply { producer, epoch: 0 }),

@@ -223,7 +223,7 @@ fn answer_details(
     found: Vec<Option<PartitionDetails>>,
 ) {
     let Some(partitions) = found.into_iter().collect::<Option<Vec<_>>>() else {
-        // A shard does not have a partition any more: the topic was deleted meanwhile.
+        // The shard no longer has the partition: the topic was deleted meanwhile.
         return context.refuse(call, &ApiError::UnknownTopic(topic.name.clone()));
     };
     let leader: NodeId = context.setup.identity.node;
@@ -248,7 +248,7 @@ fn answer_details(
     context.answer_in_pieces(AnswerTo::Native(call), pieces);
 }
 
-/// The partitions of a topic that is described.
+/// The partitions in the description of a topic.
 #[derive(Debug)]
 struct AllDetails(Vec<PartitionDetail>);
 

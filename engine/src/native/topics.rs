@@ -1,4 +1,4 @@
-//! Topics: created, deleted, changed.
+//! Creates, deletes and changes topics.
 
 use highwater_net::Reply;
 use highwater_protocol::native::{
@@ -28,7 +28,7 @@ pub(super) fn alter(context: &mut Context<'_>, call: Call, request: AlterTopicRe
     change(context, call, AlterTopic { name, configs, partitions, validate_only: false });
 }
 
-/// A request whose reply is empty.
+/// Sends a request whose reply is empty.
 fn change(context: &mut Context<'_>, call: Call, request: impl ControllerCall<Reply = ()>) {
     context.ask(call.conn, request, move |context, outcome: Result<(), ApiError>| {
         let reply = outcome.map(|()| Reply::Empty);

@@ -76,9 +76,9 @@ pub enum AppendFailure {
     },
     /// The batch belongs to a transaction.
     Transactional,
-    /// The producer has stamped the batch as only the broker may.
+    /// The producer has set the timestamp type to log append time, which only the broker may do.
     LogAppendTime,
-    /// Some of the records may not be in this topic.
+    /// Some of the records are not allowed in this topic.
     Records(Box<RejectedRecords>),
     /// Any other reason.
     Api(ApiError),
@@ -151,7 +151,7 @@ impl fmt::Display for AppendFailure {
 }
 
 impl Replicas {
-    /// Appends a batch. Its outcome comes as a [`PartitionEvent::Appended`]. Gives the batch back if it has to wait for space.
+    /// Appends a batch. Its outcome comes as a [`PartitionEvent::Appended`]. Returns the batch if it has to wait for space.
     pub(super) fn try_append<'a>(
         &mut self,
         disk: &mut dyn Disk,
@@ -180,7 +180,7 @@ impl Replicas {
         None
     }
 
-    /// Makes sure that there is space for a batch, and that its epoch has begun in the log.
+    /// Checks that there is space for a batch, and begins its epoch in the log if necessary.
     fn prepare(
         &mut self,
         disk: &mut dyn Disk,
@@ -197,7 +197,7 @@ impl Replicas {
         if partition.epoch_start_due {
             store.append_epoch_start(disk, partition.slot, partition.epoch, wall_ms)?;
             partition.epoch_start_due = false;
-            // That may have taken the space.
+            // The epoch start may have used the space.
             if store.is_busy(partition.slot, bytes, is_bulk, wall_ms) {
                 return Err(AppendError::Busy);
             }
@@ -205,7 +205,7 @@ impl Replicas {
         Ok(())
     }
 
-    /// Appends a batch for which there is space, and lets its producer wait for what `acks` asks for.
+    /// Appends a batch for which there is space. Its producer is acknowledged as `acks` requires.
     fn append_to(
         &mut self,
         disk: &mut dyn Disk,
@@ -263,7 +263,7 @@ impl Replicas {
         self.fail(request.reply_to, request.tp, stamp, error);
     }
 
-    /// Rejects a batch, and remembers that if its producer will send it again.
+    /// Rejects a batch, and remembers it if its producer will send it again.
     pub(super) fn fail(
         &mut self,
         reply_to: ReplyTo,

@@ -91,8 +91,7 @@ impl<'a> ParsedBatch<'a> {
         ParsedBatch { header: self.header, bytes: self.bytes.into_owned() }
     }
 
-    /// Returns the bytes for the store, with the timestamps that `stamp` says. Bytes that are not the batch's own are changed in
-    /// `scratch`.
+    /// Returns the batch for the store, with its timestamps stamped. Borrowed bytes are copied to `scratch` to be changed.
     pub(super) fn into_payload<'s>(self, stamp: TimestampStamp, scratch: &'s mut Vec<u8>) -> Payload<'s>
     where
         'a: 's,
@@ -120,7 +119,7 @@ impl<'a> ParsedBatch<'a> {
 /// What the broker writes into a batch's timestamps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TimestampStamp {
-    /// Nothing: they are right.
+    /// Nothing: they are correct.
     Keep,
     /// The largest timestamp of the records.
     CreateTime(Timestamp),

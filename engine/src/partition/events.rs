@@ -19,19 +19,19 @@ pub(crate) enum PartitionEvent {
     Appended { reply_to: ReplyTo, tp: TopicPartition, outcome: AppendOutcome },
     /// More of a partition can be read.
     HighWatermarkMoved(PartitionId),
-    /// A start was moved, durably, or not at all.
+    /// A log start was moved durably, or could not be moved.
     LogStartMoved(LogStartMove, LogStartOutcome),
     /// A read of a store is done.
     Read { store: usize, id: ReadId, result: ReadResult },
     /// A search of a store is done.
-    Found { store: usize, id: ReadId, result: FindResult },
-    /// A partition was deleted: who waited for more of it, and who reads it.
+    Searched { store: usize, id: ReadId, result: FindResult },
+    /// A partition was deleted. Has its readers, and those of them that waited for more.
     Deleted { id: PartitionId, waiters: BTreeSet<Waiter>, readers: BTreeSet<ReaderId> },
     /// Nothing of a deleted topic is left here.
     TopicFreed(TopicId),
     /// A disk is full.
     DiskFull,
-    /// A disk cannot be trusted: the process has to end.
+    /// A disk failed in a way that its data cannot be trusted: the process has to end.
     Fatal(String),
 }
 

@@ -12,10 +12,10 @@ use crate::api::ApiError;
 /// Where a partition begins now, or why its start was not moved.
 pub type LogStartOutcome = Result<Offset, ApiError>;
 
-/// Names a move; its outcome repeats it.
+/// Identifies a move; its outcome repeats it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LogStartMove {
-    /// The question that it is part of.
+    /// The query that it is part of.
     pub(crate) work: u64,
     /// Its number there.
     pub(crate) number: u32,
@@ -49,7 +49,7 @@ impl Replicas {
         }
     }
 
-    /// Returns the start if it is there already.
+    /// Returns the current start if nothing has to be moved.
     fn begin_move(
         &mut self,
         disk: &mut dyn Disk,
@@ -87,7 +87,7 @@ impl Replicas {
         self.end_moves((store, slot), |to| to <= offset, &Ok(offset));
     }
 
-    /// A partition was deleted: nobody waits for its start to move any more.
+    /// A partition was deleted: fails the moves of its start.
     pub(super) fn abandon_moves(&mut self, store: usize, slot: PartitionSlot) {
         self.end_moves((store, slot), |_| true, &Err(ApiError::TopicDeleted));
     }

@@ -1,8 +1,8 @@
 //! The partitions of a shard: their stores, and everything that belongs to a replica.
 //!
 //! [`Partitions`] owns the stores of its shard and is the one way to their logs for both protocols. It is driven like any state machine
-//! here: requests and completions go in by commands and `handle_*`, what follows from them comes out by `poll_*`. It knows disks and time
-//! as its caller gives them, and neither connections nor wire formats.
+//! here: requests and completions go in by commands and `handle_*`, events and actions come out by `poll_*`. It gets disks and time from its
+//! caller, and knows no wire format.
 //!
 //! ```text
 //!   adapter           Partitions                                                                          Shard
@@ -15,7 +15,7 @@
 //! | type | what it is |
 //! |---|---|
 //! | [`ParsedBatch`] | a batch whose header has been parsed, once; it travels so to the store |
-//! | [`CheckJob`], `CheckQueue` | the batches of a request that are to be checked; those whose checks go on in later turns |
+//! | [`CheckJob`], `CheckQueue` | the batches of a request that have to be checked; those whose checks continue in later turns |
 //! | [`AppendRequest`], [`ReplyTo`] | a checked batch, and who receives its [`AppendOutcome`] |
 //! | `RejectedBatches` | what producers will send again, so that later batches do not overtake it |
 //! | `PendingAppends` | batches that wait for space, by partition |
@@ -23,8 +23,8 @@
 //! | `LogStartMoves`, `Deletions` | starts that are being moved, topics whose space is being freed |
 //!
 //! Order: batches of a connection are checked one after the other, and batches of a partition are appended in the order in which they
-//! came to its owner. While a batch is checked, or a native client's batch waits for space, its connection takes up nothing else:
-//! [`Partitions::holds`]. [`Partitions::poll_released`] says when it may go on.
+//! reached its owner. While a batch is checked, or a native client's batch waits for space, no other request of its connection is handled:
+//! see [`Partitions::holds`]. [`Partitions::poll_released`] returns the connections that may continue.
 //!
 //! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
 
@@ -84,16 +84,16 @@ pub(crate) struct Partitions {
     pending: Vec<PendingAppends>,
     /// Native connections with a batch among them.
     waiting: BTreeMap<ConnId, TopicPartition>,
-    /// Connections that may go on.
+    /// Connections that may continue.
     released: Vec<ConnId>,
     /// Checked batches for other shards.
     forwards: Vec<(ShardIndex, AppendRequest<'static>)>,
-    /// The stores that retention has not been through in this round.
+    /// The stores for which retention has not run in this round.
     retaining: Vec<usize>,
 }
 
-/// The stores, the partitions in them, and what came of the last commands. Appends happen here; batches that wait for space are apart,
-/// so that trying one cannot change which ones wait.
+/// The stores, the partitions in them, and their events. Appends happen here; batches that wait for space are kept apart, so that retrying one
+/// cannot change which ones wait.
 struct Replicas {
     stores: Vec<StoreEntry>,
     table: Table,
@@ -102,7 +102,7 @@ struct Replicas {
     deletions: Deletions,
     events: VecDeque<PartitionEvent>,
     counted: AppendCounters,
-    /// A buffer that is used again and again.
+    /// A reusable buffer.
     scratch: Vec<u8>,
 }
 
@@ -114,7 +114,7 @@ pub(crate) struct AppendCounters {
 }
 
 impl Partitions {
-    /// Partitions are found in `stores` when their topics are put.
+    /// Creates the partitions of a shard without any. [`put_topic`](Self::put_topic) adds those that `stores` have.
     pub(crate) fn new(
         me: ShardIndex,
         node: NodeId,
@@ -157,7 +157,7 @@ impl Partitions {
         self.replicas.table.get_mut(id)
     }
 
-    /// Returns a partition that is here.
+    /// Returns a partition of this shard.
     pub(crate) fn of(&self, tp: TopicPartition) -> Option<&Partition> {
         self.get(self.find(tp)?)
     }
@@ -173,7 +173,7 @@ impl Partitions {
         Some(partition.readable_end(|| self.bounds(partition).append_end))
     }
 
-    /// Returns the name of a partition, for people.
+    /// Returns the name of a partition for messages.
     pub(crate) fn name(&self, id: PartitionId) -> String {
         self.get(id).map_or_else(|| "a deleted partition".to_owned(), Partition::name)
     }
@@ -207,8 +207,8 @@ impl Partitions {
 
     // Commands.
 
-    /// Checks the batches of a request and appends those of this shard, as far as `at_once` allows; the rest of it goes on in
-    /// [`run_checks`](Self::run_checks). Each batch has one outcome, here or on the shard that it is forwarded to.
+    /// Checks the batches of a request and appends those of this shard, up to `at_once` work; [`run_checks`](Self::run_checks) continues with the
+    /// rest. Each batch has one outcome, here or on the shard that it is forwarded to.
     pub(crate) fn produce(&mut self, disk: &mut dyn Disk, job: CheckJob<'_>, at_once: Work, wall_ms: i64) {
         let before = self.checks.work_on_arrival(at_once);
         let mut work = before;
@@ -232,7 +232,7 @@ impl Partitions {
         self.pending[store].push(request.into_owned());
     }
 
-    /// At the end of a turn: goes on with the checks that wait. Returns whether some are left.
+    /// Continues the checks that wait, at the end of a turn. Returns whether some are left.
     pub(crate) fn run_checks(&mut self, disk: &mut dyn Disk, wall_ms: i64) -> bool {
         let mut shares = self.checks.end_turn();
         self.run_checks_of(disk, &mut shares.long, true, wall_ms);
@@ -250,13 +250,13 @@ impl Partitions {
                 self.released.push(conn);
                 continue;
             };
-            // A batch goes on until it is done or takes long; then it is the turn of others.
+            // A batch is checked until it is done or has taken long; then others have their turn.
             let goes_on = job.rest.len() == batches && job.next.check.is_long() == long;
             self.checks.put_back(job, goes_on);
         }
     }
 
-    /// Goes on with the checks of a request, and hands on the batches that are checked. Returns what is left.
+    /// Continues the checks of a request, and appends or forwards the batches that are done. Returns what is left.
     fn run_check<'a>(
         &mut self,
         disk: &mut dyn Disk,
@@ -295,7 +295,7 @@ impl Partitions {
         }
     }
 
-    /// Tries the batches again that wait for space in a store.
+    /// Retries the batches that wait for space in a store.
     fn retry_pending(&mut self, disk: &mut dyn Disk, store: usize, wall_ms: i64) {
         let Self { pending, replicas, waiting, released, .. } = self;
         pending[store].retry(|request| {
@@ -345,13 +345,13 @@ impl Partitions {
         self.replicas.move_log_start(disk, tp, to, id);
     }
 
-    /// Makes the partitions of a new topic that belong here, or notes its new configuration: those from number `from` on, `count_max` at
-    /// most. Returns how many were looked at.
+    /// Creates the partitions of a topic that belong to this shard, or updates their configuration: from number `from` on, at most `count_max`.
+    /// Returns how many were handled.
     pub(crate) fn put_topic(&mut self, topic: &Arc<Topic>, from: usize, count_max: usize) -> usize {
         self.replicas.put_topic(topic, from, count_max, self.node)
     }
 
-    /// Deletes partitions of a topic that are here, `count_max` at most. Returns how many, and whether none is left.
+    /// Deletes at most `count_max` partitions of a topic. Returns how many, and whether none is left.
     pub(crate) fn delete_topic(
         &mut self,
         disk: &mut dyn Disk,
@@ -360,7 +360,7 @@ impl Partitions {
         wall_ms: i64,
     ) -> (usize, bool) {
         let deleted = self.replicas.delete_topic(disk, topic, count_max);
-        // Their batches that wait for space are rejected now.
+        // Batches for them that wait for space are rejected now.
         for store in 0..self.pending.len() {
             self.retry_pending(disk, store, wall_ms);
         }
@@ -369,7 +369,7 @@ impl Partitions {
 
     // Actions.
 
-    /// Returns what has happened, the earliest first.
+    /// Returns the next event, the oldest first.
     pub(crate) fn poll_event(&mut self) -> Option<PartitionEvent> {
         self.replicas.events.pop_front()
     }

@@ -1,4 +1,4 @@
-//! One partition as its owner sees it: what is durable, what is committed, and who waits for that; and the table of all of them.
+//! A partition on its owner: what is durable, what is committed, and the acknowledgements that wait for that; and the table of partitions.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::mutants::{Mutant, is_planted};
 use crate::read::{ReaderId, Waiter};
 use crate::reply_to::ReplyTo;
 
-/// A partition of this shard. Names nothing any more when that is deleted.
+/// Identifies a partition of this shard. Refers to nothing once the partition is deleted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct PartitionId(pub(crate) Key);
 
-/// A producer that waits for its acknowledgement.
+/// A pending acknowledgement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ack {
     pub(crate) reply_to: ReplyTo,
@@ -40,12 +40,12 @@ pub(crate) struct Partition {
     pub(crate) epoch_start_due: bool,
     /// The broker's log has reported damage that readers found.
     pub(crate) damage_logged: bool,
-    /// Who reads and has read everything so far.
+    /// Readers that have read everything and wait for more.
     pub(crate) waiters: BTreeSet<Waiter>,
-    /// Who reads.
+    /// Native readers.
     pub(crate) readers: BTreeSet<ReaderId>,
     quorum: Quorum,
-    /// What became durable and is not committed: index and offset where it ends.
+    /// Durable ends that are not committed: index and offset.
     marks: VecDeque<(LogIndex, Offset)>,
     durable_end: Offset,
     high_watermark: Offset,
@@ -54,7 +54,7 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    /// A partition that this node leads, as its store found it.
+    /// A partition that this node leads, as recovered by its store.
     pub(crate) fn new(
         tp: TopicPartition,
         topic: Arc<Topic>,
@@ -84,17 +84,17 @@ impl Partition {
         }
     }
 
-    /// Offset after the last acknowledged record: what readers see.
+    /// Returns the offset after the last record that is committed: the end for readers.
     pub(crate) fn high_watermark(&self) -> Offset {
         self.high_watermark
     }
 
-    /// Offset after the last record that may be read. `append_end` is where the log ends in memory.
+    /// Returns the offset after the last record that may be read. `append_end` is the end of the log in memory.
     pub(crate) fn readable_end(&self, append_end: impl FnOnce() -> Offset) -> Offset {
         if is_planted(Mutant::FetchAboveHighWatermark) { append_end() } else { self.high_watermark }
     }
 
-    /// A producer waits until its batch is what `acks` asks for. True if it is already (a batch that was sent again).
+    /// Queues an acknowledgement until `acks` is satisfied. Returns true if it is already, as for a batch that was sent again.
     pub(crate) fn wait(&mut self, acks: RequiredAcks, ack: Ack) -> bool {
         let (reached, queue) = match acks {
             RequiredAcks::All => (self.high_watermark, &mut self.until_committed),
@@ -107,7 +107,7 @@ impl Partition {
         false
     }
 
-    /// A replica has made more durable. True if the high watermark moved by that.
+    /// Handles progress of a replica. Returns whether the high watermark moved.
     pub(crate) fn handle_durable(
         &mut self,
         me: NodeId,
@@ -131,7 +131,7 @@ impl Partition {
         self.high_watermark > before
     }
 
-    /// A producer whose batch is what it waited for.
+    /// Takes an acknowledgement that can be sent.
     pub(crate) fn pop_acked(&mut self) -> Option<Ack> {
         let (durable, committed) = (self.durable_end, self.high_watermark);
         self.until_durable
@@ -139,7 +139,7 @@ impl Partition {
             .or_else(|| self.until_committed.pop_front_if(|ack| ack.end <= committed))
     }
 
-    /// Lists somebody who has read up to `seen` as waiting for more. Returns false, and does not, if there is more already.
+    /// Lists a reader that has read up to `seen` as waiting. Returns false, and does not list it, if there is more already.
     pub(crate) fn wait_for_more(&mut self, waiter: Waiter, seen: Offset) -> bool {
         let waits = self.high_watermark <= seen;
         if waits {
@@ -148,7 +148,7 @@ impl Partition {
         waits
     }
 
-    /// Everybody who waits for an acknowledgement.
+    /// Takes all pending acknowledgements.
     pub(crate) fn take_acks(&mut self) -> impl Iterator<Item = Ack> {
         self.until_durable.drain(..).chain(self.until_committed.drain(..))
     }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn after_frames_were_lost_a_new_epoch_begins_and_commits_nothing_before_its_first_frame() {
+    fn after_lost_frames_a_new_epoch_begins_and_commits_nothing_before_its_first_frame() {
         let mut p = partition(10, true);
         assert_eq!((p.epoch, p.epoch_start_due), (LeaderEpoch(5), true));
         assert!(!p.wait(RequiredAcks::All, ack(0, 11)));

@@ -14,7 +14,7 @@ use crate::limits::{EVENTS_PER_POLL_MAX, START_WARNINGS_MAX, STORES_PER_SHARD_MA
 use crate::message::{Message, Opened};
 use crate::shard::{OpenError, ShardSetup};
 
-/// Token spaces: the top byte of a disk operation's token says whose it is.
+/// Token spaces: the top byte of a disk operation's token identifies the component that started it.
 pub(crate) const META_SPACE: u8 = 1;
 pub(crate) const OFFSETS_SPACE: u8 = 2;
 pub(crate) const RESERVE_SPACE: u8 = 3;
@@ -25,12 +25,12 @@ const _: () = assert!(STORE_SPACE_FIRST as usize + STORES_PER_SHARD_MAX <= 256);
 pub(crate) struct StoreEntry {
     pub(super) id: StoreId,
     pub(super) store: Store,
-    /// The disk had no space the last time it was asked for some.
+    /// Whether the last allocation failed for lack of disk space.
     pub(super) full: bool,
     pub(super) closed: bool,
 }
 
-/// Opens the stores that are this shard's, and says what they hold.
+/// Opens the stores of this shard. Returns them, and what they contain.
 pub(crate) fn open_all(
     plane: &mut dyn Plane<Message>,
     setup: &ShardSetup,
@@ -67,7 +67,7 @@ pub(crate) fn open_all(
     Ok((entries, opened))
 }
 
-/// A secret for a store that has none yet.
+/// Returns the key for a store that has none yet.
 fn new_mac_key(plane: &mut dyn Plane<Message>) -> MacKey {
     let mut key = MacKey([0; MAC_KEY_BYTES]);
     for half in key.0.chunks_mut(size_of::<u64>()) {
@@ -76,7 +76,7 @@ fn new_mac_key(plane: &mut dyn Plane<Message>) -> MacKey {
     key
 }
 
-/// What recovery found goes to the log and to whoever starts the broker.
+/// Logs what recovery found, and adds it to the start's warnings.
 fn tell_findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<String>) {
     tracing::info!(
         store = store.0,
@@ -118,7 +118,7 @@ fn tell_findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<Stri
     warn_some(warnings, moved.collect(), kind);
 }
 
-/// Adds warnings of one kind: the first ones, and how many more there are.
+/// Adds the first warnings of a kind, and the number of the others.
 fn warn_some(warnings: &mut Vec<String>, mut of_a_kind: Vec<String>, what: &str) {
     let more = of_a_kind.len().saturating_sub(START_WARNINGS_MAX);
     of_a_kind.truncate(START_WARNINGS_MAX);
@@ -137,13 +137,13 @@ fn store_of(token: Token) -> Option<usize> {
 }
 
 impl Partitions {
-    /// An operation of one of the stores is done.
+    /// Handles the end of a disk operation of a store.
     pub(crate) fn handle_disk(&mut self, disk: &mut dyn Disk, token: Token, completion: Completion) {
         let index = store_of(token).expect("tokens are numbered by their owners");
         self.store_mut(index).on_disk(disk, token, completion);
     }
 
-    /// Starts commit rounds with everything appended since the last ones. Returns true if a store has more to do than one turn may take.
+    /// Starts commit rounds with everything appended since the last ones. Returns whether a store has more to do than one turn allows.
     pub(crate) fn flush(&mut self, disk: &mut dyn Disk) -> bool {
         let mut more = false;
         for entry in &mut self.replicas.stores {
@@ -152,7 +152,7 @@ impl Partitions {
         more
     }
 
-    /// Takes what the stores have to say, as much as one turn takes. Returns whether that was anything.
+    /// Handles events of the stores, up to the limit of a turn. Returns whether there were any.
     pub(crate) fn poll_stores(&mut self, disk: &mut dyn Disk, wall_ms: i64) -> bool {
         let mut any = false;
         for store in 0..self.replicas.stores.len() {
@@ -173,25 +173,25 @@ impl Partitions {
         any
     }
 
-    /// Goes on with searches, as far as `work` allows. Returns whether there is more to do.
-    pub(crate) fn go_on_searching(
+    /// Continues searches while there is `work` left. Returns whether there is more to do.
+    pub(crate) fn continue_searches(
         &mut self,
         disk: &mut dyn Disk,
         work: &mut highwater_protocol::batch::Work,
     ) -> bool {
         let mut more = false;
         for entry in &mut self.replicas.stores {
-            more |= entry.store.go_on_searching(disk, work);
+            more |= entry.store.continue_searches(disk, work);
         }
         more
     }
 
-    /// Begins to enforce retention. [`run_retention`](Self::run_retention) does it.
+    /// Starts a round of retention, which [`run_retention`](Self::run_retention) carries out.
     pub(crate) fn begin_retention(&mut self) {
         self.retaining = (0..self.replicas.stores.len()).collect();
     }
 
-    /// Goes on enforcing retention. Returns whether there is more to do.
+    /// Continues the round of retention. Returns whether there is more to do.
     pub(crate) fn run_retention(&mut self, disk: &mut dyn Disk, wall_ms: i64) -> bool {
         let Some(store) = self.retaining.last().copied() else { return false };
         if !self.store_mut(store).enforce_retention(disk, wall_ms) {
@@ -200,7 +200,7 @@ impl Partitions {
         !self.retaining.is_empty()
     }
 
-    /// Returns whether a disk has no space, or something appended waits for some.
+    /// Returns whether a disk is full, or something appended waits for space.
     pub(crate) fn is_full(&self) -> bool {
         self.replicas.stores.iter().any(|entry| entry.full || entry.store.is_stalled())
     }
@@ -245,8 +245,8 @@ impl Replicas {
             StoreEvent::Read { id, result } => {
                 self.events.push_back(PartitionEvent::Read { store, id, result });
             }
-            StoreEvent::Found { id, result } => {
-                self.events.push_back(PartitionEvent::Found { store, id, result });
+            StoreEvent::Searched { id, result } => {
+                self.events.push_back(PartitionEvent::Searched { store, id, result });
             }
             StoreEvent::LogStart { slot, offset } => self.handle_log_start(store, slot, offset),
             StoreEvent::Deleted { tp } => self.handle_freed(tp),
@@ -255,14 +255,14 @@ impl Replicas {
                 entry.full = true;
                 self.events.push_back(PartitionEvent::DiskFull);
             }
-            StoreEvent::Stalled { slot } => self.refuse_waiting(store, slot),
+            StoreEvent::Stalled { slot } => self.fail_acks(store, slot),
             StoreEvent::SpaceAvailable => {
                 tracing::info!(store = entry.id.0, "there is space on the disk again");
                 entry.full = false;
             }
-            // Batches that wait for space are tried again after the last event.
+            // Batches that wait for space are retried after the last event.
             StoreEvent::RoomAvailable
-            // This broker holds the only replica of each of its partitions: nobody asks for these.
+            // Events of replication, which does not exist yet: this broker holds the only replica of each partition.
             | StoreEvent::ReadByIndex { .. }
             | StoreEvent::Truncated { .. }
             | StoreEvent::Started { .. } => {}
@@ -295,9 +295,9 @@ impl Replicas {
         }
     }
 
-    /// What was appended to a partition waits for space on the disk: its producers are told so instead of waiting too. For them it is
-    /// unknown whether their batches will be there; a batch that is sent again is recognised.
-    fn refuse_waiting(&mut self, store: usize, slot: PartitionSlot) {
+    /// Frames of a partition wait for disk space: fails the pending acknowledgements instead of letting producers wait. Whether their batches
+    /// become durable is unknown to them; a batch that is sent again is recognised.
+    fn fail_acks(&mut self, store: usize, slot: PartitionSlot) {
         let Some(id) = self.table.of_slot(store, slot) else { return };
         let Some(partition) = self.table.get_mut(id) else { return };
         let (tp, name) = (partition.tp, partition.name());

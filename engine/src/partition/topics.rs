@@ -1,4 +1,4 @@
-//! Topics come, change and go: their partitions are made, and deleted with everybody who waits for them.
+//! Creates, updates and deletes the partitions of topics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ struct Freeing {
 pub(super) struct Deletions(BTreeMap<TopicId, Freeing>);
 
 impl Replicas {
-    /// Makes the partitions of a new topic that belong here, or notes its new configuration: those from number `from` on, `count_max` at
-    /// most. Returns how many were looked at.
+    /// Creates the partitions of a topic that belong to this shard, or updates their configuration: from number `from` on, at most `count_max`.
+    /// Returns how many were handled.
     pub(super) fn put_topic(
         &mut self,
         topic: &Arc<Topic>,
@@ -52,8 +52,8 @@ impl Replicas {
         count
     }
 
-    /// Deletes partitions of a topic that are here, `count_max` at most. Returns how many, and whether none is left. When the space of all
-    /// of them is free a [`PartitionEvent::TopicFreed`] says so.
+    /// Deletes at most `count_max` partitions of a topic. Returns how many, and whether none is left. [`PartitionEvent::TopicFreed`] follows when
+    /// their space is free.
     pub(super) fn delete_topic(
         &mut self,
         disk: &mut dyn Disk,
@@ -96,7 +96,7 @@ impl Replicas {
         }
     }
 
-    /// Nobody can do anything with a partition any more: everybody who waits for it is answered.
+    /// Removes a deleted partition, and fails everything that waits for it.
     fn forget_partition(&mut self, id: PartitionId) {
         let Some(mut partition) = self.table.remove(id) else { return };
         self.events.push_back(PartitionEvent::Deleted {

@@ -1,18 +1,17 @@
-//! The memory of a shard for what is on its way to clients: reads that are under way, what they found and nobody has taken yet, and answers
-//! that are queued.
+//! The memory of a shard for data on its way to clients: reads in flight, their results that have not been sent, and queued replies.
 //!
-//! A read reserves its memory before it begins. Each connection may have a share of what is free, so that a few take much and many take little
-//! each, and the last quarter is for connections that hold nothing. Who gets no memory waits in line:
+//! A read reserves its memory before it begins. Each connection may have a share of what is free, so that a few get much and many get little
+//! each, and the last quarter is for connections that hold nothing. A reader that gets no memory waits in line:
 //!
 //! ```text
-//!   holds nothing:    first come, first served                              <- nobody else reserves while one waits here
-//!   holds something:  tried in turns; moves to the other line when what it holds was sent
+//!   holds nothing:    first come, first served                              <- no other reader reserves while one waits here
+//!   holds something:  tried in turns; moves to the other line when what it holds has been sent
 //! ```
 //!
-//! Invariant: nobody waits in line while it holds what others wait for. A fetch that has read something is answered with that; one whose turn it
-//! is not on its connection has read nothing. So what is held comes back as fast as clients take it, and those who do not are cut off.
+//! Invariant: no reader waits in line while it holds memory that others wait for. A fetch that has read something is answered with that; a fetch
+//! whose reply is not the next has read nothing. So memory is freed as fast as clients receive, and clients that do not are disconnected.
 //!
-//! The memory is that of the shard that reads, whichever shard's connection it reads for: there it is allocated.
+//! The memory is that of the shard that reads, because it is allocated there, even for a connection of another shard.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -23,17 +22,17 @@ use super::FetchId;
 use super::charge::{Charge, Gauge};
 use crate::limits::{READ_MEMORY_BYTES_MIN, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_MIN};
 
-/// Memory that is wanted.
+/// An amount of memory to reserve.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
-    /// As much as is of use.
+    /// The largest useful amount.
     pub(crate) most: usize,
-    /// Less is of no use: a frame has to fit. If it is less than the smallest share, it may be anything up to `most`.
+    /// The smallest useful amount: a frame has to fit. Below the smallest share, anything up to `most` is reserved.
     pub(crate) least: usize,
 }
 
 impl Wanted {
-    /// The memory that a read of so many bytes takes, of which the next frame needs at least `needs`.
+    /// Returns the memory for a read of `bytes` bytes whose next frame needs at least `needs`.
     pub(crate) fn by_read(
         store: &Store,
         slot: PartitionSlot,
@@ -43,7 +42,7 @@ impl Wanted {
     ) -> Self {
         let limits = &store.config().limits;
         let most = if store.is_cached(slot, cursor) {
-            // The last chunk is held whole.
+            // The last chunk stays in memory whole.
             bytes_max.saturating_add(limits.chunk_bytes_max)
         } else {
             bytes_max.min(limits.read_bytes_max)
@@ -52,25 +51,25 @@ impl Wanted {
     }
 }
 
-/// Who waits in line.
+/// A reader that waits in line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InLine {
-    /// A native connection with readers that can go on.
+    /// A native connection with readers that can run.
     Readers(ConnId),
-    /// A fetch of a Kafka client that reads here.
+    /// A fetch of a Kafka client on this shard.
     KafkaFetch(FetchId),
-    /// A Kafka client's connection with a fetch that was not begun.
+    /// A Kafka connection with a fetch that has not begun.
     KafkaConnection(ConnId),
-    /// The searches by time of this shard.
+    /// The searches by timestamp of this shard.
     Searches,
 }
 
-/// What a connection has of a shard's memory, and its place in line.
+/// The memory that a connection has reserved on a shard, and its place in line.
 #[derive(Default, Debug)]
 pub(crate) struct Account {
     held: Gauge,
     is_in_line: bool,
-    /// Its number there. It keeps it until it is served, also when it leaves the line meanwhile.
+    /// Its number in line. It keeps the number until it is served, even if it leaves the line meanwhile.
     number: Option<u64>,
 }
 
@@ -79,7 +78,7 @@ impl Account {
         self.held.bytes()
     }
 
-    /// It was taken off the line, to be tried.
+    /// Notes that it was taken out of the line to be tried.
     pub(crate) fn is_tried(&mut self) {
         self.is_in_line = false;
     }
@@ -89,16 +88,16 @@ impl Account {
 #[derive(Debug)]
 pub(crate) struct SendBudget {
     max: usize,
-    /// What reads hold.
+    /// Bytes that reads hold.
     charged: Gauge,
     /// Bytes that are queued and that no read holds.
     uncharged: usize,
-    /// Those who hold nothing and wait, by their numbers.
+    /// Waiting readers that hold nothing, by number.
     waiting: BTreeMap<u64, InLine>,
-    /// Those who hold something and wait.
+    /// Waiting readers that hold something.
     holding: VecDeque<InLine>,
     last_number: u64,
-    /// Whoever is first in line is being served.
+    /// Whether the first in line is being served.
     is_serving: bool,
 }
 
@@ -119,29 +118,29 @@ impl SendBudget {
         self.charged.bytes() + self.uncharged
     }
 
-    /// Whether more is used than there is, by what could not wait: then no request is taken up.
+    /// Returns whether more is used than the budget, by replies that could not wait. No request is handled then.
     pub(crate) fn is_overdrawn(&self) -> bool {
         self.used() > self.max + self.max / 4
     }
 
-    /// The least that a read begins with, and that one connection may have whatever others do.
+    /// Returns the smallest share: a read begins with at least that, and one connection may have it whatever others do.
     fn share_min(&self) -> usize {
         SEND_QUEUE_BYTES_MIN.min(self.max / 8)
     }
 
-    /// What is free for a connection that holds so many bytes.
+    /// Returns the bytes that are free for a connection that holds `held`.
     fn free(&self, held: usize) -> usize {
         let max = if held == 0 { self.max } else { self.max - self.max / 4 };
         max.saturating_sub(self.used())
     }
 
-    /// Bytes that a connection may hold which holds `held` now. If all take what they may, all have the same.
+    /// Returns the bytes that a connection that holds `held` may hold in total. If all use their share, all have the same.
     pub(crate) fn share(&self, held: usize) -> usize {
         let share = self.free(held).saturating_add(held) / 2;
         share.clamp(self.share_min(), SEND_QUEUE_BYTES_MAX.max(self.share_min()))
     }
 
-    /// Reserves memory for a connection, which holds `queued` bytes beside what is charged to it. `None`: it has to wait.
+    /// Reserves memory for a connection that has `queued` bytes in addition to those charged to it. Returns `None` if it has to wait.
     pub(crate) fn reserve(&mut self, account: &mut Account, queued: usize, wanted: Wanted) -> Option<Charge> {
         if !self.is_serving && !self.waiting.is_empty() {
             return None;
@@ -152,7 +151,7 @@ impl SendBudget {
         let bytes = if free >= least {
             wanted.most.min(free)
         } else if held == 0 && (self.used() + least <= self.max || self.used() <= self.max / 2) {
-            // Larger than a share, perhaps larger than all there is: one at a time, or nobody would ever get it.
+            // Larger than a share, perhaps larger than the budget: one at a time, or it would never be reserved.
             least
         } else {
             return None;
@@ -161,7 +160,7 @@ impl SendBudget {
         Some(Charge::new(bytes, &self.charged, &account.held))
     }
 
-    /// Whoever got no memory waits until its turn comes. Who is in line stays where it is.
+    /// Adds a reader that got no memory to the line. A reader that is in line keeps its place.
     pub(crate) fn wait(&mut self, account: &mut Account, queued: usize, who: InLine) {
         if std::mem::replace(&mut account.is_in_line, true) {
             return;
@@ -178,7 +177,7 @@ impl SendBudget {
         self.waiting.insert(number, who);
     }
 
-    /// Leaves the line without having been served.
+    /// Removes a reader from the line without serving it.
     pub(crate) fn leave(&mut self, account: &mut Account, who: InLine) {
         if !std::mem::take(&mut account.is_in_line) {
             return;
@@ -191,8 +190,8 @@ impl SendBudget {
         }
     }
 
-    /// Takes the first that holds nothing off the line, if there may be memory for it, with its number. It is to be tried at once, and the line
-    /// does not stand in its way until [`served`](Self::served).
+    /// Takes the first reader that holds nothing out of the line, with its number, if there may be memory for it. Try it at once: until
+    /// [`served`](Self::served), the line does not block it.
     pub(crate) fn serve_first(&mut self) -> Option<(u64, InLine)> {
         if !self.may_serve() {
             return None;
@@ -201,28 +200,28 @@ impl SendBudget {
         self.waiting.pop_first()
     }
 
-    /// Whether there may be memory for the first.
+    /// Returns whether there may be memory for the first in line.
     pub(crate) fn may_serve(&self) -> bool {
         !self.waiting.is_empty() && self.free(0) >= self.share_min()
     }
 
-    /// It was tried. False if it is the first in line again: it needs more than there is.
+    /// Ends the attempt. Returns false if the reader is first in line again: it needs more than is free.
     pub(crate) fn served(&mut self, number: u64) -> bool {
         self.is_serving = false;
         self.waiting.first_key_value().is_none_or(|(first, _)| *first != number)
     }
 
-    /// How many wait that hold something.
+    /// Returns the number of waiting readers that hold something.
     pub(crate) fn holding(&self) -> usize {
         self.holding.len()
     }
 
-    /// Takes the next of these off the line. It is to be tried at once, and goes to the back if it gets nothing.
+    /// Takes the next of these out of the line. Try it at once; it returns to the back if it gets nothing.
     pub(crate) fn next_holding(&mut self) -> Option<InLine> {
         self.holding.pop_front()
     }
 
-    /// Whether clients that take nothing keep others waiting.
+    /// Returns whether clients that do not receive keep others waiting.
     pub(crate) fn is_short(&self) -> bool {
         !self.waiting.is_empty() || self.is_overdrawn()
     }
@@ -231,19 +230,19 @@ impl SendBudget {
         !self.waiting.is_empty() || !self.holding.is_empty()
     }
 
-    /// Panics unless connections have so many bytes queued, and are charged for no more than is in use: reads for some that are gone may be
-    /// under way.
+    /// Panics unless `queued` is the number of queued bytes, and connections are charged for no more than is in use. Reads for closed connections may
+    /// be in flight.
     pub(crate) fn assert_adds_up(&self, queued: usize, held: usize) {
         assert_eq!(self.uncharged, queued, "bytes that are queued");
         assert!(held <= self.charged.bytes(), "{held} bytes held of {}", self.charged.bytes());
     }
 
-    /// Bytes were queued that no read holds.
+    /// Counts queued bytes that no read holds.
     pub(crate) fn queue(&mut self, bytes: usize) {
         self.uncharged += bytes;
     }
 
-    /// Some of them have left, or will not.
+    /// Removes bytes that were sent, or never will be.
     pub(crate) fn unqueue(&mut self, bytes: usize) {
         self.uncharged -= bytes;
     }
@@ -264,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn one_connection_has_much_and_many_have_the_same_each_and_newcomers_find_a_quarter_free() {
+    fn one_connection_gets_much_many_get_equal_shares_and_newcomers_find_a_quarter_free() {
         for count in [1, 4, 100] {
             let mut budget = SendBudget::new(MAX);
             let mut accounts: Vec<_> = (0..count).map(|_| Account::default()).collect();
@@ -289,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_served_in_order_and_keeps_its_place_when_it_leaves_or_needs_more_than_there_is() {
+    fn readers_are_served_in_order_and_keep_their_place_when_they_leave_or_need_more_than_is_free() {
         let mut budget = SendBudget::new(MAX);
         let [mut holder, mut large, mut small, mut late] = std::array::from_fn(|_| Account::default());
         budget.queue(MAX);
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_all_there_is_has_it_when_little_is_used_and_its_connection_holds_nothing() {
+    fn a_read_larger_than_the_budget_runs_when_little_is_used_and_its_connection_holds_nothing() {
         let mut budget = SendBudget::new(MAX);
         let mut account = Account::default();
         let needs = Wanted { most: 2 * MAX, least: 2 * MAX };

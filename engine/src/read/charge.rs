@@ -1,7 +1,7 @@
-//! Memory that is counted for as long as it is in use, wherever that is.
+//! Memory that is counted for as long as it is in use, on any shard.
 //!
-//! What a read holds is charged before it is read, to the shard that reads. The charge goes along with the bytes, also to another shard, and
-//! ends with the last slice of them: when they were sent, or when their connection is gone.
+//! The memory of a read is charged to the shard that reads, before the read begins. The charge moves with the bytes, even to another shard, and
+//! ends when the last slice of them is dropped: when they have been sent, or their connection is closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use highwater_runtime::plane::SEND_COPY_BYTES_MAX;
 
-/// Bytes of memory in use. Clones count the same.
+/// A count of bytes in use. Clones share it.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Gauge(Arc<AtomicUsize>);
 
@@ -28,7 +28,7 @@ impl Gauge {
     }
 }
 
-/// Bytes of memory that a connection has of a shard's. They are given back when this is dropped.
+/// Bytes of a shard's memory that a connection has reserved. They are freed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
     bytes: usize,
@@ -47,25 +47,25 @@ impl Charge {
         self.bytes
     }
 
-    /// Gives back all but so many bytes.
+    /// Frees all but `bytes`.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let rest = self.bytes.saturating_sub(bytes);
         drop(self.split(rest));
     }
 
-    /// A charge of so many of its bytes, or all that it has.
+    /// Splits off a charge of `bytes`, or of all that are left.
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         Self { bytes, shard: self.shard.clone(), connection: self.connection.clone() }
     }
 
-    /// A charge of the same connection for bytes that are in memory already.
+    /// Returns a charge to the same connection for bytes that are in memory already.
     pub(crate) fn of_copy(&self, bytes: usize) -> Self {
         Self::new(bytes, &self.shard, &self.connection)
     }
 
-    /// What was read, each slice charged for by its length. What is so small that the plane copies it is not charged any more.
+    /// Attaches the charge to slices, in proportion to their length. Slices that are so small that the plane copies them are not charged.
     pub(crate) fn hold_all(mut self, slices: Vec<Bytes>) -> Vec<Bytes> {
         let (memory, total) = (self.bytes, slices.iter().map(Bytes::len).sum::<usize>().max(1));
         let hold = |slice: Bytes| {
@@ -75,7 +75,7 @@ impl Charge {
         slices.into_iter().map(hold).collect()
     }
 
-    /// The bytes, which are charged for until the last slice of them is dropped.
+    /// Attaches the charge to `bytes` until their last slice is dropped.
     pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Held { bytes, _charge: self })
     }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_charged_until_its_last_slice_is_gone() {
+    fn bytes_are_charged_until_their_last_slice_is_dropped() {
         let (shard, connection) = (Gauge::default(), Gauge::default());
         let mut charge = Charge::new(1000, &shard, &connection);
         charge.shrink_to(700);

@@ -1,4 +1,4 @@
-//! One read of one partition.
+//! Reads of one partition each.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::charge::Charge;
 use super::{FetchId, ReaderId};
 use crate::partition::{PartitionId, Partitions};
 
-/// Who reads.
+/// The reader that a read is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReadFor {
     /// A native client's reader, and its connection.
@@ -27,7 +27,7 @@ pub(crate) struct ReadAt {
     pub(crate) cursor: Cursor,
     /// Bytes of frames, unless a single one is larger.
     pub(crate) bytes_max: usize,
-    /// Bytes of memory that the next frame takes, if that is known to be more than a read is given.
+    /// Bytes of memory that the next frame needs, if that is known to exceed the usual limit.
     pub(crate) needs: usize,
     /// Offset after the last record that may be read.
     pub(crate) up_to: Offset,
@@ -36,18 +36,18 @@ pub(crate) struct ReadAt {
 /// The memory that a read is charged to.
 pub(crate) struct ReadMemory<'a> {
     pub(crate) budget: &'a mut SendBudget,
-    /// That of the connection.
+    /// The connection's account.
     pub(crate) account: &'a mut Account,
-    /// Bytes that the connection holds beside what is charged to it.
+    /// Bytes that the connection holds in addition to those charged to it.
     pub(crate) queued: usize,
 }
 
-/// What came of a read.
+/// The result of a read.
 #[derive(Debug)]
-pub(crate) enum Found {
-    /// At least one batch, and what it is charged.
+pub(crate) enum ChargedRead {
+    /// At least one batch, and the charge for its memory.
     Frames(Frames, Charge),
-    /// There is nothing to read yet, or the partition is gone.
+    /// There is nothing to read yet, or the partition was deleted.
     AtEnd,
     /// The offset is not in the log.
     OutOfRange {
@@ -61,27 +61,27 @@ pub(crate) enum Found {
         /// The next offset that can be read.
         resume_at: Offset,
     },
-    /// The frame at the cursor takes so many bytes of memory, which is more than the read was given.
+    /// The frame at the cursor needs this many bytes of memory, more than the read was allowed.
     NeedsMemory(usize),
 }
 
-/// How a read has begun.
+/// The outcome of starting a read.
 #[derive(Debug)]
 pub(crate) enum ReadStep {
     /// It is done.
-    Done(Found),
+    Done(ChargedRead),
     /// It waits for the disk. [`Reads::handle_done`] ends it.
     Pending,
     /// There is no memory for it. It has not begun.
     NoMemory,
 }
 
-/// The reads that wait for the disk, by store and operation. Each is charged until it is done, also when its reader is gone meanwhile.
+/// The reads that wait for the disk, by store and operation. Each is charged until it is done, even if its reader is removed meanwhile.
 #[derive(Default, Debug)]
 pub(crate) struct Reads(BTreeMap<(usize, ReadId), (ReadFor, Charge)>);
 
 impl Reads {
-    /// Reads what is at a cursor, with memory that is reserved for it.
+    /// Starts a read at a cursor, and reserves its memory.
     pub(crate) fn begin(
         &mut self,
         disk: &mut dyn Disk,
@@ -92,10 +92,10 @@ impl Reads {
     ) -> ReadStep {
         let ReadAt { cursor, bytes_max, up_to, .. } = at;
         let ReadMemory { budget, account, queued } = memory;
-        let Some(partition) = partitions.get(at.partition) else { return ReadStep::Done(Found::AtEnd) };
+        let Some(partition) = partitions.get(at.partition) else { return ReadStep::Done(ChargedRead::AtEnd) };
         let (store, slot) = (partition.store, partition.slot);
         let mut charge = None;
-        // It takes no memory to see that there is nothing.
+        // Without anything to read, no memory is needed.
         if cursor.offset() < up_to {
             let wanted = Wanted::by_read(partitions.store(store), slot, cursor, bytes_max, at.needs);
             charge = budget.reserve(account, queued, wanted);
@@ -105,7 +105,7 @@ impl Reads {
         }
         let limits = ReadLimits { bytes_max, memory_bytes_max: charge.as_ref().map_or(0, Charge::bytes) };
         match (partitions.store_mut(store).read(disk, slot, cursor, limits, up_to), charge) {
-            (ReadOutcome::Ready(result), charge) => ReadStep::Done(Found::new(result, charge)),
+            (ReadOutcome::Ready(result), charge) => ReadStep::Done(ChargedRead::new(result, charge)),
             (ReadOutcome::Pending(read), Some(charge)) => {
                 self.0.insert((store, read), (reader, charge));
                 ReadStep::Pending
@@ -114,19 +114,19 @@ impl Reads {
         }
     }
 
-    /// A store has done a read. Returns whose it is; `None` if it is nobody's here.
+    /// Handles the end of a read in a store. Returns its reader and result; `None` if it is not a read of this component.
     pub(crate) fn handle_done(
         &mut self,
         store: usize,
         id: ReadId,
         result: ReadResult,
-    ) -> Option<(ReadFor, Found)> {
+    ) -> Option<(ReadFor, ChargedRead)> {
         let (reader, charge) = self.0.remove(&(store, id))?;
-        Some((reader, Found::new(result, Some(charge))))
+        Some((reader, ChargedRead::new(result, Some(charge))))
     }
 }
 
-impl Found {
+impl ChargedRead {
     fn new(result: ReadResult, charge: Option<Charge>) -> Self {
         match (result, charge) {
             (ReadResult::Frames(frames), Some(mut charge)) => {

@@ -1,4 +1,4 @@
-//! A connection of a shard, and the memory that requests may take.
+//! A connection of a shard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,31 +14,31 @@ use crate::limits::{SLOW_READER_BYTES_MIN, SLOW_READER_TIME_MAX};
 use crate::read::{Account, ReaderId};
 use crate::session::{Charged, RequestBytes, SendQueue, Speaks};
 
-/// How far a connection is.
+/// The stage of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
-    /// Its hello has not come.
+    /// Its hello has not arrived.
     Hello,
-    /// It may ask.
+    /// It may send requests.
     Open,
-    /// A request that has no answer failed: it ends once the others have been answered.
+    /// A request that has no reply failed: the connection is closed once the others have been answered.
     Ending,
-    /// It was told why it ends, and ends once that is sent.
+    /// The error was sent or queued; the connection is closed once everything queued is sent.
     Closing,
 }
 
-/// What it speaks.
+/// The protocol of a connection, with its state.
 pub(super) enum Net {
     Native(NativeConn),
     Kafka(KafkaConn),
 }
 
-/// How a client has come in.
+/// How a client is connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Via {
-    /// Which listening socket took it.
+    /// The listening socket that accepted it.
     pub(super) listener: ListenerId,
-    /// The address that it has connected to.
+    /// The address that it connected to.
     pub(super) local: SocketAddr,
     /// Its own address.
     pub(super) peer: SocketAddr,
@@ -48,89 +48,89 @@ pub(super) struct Connection {
     pub(super) net: Net,
     pub(super) via: Via,
     pub(super) stage: Stage,
-    /// What it calls itself, if it has said so.
+    /// The name in its hello, if there was one.
     pub(super) client_name: String,
-    /// What its client and this broker both understand.
+    /// The features that both the client and this broker support.
     pub(super) features: u64,
-    /// While it has not spoken: its number among those.
+    /// Its number among the silent connections, until it sends something.
     pub(super) silent: Option<u64>,
-    /// When it was told why it ends.
+    /// When it began to close.
     pub(super) closing_since: Option<Instant>,
-    /// Whether the plane was told not to receive.
+    /// Whether receiving is paused.
     pub(super) paused: bool,
-    /// What was received and may not be looked at yet.
+    /// Received bytes that may not be decoded yet.
     pub(super) held: Vec<u8>,
-    /// What of the shard's memory for requests it has.
+    /// Its part of the shard's memory for requests.
     pub(super) charged: RequestBytes,
     /// What of that is for Produce requests of a Kafka client whose batches are not all where they belong. It stays in use when the
     /// connection goes.
     pub(super) producing: usize,
     /// Bytes of a native client's batch that has no reply, until it is appended. Nothing else is taken up meanwhile.
     pub(super) silent_batch: usize,
-    /// What is on its way to it.
+    /// Bytes queued for it.
     pub(super) queue: SendQueue,
-    pub(super) taking: Taking,
-    /// What reads hold for it of this shard's memory, if it is a native one.
+    pub(super) send_progress: SendProgress,
+    /// Memory that reads hold for it, if it is a native connection.
     pub(super) account: Account,
     /// Subscriptions, by the client's number.
     pub(super) subscriptions: BTreeMap<u64, ReaderId>,
     /// Fetches that have not been answered.
     pub(super) fetches: BTreeSet<ReaderId>,
     pub(super) runnable: Runnable,
-    /// A fetch of a Kafka client that is not the next to be answered, or waits for memory. Meanwhile nothing else is taken up.
+    /// A fetch of a Kafka client that is not the next to be answered, or waits for memory. No further request is handled until it begins.
     pub(super) next_fetch: Option<Box<NextFetch>>,
-    /// A fetch whose partitions are being looked up: it is the next one then. Nothing else is taken up meanwhile either.
+    /// A fetch whose partitions are being looked up; it becomes `next_fetch`. No further request is handled meanwhile either.
     pub(super) resolving_fetch: Option<ReplySlot>,
-    /// Long answers that are being counted, wait for their turn or are being sent. Meanwhile nothing else is taken up.
+    /// Long answers that are being measured, wait for their turn or are being sent. No further request is handled meanwhile.
     pub(super) long_answers: usize,
     /// The one that is being sent.
     pub(super) sending: Option<Sending>,
-    /// Listed as having replies to send.
+    /// Whether it is in the list of connections with replies to send.
     pub(super) dirty: bool,
-    /// Listed as waiting for memory.
+    /// Whether it is in the list of connections that wait for memory.
     pub(super) wants_memory: bool,
 }
 
-/// The readers of a connection that can go on.
+/// The readers of a connection that can run.
 #[derive(Default, Debug)]
 pub(super) struct Runnable {
-    /// By their turns.
+    /// The readers, by turn.
     pub(super) readers: BTreeMap<u64, ReaderId>,
-    /// The connection is listed as having some.
+    /// Whether the connection is in the list of connections with such readers.
     pub(super) is_listed: bool,
 }
 
 /// A long answer that is being sent.
 pub(super) struct Sending {
     pub(super) answer: LongAnswer,
-    /// Whether it waits for room.
+    /// Whether it waits for room in the send queue.
     pub(super) waits: bool,
-    /// What has to be sent behind it.
-    pub(super) behind: Vec<(Bytes, Charged)>,
+    /// What has to be sent after it.
+    pub(super) queued_after: Vec<(Bytes, Charged)>,
 }
 
-/// How fast a client takes what is queued for it.
+/// How fast a client receives what is queued for it.
 #[derive(Debug)]
-pub(super) struct Taking {
-    /// Since when it has taken so many bytes.
+pub(super) struct SendProgress {
     since: Instant,
-    taken: usize,
+    /// Bytes sent since then.
+    sent: usize,
 }
 
-impl Taking {
-    /// Something is queued again.
+impl SendProgress {
+    /// Restarts the measurement: the queue was empty, or enough was sent.
     pub(super) fn begin(&mut self, now: Instant) {
-        *self = Self { since: now, taken: 0 };
+        *self = Self { since: now, sent: 0 };
     }
 
-    pub(super) fn take(&mut self, now: Instant, bytes: usize) {
-        self.taken += bytes;
-        if self.taken >= SLOW_READER_BYTES_MIN {
+    pub(super) fn note_sent(&mut self, now: Instant, bytes: usize) {
+        self.sent += bytes;
+        if self.sent >= SLOW_READER_BYTES_MIN {
             self.begin(now);
         }
     }
 
-    /// Whether a client that has something to take has taken next to nothing for too long.
+    /// Returns whether a client with queued data has received next to nothing for too long.
     pub(super) fn is_too_slow(&self, now: Instant) -> bool {
         now.since(self.since) >= SLOW_READER_TIME_MAX
     }
@@ -144,7 +144,7 @@ impl Net {
         }
     }
 
-    /// Whether no further request may be taken up for now.
+    /// Returns whether a limit on requests in flight is reached.
     fn is_full(&self) -> bool {
         match self {
             Self::Native(native) => native.replies.is_full(),
@@ -152,7 +152,7 @@ impl Net {
         }
     }
 
-    /// Whether nobody waits for an answer.
+    /// Returns whether every request has been answered.
     fn is_answered(&self) -> bool {
         match self {
             Self::Native(native) => native.replies.is_empty(),
@@ -160,7 +160,7 @@ impl Net {
         }
     }
 
-    /// Memory for requests that have not been answered.
+    /// Returns the memory of requests that have not been answered.
     pub(super) fn request_bytes(&self) -> RequestBytes {
         let (whole, begun) = match self {
             Self::Native(native) => (native.replies.request_bytes(), native.input.held_bytes()),
@@ -208,7 +208,7 @@ impl Connection {
             silent_batch: 0,
             producing: 0,
             queue: SendQueue::default(),
-            taking: Taking { since: Instant(0), taken: 0 },
+            send_progress: SendProgress { since: Instant(0), sent: 0 },
             account: Account::default(),
             subscriptions: BTreeMap::new(),
             fetches: BTreeSet::new(),
@@ -222,7 +222,7 @@ impl Connection {
         }
     }
 
-    /// Whether another request may be taken up, as far as this connection alone is concerned.
+    /// Returns whether another request may be handled, as far as this connection's own limits go.
     pub(super) fn may_ask(&self, send_queue_max: usize) -> bool {
         let queued = self.queue.bytes();
         self.stage == Stage::Open
@@ -233,7 +233,7 @@ impl Connection {
             && (queued == 0 || queued < send_queue_max)
     }
 
-    /// Its native side. What only native connections do asks for it.
+    /// Returns the native side. Only called for native connections.
     pub(super) fn native(&mut self) -> &mut NativeConn {
         match &mut self.net {
             Net::Native(native) => native,
@@ -241,7 +241,7 @@ impl Connection {
         }
     }
 
-    /// Its Kafka side, if that is what it speaks.
+    /// Returns the Kafka side, if it is a Kafka connection.
     pub(super) fn kafka(&mut self) -> Option<&mut KafkaConn> {
         match &mut self.net {
             Net::Native(_) => None,
@@ -249,7 +249,7 @@ impl Connection {
         }
     }
 
-    /// Whether everything was answered and handed over to be sent.
+    /// Returns whether every request has been answered and every reply queued for sending.
     pub(super) fn is_answered(&self) -> bool {
         self.net.is_answered() && self.sending.is_none()
     }

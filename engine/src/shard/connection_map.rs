@@ -14,7 +14,7 @@ use crate::{kafka, native};
 #[derive(Default)]
 pub(super) struct Connections {
     all: BTreeMap<ConnId, Connection>,
-    /// Those that may have replies to send.
+    /// Connections that may have replies to send.
     dirty: Vec<ConnId>,
 }
 
@@ -73,24 +73,24 @@ impl Connections {
         }
     }
 
-    /// Whether any may have replies to send.
+    /// Returns whether any connection may have replies to send.
     pub(super) fn are_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// Those that may have replies to send.
+    /// Takes the connections that may have replies to send.
     pub(super) fn take_dirty(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.dirty)
     }
 
-    /// The reply to a request of a native client is known.
+    /// Sets the reply to a request of a native client.
     pub(super) fn reply(&mut self, call: native::Call, reply: Reply) {
         let Some(connection) = self.all.get_mut(&call.conn) else { return };
         connection.native().replies.fill(call.slot, reply);
         self.mark_dirty(call.conn);
     }
 
-    /// The answer to a request of a Kafka client is known.
+    /// Sets the response to a request of a Kafka client.
     pub(super) fn kafka_reply(&mut self, call: kafka::Call, reply: KafkaReply) {
         let Some(connection) = self.all.get_mut(&call.conn) else { return };
         if connection.stage == Stage::Closing {
@@ -101,7 +101,7 @@ impl Connections {
         self.mark_dirty(call.conn);
     }
 
-    /// Ends a connection once everything it has asked is answered; nothing new is taken up.
+    /// Closes a connection once its requests have been answered. No new request is handled.
     pub(super) fn end_after_answers(&mut self, conn: ConnId) {
         if let Some(connection) = self.all.get_mut(&conn) {
             if connection.stage == Stage::Open {
@@ -111,8 +111,8 @@ impl Connections {
         }
     }
 
-    /// What the client of a connection is told to connect to; none once the connection is gone. `advertised` has the addresses of the
-    /// listeners that have one of their own.
+    /// Returns the address advertised to the client of a connection; `None` once the connection is closed. `advertised` has the advertised
+    /// addresses of the listeners that have one.
     pub(super) fn advertised_to(&self, conn: ConnId, advertised: &[Option<HostPort>]) -> Option<HostPort> {
         let via = self.all.get(&conn)?.via;
         let advertised = advertised.get(usize::from(via.listener.0)).cloned().flatten();

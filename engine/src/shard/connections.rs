@@ -1,4 +1,4 @@
-//! Connections come, say hello, move, ask, are paused, and go.
+//! The life of a connection: accept, hello, migration, requests, pausing, close.
 
 use std::net::IpAddr;
 
@@ -22,19 +22,19 @@ use crate::native;
 use crate::read::InLine;
 use crate::session::{Load, RequestBytes, Speaks};
 
-/// What became of a connection's input.
+/// Why the handling of a connection's input stopped.
 enum Input {
-    /// All was used.
+    /// All input was consumed.
     Used,
-    /// No more may be looked at for now.
+    /// No further request may be handled for now.
     Full,
-    /// The connection is on another shard, or gone.
+    /// The connection has moved to another shard, or is closed.
     Gone,
     /// It violated the protocol.
     Violation(ProtocolViolation),
 }
 
-/// Tells a client why its connection ends before it began. `id` is that of its hello.
+/// Sends the error and closes a connection that was not accepted. `id` is that of its hello.
 fn refuse_connection(plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, id: u64, error: &ApiError) {
     tracing::debug!(peer = %via.peer, "connection refused: {error}");
     let message = error_message(MessageKind::Hello as u16, id, native::code_of(error), &error.to_string());
@@ -51,7 +51,7 @@ impl Shard {
         self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Hello));
     }
 
-    /// Whether another connection may come in. Of too many from one address, the one that has been silent longest makes room if there is one.
+    /// Checks whether another connection is allowed. If there are too many from one address, the one that has been silent longest is closed.
     pub(super) fn check_room_for(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -82,7 +82,7 @@ impl Shard {
         self.connections.insert(conn, connection);
     }
 
-    /// A connection has said something.
+    /// Notes that a connection has sent something.
     pub(super) fn has_spoken(&mut self, conn: ConnId) {
         if let Some(connection) = self.connections.get_mut(&conn)
             && let Some(number) = connection.silent.take()
@@ -91,7 +91,7 @@ impl Shard {
         }
     }
 
-    /// Forgets a connection and everything that it waited for.
+    /// Removes a connection and everything that it waits for.
     pub(super) fn remove_connection(&mut self, conn: ConnId) {
         self.has_spoken(conn);
         self.forget_batches(conn);
@@ -111,7 +111,7 @@ impl Shard {
         self.remove_readers(readers);
     }
 
-    /// A connection has moved here.
+    /// Takes over a connection that moved here.
     pub(super) fn migrated(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -170,7 +170,7 @@ impl Shard {
         }
     }
 
-    /// A hello was read. False if the connection is not here any more.
+    /// Handles a hello. Returns false if the connection is no longer on this shard.
     fn greet(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -217,7 +217,7 @@ impl Shard {
         self.lend_pages(plane, conn);
     }
 
-    /// The pages of a large batch are full.
+    /// Handles the filled pages of a large batch.
     pub(super) fn receive_bulk(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, pages: AlignedBuf) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if connection.stage == Stage::Closing {
@@ -228,7 +228,7 @@ impl Shard {
         self.lend_pages(plane, conn);
     }
 
-    /// If a large batch has begun, its rest is received where it belongs.
+    /// If a large batch has begun, receives the rest of it directly into its pages.
     fn lend_pages(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if !connection.paused
@@ -239,7 +239,7 @@ impl Shard {
         }
     }
 
-    /// Handles the requests in `data`, as many as may be; keeps the rest.
+    /// Handles requests in `data` until a limit is reached; keeps the rest.
     fn take_input(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, mut data: &[u8]) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if connection.kafka().is_some() {
@@ -295,7 +295,7 @@ impl Shard {
         self.recharge(conn);
     }
 
-    /// All that came was used: the connection is read, or read again.
+    /// All input was consumed: receiving continues or resumes.
     pub(super) fn read_on(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.net.note_progress(plane.now(), true);
@@ -304,7 +304,7 @@ impl Shard {
         }
     }
 
-    /// No more may be looked at for now: the rest of what came is kept, and the connection not read.
+    /// No further request may be handled for now: keeps the rest of the input and pauses receiving.
     pub(super) fn hold(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, rest: &[u8]) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if !rest.is_empty() {
@@ -321,7 +321,7 @@ impl Shard {
         if connection.stage == Stage::Hello {
             return true;
         }
-        // Until the metadata is here requests wait: an answer now would be wrong a moment later.
+        // Requests wait for the metadata: an answer now would be wrong a moment later.
         let waits = self.metadata.is_none() || self.drain.is_some() || self.partitions.holds(conn);
         let send_queue_max = self.send_budget.share(connection.queue.bytes());
         if waits || !connection.may_ask(send_queue_max) {
@@ -340,7 +340,7 @@ impl Shard {
         self.connections.get(&conn).is_none_or(Connection::is_answered)
     }
 
-    /// Whether there is room for another request, whoever it is from.
+    /// Returns whether there is room for another request on any connection.
     fn may_take_requests(&self, plane: &dyn Plane<Message>) -> bool {
         self.admission.may_take(Load {
             open_calls: self.calls.open(),
@@ -349,7 +349,7 @@ impl Shard {
         })
     }
 
-    /// Whether a large request may be read now, which is whole. Those that wait already come first.
+    /// Returns whether a complete large request may be decoded now. Those that already wait come first.
     pub(super) fn may_read_large_request(&self) -> bool {
         self.admission.may_read_large()
     }
@@ -362,7 +362,7 @@ impl Shard {
         }
     }
 
-    /// What a connection has of the memory for requests is counted anew.
+    /// Updates how much of the memory for requests a connection uses.
     pub(super) fn recharge(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let mut now = connection.net.request_bytes();
@@ -371,7 +371,7 @@ impl Shard {
         connection.charged = now;
     }
 
-    /// Goes on with a connection that was not read, if nothing stands in the way any more.
+    /// Resumes a paused connection if its limits allow.
     pub(super) fn resume(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if !connection.paused {
@@ -381,7 +381,7 @@ impl Shard {
         self.take_input(plane, conn, &held);
     }
 
-    /// Goes on with the connections that waited for room, while there is some.
+    /// Resumes connections that wait for memory, while there is some.
     pub(super) fn resume_memory_waiters(&mut self, plane: &mut dyn Plane<Message>) {
         self.admission.set_resuming(true);
         for _ in 0..self.admission.waiting() {
@@ -397,7 +397,7 @@ impl Shard {
         self.admission.set_resuming(false);
     }
 
-    /// Tells a peer what is wrong and ends its connection.
+    /// Sends the error to the peer and closes the connection.
     pub(super) fn refuse(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -413,7 +413,7 @@ impl Shard {
         self.close(plane, conn, Close::AfterSends);
     }
 
-    /// Ends a connection. What it waited for is forgotten at once; it is itself when the plane says so.
+    /// Closes a connection. What it waits for is dropped at once; the connection itself is removed when the plane reports it closed.
     pub(super) fn close(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, how: Close) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.stage = Stage::Closing;
@@ -431,7 +431,7 @@ impl Shard {
         plane.close(conn, how);
     }
 
-    /// Ends connections that take too long.
+    /// Closes connections that have missed a deadline.
     pub(super) fn sweep(&mut self, plane: &mut dyn Plane<Message>) {
         let now = plane.now();
         let (mut overdue, mut kafka) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! What the adapters of the protocols may use of a shard.
+//! The part of a shard that the protocol adapters may use.
 
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ use crate::message::Message;
 use crate::meta::Metadata;
 use crate::{kafka, native};
 
-/// What an adapter may use while it handles a request or the replies to a call.
+/// The part of a shard that an adapter may use while it handles a request or the replies to a call.
 pub(crate) struct Context<'a> {
     pub(crate) plane: &'a mut dyn Plane<Message>,
     pub(crate) setup: &'a Arc<ShardSetup>,
-    /// None until shard 0 has published it for the first time.
+    /// `None` until shard 0 publishes it for the first time.
     pub(crate) metadata: Option<&'a Arc<Metadata>>,
     /// Requests to other shards.
     pub(crate) calls: &'a mut Calls,
@@ -58,7 +58,7 @@ impl<'a> Context<'a> {
         self.connections.reply(call, reply);
     }
 
-    /// Replies to a request of a native client that is not carried out.
+    /// Replies to a native client with an error.
     pub(crate) fn refuse(&mut self, call: native::Call, error: &ApiError) {
         self.reply(call, native::reply_of(error));
     }
@@ -68,27 +68,27 @@ impl<'a> Context<'a> {
         self.kafka_reply(call, response(call.origin, message));
     }
 
-    /// The same with an answer that is encoded already.
+    /// Sends a Kafka client a response that is already encoded.
     pub(crate) fn kafka_reply(&mut self, call: kafka::Call, reply: KafkaReply) {
         self.connections.kafka_reply(call, reply);
     }
 
-    /// Ends a connection because a request that has no place for an error failed; what else was asked is answered before.
+    /// Closes a connection because a request whose response has no place for an error failed; earlier requests are answered first.
     pub(crate) fn end_after_answers(&mut self, call: kafka::Call) {
         self.connections.end_after_answers(call.conn);
     }
 
-    /// Topics and partitions as requests name them.
+    /// Returns a finder for the topics and partitions that requests name.
     pub(crate) fn targets(&self) -> Targets<'a> {
         Targets::new(self.metadata, self.setup.shards)
     }
 
-    /// What the client of a connection is told to connect to; none once the connection is gone.
+    /// Returns the address advertised to the client of a connection; `None` once the connection is closed.
     pub(crate) fn advertised_to(&self, conn: ConnId) -> Option<HostPort> {
         self.connections.advertised_to(conn, &self.setup.advertised)
     }
 
-    /// Who a client is, for people. `id` is the name that it gave with its request, where it gives one with each.
+    /// Returns a client's name and host for descriptions of groups. `id` is the client id in the request, if the protocol has one there.
     pub(crate) fn client(&self, conn: ConnId, id: Option<&str>) -> Client {
         let Some(connection) = self.connections.get(&conn) else { return Client::default() };
         let id = id.unwrap_or(&connection.client_name).to_owned();
@@ -108,10 +108,10 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Gives a producer an id of its own, now or when shard 0 has reserved more.
+    /// Assigns a producer id, now or when shard 0 has reserved more.
     pub(crate) fn assign_producer_id(&mut self, to: AnswerTo) {
         self.producer_ids.wait(to);
-        self.give_producer_ids();
+        self.assign_producer_ids();
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_native_clients_may_try_again_kafka_clients_try_again() {
+    fn an_error_that_native_clients_may_retry_is_retried_by_kafka_clients_too() {
         for error in ApiError::samples() {
             let (kafka, native) = (KafkaError::from(&error), native::code_of(&error));
             assert!(kafka.is_err() && kafka.name().is_some(), "{error:?}: {kafka}");

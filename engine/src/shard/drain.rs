@@ -1,4 +1,4 @@
-//! Stopping in order.
+//! Graceful shutdown.
 //!
 //! ```text
 //!   every shard: take no more requests, answer what is in flight, close connections --> Drained, to shard 0
@@ -6,7 +6,7 @@
 //!   every shard: last commit round, checkpoint, state logs at rest -------------------> exit
 //! ```
 //!
-//! Other shards answer questions until the `Close`, so no client waits for an answer that nobody gives.
+//! Shards answer queries until the `Close`, so that no client waits for an answer that never comes.
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::{MessageKind, error_message};
@@ -19,16 +19,16 @@ use super::timers::Timer;
 use crate::limits::{CLOSE_TIME, DRAIN_TIME};
 use crate::message::Message;
 
-/// How far a stop has got on this shard.
+/// The progress of a shutdown on this shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Drain {
-    /// Clients are being answered.
+    /// Requests in flight are being answered.
     Answering,
-    /// All have been; the other shards may not be as far.
+    /// All have been answered here; other shards may not have finished.
     Drained,
     /// Stores are being closed.
     Closing,
-    /// The plane was told to end.
+    /// The plane was asked to exit.
     Exited,
 }
 
@@ -44,7 +44,7 @@ impl Shard {
         let readers: Vec<_> = self.readers.keys().copied().collect();
         for id in readers {
             match self.readers.get(&id).map(|r| (r.kind, r.conn)) {
-                // Gets what there is.
+                // It returns what there is.
                 Some((ReaderKind::Fetch { .. }, _)) => self.fetch_waited(id),
                 Some((ReaderKind::Subscription { number, .. }, conn)) => {
                     self.remove_reader(id);
@@ -62,7 +62,7 @@ impl Shard {
         }
     }
 
-    /// At the end of a turn: takes the stop as far as it goes.
+    /// Advances the shutdown at the end of a turn.
     pub(super) fn run_drain(&mut self, plane: &mut dyn Plane<Message>) {
         match self.drain {
             Some(Drain::Answering) => {
@@ -94,7 +94,7 @@ impl Shard {
         }
     }
 
-    /// The time for a step is over: connections end as they are; what cannot become durable does not.
+    /// The time for a step is over: closes connections as they are, and gives up on what has not become durable.
     pub(super) fn drain_time_is_over(&mut self, plane: &mut dyn Plane<Message>) {
         if self.drain == Some(Drain::Closing) && plane.now() >= self.close_by {
             self.drain = Some(Drain::Exited);
@@ -120,7 +120,7 @@ impl Shard {
         );
     }
 
-    /// To shard 0: a shard has answered its clients.
+    /// On shard 0: a shard has answered its clients.
     pub(super) fn on_drained(&mut self, plane: &mut dyn Plane<Message>) {
         self.drained_shards += 1;
         if self.drained_shards == self.setup.shards {
@@ -137,7 +137,7 @@ impl Shard {
         self.partitions.close(plane);
     }
 
-    /// Whether everything is at rest. What waits for space on the disk is not waited for: it was not acknowledged, and space may never come.
+    /// Returns whether nothing is in flight. Does not wait for what waits for disk space: it was not acknowledged, and space may never come.
     fn is_closed(&self) -> bool {
         let lead_idle = self.lead.as_ref().is_none_or(|l| l.controller.is_idle() && l.groups.is_idle());
         lead_idle && self.partitions.is_at_rest()

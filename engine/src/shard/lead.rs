@@ -1,4 +1,4 @@
-//! What only shard 0 does: it has the controller and the groups with their offsets.
+//! The controller and the group coordinator, which run on shard 0.
 
 use std::path::Path;
 
@@ -22,9 +22,9 @@ use crate::partition::{META_SPACE, OFFSETS_SPACE, RESERVE_SPACE};
 pub(super) struct Lead {
     pub(super) controller: Controller,
     pub(super) groups: GroupsLog,
-    /// When the timer for groups is set to.
+    /// When the timer for groups is due.
     groups_timer: Option<Instant>,
-    /// The reserve of the data directory is being made.
+    /// Whether the reserve file of the data directory is being created.
     making_reserve: bool,
     ready: bool,
 }
@@ -54,7 +54,7 @@ impl Lead {
         Ok(Self { controller, groups, groups_timer: None, making_reserve: false, ready: false })
     }
 
-    /// Makes the reserve of the data directory again, if a log had to use it to be rewritten on a full disk.
+    /// Recreates the reserve file of the data directory, if a log used it to be rewritten on a full disk.
     pub(super) fn make_reserve(&mut self, disk: &mut dyn Disk, data_dir: &Path) {
         if !std::mem::replace(&mut self.making_reserve, true) {
             let job = FileJob::Create { path: data_dir.join(RESERVE_NAME), bytes: RESERVE_BYTES };
@@ -62,7 +62,7 @@ impl Lead {
         }
     }
 
-    /// The reserve was made, or is there, or there is no space for it yet.
+    /// The reserve file was created, existed already, or there is no space for it yet.
     pub(super) fn reserve_made(&mut self, disk: &mut dyn Disk, completion: &Completion) {
         self.making_reserve = false;
         if let Completion::Created(Ok(file)) = completion {
@@ -70,7 +70,7 @@ impl Lead {
         }
     }
 
-    /// Whether one of its logs waits for space on the disk.
+    /// Returns whether one of its logs waits for disk space.
     pub(super) fn is_stalled(&self) -> bool {
         self.controller.is_stalled() || self.groups.is_stalled()
     }
@@ -150,7 +150,8 @@ impl Shard {
         }
     }
 
-    /// Makes durable what was decided, and tells those concerned what is. True if that was too much for one turn.
+    /// Flushes decisions to the logs, publishes those that are durable, and sends replies. Returns whether there is more to do than one turn
+    /// allows.
     pub(super) fn run_lead(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let Some(lead) = &mut self.lead else { return false };
         let mut more = lead.controller.flush(plane);
@@ -162,10 +163,10 @@ impl Shard {
             match action {
                 Action::Publish(publish) => {
                     if !std::mem::replace(&mut lead.ready, true) {
-                        // Not before: other shards may have needed longer to recover than a session may be silent.
+                        // Not earlier: other shards may take longer to recover than a session timeout.
                         lead.groups.resume(now(plane));
                     }
-                    // Before any shard has heard of a topic, so that nobody can commit to one that is not known here.
+                    // Before any shard knows the topic, so that nobody can commit offsets to one that is unknown here.
                     left = left.saturating_sub(publish.changes.len());
                     for change in publish.changes.iter() {
                         match change {
@@ -195,7 +196,7 @@ impl Shard {
         more || left == 0
     }
 
-    /// Sets the timer for the next thing that groups have to do.
+    /// Sets the timer for the next deadline of the groups.
     fn plan_groups(&mut self, plane: &mut dyn Plane<Message>) {
         let Some(lead) = self.lead.as_mut().filter(|lead| lead.ready && self.drain.is_none()) else { return };
         let at = Instant(lead.groups.next_deadline().saturating_mul(NANOS_PER_MS));
@@ -208,11 +209,11 @@ impl Shard {
         self.timers.set(plane, at, Timer::Groups);
     }
 
-    /// The time of the timer for groups has come.
+    /// The timer for groups is due.
     pub(super) fn groups_are_due(&mut self, plane: &mut dyn Plane<Message>) {
         let Some(lead) = &mut self.lead else { return };
         lead.groups_timer = None;
-        // What a member cannot do while the broker stops is not held against it.
+        // Members cannot send heartbeats while the broker stops, so none is removed.
         if self.drain.is_none() {
             lead.groups.handle_time(now(plane));
         }

@@ -1,4 +1,4 @@
-//! The line of those who wait for memory: see [`crate::read`].
+//! The queue of readers that wait for memory: see [`crate::read`].
 
 use highwater_runtime::plane::{Instant, Plane};
 
@@ -8,17 +8,17 @@ use crate::limits::{LINE_INTERVAL, LINE_TRIES_PER_TURN_MAX, READ_BYTES_COUNTED_M
 use crate::message::Message;
 use crate::read::InLine;
 
-/// When the line is looked at, and when other shards were told of it.
+/// When the queue is checked, and when other shards were last notified of a shortage.
 #[derive(Default, Debug)]
 pub(super) struct Line {
     has_timer: bool,
-    /// Its time has come.
+    /// Whether the timer has fired.
     is_due: bool,
-    told_at: Option<Instant>,
+    notified_at: Option<Instant>,
 }
 
 impl Shard {
-    /// Serves those in line for whom there is memory, up to about so many bytes. True if there is more to do.
+    /// Runs readers in the queue for which there is memory, up to about `bytes_max` bytes. Returns whether there is more to do.
     pub(super) fn run_line(&mut self, plane: &mut dyn Plane<Message>, mut bytes_max: usize) -> bool {
         let mut tries = LINE_TRIES_PER_TURN_MAX;
         let mut is_stuck = false;
@@ -32,7 +32,7 @@ impl Shard {
             bytes_max = bytes_max.saturating_sub(bytes.max(READ_BYTES_COUNTED_MIN));
             is_stuck = !self.send_budget.served(number);
         }
-        // Most of these get nothing, so they are not tried in every turn.
+        // Most of these fail, so they are not tried in every turn.
         let holding = if std::mem::take(&mut self.line.is_due) { self.send_budget.holding() } else { 0 };
         for _ in 0..tries.min(holding) {
             let Some(next) = self.send_budget.next_holding() else { break };
@@ -63,7 +63,7 @@ impl Shard {
         }
     }
 
-    /// At the end of a turn: if somebody waits, there is another one soon. Nothing may happen here when memory comes back on other shards.
+    /// At the end of a turn: sets a timer if a reader waits. No event may reach this shard when memory is freed on other shards.
     pub(super) fn plan_line(&mut self, plane: &mut dyn Plane<Message>) {
         let waits = self.send_budget.has_line() || self.send_budget.is_overdrawn();
         if waits && !std::mem::replace(&mut self.line.has_timer, true) {
@@ -71,14 +71,14 @@ impl Shard {
         }
     }
 
-    /// Somebody has waited for a while. If it goes on, clients that take nothing are cut off, also those of other shards.
+    /// The timer has fired. During a shortage, clients that receive nothing are disconnected on all shards.
     pub(super) fn look_at_line(&mut self, plane: &mut dyn Plane<Message>) {
         self.line.has_timer = false;
         self.line.is_due = true;
         let now = plane.now();
-        let is_told = self.line.told_at.is_some_and(|at| now.since(at) < SHORTAGE_INTERVAL);
-        if self.send_budget.is_short() && !is_told {
-            self.line.told_at = Some(now);
+        let is_notified = self.line.notified_at.is_some_and(|at| now.since(at) < SHORTAGE_INTERVAL);
+        if self.send_budget.is_short() && !is_notified {
+            self.line.notified_at = Some(now);
             for shard in 0..plane.shards() {
                 plane.post(shard, Message::MemoryShort);
             }

@@ -1,13 +1,13 @@
-//! Long answers: counted in pieces, and sent in pieces as their connections take them.
+//! Long answers: measured in pieces, and sent in pieces as their connections have room.
 //!
 //! ```text
 //!   a request --> Pieces --(short)--------------------------------> the answer, at once
 //!                    |
-//!                 counted, a few pieces a turn --> the answer with its length --(its turn comes)--> sent, as there is room
+//!                 measured, a few pieces a turn --> the answer with its length --(its turn comes)--> sent, as there is room
 //! ```
 //!
-//! A connection has one at a time: until it is sent no other request of it is taken up. So what a client does not read costs this shard
-//! a piece or two, however long the answer is.
+//! A connection has one at a time: until it is sent, no other request of that connection is handled. So a client that does not read costs this
+//! shard a piece or two, however long the answer is.
 
 use bytes::BytesMut;
 use highwater_net::kafka::{KafkaReply, response_of};
@@ -39,14 +39,14 @@ impl AnswerTo {
     }
 }
 
-/// An answer whose length is being counted.
-struct Counting {
+/// An answer whose length is being measured.
+struct Measuring {
     to: AnswerTo,
     pieces: Pieces,
     bytes: usize,
 }
 
-impl Job for Counting {
+impl Job for Measuring {
     fn step(
         mut self: Box<Self>,
         shard: &mut Shard,
@@ -76,7 +76,7 @@ impl Job for Counting {
 }
 
 impl Context<'_> {
-    /// Answers with these pieces: at once if there is only one.
+    /// Sends an answer in pieces; at once if there is only one.
     pub(crate) fn answer_in_pieces(&mut self, to: AnswerTo, mut pieces: Pieces) {
         let mut out = BytesMut::new();
         if !pieces.next(&mut out) {
@@ -87,7 +87,7 @@ impl Context<'_> {
         }
         if let Some(connection) = self.connections.get_mut(&to.conn()) {
             connection.long_answers += 1;
-            self.jobs.add(Box::new(Counting { to, pieces, bytes: out.len() }));
+            self.jobs.add(Box::new(Measuring { to, pieces, bytes: out.len() }));
         }
     }
 
@@ -104,12 +104,12 @@ impl Shard {
     /// The turn of a long answer has come.
     pub(super) fn begin_long_answer(&mut self, conn: ConnId, answer: LongAnswer) {
         if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.sending = Some(Sending { answer, waits: false, behind: Vec::new() });
+            connection.sending = Some(Sending { answer, waits: false, queued_after: Vec::new() });
             self.long_answers.push_back(conn);
         }
     }
 
-    /// Bytes have left: a long answer may go on.
+    /// Bytes were sent: a long answer may continue.
     pub(super) fn resume_long_answer(&mut self, conn: ConnId) {
         if let Some(sending) = self.connections.get_mut(&conn).and_then(|c| c.sending.as_mut())
             && std::mem::take(&mut sending.waits)
@@ -118,7 +118,7 @@ impl Shard {
         }
     }
 
-    /// Sends what there is room for, as much as one turn takes. True if there is more.
+    /// Sends pieces of long answers while there is room, up to the limit of a turn. Returns whether there is more.
     pub(super) fn run_long_answers(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let mut left = LONG_ANSWER_BYTES_PER_TURN_MAX;
         while left > 0 {
@@ -139,10 +139,10 @@ impl Shard {
                     self.long_answers.push_back(conn);
                 }
                 Ok(false) => {
-                    let behind = connection.sending.take().map(|sending| sending.behind);
+                    let queued_after = connection.sending.take().map(|sending| sending.queued_after);
                     connection.long_answers -= 1;
                     self.send_now(plane, conn, out.freeze(), Charged::No);
-                    for (bytes, charged) in behind.into_iter().flatten() {
+                    for (bytes, charged) in queued_after.into_iter().flatten() {
                         self.send_now(plane, conn, bytes, charged);
                     }
                     self.mark_dirty(conn);

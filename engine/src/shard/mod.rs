@@ -1,8 +1,8 @@
 //! A shard: one core's share of the broker, as a synchronous state machine.
 //!
 //! Requests come in by `on_recv` and are carried out at once, as far as memory allows; whatever has to wait for the disk, for
-//! another shard or for other clients is written down and found again by what it waits for. At the end of each turn the
-//! stores start a commit round with everything appended, and the replies that have become known leave together.
+//! another shard or for other clients is stored under what it waits for. At the end of each turn the stores start a commit
+//! round with everything appended, and the replies that are ready are sent together.
 //!
 //! Invariant: a partition belongs to exactly one shard, and nothing of it is touched by any other.
 //!
@@ -77,27 +77,27 @@ pub struct Shard {
     setup: Arc<ShardSetup>,
     me: ShardIndex,
     lead: Option<Box<Lead>>,
-    /// None until shard 0 has published it for the first time.
+    /// `None` until shard 0 publishes it for the first time.
     metadata: Option<Arc<Metadata>>,
     partitions: Partitions,
-    /// What is done in pieces, and how much of it.
+    /// Work that is split over turns, and how much was done.
     jobs: Jobs,
-    /// Connections whose long answers can go on.
+    /// Connections whose long answers can continue.
     long_answers: VecDeque<ConnId>,
 
     connections: Connections,
-    /// How many there may be.
+    /// Limits on the number of connections.
     places: Places,
-    /// Whether another request is taken up.
+    /// Decides whether another request is handled now.
     admission: Admission,
-    /// Memory for what is on its way to clients.
+    /// Memory for data on its way to clients.
     send_budget: SendBudget,
     line: Line,
 
     readers: Readers,
     last_reader: u64,
     last_turn: u64,
-    /// Connections with readers that can go on.
+    /// Connections with readers that can run.
     ready: VecDeque<ConnId>,
     /// Reads of all readers that wait for the disk.
     reads: Reads,
@@ -105,15 +105,15 @@ pub struct Shard {
 
     /// Requests to other shards.
     calls: Calls,
-    /// Questions that this shard works on.
+    /// Queries that this shard is answering.
     work: BTreeMap<WorkId, Answering>,
     last_work: u64,
     producer_ids: ProducerIds,
-    /// What Kafka clients wait for.
+    /// Pending requests of Kafka clients.
     kafka: Kafka,
 
     timers: Timers,
-    /// What was done so far, as far as the stores do not count it.
+    /// Counters, apart from those of the stores.
     counted: Counters,
     retention_at: Instant,
     drain: Option<Drain>,
@@ -121,13 +121,13 @@ pub struct Shard {
     close_by: Instant,
     /// On shard 0: shards that have answered their clients.
     drained_shards: u16,
-    /// Buffers that are used again and again.
+    /// Reusable buffers.
     arena: BytesMut,
     piece: BytesMut,
 }
 
 impl Shard {
-    /// Opens what is this shard's in the data directory, and recovers it. Blocks.
+    /// Opens and recovers this shard's part of the data directory. Blocks.
     pub fn open(plane: &mut dyn Plane<Message>, setup: &Arc<ShardSetup>) -> Result<Self, OpenError> {
         let me = plane.shard();
         let (stores, mut opened) = open_all(plane, setup)?;
@@ -174,12 +174,12 @@ impl Shard {
         })
     }
 
-    /// Bytes of memory that requests and what is on its way to clients take.
+    /// Returns the bytes of memory of requests and of data on its way to clients.
     pub fn memory_bytes(&self) -> usize {
         self.admission.used_bytes() + self.send_budget.used()
     }
 
-    /// Bytes of memory that what is on its way to clients takes.
+    /// Returns the bytes of memory of data on its way to clients.
     pub fn send_bytes(&self) -> usize {
         self.send_budget.used()
     }
@@ -202,7 +202,7 @@ impl Shard {
         self.send_budget.assert_adds_up(queued, native + self.kafka.held() + self.searches.held());
     }
 
-    /// A reply to a request to another shard has come.
+    /// Handles a reply to a request to another shard.
     fn handle_call_reply(&mut self, plane: &mut dyn Plane<Message>, ticket: Ticket, reply: Reply) {
         let connections = &self.connections;
         let finished = self.calls.handle_reply(ticket, reply, |conn| connections.contains_key(&conn));
@@ -224,7 +224,7 @@ impl Shard {
         self.plan_retention(plane, if full { SPACE_INTERVAL } else { RETENTION_INTERVAL });
     }
 
-    /// The next time that retention is enforced, and that space is looked for on a full disk.
+    /// Schedules the next time that retention is enforced, and that a full disk is checked for space.
     fn plan_retention(&mut self, plane: &mut dyn Plane<Message>, after: Duration) {
         self.timers.cancel(self.retention_at, Timer::Retention);
         self.retention_at = plane.now().after(after);
@@ -355,7 +355,7 @@ impl ShardApp for Shard {
         let mut more = self.run_jobs(plane);
         let wall_ms = plane.wall_clock_ms();
         more |= self.partitions.run_retention(plane, wall_ms);
-        // The disk first: it works while the rest of this is done.
+        // The disk first: it works while the rest of the turn runs.
         more |= self.partitions.flush(plane);
         self.poll_partitions(plane);
         more |= self.run_line(plane, PUSH_BYTES_PER_TURN_MAX);
@@ -367,17 +367,17 @@ impl ShardApp for Shard {
         self.send_replies(plane);
         more |= self.run_long_answers(plane);
         more |= self.run_readers(plane, PUSH_BYTES_PER_TURN_MAX);
-        // Those that were held back have a share of their own: what comes in does not keep them waiting for ever.
+        // Paused connections have a share of their own, so that new requests cannot keep them waiting for ever.
         more |= self.admission.end_share();
         self.resume_memory_waiters(plane);
         more |= self.admission.end_share();
-        self.tell_kafka_shards(plane);
+        self.notify_kafka_shards(plane);
         self.send_replies(plane);
-        // Requests that were resumed meanwhile have appended too; and no event may be left for a turn that never comes.
+        // Resumed requests may have appended too, and no event may be left for a turn that never comes.
         more |= self.partitions.flush(plane);
         more |= self.poll_partitions(plane);
         more |= self.end_fetch_turn();
-        self.tell_kafka_shards(plane);
+        self.notify_kafka_shards(plane);
         self.plan_line(plane);
         self.run_drain(plane);
         self.jobs.end_turn();

@@ -1,4 +1,4 @@
-//! Between the partitions of this shard and everybody else: events go where they belong.
+//! Routes the events of this shard's partitions.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::partition::{EXIT_DISK, META_SPACE, OFFSETS_SPACE, PartitionEvent, RES
 use crate::read::ReadFor;
 
 impl Shard {
-    /// An operation of a disk is done: of a store, or of one of shard 0's logs.
+    /// Handles the end of a disk operation of a store or of one of shard 0's logs.
     pub(super) fn disk_completed(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -39,7 +39,7 @@ impl Shard {
         }
     }
 
-    /// Takes what the stores have to say, as much as one turn takes. Returns whether that was anything.
+    /// Handles events of the stores, up to the limit of a turn. Returns whether there were any.
     pub(super) fn poll_partitions(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let wall_ms = plane.wall_clock_ms();
         let any = self.partitions.poll_stores(plane, wall_ms);
@@ -48,7 +48,7 @@ impl Shard {
         any
     }
 
-    /// At the end of a turn: goes on with the checks of batches. Returns whether some are left.
+    /// Continues the checks of batches at the end of a turn. Returns whether some are left.
     pub(super) fn run_checks(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let wall_ms = plane.wall_clock_ms();
         let more = self.partitions.run_checks(plane, wall_ms);
@@ -57,7 +57,7 @@ impl Shard {
         more
     }
 
-    /// Events of the partitions go where they belong, and checked batches to the owners of their partitions. Takes up no request.
+    /// Routes the events of the partitions, and sends checked batches to the owners of their partitions. Handles no request.
     pub(super) fn route_partition_events(&mut self, plane: &mut dyn Plane<Message>) {
         while let Some(event) = self.partitions.poll_event() {
             match event {
@@ -78,7 +78,9 @@ impl Shard {
                         None => {}
                     }
                 }
-                PartitionEvent::Found { store, id, result } => self.on_found(plane, (store, id), result),
+                PartitionEvent::Searched { store, id, result } => {
+                    self.on_search_done(plane, (store, id), result);
+                }
                 PartitionEvent::Deleted { id, waiters, readers } => {
                     self.wake_all(id, waiters);
                     self.end_readers(plane, readers);
@@ -100,7 +102,7 @@ impl Shard {
         }
     }
 
-    /// Connections whose batches have been checked and appended take up further requests.
+    /// Resumes connections whose batches have been checked and appended.
     fn resume_released(&mut self, plane: &mut dyn Plane<Message>) {
         for conn in self.partitions.poll_released() {
             self.resume(plane, conn);
@@ -116,7 +118,7 @@ impl Shard {
         }
     }
 
-    /// The outcome of a batch goes to the shard of its request.
+    /// Sends the outcome of a batch to the shard of its request.
     fn finish_kafka_append(&mut self, batch: RequestBatch, outcome: AppendOutcome) {
         if batch.shard == self.me {
             self.on_produced(batch.request, batch.number, outcome);

@@ -1,4 +1,4 @@
-//! Ids for idempotent producers, out of blocks that shard 0 reserves for this shard.
+//! Producer ids, from blocks that shard 0 reserves for this shard.
 
 use std::ops::Range;
 
@@ -9,14 +9,14 @@ use super::long_answers::AnswerTo;
 use crate::api::{ApiError, ReserveProducerIds};
 use crate::{kafka, native};
 
-/// Producer ids of this shard's own, and who waits for more.
+/// The producer ids of this shard, and the clients that wait for more.
 #[derive(Default)]
 pub(super) struct ProducerIds {
-    /// Ids that were not given yet.
+    /// Ids that have not been assigned.
     left: Range<i64>,
     waiting: Vec<AnswerTo>,
-    /// Whether shard 0 has been asked for a block.
-    is_asked: bool,
+    /// Whether a request for a block is in flight.
+    is_requested: bool,
 }
 
 impl ProducerIds {
@@ -24,8 +24,8 @@ impl ProducerIds {
         self.waiting.push(who);
     }
 
-    /// Who gets an id, and that.
-    fn give(&mut self) -> Option<(AnswerTo, ProducerId)> {
+    /// Takes a client that waits, and an id for it.
+    fn assign(&mut self) -> Option<(AnswerTo, ProducerId)> {
         if self.left.is_empty() {
             return None;
         }
@@ -33,31 +33,31 @@ impl ProducerIds {
         self.left.next().map(|id| (who, ProducerId(id)))
     }
 
-    /// Whether shard 0 has to be asked for a block.
-    fn ask(&mut self) -> bool {
-        !self.waiting.is_empty() && !std::mem::replace(&mut self.is_asked, true)
+    /// Returns whether to request a block from shard 0.
+    fn wants_block(&mut self) -> bool {
+        !self.waiting.is_empty() && !std::mem::replace(&mut self.is_requested, true)
     }
 }
 
 impl Context<'_> {
-    /// Gives ids to those who wait, as far as there are any, and asks for more if they are too few.
-    pub(super) fn give_producer_ids(&mut self) {
-        while let Some((who, id)) = self.producer_ids.give() {
+    /// Assigns ids to clients that wait, and requests a block if there are too few.
+    pub(super) fn assign_producer_ids(&mut self) {
+        while let Some((who, id)) = self.producer_ids.assign() {
             reply(self, who, Ok(id));
         }
-        if self.producer_ids.ask() {
+        if self.producer_ids.wants_block() {
             self.ask_for_shard(ReserveProducerIds, handle_block);
         }
     }
 }
 
-/// Shard 0 has reserved a block, or has not. Who gets no id of it is refused.
+/// Handles the reply to a request for a block. Clients for which it has no id get an error.
 fn handle_block(context: &mut Context<'_>, block: Result<Range<ProducerId>, ApiError>) {
-    context.producer_ids.is_asked = false;
+    context.producer_ids.is_requested = false;
     let error = match block {
         Ok(block) => {
             context.producer_ids.left = block.start.0..block.end.0;
-            while let Some((who, id)) = context.producer_ids.give() {
+            while let Some((who, id)) = context.producer_ids.assign() {
                 reply(context, who, Ok(id));
             }
             ApiError::ProducerIdsTaken
@@ -85,21 +85,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_asked_for_once_and_given_out_id_by_id() {
+    fn a_block_is_requested_for_once_and_given_out_id_by_id() {
         let mut queue = ReplyQueue::default();
         let mut who = |id| {
             let slot = queue.open(MessageKind::InitProducer, id, 0, 0);
             AnswerTo::Native(native::Call { conn: ConnId(1), slot })
         };
         let mut ids = ProducerIds::default();
-        assert!(!ids.ask(), "nobody waits");
+        assert!(!ids.wants_block(), "no client waits");
         ids.wait(who(1));
         ids.wait(who(2));
-        assert!(ids.give().is_none() && ids.ask() && !ids.ask());
+        assert!(ids.assign().is_none() && ids.wants_block() && !ids.wants_block());
         ids.left = 1000..1002;
-        let given: Vec<_> = std::iter::from_fn(|| ids.give()).map(|(_, id)| id.0).collect();
+        let given: Vec<_> = std::iter::from_fn(|| ids.assign()).map(|(_, id)| id.0).collect();
         assert_eq!(given, [1000, 1001]);
         ids.wait(who(3));
-        assert!(ids.give().is_none());
+        assert!(ids.assign().is_none());
     }
 }

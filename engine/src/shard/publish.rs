@@ -1,4 +1,4 @@
-//! New metadata takes effect on a shard, partition by partition.
+//! Applies metadata changes on a shard, partition by partition.
 
 use std::sync::Arc;
 
@@ -10,16 +10,15 @@ use super::work::Work;
 use crate::message::{Message, Publish};
 use crate::meta::{Change, Metadata, Topic};
 
-/// Changes that are taking effect.
+/// Metadata changes that are being applied.
 ///
-/// A topic is seen by clients of this shard when all of its partitions are here. One that was deleted is not seen from the first
-/// step on.
+/// A new topic is visible to clients of this shard once all of its partitions exist. A deleted one is invisible from the first step on.
 #[derive(Debug)]
 pub(super) struct Publishing {
     publish: Publish,
-    /// The change at which it is.
+    /// Index of the current change.
     at: usize,
-    /// Partitions of a new topic that were looked at.
+    /// Partitions of the current topic that have been handled.
     partitions: usize,
 }
 
@@ -59,7 +58,7 @@ impl Publishing {
         let first = self.publish.first.take();
         let is_first = first.is_some();
         if let Some(first) = first {
-            // A copy of its own: changes would copy all of one that is shared with other shards.
+            // A copy: changing metadata that is shared with other shards would copy all of it.
             shard.metadata = Some(Arc::new(Metadata::clone(&first)));
         }
         plane.post(0, Message::Applied(self.publish.version));
@@ -74,14 +73,14 @@ impl Publishing {
 }
 
 impl Shard {
-    /// A topic is new here or has changed: looks after its partitions from that number on, as many as may be. Gives their number.
+    /// Creates or updates partitions of a topic from number `from` on, while there is `work` left. Returns how many were handled.
     fn put_topic(&mut self, topic: &Arc<Topic>, from: usize, work: &mut Work) -> usize {
         let count = self.partitions.put_topic(topic, from, work.left().max(1));
         work.spend(count);
         count
     }
 
-    /// A topic was deleted: its partitions here go, as many as may be. True if none is left.
+    /// Deletes partitions of a deleted topic while there is `work` left. Returns whether none is left.
     fn delete_topic(&mut self, plane: &mut dyn Plane<Message>, topic: TopicId, work: &mut Work) -> bool {
         if let Some(metadata) = &mut self.metadata {
             Arc::make_mut(metadata).absorb(&Change::Deleted(topic));

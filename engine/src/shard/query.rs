@@ -1,4 +1,4 @@
-//! Answers questions of other shards about partitions of this one, in pieces.
+//! Answers queries of other shards about partitions of this one, in pieces.
 
 use std::vec::IntoIter;
 
@@ -15,21 +15,21 @@ use crate::limits::PRODUCERS_PER_ANSWER_MAX;
 use crate::message::{Message, Ticket};
 use crate::partition::{LogStartMove, LogStartOutcome, PartitionId};
 
-/// A question that is being answered.
+/// A query that is being answered.
 #[derive(Debug)]
 pub(super) struct Answering {
     from: ShardIndex,
     ticket: Ticket,
-    /// Parts that were not looked at yet, or wait for the disk.
+    /// Parts that have no answer yet.
     missing: usize,
     answer: PartitionAnswer,
 }
 
-/// Names a question that is being answered.
+/// Identifies a query that is being answered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct WorkId(pub(super) u64);
 
-/// The parts of a question that were not looked at yet.
+/// The parts of a query that have not been handled.
 struct Parts {
     work: WorkId,
     list: PartList,
@@ -87,7 +87,7 @@ impl Shard {
             PartitionQuery::DeleteRecords(list) => {
                 (PartitionAnswer::DeleteRecords(Vec::new()), PartList::DeleteRecords(list.into_iter()))
             }
-            // There are not many: the limit of an answer bounds them.
+            // Not split: the limit of an answer bounds the work.
             PartitionQuery::Producers(list) => {
                 (self.describe_producers(list), PartList::Details(Vec::new().into_iter()))
             }
@@ -100,7 +100,7 @@ impl Shard {
         self.finish_work(plane, work);
     }
 
-    /// Looks at parts of a question, as many as may be. True if none is left.
+    /// Handles parts of a query while there is `work` left. Returns whether none is left.
     fn answer_parts(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -117,7 +117,7 @@ impl Shard {
                     match self.find_offset(tp, spec) {
                         Ok(found) => self.offset_found(plane, id, number, found),
                         Err((partition, sought)) => {
-                            let asker = Asker::Question { work: id, number };
+                            let asker = Asker::Query { work: id, number };
                             self.searches.add(Search { asker, partition, sought, needs: 0 });
                         }
                     }
@@ -163,7 +163,7 @@ impl Shard {
         }
     }
 
-    /// The largest epoch that is not above this one, and its end. None began before the first.
+    /// Returns the largest epoch that is not above this one, and its end; `None` below the first epoch.
     fn find_epoch_end(&self, tp: TopicPartition, epoch: LeaderEpoch) -> Option<EpochEnd> {
         let partition = self.partitions.of(tp)?;
         if !(LeaderEpoch(0)..=partition.epoch).contains(&epoch) {
@@ -200,7 +200,7 @@ impl Shard {
         })
     }
 
-    /// A part of a question about offsets is known, which had to be searched for.
+    /// Adds an offset to the answer of a query.
     pub(super) fn offset_found(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -229,7 +229,7 @@ impl Shard {
         })
     }
 
-    /// The producers of partitions, up to the limit of an answer.
+    /// Returns the producers of partitions, up to the limit of an answer.
     fn describe_producers(&self, list: Vec<(u32, TopicPartition)>) -> PartitionAnswer {
         let mut left = PRODUCERS_PER_ANSWER_MAX;
         let mut of = |tp| {
@@ -242,7 +242,7 @@ impl Shard {
         PartitionAnswer::Producers(list.into_iter().map(|(number, tp)| (number, of(tp))).collect())
     }
 
-    /// A start was moved on behalf of a question, durably, or not at all.
+    /// A log start was moved durably for a query, or could not be moved.
     pub(super) fn log_start_moved(
         &mut self,
         plane: &mut dyn Plane<Message>,

@@ -1,15 +1,15 @@
-//! Readers: subscriptions and fetches, both a cursor in a partition that goes on when there is something to read and memory for it.
+//! Readers: subscriptions and native fetches. Each is a cursor in a partition that advances when there is something to read and memory for it.
 //!
 //! ```text
 //!                  +--> Waiting (at the end) ---- the high watermark moves ---+
 //!   Starting ------+--> Reading (from disk) ----- the read is done -----------+--> Queued --> run
 //!   (finds its     +--> Blocked (a fetch) ------- replies before it left -----+
-//!    offset)       +--> NoCredit ---------------- the client gives credit ----+
+//!    offset)       +--> NoCredit ---------------- the client adds credit -----+
 //! ```
 //!
-//! The readers of a connection that are `Queued` run in turns, and connections in turns. One that has its share of the memory goes on when some
-//! of that has left; one that holds none waits in line for it (see [`crate::read`]). A fetch reads when its reply is the next: what it read
-//! before would be held for as long as the replies before it take.
+//! The `Queued` readers of a connection take turns, and so do connections. A connection that has used its share of the memory continues when some of
+//! it has been sent; one that holds none waits in the queue for memory (see [`crate::read`]). A fetch reads when its reply is the next: if it read
+//! earlier, it would hold memory while the replies before it are sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +39,7 @@ pub(super) struct Reader {
     pub(super) state: ReaderState,
     /// Its turn among the readers of its connection, while it is queued.
     pub(super) turn: u64,
-    /// Bytes of memory that its next frame takes, if that is more than it was given.
+    /// Bytes of memory that its next frame needs, if that is more than it was allowed.
     pub(super) needs: usize,
 }
 
@@ -51,12 +51,12 @@ pub(super) enum ReaderKind {
         number: u64,
         credit: CreditLine,
     },
-    /// Frames are given once.
+    /// Frames are returned once.
     Fetch {
         slot: ReplySlot,
         max_bytes: usize,
         min_bytes: usize,
-        /// Until when it may wait. None: not at all (any more).
+        /// Until when it may wait; `None`: it may not wait (any longer).
         until: Option<Instant>,
     },
 }
@@ -90,10 +90,10 @@ impl Job for Waking {
     }
 }
 
-/// Readers whose connection is gone or ends.
-struct Leaving(Vec<ReaderId>);
+/// Readers whose connection is closed or closing.
+struct Removing(Vec<ReaderId>);
 
-impl Job for Leaving {
+impl Job for Removing {
     fn step(
         mut self: Box<Self>,
         shard: &mut Shard,
@@ -198,7 +198,7 @@ impl Shard {
         }
     }
 
-    /// Replies have left: it may be the turn of a fetch.
+    /// Replies were sent: a fetch may be the next to reply.
     pub(super) fn wake_next_fetch(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let Some(first) = connection.fetches.first().copied() else { return };
@@ -212,14 +212,14 @@ impl Shard {
         }
     }
 
-    /// Everybody at the end of a partition has something to read.
+    /// Wakes every reader at the end of a partition: there is more to read.
     pub(super) fn wake_waiters(&mut self, partition: PartitionId) {
         let Some(here) = self.partitions.get_mut(partition) else { return };
         let waiters = std::mem::take(&mut here.waiters);
         self.wake_all(partition, waiters);
     }
 
-    /// Wakes everybody who waits for a partition: a few at once, many in the turns that follow.
+    /// Wakes readers that wait for a partition: a few at once, the others in later turns.
     pub(super) fn wake_all(&mut self, partition: PartitionId, mut waiters: BTreeSet<Waiter>) {
         self.at_once(|shard, work| shard.wake_some(partition, &mut waiters, work));
         if !waiters.is_empty() {
@@ -239,15 +239,15 @@ impl Shard {
         }
     }
 
-    /// Forgets readers whose connection is gone or ends.
+    /// Removes readers whose connection is closed or closing.
     pub(super) fn remove_readers(&mut self, readers: Vec<ReaderId>) {
-        let mut leaving = Leaving(readers);
-        if !self.at_once(|shard, work| shard.remove_some(&mut leaving, work)) {
-            self.jobs.add(Box::new(leaving));
+        let mut removing = Removing(readers);
+        if !self.at_once(|shard, work| shard.remove_some(&mut removing, work)) {
+            self.jobs.add(Box::new(removing));
         }
     }
 
-    fn remove_some(&mut self, Leaving(readers): &mut Leaving, work: &mut Work) -> bool {
+    fn remove_some(&mut self, Removing(readers): &mut Removing, work: &mut Work) -> bool {
         while !work.is_over()
             && let Some(id) = readers.pop()
         {
@@ -257,7 +257,7 @@ impl Shard {
         readers.is_empty()
     }
 
-    /// A fetch may not wait any longer.
+    /// A fetch has waited as long as it may.
     pub(super) fn fetch_waited(&mut self, id: ReaderId) {
         if let Some(Reader { kind: ReaderKind::Fetch { until, .. }, .. }) = self.readers.get_mut(&id) {
             *until = None;

@@ -1,4 +1,4 @@
-//! What a request leads to.
+//! Dispatches the requests of native connections.
 
 use highwater_net::{Received, Request};
 use highwater_protocol::ids::{ShardId, TopicPartition};
@@ -13,13 +13,13 @@ use crate::partition::PartitionId;
 use crate::session::{Keeps, held_bytes};
 
 impl Shard {
-    /// Carries out a request, or sees to it that others do.
+    /// Handles a request, or sends it to other shards.
     pub(super) fn request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
         let Received { id, kind, bytes, request } = received;
         self.counted.requests += 1;
         let is_produce = matches!(request, Request::Produce(_));
         self.admission.take(is_produce, if is_produce { 0 } else { bytes / REQUEST_BYTES_PER_ENTRY });
-        // The data path first; these open their own slots.
+        // The data path first; these open their own reply slots.
         let request = match request {
             Request::Produce(produce) => return self.produce(plane, conn, id, bytes, produce),
             Request::Subscribe(subscribe) => return self.subscribe(plane, conn, id, bytes, &subscribe),
@@ -32,12 +32,12 @@ impl Shard {
         let slot = connection.native().replies.open(kind, id, held_bytes(bytes, Keeps::Lists), 0);
         let call = native::Call { conn, slot };
         if matches!(request, Request::Stats) {
-            return self.tell_stats(conn, slot);
+            return self.reply_stats(conn, slot);
         }
         native::handle_request(&mut self.context(plane), call, request);
     }
 
-    /// A partition of this shard, or why it is none.
+    /// Finds a partition of this shard.
     pub(super) fn locate(&self, tp: TopicPartition) -> Result<PartitionId, ApiError> {
         if let Some(id) = self.partitions.find(tp) {
             return Ok(id);

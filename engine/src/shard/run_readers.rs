@@ -1,4 +1,4 @@
-//! Readers run: each reads from its place, with memory that was reserved for that, and what it finds goes to the client.
+//! Runs readers: each reads from its cursor, with memory reserved for that, and sends what it reads to the client.
 
 use bytes::Bytes;
 use highwater_net::Reply;
@@ -14,22 +14,22 @@ use crate::api::ApiError;
 use crate::limits::{PUSH_BYTES_MAX, READ_BYTES_COUNTED_MIN};
 use crate::message::Message;
 use crate::partition::PartitionId;
-use crate::read::{Found, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, ReaderId, Waiter};
+use crate::read::{ChargedRead, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, ReaderId, Waiter};
 
-/// How a turn at a reader ended.
+/// The outcome of running a reader.
 enum Ran {
-    /// It waits for something, or is gone.
-    Rests,
+    /// It waits for something, or was removed.
+    Idle,
     /// It sent this many bytes and may send more.
     Sent(usize),
     /// It waits for memory.
     NoMemory,
-    /// It needs more memory than it was given.
-    Again,
+    /// It needs more memory than it was allowed.
+    Retry,
 }
 
 impl Shard {
-    /// Lets the readers that can go on do so, up to a number of bytes. True if there is more to do.
+    /// Runs readers, up to a number of bytes. Returns whether there is more to do.
     pub(super) fn run_readers(&mut self, plane: &mut dyn Plane<Message>, mut bytes_max: usize) -> bool {
         while bytes_max > 0 {
             let Some(conn) = self.ready.pop_front() else { return false };
@@ -42,21 +42,21 @@ impl Shard {
         !self.ready.is_empty()
     }
 
-    /// Lets the reader of a connection go on whose turn it is. Returns how many bytes it sent.
+    /// Runs the next reader of a connection. Returns how many bytes it sent.
     pub(super) fn run_connection(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) -> usize {
         let Some(connection) = self.connections.get_mut(&conn) else { return 0 };
-        // What follows a long answer waits until that was sent.
+        // Nothing is sent before the end of a long answer.
         if connection.sending.is_some() {
             return 0;
         }
         let Some((_, id)) = connection.runnable.readers.pop_first() else { return 0 };
-        let (bytes, goes_on) = match self.run_reader(plane, id) {
-            Ran::Rests => (0, true),
+        let (bytes, continues) = match self.run_reader(plane, id) {
+            Ran::Idle => (0, true),
             Ran::Sent(bytes) => {
                 self.queue_reader(id);
                 (bytes, true)
             }
-            Ran::Again => {
+            Ran::Retry => {
                 self.requeue_reader(id);
                 (0, true)
             }
@@ -65,33 +65,33 @@ impl Shard {
                 (0, false)
             }
         };
-        if goes_on {
+        if continues {
             self.ready_connection(conn);
         }
         bytes
     }
 
     fn run_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId) -> Ran {
-        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
+        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Idle };
         let Some(up_to) = self.partitions.readable_end(reader.partition) else {
             self.end_reader(plane, id, &ApiError::TopicDeleted);
-            return Ran::Rests;
+            return Ran::Idle;
         };
         let Some(connection) =
             self.connections.get_mut(&reader.conn).filter(|connection| connection.stage != Stage::Closing)
         else {
             self.remove_reader(id);
-            return Ran::Rests;
+            return Ran::Idle;
         };
         let bytes_max = match reader.kind {
             ReaderKind::Subscription { credit, .. } if !credit.is_open() => {
                 reader.state = ReaderState::NoCredit;
-                return Ran::Rests;
+                return Ran::Idle;
             }
             ReaderKind::Subscription { credit, .. } => credit.remaining().min(PUSH_BYTES_MAX),
             ReaderKind::Fetch { slot, .. } if !connection.native().replies.is_next(slot) => {
                 reader.state = ReaderState::Blocked;
-                return Ran::Rests;
+                return Ran::Idle;
             }
             ReaderKind::Fetch { max_bytes, .. } => max_bytes,
         };
@@ -102,13 +102,13 @@ impl Shard {
         let memory = ReadMemory { budget: &mut self.send_budget, account: &mut connection.account, queued };
         let read_for = ReadFor::Native(id, reader.conn);
         match self.reads.begin(plane, &mut self.partitions, memory, read_for, at) {
-            ReadStep::Done(found) => self.give(plane, id, found),
+            ReadStep::Done(read) => self.deliver(plane, id, read),
             ReadStep::Pending => {
                 reader.state = ReaderState::Reading;
-                Ran::Rests
+                Ran::Idle
             }
             ReadStep::NoMemory => {
-                // What it holds comes back, and then it is tried again.
+                // It is tried again when some of the memory that it holds has been freed.
                 if connection.account.held() + queued == 0 {
                     self.send_budget.wait(&mut connection.account, queued, InLine::Readers(reader.conn));
                 }
@@ -117,37 +117,37 @@ impl Shard {
         }
     }
 
-    /// A read from disk is done.
+    /// Handles the end of a read from disk.
     pub(super) fn on_read(
         &mut self,
         plane: &mut dyn Plane<Message>,
         id: ReaderId,
         conn: ConnId,
-        found: Found,
+        read: ChargedRead,
     ) {
         if self.connections.get(&conn).is_none_or(|connection| connection.stage == Stage::Closing) {
             self.remove_reader(id);
             return;
         }
-        match self.give(plane, id, found) {
+        match self.deliver(plane, id, read) {
             Ran::Sent(_) => self.queue_reader(id),
-            Ran::Again => self.requeue_reader(id),
-            Ran::Rests | Ran::NoMemory => {}
+            Ran::Retry => self.requeue_reader(id),
+            Ran::Idle | Ran::NoMemory => {}
         }
-        // There is a little more memory than before, whatever came of it.
+        // The read freed some memory, whatever its result.
         self.ready_connection(conn);
     }
 
-    /// What was read goes to the client, with what it is charged.
-    fn give(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, found: Found) -> Ran {
-        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
-        match found {
-            Found::Frames(mut frames, charge) => {
+    /// Sends the result of a read to the client; the charge stays with the bytes.
+    fn deliver(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, read: ChargedRead) -> Ran {
+        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Idle };
+        match read {
+            ChargedRead::Frames(mut frames, charge) => {
                 frames.bytes = charge.hold_all(std::mem::take(&mut frames.bytes));
                 reader.needs = 0;
-                self.give_frames(plane, id, frames)
+                self.deliver_frames(plane, id, frames)
             }
-            Found::AtEnd => {
+            ChargedRead::AtEnd => {
                 match reader.kind {
                     ReaderKind::Fetch { until: None, .. } => {
                         let nothing = Frames { bytes: Vec::new(), memory_bytes: 0, next: reader.cursor };
@@ -155,70 +155,71 @@ impl Shard {
                     }
                     _ => self.wait_at_end(id),
                 }
-                Ran::Rests
+                Ran::Idle
             }
-            Found::OutOfRange { log_start, end } => {
+            ChargedRead::OutOfRange { log_start, end } => {
                 let (partition, wanted) = (reader.partition, reader.cursor.offset());
                 let partition = self.partitions.name(partition);
                 let error = ApiError::OffsetOutOfRange { partition, offset: wanted, start: log_start, end };
                 self.end_reader(plane, id, &error);
-                Ran::Rests
+                Ran::Idle
             }
-            Found::Damaged { resume_at } => {
+            ChargedRead::Damaged { resume_at } => {
                 let (partition, wanted) = (reader.partition, reader.cursor.offset());
                 let error = self.partitions.note_damage(partition, wanted, resume_at);
-                self.pass_damage(plane, id, resume_at, &error)
+                self.skip_damage(plane, id, resume_at, &error)
             }
-            Found::NeedsMemory(bytes) => {
+            ChargedRead::NeedsMemory(bytes) => {
                 reader.needs = bytes;
-                Ran::Again
+                Ran::Retry
             }
         }
     }
 
-    fn give_frames(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, frames: Frames) -> Ran {
-        let Some(reader) = self.readers.get(&id) else { return Ran::Rests };
+    fn deliver_frames(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, frames: Frames) -> Ran {
+        let Some(reader) = self.readers.get(&id) else { return Ran::Idle };
         match reader.kind {
             ReaderKind::Subscription { number, .. } => self.push(plane, id, number, frames),
             ReaderKind::Fetch { min_bytes, until, max_bytes, .. } => {
                 let bytes: usize = frames.bytes.iter().map(Bytes::len).sum();
-                // What is left has no room, or has to be read on from where a disk read ended: waiting would give no more.
+                // The rest does not fit, or the next read continues where a disk read ended: waiting would not add anything.
                 let more = frames.next.offset() < reader.seen;
                 if more || bytes >= min_bytes.min(max_bytes) || until.is_none() {
                     self.finish_fetch(id, frames);
                 } else {
                     self.wait_at_end(id);
                 }
-                Ran::Rests
+                Ran::Idle
             }
         }
     }
 
-    /// What comes before this offset is lost. A client that knows what to do about that is told, and goes on; for any other it is an error.
-    fn pass_damage(
+    /// The records before `resume_at` are lost. A client with [`FEATURE_DAMAGE`] is sent the next offset and continues there; for any other it is
+    /// an error.
+    fn skip_damage(
         &mut self,
         plane: &mut dyn Plane<Message>,
         id: ReaderId,
         resume_at: Offset,
         error: &ApiError,
     ) -> Ran {
-        let Some(reader) = self.readers.get(&id) else { return Ran::Rests };
+        let Some(reader) = self.readers.get(&id) else { return Ran::Idle };
         let passed = Frames { bytes: Vec::new(), memory_bytes: 0, next: Cursor::at(resume_at) };
         let features = self.connections.get(&reader.conn).map_or(0, |connection| connection.features);
         match reader.kind {
             _ if features & FEATURE_DAMAGE == 0 => {
                 self.end_reader(plane, id, error);
-                Ran::Rests
+                Ran::Idle
             }
             ReaderKind::Subscription { number, .. } => self.push(plane, id, number, passed),
             ReaderKind::Fetch { .. } => {
                 self.finish_fetch(id, passed);
-                Ran::Rests
+                Ran::Idle
             }
         }
     }
 
-    /// A reader that has read everything waits for more, unless there is more by now.
+    /// Lists a reader that has read everything as waiting for more, unless there is more by now.
     fn wait_at_end(&mut self, id: ReaderId) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         let Some(partition) = self.partitions.get_mut(reader.partition) else { return };
@@ -229,7 +230,7 @@ impl Shard {
         }
     }
 
-    /// What stands in front of the frames that a reader is given.
+    /// Returns the prefix of a data message.
     fn prefix(&self, partition: PartitionId, next: Offset) -> DataPrefix {
         let Some(partition) = self.partitions.get(partition) else {
             return DataPrefix {
@@ -248,7 +249,7 @@ impl Shard {
 
     fn push(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, number: u64, frames: Frames) -> Ran {
         let bytes: usize = frames.bytes.iter().map(Bytes::len).sum();
-        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Rests };
+        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Idle };
         reader.cursor = frames.next;
         if let ReaderKind::Subscription { credit, .. } = &mut reader.kind {
             credit.spend(bytes);

@@ -1,9 +1,8 @@
-//! Searches by time on behalf of questions about offsets, and of readers that begin at a time: a few at once, the others wait in a queue.
+//! Searches by timestamp, for ListOffsets queries and for readers that begin at a time: a few at once, the others wait in a queue.
 //!
-//! A search holds a buffer of the size of the largest disk read, or of a batch that is larger, and a decoder; one question can ask for as many
-//! searches as there are partitions. What a search holds is charged to the memory for what is on its way to clients
-//! ([`crate::read`]) before it begins. All searches have one account there. The first in the queue waits in line for memory when no other
-//! search holds any; else it is tried again when one of these ends.
+//! A search holds a decoder and a buffer of the size of the largest disk read, or of a larger batch; one query can need as many searches as there
+//! are partitions. That memory is charged to the send budget ([`crate::read`]) before a search begins. All searches share one account. The first
+//! in the queue waits for memory when no other search holds any; otherwise it is retried when one of these ends.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -31,29 +30,29 @@ pub(super) enum Sought {
     Last,
 }
 
-/// On whose behalf.
+/// The origin of a search.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asker {
-    /// A part of a question.
-    Question { work: WorkId, number: u32 },
+    /// A part of a query.
+    Query { work: WorkId, number: u32 },
     /// A reader that begins.
     Reader(Start),
 }
 
-/// A search: for whom, where, and what for.
+/// A search in a partition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search {
     pub(super) asker: Asker,
     pub(super) partition: PartitionId,
     pub(super) sought: Sought,
-    /// Bytes of memory that a batch takes which it has to look into, if that is more than it was given.
+    /// Bytes of memory that the next batch needs, if that is more than it was allowed.
     pub(super) needs: usize,
 }
 
 /// A search that has begun.
 #[derive(Debug)]
 struct Searching {
-    /// None once its partition is gone. What it holds is in use until the store is done with it.
+    /// `None` once its partition is deleted. Its memory is in use until the store is done.
     search: Option<Search>,
     _charge: Charge,
 }
@@ -62,7 +61,7 @@ struct Searching {
 #[derive(Default, Debug)]
 pub(super) struct Searches {
     waiting: VecDeque<Search>,
-    /// Those that have begun, by store and operation.
+    /// Searches that have begun, by store and operation.
     reading: BTreeMap<(usize, ReadId), Searching>,
     /// The memory that they hold.
     account: Account,
@@ -73,12 +72,12 @@ impl Searches {
         self.waiting.push_back(search);
     }
 
-    /// The next that may begin.
+    /// Takes the next search, if one may begin.
     fn next(&mut self) -> Option<Search> {
         if self.may_begin() { self.waiting.pop_front() } else { None }
     }
 
-    /// Bytes of memory that they hold.
+    /// Returns the bytes of memory that searches hold.
     pub(super) fn held(&self) -> usize {
         self.account.held()
     }
@@ -89,11 +88,11 @@ impl Searches {
 }
 
 impl Shard {
-    /// Goes on with searches and begins those that wait, as far as a turn's work allows. True if more can be done in the next turn; if the
-    /// disk is waited for, its turn comes by itself.
+    /// Continues searches and begins waiting ones, up to the work of a turn. Returns whether more can be done in the next turn, without waiting
+    /// for the disk.
     pub(super) fn run_searches(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let mut work = SEARCH_WORK_PER_TURN_MAX;
-        let more = self.partitions.go_on_searching(plane, &mut work);
+        let more = self.partitions.continue_searches(plane, &mut work);
         for _ in 0..SEARCHES_PER_TURN_MAX {
             if work == 0 {
                 break;
@@ -106,16 +105,16 @@ impl Shard {
         more || self.searches.may_begin()
     }
 
-    /// It is the turn of searches in the line for memory.
+    /// Retries the first search that waits for memory.
     pub(super) fn try_search(&mut self, plane: &mut dyn Plane<Message>) {
         self.searches.account.is_tried();
         if let Some(search) = self.searches.next() {
-            // Its work is done when it is the turn of searches.
+            // It reserves memory only; its work is done by `run_searches`.
             self.begin_search(plane, search, &mut 0);
         }
     }
 
-    /// Begins a search. `None`: there is no memory for it, and it is the next one again.
+    /// Begins a search. Returns `None` if there is no memory for it; it stays the next one.
     fn begin_search(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -161,8 +160,8 @@ impl Shard {
         Some(())
     }
 
-    /// A store has found something, or that there is nothing.
-    pub(super) fn on_found(
+    /// Handles the end of a search in a store.
+    pub(super) fn on_search_done(
         &mut self,
         plane: &mut dyn Plane<Message>,
         read: (usize, ReadId),
@@ -175,12 +174,12 @@ impl Shard {
 
     fn end_search(&mut self, plane: &mut dyn Plane<Message>, search: Search, result: FindResult) {
         if let FindResult::NeedsMemory(bytes) = result {
-            // It begins anew. Batches may become larger and larger: that happens only so often.
+            // It starts again. Rounding up limits how often, if batches become larger and larger.
             let needs = bytes.next_power_of_two();
             return self.searches.waiting.push_front(Search { needs, ..search });
         }
         match search.asker {
-            Asker::Question { work, number } => {
+            Asker::Query { work, number } => {
                 let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
                 let found = high_watermark.map_or(Err(ApiError::TopicDeleted), |hw| visible(result, hw));
                 self.offset_found(plane, work, number, found);
@@ -189,14 +188,14 @@ impl Shard {
         }
     }
 
-    /// Nothing is found where nothing is any more. Readers end with their partition.
+    /// Ends a search in a deleted partition. Readers end with their partition.
     fn abandon_search(&mut self, plane: &mut dyn Plane<Message>, search: Search) {
-        if let Asker::Question { work, number } = search.asker {
+        if let Asker::Query { work, number } = search.asker {
             self.offset_found(plane, work, number, Err(ApiError::TopicDeleted));
         }
     }
 
-    /// A partition is gone: what was being looked for in it is not found. Searches that wait learn of it in their turn.
+    /// A partition was deleted: ends the searches in it. Searches that have not begun find out when they begin.
     pub(super) fn abandon_searches(&mut self, plane: &mut dyn Plane<Message>, partition: PartitionId) {
         let begun = self.searches.reading.values_mut();
         let gone: Vec<_> = begun
@@ -208,13 +207,13 @@ impl Shard {
     }
 }
 
-/// What readers may see of a search's result.
+/// Limits the result of a search to what readers may see.
 fn visible(result: FindResult, high_watermark: Offset) -> FoundOffset {
     match result {
         FindResult::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
         FindResult::At(..) | FindResult::None => Ok(None),
         FindResult::Damaged { .. } => Err(ApiError::PartitionDamaged),
-        FindResult::NeedsMemory(_) => unreachable!("the search begins anew"),
+        FindResult::NeedsMemory(_) => unreachable!("the search starts again"),
     }
 }
 
@@ -230,12 +229,12 @@ mod tests {
         let mut searches = Searches::default();
         for number in 0..SEARCHES_MAX as u32 + 2 {
             let sought = Sought::Last;
-            let asker = Asker::Question { work: WorkId(1), number };
+            let asker = Asker::Query { work: WorkId(1), number };
             searches.add(Search { asker, partition: PartitionId(Key::default()), sought, needs: 0 });
         }
         let mut begun = Vec::new();
         while let Some(search) = searches.next() {
-            let Asker::Question { number, .. } = search.asker else { panic!("{search:?}") };
+            let Asker::Query { number, .. } = search.asker else { panic!("{search:?}") };
             begun.push(number);
             let charge = Charge::new(1, &Gauge::default(), &Gauge::default());
             let searching = Searching { search: Some(search), _charge: charge };
@@ -246,7 +245,7 @@ mod tests {
             searches.reading.pop_first();
             let next = searches.next().map(|search| search.asker);
             let number = next.map(|asker| match asker {
-                Asker::Question { number, .. } => number,
+                Asker::Query { number, .. } => number,
                 Asker::Reader(start) => panic!("{start:?}"),
             });
             assert_eq!(number, expected);

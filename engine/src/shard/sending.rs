@@ -1,4 +1,4 @@
-//! What leaves: replies together once a turn, frames as they are, and never more on its way than its share.
+//! Sending: replies together once a turn, frames as they are.
 
 use bytes::{Bytes, BytesMut};
 use highwater_net::{Reply, ReplySlot};
@@ -11,11 +11,11 @@ use crate::message::Message;
 use crate::native;
 use crate::session::Charged;
 
-/// Capacity of the buffer in which replies are encoded. What leaves is split off; the allocation is shared by many replies.
+/// Capacity of the buffer in which replies are encoded. Each reply is split off; many replies share the allocation.
 const ARENA_BYTES: usize = 64 << 10;
 
 impl Shard {
-    /// The reply to a request is known.
+    /// Sets the reply to a request.
     pub(super) fn reply(&mut self, conn: ConnId, slot: ReplySlot, reply: Reply) {
         self.counted.requests_refused += u64::from(matches!(reply, Reply::Error { .. }));
         self.connections.reply(native::Call { conn, slot }, reply);
@@ -25,7 +25,7 @@ impl Shard {
         self.connections.mark_dirty(conn);
     }
 
-    /// Sends the replies whose turn it is, of every connection that has any: once a turn, so that they leave together.
+    /// Sends the replies that are next in order, for every connection. Called once a turn, so that they are sent together.
     pub(super) fn send_replies(&mut self, plane: &mut dyn Plane<Message>) {
         while self.connections.are_dirty() {
             for conn in self.connections.take_dirty() {
@@ -82,7 +82,7 @@ impl Shard {
         self.resume(plane, conn);
     }
 
-    /// The buffer in which replies are encoded. Whoever takes it gives it back.
+    /// Takes the buffer in which replies are encoded. The caller puts it back.
     pub(super) fn take_arena(&mut self) -> BytesMut {
         let mut out = std::mem::take(&mut self.arena);
         if out.capacity() == 0 {
@@ -91,12 +91,12 @@ impl Shard {
         out
     }
 
-    /// Queues bytes for a connection, behind a long answer that is being sent there.
+    /// Queues bytes for a connection, after a long answer that is being sent there.
     pub(super) fn send(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, bytes: Bytes) {
         self.send_in_order(plane, conn, bytes, Charged::No);
     }
 
-    /// The same for a slice of what was read, which is charged for unless it is so small that it is copied.
+    /// Queues a slice of a read, which stays charged unless it is so small that it is copied.
     pub(super) fn send_read(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, slice: Bytes) {
         let charged = if slice.len() > SEND_COPY_BYTES_MAX { Charged::Yes } else { Charged::No };
         self.send_in_order(plane, conn, slice, charged);
@@ -111,7 +111,7 @@ impl Shard {
     ) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         match &mut connection.sending {
-            Some(sending) => sending.behind.push((bytes, charged)),
+            Some(sending) => sending.queued_after.push((bytes, charged)),
             None => self.send_now(plane, conn, bytes, charged),
         }
     }
@@ -149,7 +149,7 @@ impl Shard {
     fn note_queued(&mut self, plane: &dyn Plane<Message>, conn: ConnId, bytes: usize, charged: Charged) {
         let Some(connection) = self.connections.get_mut(&conn).filter(|_| bytes > 0) else { return };
         if connection.queue.bytes() == 0 {
-            connection.taking.begin(plane.now());
+            connection.send_progress.begin(plane.now());
         }
         connection.queue.push(bytes, charged);
         if charged == Charged::No {
@@ -157,7 +157,7 @@ impl Shard {
         }
     }
 
-    /// A head, such as that of a data message, in a buffer that many share.
+    /// Encodes the head of a message in a buffer that many share.
     pub(super) fn encode_head(&mut self, head: &[u8]) -> Bytes {
         if self.arena.capacity() < head.len() {
             self.arena = BytesMut::with_capacity(ARENA_BYTES);
@@ -170,7 +170,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let bytes = bytes.min(connection.queue.bytes());
         self.counted.sent += bytes as u64;
-        connection.taking.take(plane.now(), bytes);
+        connection.send_progress.note_sent(plane.now(), bytes);
         let uncharged = connection.queue.pop(bytes);
         self.send_budget.unqueue(uncharged);
         self.resume_long_answer(conn);
@@ -178,11 +178,11 @@ impl Shard {
         self.resume(plane, conn);
     }
 
-    /// Others wait for memory: clients that take nothing of what is theirs are cut off.
+    /// Others wait for memory: disconnects clients that do not receive what is queued for them.
     pub(super) fn cut_slow_readers(&mut self, plane: &mut dyn Plane<Message>) {
         let now = plane.now();
         let slow = |(conn, connection): (&ConnId, &Connection)| {
-            let is_slow = connection.queue.bytes() > 0 && connection.taking.is_too_slow(now);
+            let is_slow = connection.queue.bytes() > 0 && connection.send_progress.is_too_slow(now);
             (is_slow && connection.stage != Stage::Closing).then_some(*conn)
         };
         let slow: Vec<_> = self.connections.iter().filter_map(slow).collect();
@@ -190,7 +190,7 @@ impl Shard {
             if let Some(connection) = self.connections.get(&conn) {
                 tracing::debug!(
                     peer = %connection.via.peer, queued = connection.queue.bytes(),
-                    "cut off: the client takes nothing, and others wait for memory"
+                    "disconnected: the client receives nothing, and others wait for memory"
                 );
             }
             self.counted.slow_readers += 1;

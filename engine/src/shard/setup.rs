@@ -1,4 +1,4 @@
-//! What a shard is started with, and why it may not start.
+//! The setup of a shard, and why it cannot start.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,45 +16,45 @@ use crate::limits::ShardLimits;
 use crate::meta::RecoverError;
 use crate::meta::controller::ReadyReport;
 
-/// Called on shard 0 when every shard serves.
+/// Called on shard 0 when every shard is ready.
 pub type OnReady = Box<dyn Fn(ReadyReport) + Send + Sync>;
 
-/// What all shards of a broker are started with.
+/// The setup that all shards of a broker share.
 pub struct ShardSetup {
     /// The data directory, already opened.
     pub data_dir: PathBuf,
-    /// Whose data it is.
+    /// The identity of the node whose data it is.
     pub identity: Identity,
     /// Shards of this broker.
     pub shards: u16,
     /// Stores of this broker, at least as many as shards.
     pub stores: u16,
-    /// Sizes.
+    /// Limits.
     pub limits: ShardLimits,
     /// How writes become durable.
     pub durable_form: DurableForm,
-    /// What each shard has done.
+    /// The counters of each shard.
     pub counters: Box<[ShardCounters]>,
-    /// What clients of each listener are told to connect to; none: the address that they have connected to.
+    /// The advertised address of each listener; `None` for the address that a client connected to.
     pub advertised: Vec<Option<HostPort>>,
-    /// What Kafka clients get.
+    /// Settings for Kafka clients.
     pub kafka: KafkaSetup,
-    /// How groups are coordinated.
+    /// Settings of the group coordinator.
     pub groups: GroupConfig,
-    /// Who wants to know that the broker is ready.
+    /// Called when the broker is ready.
     pub on_ready: OnReady,
 }
 
-/// What Kafka clients get.
+/// Settings for Kafka clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KafkaSetup {
-    /// The first of the Kafka listeners; all behind it are Kafka's too.
+    /// The first of the Kafka listeners; all after it are Kafka's too.
     pub first_listener: u16,
     /// The addresses of the Kafka listeners.
     pub listeners: Vec<SocketAddr>,
-    /// Create topics that clients ask for.
+    /// Whether to create topics that clients name in Metadata requests.
     pub auto_create_topics: bool,
-    /// Partitions of a topic unless its creator says how many.
+    /// Number of partitions of a topic unless the request has one.
     pub default_partitions: u32,
 }
 
@@ -85,21 +85,21 @@ pub enum OpenError {
     /// A state log cannot be opened.
     #[error(transparent)]
     StateLog(#[from] StateLogError),
-    /// The metadata is not what it should be.
+    /// The metadata log is inconsistent.
     #[error(transparent)]
     Metadata(#[from] RecoverError),
-    /// The groups and their offsets are not what they should be.
+    /// The log of groups and offsets is inconsistent.
     #[error(transparent)]
     Groups(#[from] GroupsError),
-    /// The directory is not complete.
+    /// The directory is incomplete.
     #[error("{0}")]
     Incomplete(String),
-    /// The broker cannot be run like this.
+    /// The configuration is invalid.
     #[error("{0}")]
     Config(String),
 }
 
-/// What to do about a state log that was lost.
+/// Returns the error for a lost state log, with what to do about it.
 fn lost(name: &str, error: StateLogError) -> OpenError {
     let way_back = match &error {
         StateLogError::Older { .. } => format!("or remove {name}.mark to go on with these"),

@@ -1,4 +1,4 @@
-//! What this shard has done, published for whoever asks.
+//! The counters of this shard, published for all shards.
 
 use highwater_net::{Reply, ReplySlot};
 use highwater_protocol::ids::ShardId;
@@ -10,7 +10,7 @@ use super::Shard;
 use crate::counters::Counters;
 
 impl Shard {
-    /// Others see what was done so far. Once a turn.
+    /// Publishes the counters. Called once a turn.
     pub(super) fn publish_counters(&mut self) {
         let appended = self.partitions.counted();
         let mut now = Counters {
@@ -40,8 +40,8 @@ impl Shard {
         self.setup.counters[usize::from(self.me)].publish(&now);
     }
 
-    /// Answers with the counters of all shards.
-    pub(super) fn tell_stats(&mut self, conn: ConnId, slot: ReplySlot) {
+    /// Replies with the counters of all shards.
+    pub(super) fn reply_stats(&mut self, conn: ConnId, slot: ReplySlot) {
         self.publish_counters();
         let shards = self.setup.counters.iter().zip(0..).map(|(shard, n)| shard.read(ShardId(n))).collect();
         self.reply(conn, slot, Reply::body(&StatsReply { shards }));

@@ -1,4 +1,4 @@
-//! Subscriptions and fetches begin: where is offset so-and-so?
+//! Starts subscriptions and fetches: finds the offset where each begins.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::partition::PartitionId;
 use crate::read::ReaderId;
 use crate::session::{Keeps, held_bytes};
 
-/// A reader whose first offset is being looked for.
+/// A reader whose first offset is being searched for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) reader: ReaderId,
@@ -122,7 +122,7 @@ impl Shard {
         }
         match begin {
             Begin::At(offset) => self.reader_found(Start { reader: id, slot }, offset),
-            // With the others of all connections: each may hold a buffer, and takes its time.
+            // In the queue of all searches: each may hold a buffer, and takes time.
             Begin::Since(at) => {
                 let asker = Asker::Reader(Start { reader: id, slot });
                 self.searches.add(Search { asker, partition, sought: Sought::Since(at), needs: 0 });
@@ -146,7 +146,7 @@ impl Shard {
         }))
     }
 
-    /// It was found where a reader begins.
+    /// The search for a reader's first offset is done.
     pub(super) fn on_start_found(&mut self, start: Start, result: FindResult) {
         let Some(reader) = self.readers.get(&start.reader) else { return };
         let Some(partition) = self.partitions.get(reader.partition) else { return };
@@ -154,14 +154,14 @@ impl Shard {
         let offset = match result {
             FindResult::At(offset, _) => offset.min(high_watermark),
             FindResult::None => high_watermark,
-            // The record may be among those that are lost. The reader begins there, and is told so.
+            // The record may be among those that are lost. The reader begins there, and its first read reports the damage.
             FindResult::Damaged { at, .. } => at.min(high_watermark),
-            FindResult::NeedsMemory(_) => unreachable!("the search begins anew"),
+            FindResult::NeedsMemory(_) => unreachable!("the search starts again"),
         };
         self.reader_found(start, offset);
     }
 
-    /// A reader begins at this offset.
+    /// Starts a reader at this offset.
     fn reader_found(&mut self, Start { reader: id, slot }: Start, offset: Offset) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         reader.cursor = Cursor::at(offset);
@@ -181,11 +181,11 @@ impl Shard {
         }
     }
 
-    /// The reply to a subscription has left: from here on frames may.
+    /// The reply to a subscription was sent: frames may follow.
     pub(super) fn start_subscription(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, number: u64) {
         let Some(connection) = self.connections.get(&conn) else { return };
         let Some(id) = connection.subscriptions.get(&number).copied() else {
-            // It ended between the two: the topic was deleted, unless the broker stops and has ended them all.
+            // It ended in between: the topic was deleted, or the broker is stopping.
             let error = match self.drain {
                 Some(_) => ApiError::Stopping(Service::Partitions),
                 None => ApiError::TopicDeleted,
@@ -207,7 +207,7 @@ impl Shard {
         bytes: u64,
     ) {
         let Some(connection) = self.connections.get(&conn) else { return };
-        // A subscription that has ended may still be given what was on its way.
+        // Credit may arrive for a subscription that has ended.
         let Some(id) = connection.subscriptions.get(&number).copied() else { return };
         let Some(Reader { kind: ReaderKind::Subscription { credit, .. }, state, .. }) =
             self.readers.get_mut(&id)

@@ -11,19 +11,19 @@ use crate::read::ReaderId;
 /// What a timer is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Timer {
-    /// Look for connections that take too long.
+    /// Close connections that have missed a deadline.
     Sweep,
-    /// Let go of what retention does not keep.
+    /// Enforce retention.
     Retention,
     /// A fetch has waited long enough.
     Fetch(ReaderId),
     /// A fetch of a Kafka client has waited long enough.
     KafkaFetch(RequestId),
-    /// The time to stop in order is over.
+    /// The time for a step of the shutdown is over.
     Drain,
-    /// A group has something to do.
+    /// A deadline of a group is due.
     Groups,
-    /// Somebody waits for memory.
+    /// A reader waits for memory.
     Line,
 }
 
@@ -48,12 +48,12 @@ impl Timers {
         self.due.remove(&(at, timer));
     }
 
-    /// A timer of the plane has come. It may be one that an earlier one took the place of.
+    /// A timer of the plane has fired. It may have been replaced by an earlier one.
     pub(super) fn on_timer(&mut self, now: Instant) {
         self.armed = self.armed.filter(|armed| *armed > now);
     }
 
-    /// A timer that is due. To be called until there is none.
+    /// Returns a timer that is due. Call it until there is none.
     pub(super) fn pop(&mut self, plane: &mut dyn Plane<Message>) -> Option<Timer> {
         let (at, timer) = *self.due.first()?;
         if at > plane.now() {

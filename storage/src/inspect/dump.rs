@@ -12,7 +12,7 @@ use super::view::{StoreView, expectation};
 use super::{InspectError, store_dirs};
 use crate::layout::{Place, SlabId};
 use crate::map::{PartitionEntry, PartitionKey};
-use crate::recovery::{Decision, Found, Gap};
+use crate::recovery::{Decision, FrameCondition, Gap};
 
 /// An item of a dump.
 pub enum Dumped<'a> {
@@ -82,7 +82,7 @@ fn dump_partition(
         if scanned.is_none() {
             // Its file is missing or cut short.
             let from = expectation(&view.map, partition, n).start;
-            let gap = Gap { from, to: None, found: Found::Unreadable, decision: Decision::Rot };
+            let gap = Gap { from, to: None, found: FrameCondition::Unreadable, decision: Decision::Rot };
             visit(Dumped::Gap { at: extent.at + u64::from(from.position), gap })?;
         }
         for gap in scanned.into_iter().flat_map(|scanned| scanned.gaps) {

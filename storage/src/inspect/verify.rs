@@ -13,7 +13,7 @@ use super::view::{StoreView, known_end};
 use super::{InspectError, MapSource, store_dirs};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::map::{ExtentEntry, PartitionEntry};
-use crate::recovery::{Decision, Found, Scanned};
+use crate::recovery::{Decision, FrameCondition, Scanned};
 
 /// The result of a verification.
 #[derive(Clone, Default, Debug)]
@@ -84,7 +84,7 @@ pub enum FindingKind {
         /// The next offset that is there.
         to_offset: Offset,
         /// The bytes found there.
-        found: Found,
+        found: FrameCondition,
         /// The decision of recovery.
         decision: Decision,
     },
@@ -298,7 +298,9 @@ impl Verification {
                 let at = context.extent.at + u64::from(scanned.end.position);
                 self.add(context.path.clone(), at, 0, Some(context.tp), kind, Vec::new());
             }
-        } else if matches!(scanned.decision, Decision::Truncate { .. }) && scanned.found != Found::Zero {
+        } else if matches!(scanned.decision, Decision::Truncate { .. })
+            && scanned.found != FrameCondition::Zero
+        {
             self.notes.push(format!(
                 "{}: what rests behind offset {} (index {}) was never acknowledged ({:?})",
                 context.tp, scanned.end.offset, scanned.end.index, scanned.found

@@ -3,7 +3,7 @@
 use highwater_protocol::frame::{FrameError, FrameHeader};
 use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset};
 
-use super::decide::Found;
+use super::decide::FrameCondition;
 use crate::expect::Expectation;
 use crate::mac::{ExtentMacs, is_believable};
 use crate::mutants::{Mutant, is_planted};
@@ -60,12 +60,12 @@ pub(super) fn is_leftover(header: &FrameHeader, next: &Next) -> bool {
 }
 
 /// Compares a header whose checksum is right with the properties required here.
-pub(super) fn chain(header: &FrameHeader, next: &Next) -> Found {
+pub(super) fn chain(header: &FrameHeader, next: &Next) -> FrameCondition {
     if header.incarnation.get() < next.incarnation.0 && !is_planted(Mutant::IgnoreIncarnation) {
-        return Found::Older;
+        return FrameCondition::Older;
     }
     if is_ours(header, next) && is_leftover(header, next) {
-        return Found::Leftover;
+        return FrameCondition::Leftover;
     }
     let (index, offset) = (header.index.get(), header.base_offset.get());
     let follows = if next.has_gaps || is_planted(Mutant::AcceptGap) {
@@ -77,19 +77,21 @@ pub(super) fn chain(header: &FrameHeader, next: &Next) -> Found {
         && follows
         && header.durable_index() <= index
         && (0..OFFSET_MAX).contains(&offset);
-    if fits { Found::Valid } else { Found::Misdirected }
+    if fits { FrameCondition::Valid } else { FrameCondition::Misdirected }
 }
 
 /// The header at the start of `bytes`, and how it compares with the properties required here.
-pub(super) fn header<'a>(bytes: &'a [u8], next: &Next) -> Result<&'a FrameHeader, Found> {
+pub(super) fn header<'a>(bytes: &'a [u8], next: &Next) -> Result<&'a FrameHeader, FrameCondition> {
     match FrameHeader::parse(bytes) {
         Ok((header, _)) => match chain(header, next) {
-            Found::Valid => Ok(header),
+            FrameCondition::Valid => Ok(header),
             other => Err(other),
         },
-        Err(FrameError::Zero) => Err(Found::Zero),
+        Err(FrameError::Zero) => Err(FrameCondition::Zero),
         // The checksum is right, so it was written like this.
-        Err(FrameError::Version(_) | FrameError::Kind(_) | FrameError::Flags) => Err(Found::NewerVersion),
-        Err(_) => Err(Found::Bad),
+        Err(FrameError::Version(_) | FrameError::Kind(_) | FrameError::Flags) => {
+            Err(FrameCondition::NewerVersion)
+        }
+        Err(_) => Err(FrameCondition::Bad),
     }
 }

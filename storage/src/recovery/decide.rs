@@ -27,7 +27,7 @@
 
 /// The content of the next position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Found {
+pub enum FrameCondition {
     /// The next frame.
     Valid,
     /// Nothing can follow: the extent is sealed here or full.
@@ -78,23 +78,40 @@ pub enum Decision {
 }
 
 /// The table in the module's doc.
-pub const fn decide(found: Found, hint: bool, later: Later) -> Decision {
+pub const fn decide(found: FrameCondition, hint: bool, later: Later) -> Decision {
     match (found, hint, later) {
-        (Found::Valid, _, _) => Decision::Keep,
-        (Found::Sealed, _, _) | (Found::Zero | Found::Older, false, Later::None) => Decision::End,
-        (Found::Unreadable | Found::NewerVersion, _, _)
-        | (Found::Zero | Found::Older | Found::Leftover | Found::Bad | Found::Misdirected, true, _) => {
-            Decision::Rot
-        }
-        (Found::Bad | Found::Misdirected, false, Later::None) => Decision::Truncate { seal: false },
-        (Found::Leftover, false, Later::None)
+        (FrameCondition::Valid, _, _) => Decision::Keep,
+        (FrameCondition::Sealed, _, _)
+        | (FrameCondition::Zero | FrameCondition::Older, false, Later::None) => Decision::End,
+        (FrameCondition::Unreadable | FrameCondition::NewerVersion, _, _)
         | (
-            Found::Zero | Found::Older | Found::Leftover | Found::Bad | Found::Misdirected,
+            FrameCondition::Zero
+            | FrameCondition::Older
+            | FrameCondition::Leftover
+            | FrameCondition::Bad
+            | FrameCondition::Misdirected,
+            true,
+            _,
+        ) => Decision::Rot,
+        (FrameCondition::Bad | FrameCondition::Misdirected, false, Later::None) => {
+            Decision::Truncate { seal: false }
+        }
+        (FrameCondition::Leftover, false, Later::None)
+        | (
+            FrameCondition::Zero
+            | FrameCondition::Older
+            | FrameCondition::Leftover
+            | FrameCondition::Bad
+            | FrameCondition::Misdirected,
             false,
             Later::Unproven,
         ) => Decision::Truncate { seal: true },
         (
-            Found::Zero | Found::Older | Found::Leftover | Found::Bad | Found::Misdirected,
+            FrameCondition::Zero
+            | FrameCondition::Older
+            | FrameCondition::Leftover
+            | FrameCondition::Bad
+            | FrameCondition::Misdirected,
             false,
             Later::Proven,
         ) => Decision::Hole,
@@ -105,7 +122,7 @@ pub const fn decide(found: Found, hint: bool, later: Later) -> Decision {
 mod tests {
     use super::*;
 
-    fn row(found: &[Found], hints: &[bool], later: &[Later], decision: Decision) {
+    fn row(found: &[FrameCondition], hints: &[bool], later: &[Later], decision: Decision) {
         for found in found {
             for hint in hints {
                 for later in later {
@@ -123,48 +140,63 @@ mod tests {
 
     #[test]
     fn a_valid_next_frame_is_kept() {
-        row(&[Found::Valid], &[false, true], ANY_LATER, Decision::Keep);
+        row(&[FrameCondition::Valid], &[false, true], ANY_LATER, Decision::Keep);
     }
 
     #[test]
     fn a_sealed_or_full_extent_ends_where_it_was_sealed() {
-        row(&[Found::Sealed], &[false, true], ANY_LATER, Decision::End);
+        row(&[FrameCondition::Sealed], &[false, true], ANY_LATER, Decision::End);
     }
 
     #[test]
     fn zero_bytes_or_recycled_bytes_with_nothing_behind_are_the_end() {
-        row(&[Found::Zero, Found::Older], &[false], &[Later::None], Decision::End);
+        row(&[FrameCondition::Zero, FrameCondition::Older], &[false], &[Later::None], Decision::End);
     }
 
     #[test]
     fn a_gap_before_frames_that_prove_nothing_is_truncated_and_the_extent_sealed() {
-        row(&[Found::Zero, Found::Older], &[false], &[Later::Unproven], Decision::Truncate { seal: true });
+        row(
+            &[FrameCondition::Zero, FrameCondition::Older],
+            &[false],
+            &[Later::Unproven],
+            Decision::Truncate { seal: true },
+        );
     }
 
     #[test]
     fn a_gap_before_a_frame_that_proves_is_a_hole() {
-        row(&[Found::Zero, Found::Older], &[false], &[Later::Proven], Decision::Hole);
+        row(&[FrameCondition::Zero, FrameCondition::Older], &[false], &[Later::Proven], Decision::Hole);
     }
 
     #[test]
     fn a_leftover_of_a_truncated_suffix_ends_the_log_and_nothing_is_written_in_front_of_it() {
-        row(&[Found::Leftover], &[false], &[Later::None, Later::Unproven], Decision::Truncate { seal: true });
+        row(
+            &[FrameCondition::Leftover],
+            &[false],
+            &[Later::None, Later::Unproven],
+            Decision::Truncate { seal: true },
+        );
     }
 
     #[test]
     fn a_leftover_before_a_frame_that_proves_is_a_hole() {
-        row(&[Found::Leftover], &[false], &[Later::Proven], Decision::Hole);
+        row(&[FrameCondition::Leftover], &[false], &[Later::Proven], Decision::Hole);
     }
 
     #[test]
     fn a_torn_frame_with_nothing_behind_is_truncated() {
-        row(&[Found::Bad, Found::Misdirected], &[false], &[Later::None], Decision::Truncate { seal: false });
+        row(
+            &[FrameCondition::Bad, FrameCondition::Misdirected],
+            &[false],
+            &[Later::None],
+            Decision::Truncate { seal: false },
+        );
     }
 
     #[test]
     fn a_torn_frame_before_frames_that_prove_nothing_is_truncated_and_the_extent_sealed() {
         row(
-            &[Found::Bad, Found::Misdirected],
+            &[FrameCondition::Bad, FrameCondition::Misdirected],
             &[false],
             &[Later::Unproven],
             Decision::Truncate { seal: true },
@@ -173,17 +205,28 @@ mod tests {
 
     #[test]
     fn a_bad_frame_before_a_frame_that_proves_is_a_hole() {
-        row(&[Found::Bad, Found::Misdirected], &[false], &[Later::Proven], Decision::Hole);
+        row(&[FrameCondition::Bad, FrameCondition::Misdirected], &[false], &[Later::Proven], Decision::Hole);
     }
 
     #[test]
     fn whatever_is_in_the_place_of_a_frame_that_had_been_durable_is_rot() {
-        let found = [Found::Zero, Found::Older, Found::Leftover, Found::Bad, Found::Misdirected];
+        let found = [
+            FrameCondition::Zero,
+            FrameCondition::Older,
+            FrameCondition::Leftover,
+            FrameCondition::Bad,
+            FrameCondition::Misdirected,
+        ];
         row(&found, &[true], ANY_LATER, Decision::Rot);
     }
 
     #[test]
     fn what_cannot_be_read_or_understood_is_never_truncated() {
-        row(&[Found::Unreadable, Found::NewerVersion], &[false, true], ANY_LATER, Decision::Rot);
+        row(
+            &[FrameCondition::Unreadable, FrameCondition::NewerVersion],
+            &[false, true],
+            ANY_LATER,
+            Decision::Rot,
+        );
     }
 }

@@ -5,7 +5,7 @@ use highwater_protocol::ids::{LogIndex, Offset};
 use highwater_runtime::plane::WRITE_BYTES_MAX;
 
 use super::check::{self, Next};
-use super::decide::{Found, Later};
+use super::decide::{FrameCondition, Later};
 use super::window::Window;
 use crate::expect::Mark;
 
@@ -75,7 +75,7 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) ->
         };
         let whole = header.frame_bytes();
         let is_valid = Frame::checked(window.get(position, whole)).is_ok();
-        if is_valid && check::chain(&header, &strict) == Found::Valid {
+        if is_valid && check::chain(&header, &strict) == FrameCondition::Valid {
             ahead.itself = Some(position);
             break;
         }
@@ -100,7 +100,7 @@ pub(super) fn look_ahead(window: &mut Window<'_>, next: &Next, range: &Range) ->
         };
         let from_there = Next { index: mark.index, offset: mark.offset, ..*next };
         if mark.offset >= next.offset
-            && check::chain(&header, &from_there) == Found::Valid
+            && check::chain(&header, &from_there) == FrameCondition::Valid
             && ahead.resume.is_none_or(|resume| mark.index < resume.index)
         {
             ahead.resume = Some(mark);

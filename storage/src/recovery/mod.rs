@@ -21,7 +21,7 @@ use crate::expect::{Expectation, ExtentBytes, Mark};
 use crate::mutants::{Mutant, is_planted};
 
 pub(crate) use check::OFFSET_MAX;
-pub use decide::{Decision, Found, Later, decide};
+pub use decide::{Decision, FrameCondition, Later, decide};
 
 use check::Next;
 use look_ahead::LookAhead;
@@ -35,7 +35,7 @@ pub struct Gap {
     /// The next frame that is there; `None` if there is none in this extent.
     pub to: Option<Mark>,
     /// The content of its place.
-    pub found: Found,
+    pub found: FrameCondition,
     /// [`Decision::Hole`] or [`Decision::Rot`].
     pub decision: Decision,
 }
@@ -55,7 +55,7 @@ pub struct Scanned {
     /// After the last valid frame.
     pub end: Mark,
     /// The bytes found there.
-    pub found: Found,
+    pub found: FrameCondition,
     /// The decision: never [`Decision::Keep`]. With [`Decision::Hole`] or [`Decision::Rot`], the last of `gaps` has details.
     pub decision: Decision,
     /// The missing frames. A partition with gaps is faulty: it refuses appends and serves the rest.
@@ -141,7 +141,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Takes frames as long as they are the next ones. Returns what follows them, and where a frame that is bad but whose
     /// header is right would end: nothing inside it is a frame.
-    fn frames(&mut self, visit: &mut dyn FnMut(u32, &Frame<'_>)) -> (Found, Option<u32>) {
+    fn frames(&mut self, visit: &mut dyn FnMut(u32, &Frame<'_>)) -> (FrameCondition, Option<u32>) {
         loop {
             let position = self.at.position;
             let left = self.end.saturating_sub(position) as usize;
@@ -149,7 +149,11 @@ impl Walk<'_> {
                 // The writer leaves no room that a frame would need, so this says that the extent is full. Sealed at a place that
                 // is not the end of a frame cannot happen: that place was after a frame when it was written.
                 return (
-                    if left == 0 || self.expect.sealed_at.is_none() { Found::Sealed } else { Found::Bad },
+                    if left == 0 || self.expect.sealed_at.is_none() {
+                        FrameCondition::Sealed
+                    } else {
+                        FrameCondition::Bad
+                    },
                     None,
                 );
             }
@@ -159,11 +163,11 @@ impl Walk<'_> {
                 Err(found) => return (self.unless_unreadable(found, position, FRAME_HEADER_BYTES), None),
             };
             if whole > left {
-                return (Found::Bad, None);
+                return (FrameCondition::Bad, None);
             }
             let behind = position + whole as u32;
             let Ok(frame) = Frame::checked(self.window.get(position, whole)) else {
-                return (self.unless_unreadable(Found::Bad, position, whole), Some(behind));
+                return (self.unless_unreadable(FrameCondition::Bad, position, whole), Some(behind));
             };
             visit(position, &frame);
             let header = frame.header();
@@ -187,22 +191,26 @@ impl Walk<'_> {
     }
 
     /// Unreadable bytes are zero in memory, which proves nothing.
-    fn unless_unreadable(&self, found: Found, position: u32, len: usize) -> Found {
-        if self.window.is_unreadable(position..position + len as u32) { Found::Unreadable } else { found }
+    fn unless_unreadable(&self, found: FrameCondition, position: u32, len: usize) -> FrameCondition {
+        if self.window.is_unreadable(position..position + len as u32) {
+            FrameCondition::Unreadable
+        } else {
+            found
+        }
     }
 
-    fn decide(&mut self, found: Found, skip: Option<u32>) -> (Decision, LookAhead) {
-        if found == Found::Sealed {
+    fn decide(&mut self, found: FrameCondition, skip: Option<u32>) -> (Decision, LookAhead) {
+        if found == FrameCondition::Sealed {
             return (decide(found, false, Later::None), LookAhead::default());
         }
         if is_planted(Mutant::TruncateAtFirstBadChecksum) {
             return (Decision::Truncate { seal: false }, LookAhead::default());
         }
-        self.misdirected |= found == Found::Misdirected;
+        self.misdirected |= found == FrameCondition::Misdirected;
         let sealed_behind = self.expect.sealed_at.is_some_and(|at| self.at.position < at);
         let hint = self.expect.durable_hint > self.at.index || sealed_behind;
         // A frame that belongs elsewhere may still say something of the one that is missing.
-        let here = if found == Found::Misdirected { 0 } else { FRAME_ALIGN as u32 };
+        let here = if found == FrameCondition::Misdirected { 0 } else { FRAME_ALIGN as u32 };
         let from = self.at.position + here;
         // Frames known to have been durable are looked for up to the end.
         let window_end = self.at.position.saturating_add(self.expect.unacked_bytes_max).min(self.end);
@@ -210,7 +218,7 @@ impl Walk<'_> {
         let inside_until = skip.unwrap_or(from);
         let range = look_ahead::Range { from, to, inside_until, wants_proof: !hint };
         let mut ahead = look_ahead::look_ahead(&mut self.window, &self.next, &range);
-        if found == Found::NewerVersion {
+        if found == FrameCondition::NewerVersion {
             ahead.itself = None;
         }
         self.durable_index_max = self.durable_index_max.max(ahead.durable_index_max);

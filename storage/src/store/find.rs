@@ -15,7 +15,7 @@ const SEARCH_SLICE: Work = 100_000;
 
 impl Store {
     /// The first durable record at or after a timestamp. Searches while there is `work` left, and reduces it;
-    /// [`Store::go_on_searching`] does the rest. It holds one buffer or cached chunk at a time, of at most `memory_bytes_max` bytes. A decoder
+    /// [`Store::continue_searches`] does the rest. It holds one buffer or cached chunk at a time, of at most `memory_bytes_max` bytes. A decoder
     /// for compressed records comes on top.
     pub fn find_time(
         &mut self,
@@ -77,16 +77,16 @@ impl Store {
         FindOutcome::Pending(id)
     }
 
-    /// Goes on with searches, in turns, while there is `work` left, and reduces it. [`StoreEvent::Found`] reports what they
+    /// Goes on with searches, in turns, while there is `work` left, and reduces it. [`StoreEvent::Searched`] reports what they
     /// find. True if some can go on: call it again in the next turn.
-    pub fn go_on_searching(&mut self, disk: &mut dyn Disk, work: &mut Work) -> bool {
+    pub fn continue_searches(&mut self, disk: &mut dyn Disk, work: &mut Work) -> bool {
         while *work > 0 {
             let Some((id, task)) = self.reads.paused.pop_front() else { return false };
             let slice = SEARCH_SLICE.min(*work);
             let mut left = slice;
             match self.drive(disk, id, task, &mut left) {
                 Driven::Done(answer) => {
-                    self.push_event(StoreEvent::Found { id, result: find_result(&answer) });
+                    self.push_event(StoreEvent::Searched { id, result: find_result(&answer) });
                 }
                 Driven::Reading => {}
                 Driven::Paused(task) => self.reads.paused.push_back((id, task)),

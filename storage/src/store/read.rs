@@ -136,7 +136,7 @@ impl Store {
         if !matches!(task.goal, ReadGoal::Frames { .. }) {
             match answer {
                 Some(answer) => {
-                    self.push_event(StoreEvent::Found { id, result: find_result(&answer) });
+                    self.push_event(StoreEvent::Searched { id, result: find_result(&answer) });
                 }
                 // It goes on when it is its turn.
                 None => self.reads.paused.push_back((id, task)),

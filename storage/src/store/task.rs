@@ -9,7 +9,7 @@ use crate::extent::{Extent, ExtentRef, FIRST_POSITION, NO_TIMESTAMP};
 use crate::index::Entry;
 use crate::layout::PAGE_BYTES;
 use crate::limits::HELD_BYTES_PER_BYTE_MAX;
-use crate::lookup::{Found, Lookup};
+use crate::lookup::{Lookup, LookupResult};
 use crate::partition::Partition;
 use crate::scan_chunk::{ReadGoal, ScanCursor};
 use crate::scan_index::IndexGoal;
@@ -114,15 +114,15 @@ impl Task {
     }
 
     /// Takes the result of looking into a batch. Returns an answer if the search ends with it.
-    pub(super) fn on_looked_up(&mut self, found: Found) -> Option<Answer> {
+    pub(super) fn on_looked_up(&mut self, found: LookupResult) -> Option<Answer> {
         self.lookup = None;
         match found {
-            Found::Record(offset, timestamp) => return Some(Answer::Record(offset, timestamp)),
-            Found::Latest(latest) => {
+            LookupResult::Record(offset, timestamp) => return Some(Answer::Record(offset, timestamp)),
+            LookupResult::Latest(latest) => {
                 let latest = latest.map_or(NO_TIMESTAMP, |latest| latest.0);
                 self.cursor.latest = self.cursor.latest.max(latest);
             }
-            Found::Nothing => {}
+            LookupResult::Nothing => {}
         }
         None
     }

@@ -153,7 +153,7 @@ impl Bed {
         while let Some(event) = self.store.poll_event() {
             match event {
                 StoreEvent::Read { id, result } => drop(self.reads.insert(id, result)),
-                StoreEvent::Found { id, result } => drop(self.founds.insert(id, result)),
+                StoreEvent::Searched { id, result } => drop(self.founds.insert(id, result)),
                 event => self.events.push(event),
             }
         }
@@ -278,7 +278,7 @@ impl Bed {
         match outcome {
             FindOutcome::Ready(result) => result,
             FindOutcome::Pending(id) => loop {
-                let more = self.store.go_on_searching(&mut self.disk, &mut self.search_work.clone());
+                let more = self.store.continue_searches(&mut self.disk, &mut self.search_work.clone());
                 self.turn();
                 if let Some(result) = self.founds.remove(&id) {
                     break result;

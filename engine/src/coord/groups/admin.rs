@@ -1,4 +1,4 @@
-//! What administrators ask: which groups there are, what they look like, and that they be forgotten.
+//! Requests of administrators: list, describe and delete groups.
 
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;

@@ -1,4 +1,4 @@
-//! Offsets: kept, given, deleted, and forgotten when nobody has needed them for long.
+//! Offsets of groups: commits, reads, deletion and expiration.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,9 @@ use super::topics::Topics;
 use crate::mutants::{Mutant, is_planted};
 
 impl GroupCoordinator {
-    /// Keeps some of the offsets of a request, which are not in it. Returns what became of each, and the record that has to be durable before
-    /// that is told.
-    pub(super) fn keep_offsets(
+    /// Commits some of the offsets of a request, given in `offsets`. Returns the record that has to be durable before the reply, and the outcome of
+    /// each offset.
+    pub(super) fn commit_offsets(
         &mut self,
         now: Now,
         request: &CommitRequest,
@@ -109,8 +109,8 @@ impl GroupCoordinator {
         Ok(())
     }
 
-    /// Finds offsets of a group, `count_max` at most, from `at` on. Returns the record that has to be durable before they are told, since what was
-    /// told once must not go back after a crash; how many were looked for; and whether these were the last.
+    /// Reads at most `count_max` offsets of a group, from `at` on. Returns the record that has to be durable before the reply, since an offset that was
+    /// returned must not go back after a crash; how many were looked up; and whether these were the last.
     pub(super) fn find_offsets(
         &self,
         request: &FetchRequest,
@@ -186,7 +186,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Forgets offsets that nobody has needed for long, and groups that have nothing left.
+    /// Deletes expired offsets, and groups that have neither members nor offsets.
     pub(super) fn clean_up(&mut self, now: Now) {
         if self.stalled {
             return;
@@ -198,7 +198,7 @@ impl GroupCoordinator {
             let group = self.groups.get_mut(&name).expect("its own key");
             let (may_expire, idle_since_ms) = match &group.kind {
                 Kind::Classic(g) => (g.offsets_may_expire(), g.idle_since_ms()),
-                // What expressions match is known as of the last heartbeat; after a start, of the next.
+                // The topics that expressions match are known as of the last heartbeat; after a start, as of the next one.
                 Kind::Consumer(g) => (g.is_matched(topics), g.idle_since_ms()),
             };
             if may_expire {
@@ -241,7 +241,7 @@ impl GroupCoordinator {
 }
 
 impl Group {
-    /// Whether members read a topic.
+    /// Returns whether members subscribe to a topic.
     fn reads(&self, topics: &Topics, topic: TopicId) -> bool {
         match &self.kind {
             Kind::Classic(group) => group.is_subscribed(topics, topic),

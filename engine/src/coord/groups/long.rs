@@ -1,5 +1,5 @@
-//! Requests about very many groups or offsets, carried out a slice at a time: a few hundred in one go, and in one turn a few thousand of all such
-//! requests together, in turns. What changes between the slices is seen or not; a list that is read while groups come and go is no snapshot.
+//! Requests about very many groups or offsets, handled in slices of a few hundred items; all such requests together take turns for a few thousand
+//! items per turn. Changes between slices may or may not be visible: a list of groups is not a snapshot.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -12,7 +12,7 @@ use super::limits::{LONG_ITEMS_PER_SLICE_MAX, LONG_ITEMS_PER_TURN_MAX};
 use super::reply::{CommitOutcome, FetchReply, GroupReply, ListedGroup};
 use super::request::{CommitRequest, CommittedPartition, FetchRequest, ListRequest, Now, Token};
 
-/// A request that was begun, with what has come of it.
+/// A request in progress, with its results so far.
 #[derive(Debug)]
 pub(super) enum Long {
     List(Listing),
@@ -20,32 +20,32 @@ pub(super) enum Long {
     Commit(Committing),
 }
 
-/// Which groups there are.
+/// A list of groups.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) token: Token,
     pub(super) request: ListRequest,
     pub(super) listed: Vec<ListedGroup>,
-    /// Bytes of the names that were listed.
+    /// Bytes of the names listed so far.
     pub(super) bytes: usize,
 }
 
-/// Offsets of groups.
+/// A read of offsets of groups.
 #[derive(Debug)]
 pub(super) struct Fetching {
     pub(super) token: Token,
-    /// Of several groups, and answered as such.
+    /// Whether the request was `FetchEach`, which determines the reply.
     pub(super) each: bool,
     pub(super) requests: IntoIter<FetchRequest>,
     pub(super) current: Option<FetchRequest>,
     pub(super) at: FetchAt,
-    /// The last one is that of the current request.
+    /// The replies so far; the last one is that of the current request.
     pub(super) found: Vec<FetchReply>,
-    /// The last record that has to be durable before they are told.
+    /// The last record that has to be durable before the reply.
     pub(super) last: u64,
 }
 
-/// Where in a group's offsets a request goes on.
+/// Where in a group's offsets a request continues.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct FetchAt {
     /// After this partition, for a request that asks for all.
@@ -55,7 +55,7 @@ pub(super) struct FetchAt {
     pub(super) partition: usize,
 }
 
-/// Offsets to keep.
+/// A commit of offsets.
 #[derive(Debug)]
 pub(super) struct Committing {
     token: Token,
@@ -63,11 +63,11 @@ pub(super) struct Committing {
     request: CommitRequest,
     offsets: IntoIter<CommittedPartition>,
     outcomes: Vec<CommitOutcome>,
-    /// Commits to the same group that came meanwhile. They are not to be overtaken by the rest of this one.
-    behind: VecDeque<(Token, CommitRequest)>,
+    /// Later commits to the same group. They run after this one, so that no older offset overwrites a newer one.
+    next_commits: VecDeque<(Token, CommitRequest)>,
 }
 
-/// What is left of a request after a slice; none: it was answered.
+/// The rest of a request after a slice; `None` once it was answered.
 type Slice = Option<Long>;
 
 impl GroupCoordinator {
@@ -88,12 +88,12 @@ impl GroupCoordinator {
             _ => None,
         });
         match of_group {
-            Some(before) => before.behind.push_back((token, request)),
+            Some(before) => before.next_commits.push_back((token, request)),
             None => self.begin(now, committing(token, request, VecDeque::new())),
         }
     }
 
-    /// Carries out a request that has just come as far as one slice goes, unless others wait.
+    /// Handles the first slice of a new request, unless others wait.
     fn begin(&mut self, now: Now, long: Long) {
         if !self.long.is_empty() || self.long_items == 0 {
             return self.long.push_back(long);
@@ -103,7 +103,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// To be called once a turn: goes on with the requests that take more. True if more is left.
+    /// Continues long requests. Call it once a turn. Returns whether more is left.
     pub(super) fn run_long(&mut self, now: Now) -> bool {
         self.long_items = LONG_ITEMS_PER_TURN_MAX;
         while self.long_items > 0
@@ -198,29 +198,33 @@ impl GroupCoordinator {
         let is_first = of.outcomes.is_empty();
         let some: Vec<_> = of.offsets.by_ref().take(items).collect();
         let spent = some.len();
-        let (seq, outcomes) = self.keep_offsets(now, &of.request, some);
+        let (seq, outcomes) = self.commit_offsets(now, &of.request, some);
         of.outcomes.extend(outcomes);
         if of.offsets.len() > 0 {
             return (Some(Long::Commit(of)), spent);
         }
-        let Committing { token, request, outcomes, mut behind, .. } = of;
+        let Committing { token, request, outcomes, mut next_commits, .. } = of;
         let reply = GroupReply::Commit(outcomes);
         if is_first {
             self.reply(seq, token, reply);
         } else {
             self.reply_after_all(token, reply);
         }
-        match behind.pop_front() {
+        match next_commits.pop_front() {
             Some((token, next)) => {
                 debug_assert_eq!(next.group, request.group);
-                (Some(committing(token, next, behind)), spent)
+                (Some(committing(token, next, next_commits)), spent)
             }
             None => (None, spent),
         }
     }
 }
 
-fn committing(token: Token, mut request: CommitRequest, behind: VecDeque<(Token, CommitRequest)>) -> Long {
+fn committing(
+    token: Token,
+    mut request: CommitRequest,
+    next_commits: VecDeque<(Token, CommitRequest)>,
+) -> Long {
     let offsets = std::mem::take(&mut request.offsets).into_iter();
-    Long::Commit(Committing { token, request, offsets, outcomes: Vec::new(), behind })
+    Long::Commit(Committing { token, request, offsets, outcomes: Vec::new(), next_commits })
 }

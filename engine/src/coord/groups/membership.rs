@@ -1,4 +1,4 @@
-//! Requests of members: checked for what concerns the coordinator as a whole, then passed to their group.
+//! Requests of members: checks the limits of the coordinator as a whole, then passes them to their group.
 
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ impl GroupCoordinator {
         let new_id = format!("{}-{id}", request.instance.as_deref().unwrap_or(&request.client.id));
         self.groups.entry(name.clone()).or_insert_with(|| Group::classic(&name, now));
         self.with(now, &name, |group, cx, _| {
-            // A group of the consumer protocol that has no members any more becomes one of the classic protocol.
+            // A consumer group without members becomes a classic group.
             if let Kind::Consumer(before) = &group.kind {
                 let since_ms = before.idle_since_ms().unwrap_or(now.wall_ms);
                 group.kind = Kind::Classic(Box::new(ClassicGroup::succeed(cx, &name, since_ms)));
@@ -71,7 +71,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Whether a group's members may take so much more. What takes no more than before is never refused.
+    /// Checks whether the members of a group may take this many more bytes. A request that needs no more than before is always allowed.
     fn check_bytes(&self, group: &str, more: usize) -> Result<(), GroupError> {
         let of_group = self.groups.get(group).map_or(0, |group| group.bytes);
         let is_too_much = of_group + more > GROUP_BYTES_MAX || self.members_bytes + more > GROUPS_BYTES_MAX;
@@ -99,7 +99,7 @@ impl GroupCoordinator {
         let Some(Kind::Classic(group)) = self.groups.get(&request.group).map(|g| &g.kind) else {
             return Err(GroupError::UnknownMemberId);
         };
-        // A stable group's assignment is there. Anybody else would wait for a record of the leader's, or write it.
+        // Only a stable group has its assignments: in any other state the request would wait for a record, or write one.
         if self.stalled && group.state() != State::Stable {
             return Err(GroupError::CoordinatorNotAvailable);
         }
@@ -191,7 +191,7 @@ impl GroupCoordinator {
         });
     }
 
-    /// Whether the group becomes one of the consumer protocol.
+    /// Checks whether the group is, or can become, a consumer group.
     fn check_consumer_heartbeat(&self, request: &ConsumerHeartbeatRequest) -> Result<bool, GroupError> {
         if request.group.is_empty() || request.group.len() > NAME_BYTES_MAX {
             return Err(GroupError::InvalidRequest);
@@ -211,7 +211,7 @@ impl GroupCoordinator {
         if self.stalled && changes {
             return Err(GroupError::CoordinatorNotAvailable);
         }
-        // Who leaves takes nothing more.
+        // A member that leaves needs no more memory.
         if request.epoch >= 0 {
             let more = match kind {
                 Some(Kind::Consumer(group)) => group.growth(request),
@@ -223,7 +223,7 @@ impl GroupCoordinator {
             None if !joins => Err(GroupError::GroupIdNotFound),
             None if !self.has_space() => Err(GroupError::GroupMaxSizeReached),
             Some(Kind::Consumer(_)) => Ok(false),
-            // A live group of the classic protocol is not taken over member by member.
+            // A classic group with members is not converted member by member.
             Some(Kind::Classic(group)) if !joins || !group.is_empty() => Err(GroupError::GroupIdNotFound),
             None | Some(Kind::Classic(_)) => Ok(true),
         }

@@ -1,8 +1,8 @@
-//! The group coordinator: who reads which partition, and how far it has got.
+//! The group coordinator: which member reads which partition, and the committed offsets.
 //!
 //! [`GroupCoordinator`] is a pure state machine for all groups of the broker, of Kafka's classic protocol and of its consumer
 //! protocol (KIP-848), and for the offsets of all of them; a named consumer of the native protocol is a group that has nothing but
-//! offsets. It is told the time and gets its randomness with each request, and does no I/O:
+//! offsets. It gets time and randomness with each request, and does no I/O:
 //!
 //! ```text
 //!   handle(now, token, request) ---> poll_record() ---> the caller's log ---> handle_durable(seq)
@@ -10,8 +10,8 @@
 //!                                `--> (waits for other members) ----------------+--> poll_reply(): token, reply
 //! ```
 //!
-//! Invariant: a reply leaves when everything that it tells of is durable, and for every token exactly once. When nothing can become
-//! durable, because the disk is full, it is an error that leaves at once (`stalled.rs`).
+//! Invariant: a reply is sent once everything it reports is durable, exactly one for every token. When nothing can become durable because the
+//! disk is full, it becomes an error and is sent at once (`stalled.rs`).
 
 mod admin;
 mod classic;

@@ -8,9 +8,9 @@ use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 use super::record::{CommitsRecord, FOREVER, OffsetRecord};
 use super::request::CommittedPartition;
 
-/// About what an offset takes in a snapshot, apart from its metadata.
+/// Approximate bytes of an offset in a snapshot, without its metadata.
 const OFFSET_BYTES: usize = 40;
-/// The same for a group in a topic, apart from the group's name.
+/// Approximate bytes of a group's entry for a topic, without the group's name.
 const TOPIC_BYTES: usize = 64;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,15 +21,15 @@ struct Committed {
     metadata: String,
 }
 
-/// By topic and partition.
+/// The offsets of a group, by topic and partition.
 ///
-/// Invariant: no topic is without offsets.
+/// Invariant: every topic has at least one offset.
 #[derive(Default, Debug)]
 pub(super) struct GroupOffsets {
     by_topic: BTreeMap<TopicId, BTreeMap<PartitionIndex, Committed>>,
 }
 
-/// About what an offset with this metadata takes.
+/// Returns the approximate bytes of an offset with this metadata.
 fn offset_bytes(metadata: &str) -> usize {
     OFFSET_BYTES + metadata.len()
 }
@@ -39,7 +39,7 @@ impl GroupOffsets {
         self.by_topic.is_empty()
     }
 
-    /// About what it takes in a snapshot, if the group's name takes `name_bytes`.
+    /// Returns its approximate bytes in a snapshot, if the group's name has `name_bytes`.
     pub(super) fn bytes(&self, name_bytes: usize) -> usize {
         self.by_topic
             .values()
@@ -47,7 +47,7 @@ impl GroupOffsets {
             .sum()
     }
 
-    /// How many bytes more it would take with these, at most.
+    /// Returns by how many bytes these offsets would increase it, at most.
     pub(super) fn growth(&self, offsets: &[CommittedPartition], name_bytes: usize) -> usize {
         let growth_of = |of: &CommittedPartition| {
             let after = offset_bytes(&of.metadata);
@@ -61,7 +61,7 @@ impl GroupOffsets {
         offsets.iter().map(growth_of).sum()
     }
 
-    /// Takes offsets. Gives how many bytes more they are.
+    /// Adds or replaces offsets. Returns the change in bytes.
     pub(super) fn take(&mut self, record: CommitsRecord) -> isize {
         if record.offsets.is_empty() {
             return 0;
@@ -83,13 +83,13 @@ impl GroupOffsets {
         more
     }
 
-    /// Forgets a topic. Gives the bytes that it took.
+    /// Removes a topic. Returns the bytes freed.
     pub(super) fn remove_topic(&mut self, topic: TopicId, name_bytes: usize) -> usize {
         let Some(of_topic) = self.by_topic.remove(&topic) else { return 0 };
         TOPIC_BYTES + name_bytes + of_topic.values().map(|c| offset_bytes(&c.metadata)).sum::<usize>()
     }
 
-    /// Forgets partitions of a topic. Gives the bytes that they took.
+    /// Removes partitions of a topic. Returns the bytes freed.
     pub(super) fn remove(
         &mut self,
         topic: TopicId,
@@ -106,7 +106,7 @@ impl GroupOffsets {
         bytes
     }
 
-    /// Whether there is anything of a topic.
+    /// Returns whether a topic has offsets.
     pub(super) fn has_topic(&self, topic: TopicId) -> bool {
         self.by_topic.contains_key(&topic)
     }
@@ -123,7 +123,7 @@ impl GroupOffsets {
         Some(to_reply(topic, partition, self.by_topic.get(&topic)?.get(&partition)?))
     }
 
-    /// All of them after this one, by topic and partition.
+    /// Returns the offsets after this partition, by topic and partition.
     pub(super) fn all_after(
         &self,
         after: Option<(TopicId, PartitionIndex)>,
@@ -145,7 +145,7 @@ impl GroupOffsets {
         })
     }
 
-    /// Partitions whose offset has not been needed since before `before_ms`. Nobody has needed any since `idle_since_ms`, if that is known.
+    /// Returns the partitions whose offsets have been unused since before `before_ms`. If `idle_since_ms` is known, all are unused since then.
     pub(super) fn expired(
         &self,
         before_ms: i64,
@@ -162,8 +162,8 @@ impl GroupOffsets {
         self.by_topic.iter().filter_map(of_topic).collect()
     }
 
-    /// The offsets after `after` as records of a group, as many as have about this many bytes and at least one; the bytes; and the
-    /// last of them if others follow.
+    /// Returns the offsets after `after` as records of a group, with about `bytes_max` bytes and at least one offset; their bytes; and the last
+    /// partition if others follow.
     pub(super) fn records_after(
         &self,
         group: &str,

@@ -1,10 +1,10 @@
 //! Regular expressions over the names of topics.
 //!
 //! The expressions are in RE2's syntax and match a topic if they match all of its name. Each is compiled into a deterministic automaton
-//! of bounded size, so that matching a name takes time proportional to its length whatever the expression; one that needs a larger
-//! automaton is refused. What an expression matches is kept, its automaton is not.
+//! of bounded size, so that matching a name takes time proportional to its length for any expression; one that needs a larger
+//! automaton is rejected. The matches of an expression are kept, its automaton is not.
 //!
-//! Matching every name of a broker with many topics takes longer than a turn may. So it is done in slices, one expression after the
+//! Matching every name of a broker with many topics takes longer than a turn allows. So it is done in slices, one expression after the
 //! other, and groups that subscribe to the same expression share the result.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,7 +22,7 @@ use super::limits::{
 };
 use super::topics::{TopicNumber, TopicNumbers};
 
-/// It is no regular expression, or its automaton would be too large.
+/// The expression is invalid, or its automaton would be too large.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Unusable;
 
@@ -38,7 +38,7 @@ pub(super) struct Patterns {
 #[derive(Debug)]
 struct Pattern {
     matches: Result<TopicNumbers, Unusable>,
-    /// The version of the topics that it has been matched with.
+    /// The version of the topics that it was matched with.
     version: u64,
 }
 
@@ -47,24 +47,24 @@ struct Pattern {
 struct Matching {
     automaton: DFA<Vec<u32>>,
     matches: TopicNumbers,
-    /// The version of the topics when it was begun.
+    /// The version of the topics when matching began.
     version: u64,
     /// The last name that it was matched with.
     after: Option<String>,
 }
 
 impl Patterns {
-    /// The topics that an expression matches. None if it has not been matched with any.
+    /// Returns the topics that an expression matches; `None` if it has not been matched yet.
     pub(super) fn matches(&self, regex: &str) -> Option<Result<&TopicNumbers, Unusable>> {
         self.known.get(regex).map(|pattern| pattern.matches.as_ref().map_err(|unusable| *unusable))
     }
 
-    /// The version of the topics that an expression has been matched with. No version makes an unusable one usable.
+    /// Returns the version of the topics that an expression was matched with; the largest one for an unusable expression, which no version changes.
     pub(super) fn version(&self, regex: &str) -> Option<u64> {
         self.known.get(regex).map(|p| if p.matches.is_err() { u64::MAX } else { p.version })
     }
 
-    /// Has an expression matched anew, unless it is waiting for that. False if there are too many.
+    /// Queues an expression to be matched again, unless it is queued already. Returns false if there are too many.
     pub(super) fn want(&mut self, regex: &str) -> bool {
         if self.queue.iter().skip(usize::from(self.matching.is_some())).any(|waiting| waiting == regex) {
             return true;
@@ -76,12 +76,12 @@ impl Patterns {
         true
     }
 
-    /// Forgets the expressions that are not among these.
+    /// Drops the expressions that are not among these.
     pub(super) fn retain(&mut self, used: &BTreeSet<&str>) {
         self.known.retain(|regex, _| used.contains(regex.as_str()));
     }
 
-    /// A topic is gone.
+    /// Removes a deleted topic from all matches.
     pub(super) fn forget(&mut self, topic: TopicNumber) {
         for pattern in self.known.values_mut() {
             if let Ok(matches) = &mut pattern.matches {
@@ -93,7 +93,7 @@ impl Patterns {
         }
     }
 
-    /// Goes on for as long as there is work to spend. True if more is left.
+    /// Continues matching while there is `work` left. Returns whether more is left.
     pub(super) fn step(
         &mut self,
         names: &BTreeMap<String, TopicNumber>,
@@ -134,7 +134,7 @@ impl Patterns {
 }
 
 impl Matching {
-    /// Matches more names. True if these were the last.
+    /// Matches more names. Returns whether these were the last.
     fn go_on(&mut self, names: &BTreeMap<String, TopicNumber>, work: &mut usize) -> bool {
         let from = self.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         for (name, number) in names.range::<str, _>((from, Bound::Unbounded)) {
@@ -158,14 +158,14 @@ fn compile(regex: &str) -> Result<DFA<Vec<u32>>, Unusable> {
     if regex.len() > REGEX_BYTES_MAX {
         return Err(Unusable);
     }
-    // Names are ASCII, so that an expression without Unicode's classes means the same and has a far smaller automaton. Only one that names
+    // Names are ASCII, so without Unicode classes an expression means the same and has a far smaller automaton. Only an expression that names
     // such a class needs them.
     build(regex, false).or_else(|_| build(regex, true))
 }
 
 fn build(regex: &str, unicode: bool) -> Result<DFA<Vec<u32>>, Unusable> {
     let config = syntax::Config::new().unicode(unicode).utf8(false);
-    // By itself first: it may have a parenthesis that closes the one put around it.
+    // Parsed alone first: it may have an unbalanced parenthesis that closes the one put around it.
     syntax::parse_with(regex, &config).map_err(|_| Unusable)?;
     dense::Builder::new()
         .syntax(config)

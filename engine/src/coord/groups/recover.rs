@@ -1,4 +1,4 @@
-//! From records to groups, and back into a snapshot.
+//! Recovers groups from their records.
 
 use highwater_protocol::ids::{PartitionIndex, TopicId};
 
@@ -10,7 +10,7 @@ use super::record::{CommitsRecord, GroupsError, Record};
 use super::request::Now;
 
 impl GroupCoordinator {
-    /// What the pieces of a snapshot and the records after it add up to. Members' sessions begin with [`Self::resume`].
+    /// Applies the pieces of a snapshot and the records after it. Members' sessions begin with [`Self::resume`].
     pub fn recover<'a>(
         config: GroupConfig,
         now: Now,
@@ -31,7 +31,7 @@ impl GroupCoordinator {
         Ok(coordinator)
     }
 
-    /// The broker answers from now on, and members have the time of a session to be heard from.
+    /// Starts the session timeouts of all members, when the broker begins to serve.
     pub fn resume(&mut self, now: Now) {
         let names: Vec<String> = self.groups.keys().cloned().collect();
         for name in names {

@@ -1,4 +1,4 @@
-//! What the coordinator answers. An `error` of `None` is success.
+//! Replies of the coordinator. An `error` of `None` is success.
 
 use bytes::Bytes;
 use highwater_protocol::ids::{PartitionIndex, TopicId};
@@ -40,35 +40,35 @@ pub enum GroupReply {
     ConsumerDescribe(Vec<(String, Result<DescribedConsumerGroup, GroupError>)>),
 }
 
-/// A member has joined, or not.
+/// The outcome of a join.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinReply {
     /// Why not.
     pub error: Option<GroupError>,
     /// The generation, or −1.
     pub generation: i32,
-    /// The kind of group.
+    /// The protocol type.
     pub protocol_type: Option<String>,
     /// The protocol that was chosen.
     pub protocol: Option<String>,
     /// The leader's member id.
     pub leader: String,
-    /// A leader that does not have to assign.
+    /// Whether the leader need not assign partitions.
     pub skip_assignment: bool,
     /// The member's id, given by the coordinator.
     pub member: String,
-    /// For the leader: all members.
+    /// All members, for the leader only.
     pub members: Vec<JoinedMember>,
 }
 
-/// A member, as its leader is told.
+/// A member in the reply to the leader.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinedMember {
     /// Its id.
     pub member: String,
     /// Its instance id.
     pub instance: Option<String>,
-    /// What it said about the protocol that was chosen.
+    /// Its metadata for the chosen protocol.
     pub metadata: Bytes,
 }
 
@@ -77,18 +77,18 @@ pub struct JoinedMember {
 pub struct SyncReply {
     /// Why there is none.
     pub error: Option<GroupError>,
-    /// The kind of group.
+    /// The protocol type.
     pub protocol_type: Option<String>,
     /// The protocol that was chosen.
     pub protocol: Option<String>,
-    /// What the leader sent for this member.
+    /// The leader's assignment for this member.
     pub assignment: Bytes,
 }
 
-/// Which members ended.
+/// The outcome of leaving.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LeaveReply {
-    /// Why nothing was done.
+    /// Why no member was removed.
     pub error: Option<GroupError>,
     /// In the order of the request: member id and instance id as sent, and why not.
     pub members: Vec<(String, Option<String>, Option<GroupError>)>,
@@ -97,9 +97,9 @@ pub struct LeaveReply {
 /// Offsets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FetchReply {
-    /// Why none are given.
+    /// Why there are none.
     pub error: Option<GroupError>,
-    /// The offsets there are; a partition asked for that is missing here has none (Kafka writes −1 and no error).
+    /// The offsets. A requested partition that is missing has none (Kafka writes −1 and no error).
     pub offsets: Vec<CommittedPartition>,
 }
 
@@ -121,9 +121,9 @@ pub struct ListedGroup {
 pub struct DescribedGroup {
     /// As Kafka writes it.
     pub state: &'static str,
-    /// The kind of group.
+    /// The protocol type.
     pub protocol_type: String,
-    /// The protocol that was chosen; empty unless stable.
+    /// The protocol that was chosen; empty unless the group is stable.
     pub protocol: String,
     /// The members.
     pub members: Vec<DescribedMember>,
@@ -140,28 +140,28 @@ pub struct DescribedMember {
     pub client_id: String,
     /// Its address.
     pub client_host: String,
-    /// What it said about the protocol that was chosen; empty unless stable.
+    /// What it said about the protocol that was chosen; empty unless the group is stable.
     pub metadata: Bytes,
-    /// Its assignment; empty unless stable.
+    /// Its assignment; empty unless the group is stable.
     pub assignment: Bytes,
 }
 
-/// What a member of the consumer protocol is told.
+/// The reply to a heartbeat of a member of the consumer protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConsumerHeartbeatReply {
-    /// Why it was refused.
+    /// Why it was rejected.
     pub error: Option<GroupError>,
-    /// The same for a person.
+    /// The same as text.
     pub message: Option<String>,
     /// The member's id.
     pub member: String,
     /// Its epoch.
     pub epoch: i32,
-    /// When to come again.
+    /// The interval until the next heartbeat.
     pub heartbeat_interval_ms: i32,
-    /// Whether it has all that it is meant to have, and nothing else.
+    /// Whether its assignment is the target assignment.
     pub is_settled: bool,
-    /// Its partitions, if they have changed or it cannot know them.
+    /// Its partitions, if they have changed or the member may not know them.
     pub assignment: Option<Vec<(TopicId, Vec<u32>)>>,
 }
 
@@ -187,7 +187,7 @@ pub struct DescribedConsumerMember {
     pub member: String,
     /// Its instance id.
     pub instance: Option<String>,
-    /// Where it is.
+    /// Its rack.
     pub rack: Option<String>,
     /// Its epoch.
     pub epoch: i32,
@@ -195,12 +195,12 @@ pub struct DescribedConsumerMember {
     pub client_id: String,
     /// Its address.
     pub client_host: String,
-    /// Topics it wants, by name.
+    /// Its subscription: topics by name.
     pub topic_names: Vec<String>,
-    /// Topics it wants, by a regular expression; empty if there is none.
+    /// Its subscription: topics by regular expression; empty if there is none.
     pub topic_regex: String,
-    /// What it has.
+    /// Its assigned partitions.
     pub assignment: Vec<(TopicId, Vec<u32>)>,
-    /// What it is meant to have.
+    /// Its target assignment.
     pub target: Vec<(TopicId, Vec<u32>)>,
 }

@@ -25,15 +25,15 @@ pub enum GroupRequest {
     Sync(SyncRequest),
     /// Still there.
     Heartbeat(HeartbeatRequest),
-    /// Members end.
+    /// Removes members.
     Leave(LeaveRequest),
-    /// Keep offsets.
+    /// Commits offsets.
     Commit(CommitRequest),
-    /// Give offsets.
+    /// Reads offsets.
     Fetch(FetchRequest),
     /// The same of several groups.
     FetchEach(Vec<FetchRequest>),
-    /// Forget offsets.
+    /// Deletes offsets.
     DeleteOffsets(DeleteOffsetsRequest),
     /// Which groups there are.
     List(ListRequest),
@@ -65,7 +65,7 @@ pub struct JoinRequest {
     pub member: String,
     /// Its instance id, if it is static.
     pub instance: Option<String>,
-    /// Who it is.
+    /// The client.
     pub client: Client,
     /// What kind of group this is: `consumer`, `connect`, `sr`, or anything else.
     pub protocol_type: String,
@@ -92,15 +92,15 @@ pub struct SyncRequest {
     pub instance: Option<String>,
     /// The generation it joined.
     pub generation: i32,
-    /// The protocol type it believes in (version 5).
+    /// The protocol type it expects (version 5).
     pub protocol_type: Option<String>,
-    /// The protocol it believes in (version 5).
+    /// The protocol it expects (version 5).
     pub protocol: Option<String>,
     /// From the leader: each member's assignment.
     pub assignments: Vec<(String, Bytes)>,
 }
 
-/// A member of the classic protocol is still there.
+/// A heartbeat of a member of the classic protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HeartbeatRequest {
     /// The group.
@@ -113,7 +113,7 @@ pub struct HeartbeatRequest {
     pub generation: i32,
 }
 
-/// Members end.
+/// Removes members.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LeaveRequest {
     /// The group.
@@ -122,7 +122,7 @@ pub struct LeaveRequest {
     pub members: Vec<(String, Option<String>)>,
 }
 
-/// Keep offsets.
+/// Commits offsets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommitRequest {
     /// The group.
@@ -152,46 +152,46 @@ pub struct CommittedPartition {
     pub offset: Offset,
     /// The epoch of the last record read, or −1.
     pub leader_epoch: LeaderEpoch,
-    /// What the client wants to keep with it.
+    /// The client's metadata.
     pub metadata: String,
 }
 
-/// Give offsets.
+/// Reads offsets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FetchRequest {
     /// The group.
     pub group: String,
     /// The member and its epoch (version 9): checked if the group speaks the consumer protocol.
     pub member: Option<(String, i32)>,
-    /// Which, or all there are.
+    /// The partitions; `None` for all that have offsets.
     pub partitions: Option<Vec<(TopicId, Vec<PartitionIndex>)>>,
     /// Whether to wait for transactions that have offsets of the group. There are none yet, so all offsets are stable.
     pub require_stable: bool,
 }
 
-/// Forget offsets.
+/// Deletes offsets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeleteOffsetsRequest {
     /// The group.
     pub group: String,
-    /// Which.
+    /// The partitions.
     pub partitions: Vec<(TopicId, Vec<PartitionIndex>)>,
 }
 
-/// Which groups there are. An empty list takes all.
+/// Lists groups. An empty filter matches all.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ListRequest {
     /// States, in any case.
     pub states: Vec<String>,
     /// Types (`classic`, `consumer`), in any case.
     pub types: Vec<String>,
-    /// Only groups behind this name.
+    /// Only groups after this name.
     pub after: String,
-    /// No more once the names have more bytes than this.
+    /// Stops once the names have more bytes than this.
     pub bytes_max: Option<usize>,
 }
 
-/// Everything a member of the consumer protocol says. `None` is: as before.
+/// A heartbeat of a member of the consumer protocol. `None` means unchanged.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ConsumerHeartbeatRequest {
     /// The group.
@@ -202,18 +202,18 @@ pub struct ConsumerHeartbeatRequest {
     pub epoch: i32,
     /// Its instance id, if it is static.
     pub instance: Option<String>,
-    /// Where it is.
+    /// Its rack.
     pub rack: Option<String>,
-    /// Who it is.
+    /// The client.
     pub client: Client,
-    /// How long it may take to give partitions up; −1: as before.
+    /// How long it may take to revoke partitions; −1 means unchanged.
     pub rebalance_timeout_ms: i32,
-    /// Topics it wants, by name.
+    /// Its subscription: topics by name.
     pub topic_names: Option<Vec<String>>,
-    /// Topics it wants, by a regular expression.
+    /// Its subscription: topics by regular expression.
     pub topic_regex: Option<String>,
-    /// The assignor it would like.
+    /// The assignor it prefers.
     pub assignor: Option<String>,
-    /// Partitions it has.
+    /// The partitions it owns.
     pub owned: Option<Vec<(TopicId, Vec<u32>)>>,
 }

@@ -1,4 +1,4 @@
-//! Whether a request to change the metadata can be carried out. Everything is checked against the tip.
+//! Validates requests to change the metadata, against the tip.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ fn invalid_config(topic: &str, reason: String) -> ApiError {
     ApiError::InvalidConfig { topic: topic.to_owned(), reason }
 }
 
-/// Settings to write, and names to return to their defaults.
+/// Settings to set (`Some`) or to reset to their defaults (`None`).
 pub(super) type Writes = Vec<(String, Option<String>)>;
 
 impl Controller {
-    /// The settings of the new topic, as they are kept.
+    /// Validates a new topic. Returns its settings in canonical form.
     pub(super) fn check_create(&self, request: &CreateTopic) -> Result<BTreeMap<String, String>, ApiError> {
         self.check_space()?;
         let name = &request.name;
@@ -63,7 +63,7 @@ impl Controller {
                 counted(have, "partition")
             ));
         }
-        // Those that are being deleted still take what a partition takes.
+        // Partitions that are being deleted still use memory.
         let there = self.tip.partition_count() + self.freeing_partitions;
         if there + (want - have) > PARTITIONS_MAX {
             return refuse(format!(
@@ -81,7 +81,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Topics and partitions, with those that are being deleted: they still take memory.
+    /// Returns the number of topics and partitions, including those that are being deleted, which still use memory.
     pub(super) fn entries(&self) -> usize {
         self.tip.topics().len() + self.freeing.len() + self.tip.partition_count() + self.freeing_partitions
     }

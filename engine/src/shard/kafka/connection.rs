@@ -1,4 +1,4 @@
-//! Connections of Kafka clients: they begin without a hello, on the shard whose turn it is, and end without a word.
+//! Connections of Kafka clients: they have no hello, are assigned to shards in rotation, and are closed without an error message.
 
 use bytes::Bytes;
 use highwater_net::kafka::{KafkaConn, KafkaStep, ReplyTail};
@@ -9,7 +9,7 @@ use crate::session::Speaks;
 use crate::shard::Shard;
 use crate::shard::connection::{Connection, Net, Stage, Via};
 
-/// What became of a connection's input.
+/// Why the handling of a connection's input stopped.
 enum Input {
     Used,
     Full,
@@ -21,7 +21,7 @@ impl Shard {
         self.begin_kafka(plane, conn, via, Stage::Hello);
     }
 
-    /// A connection has moved here.
+    /// Takes over a connection that moved here.
     pub(in crate::shard) fn kafka_migrated(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -33,7 +33,7 @@ impl Shard {
         }
     }
 
-    /// False if there is no room for it.
+    /// Returns false if there are too many connections.
     fn begin_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, stage: Stage) -> bool {
         if let Err(error) = self.check_room_for(plane, via.peer.ip(), Speaks::Kafka) {
             tracing::debug!(peer = %via.peer, "connection refused: {error}");
@@ -45,9 +45,9 @@ impl Shard {
         true
     }
 
-    /// The first bytes of a connection: it stays, or goes to the shard whose turn it is. True if it stays.
+    /// Assigns a connection to a shard when its first bytes arrive. Returns true if it stays on this one.
     ///
-    /// Whichever shard waits first accepts, which on a quiet broker is always the same one, and Kafka's clients cannot choose.
+    /// The kernel wakes the shard that has waited longest, which on a quiet broker is always the same one, and Kafka's clients cannot choose.
     pub(in crate::shard) fn place_kafka(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -68,7 +68,7 @@ impl Shard {
         true
     }
 
-    /// Handles the requests in `data`, as many as may be; keeps the rest.
+    /// Handles requests in `data` until a limit is reached; keeps the rest.
     pub(in crate::shard) fn take_kafka_input(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -119,7 +119,7 @@ impl Shard {
         self.recharge(conn);
     }
 
-    /// Ends a connection, which is all that Kafka's protocol provides for a violation.
+    /// Closes a connection. Kafka's protocol provides nothing else for a violation.
     pub(in crate::shard) fn drop_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, why: &str) {
         let Some(connection) = self.connections.get(&conn) else { return };
         tracing::debug!(peer = %connection.via.peer, "dropped: {why}");
@@ -127,17 +127,17 @@ impl Shard {
         self.close(plane, conn, Close::AfterSends);
     }
 
-    /// Sends the answers whose turn it is.
+    /// Sends the responses that are next in order.
     pub(in crate::shard) fn send_kafka_replies_of(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
         let mut out = self.take_arena();
-        while let Some(behind) = self
+        while let Some(tail) = self
             .connections
             .get_mut(&conn)
             .filter(|connection| connection.sending.is_none())
             .and_then(Connection::kafka)
             .and_then(|kafka| kafka.replies.pop(&mut out))
         {
-            match behind {
+            match tail {
                 ReplyTail::Bytes { rest, .. } if rest.is_empty() => {}
                 ReplyTail::Bytes { rest, records_bytes } => {
                     self.send(plane, conn, out.split().freeze());
@@ -162,8 +162,8 @@ impl Shard {
         self.resume(plane, conn);
     }
 
-    /// Other shards forget what they kept for connections that are gone, and hear what became of their batches.
-    pub(in crate::shard) fn tell_kafka_shards(&mut self, plane: &mut dyn Plane<Message>) {
+    /// Notifies other shards of closed connections, and sends them the outcomes of their batches.
+    pub(in crate::shard) fn notify_kafka_shards(&mut self, plane: &mut dyn Plane<Message>) {
         for conn in std::mem::take(&mut self.kafka.gone) {
             for shard in 0..plane.shards() {
                 plane.post(shard, Message::Kafka(Box::new(KafkaMessage::Closed(conn))));

@@ -1,10 +1,10 @@
-//! Fetch on the shard of the connection: each owner of partitions is asked once, and the answer is put together when all have answered.
+//! Fetch on the shard of the connection: sends one request to each owner of partitions, and builds the response when all have replied.
 //!
-//! The owners park a fetch that finds too little. The first that has enough, or more than it may give, answers, and then the others are
-//! told not to wait; so are all of them when the client's time is over.
+//! Owners park a fetch that has read too little. The first owner that has enough bytes replies, and then the others are asked to reply
+//! without waiting; so are all of them when the client's maximum wait is over.
 //!
-//! A fetch begins when its answer is the next to leave on its connection. What it reads is charged to the owners' memory until it was sent, and
-//! would wait there for the answers before it, while those may wait for that memory.
+//! A fetch begins when its response is the next to be sent on its connection. What it reads is charged to the owners' memory until it has been
+//! sent. If it began earlier, that memory would be held while the responses before it are sent, and these may need it themselves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,32 +30,32 @@ use crate::shard::work::{Job, Work};
 /// A request whose partitions are being read.
 pub(in crate::shard) struct FetchPending {
     pub(super) call: Call,
-    /// Topics, each with how many of `partitions` are of it.
+    /// Topics, each with the number of its entries in `partitions`.
     pub(super) topics: Vec<(Named, usize)>,
     pub(super) partitions: Vec<(i32, Option<Fetched>)>,
     pub(super) max_bytes: usize,
-    /// Only what is committed is wanted.
+    /// Whether the client reads committed records only.
     pub(super) committed: bool,
     min_bytes: usize,
-    /// Owners that have not answered, with the bytes that they said are there.
+    /// Owners that have not replied, with the bytes that they have reported.
     owners: BTreeMap<ShardIndex, usize>,
-    /// Owners were told not to wait.
+    /// Whether the owners were asked not to wait.
     now: bool,
-    /// Owners were told that another has given something.
+    /// Whether the owners know that another one has returned records.
     has_some: bool,
     until: Option<Instant>,
 }
 
-/// A fetch that was not begun.
+/// A fetch that has not begun.
 pub(in crate::shard) struct NextFetch {
     pending: FetchPending,
-    /// What to ask the owners for.
+    /// The requests to the owners.
     asks: BTreeMap<ShardIndex, Vec<Want>>,
     until: Instant,
 }
 
 impl NextFetch {
-    /// Bytes that its answer has beside records: topics' names, and what is said of each partition.
+    /// Returns the bytes of its response without the records: topic names and the fields of each partition.
     fn answer_bytes(&self) -> usize {
         let names: usize = self.pending.topics.iter().map(|(named, _)| named.name().len()).sum();
         let bytes = names + self.pending.partitions.len() * FETCH_ANSWER_BYTES_PER_PARTITION;
@@ -63,7 +63,7 @@ impl NextFetch {
     }
 }
 
-/// A fetch whose partitions are looked up, as many as a turn allows: it may name a hundred thousand topics.
+/// A fetch whose partitions are being looked up, in slices: it may name a hundred thousand topics.
 struct Resolving {
     next: Box<NextFetch>,
     wanted: LookUp<FetchPartition>,
@@ -84,14 +84,14 @@ impl Job for Resolving {
             return Some(self);
         }
         shard.fetch_resolved(plane, conn, self.next);
-        // Its connection may have stopped to be read meanwhile.
+        // Its connection may have been paused meanwhile.
         shard.resume(plane, conn);
         None
     }
 }
 
 impl Shard {
-    /// Bytes of records that an answer may have, apart from a first batch that is larger.
+    /// Returns the maximum bytes of records in a response. A larger first batch is returned whole.
     pub(super) fn kafka_fetch_bytes_max(&self, asked: i32) -> usize {
         let max = KAFKA_FETCH_BYTES_MAX.min(SEND_QUEUE_BYTES_MAX).min(self.send_budget.share(0));
         usize::try_from(asked).unwrap_or(0).min(max)
@@ -103,12 +103,12 @@ impl Shard {
         call: Call,
         request: &FetchRequest<'_>,
     ) {
-        // There are no sessions: one that a client goes on with is from somewhere else. One that it begins or ends needs no memory of it.
+        // Fetch sessions are not supported: an existing one must be another broker's. To begin or end one, nothing has to be stored.
         if !matches!(request.session_epoch, -1 | 0) {
             return self.refuse_fetch(call, KafkaError::FETCH_SESSION_ID_NOT_FOUND);
         }
         let max_bytes = self.kafka_fetch_bytes_max(request.max_bytes);
-        // More than an answer may have never comes.
+        // A response never has more than that.
         let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes);
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(FETCH_WAIT_MAX);
         let pending = FetchPending {
@@ -136,7 +136,7 @@ impl Shard {
         }
     }
 
-    /// Looks up partitions of a fetch while there is `work` left. True when all are.
+    /// Looks up partitions of a fetch while there is `work` left. Returns true when all are done.
     fn resolve_some(&self, resolving: &mut Resolving, work: &mut Work) -> bool {
         let Resolving { next, wanted } = resolving;
         let NextFetch { pending, asks, .. } = &mut **next;
@@ -177,7 +177,7 @@ impl Shard {
         }
     }
 
-    /// Begins the fetch of a connection that was not begun, if it is its turn and there is memory for its answer.
+    /// Begins the next fetch of a connection, if its response is the next to be sent and there is memory for it.
     pub(in crate::shard) fn begin_next_fetch(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let queued = connection.queue.bytes();
@@ -187,7 +187,7 @@ impl Shard {
         if is_sending || !connection.kafka().is_some_and(|kafka| kafka.replies.is_next(slot)) {
             return;
         }
-        // What is kept of requests bounds how many of these are made at once; they are charged for when they are.
+        // The memory for requests limits how many of these exist at once; the response is charged when it is built.
         let wanted = Wanted { most: answer_bytes, least: answer_bytes };
         let may_begin =
             answer_bytes == 0 || self.send_budget.reserve(&mut connection.account, queued, wanted).is_some();
@@ -202,7 +202,7 @@ impl Shard {
     fn begin_fetch(&mut self, plane: &mut dyn Plane<Message>, next: NextFetch) {
         let NextFetch { mut pending, mut asks, until } = next;
         if asks.is_empty() {
-            return self.tell_fetched(pending);
+            return self.begin_fetch_answer(pending);
         }
         let conn = pending.call.conn;
         self.kafka.fetching.insert(conn);
@@ -218,11 +218,11 @@ impl Shard {
         for (owner, wants) in asks {
             plane.post(owner, Message::Kafka(Box::new(KafkaMessage::Fetch(ask(wants)))));
         }
-        // This shard at last: it may have enough at once, and the others can be told so only when they have been asked.
+        // This shard last: it may have enough at once, and then the others, which have their requests by then, are asked not to wait.
         if let Some(wants) = here {
             self.kafka_read(plane, self.me, ask(wants));
         }
-        // Often it is answered by now.
+        // Often it has been answered by now.
         if let Some(until) = until
             && self.kafka.pending.contains_key(&id)
         {
@@ -230,7 +230,7 @@ impl Shard {
         }
     }
 
-    /// An owner has bytes, and thinks them too few.
+    /// An owner has some bytes, but fewer than the fetch wants.
     pub(super) fn on_fetch_bytes(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -247,7 +247,7 @@ impl Shard {
         }
     }
 
-    /// An owner has answered.
+    /// An owner has replied.
     pub(super) fn on_fetched(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -259,7 +259,7 @@ impl Shard {
         pending.owners.remove(&from);
         let has_some = fetched.iter().any(|fetched| fetched.bytes > 0);
         for mut fetched in fetched {
-            // The topic went while the request was on its way. Who knows topics by id is told so.
+            // The topic was deleted while the request was in flight. A request with topic ids gets the error for those.
             if fetched.error == KafkaError::UNKNOWN_TOPIC_OR_PARTITION && pending.call.version() >= 13 {
                 fetched.error = KafkaError::UNKNOWN_TOPIC_ID;
             }
@@ -268,15 +268,14 @@ impl Shard {
             }
         }
         if !pending.owners.is_empty() {
-            // An owner that was not told to answers when nobody has to wait any longer: it has enough, or cannot give what is there,
-            // or something is wrong.
+            // An owner that replies unasked has enough, has no room for more, or failed: nobody has to wait any longer.
             return self.hurry_fetch(plane, request, has_some);
         }
         if let Some(Pending::Fetch(pending)) = self.kafka.pending.remove(&request) {
             if let Some(until) = pending.until {
                 self.timers.cancel(until, Timer::KafkaFetch(request));
             }
-            self.tell_fetched(pending);
+            self.begin_fetch_answer(pending);
         }
     }
 
@@ -289,7 +288,7 @@ impl Shard {
         self.hurry_fetch(plane, request, false);
     }
 
-    /// Tells owners not to wait for more, unless they know; and not for memory, if there is something to answer with.
+    /// Asks the owners not to wait for more records, and not for memory either if another owner has returned something.
     fn hurry_fetch(&mut self, plane: &mut dyn Plane<Message>, request: RequestId, has_some: bool) {
         let Some(Pending::Fetch(pending)) = self.kafka.pending.get_mut(&request) else { return };
         let known = std::mem::replace(&mut pending.now, true) && (pending.has_some || !has_some);
@@ -309,7 +308,7 @@ impl Shard {
         }
     }
 
-    /// The broker stops: whoever waits gets what there is.
+    /// The broker is stopping: fetches that wait return what there is.
     pub(in crate::shard) fn end_kafka_waits(&mut self, plane: &mut dyn Plane<Message>) {
         for request in self.kafka.fetches() {
             self.kafka_fetch_waited(plane, request);
@@ -324,7 +323,7 @@ impl Kafka {
         self.pending.iter().filter_map(is_fetch).collect()
     }
 
-    /// A connection is gone.
+    /// A connection was closed.
     pub(in crate::shard) fn connection_is_gone(&mut self, conn: ConnId) {
         self.unrouted.forget_connection(conn);
         if self.fetching.remove(&conn) {

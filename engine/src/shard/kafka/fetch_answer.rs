@@ -1,4 +1,4 @@
-//! The answer to a fetch: a head, and pages as they rest. It may be about a hundred thousand partitions, so it is put together in pieces.
+//! The response to a fetch: encoded fields, and records as slices of the log's pages. It may be about a hundred thousand partitions, so it is put together in pieces.
 
 use std::vec::IntoIter;
 
@@ -40,7 +40,7 @@ impl Job for Answering {
         if shard.connections.contains_key(&self.call.conn) && !self.go_on(work) {
             return Some(self);
         }
-        shard.answer_fetch(*self);
+        shard.send_fetch_answer(*self);
         None
     }
 }
@@ -93,7 +93,7 @@ impl Answering {
             partition_index: index,
             error_code: fetched.error,
             high_watermark: fetched.high_watermark.0,
-            // There are no transactions: what is committed is stable.
+            // There are no transactions, so everything committed is stable.
             last_stable_offset: fetched.high_watermark.0,
             log_start_offset: fetched.log_start.0,
             aborted_transactions: self.committed.then(Vec::new),
@@ -105,24 +105,24 @@ impl Answering {
 }
 
 impl Shard {
-    /// Nothing is read, because of the request as a whole.
+    /// Answers a fetch that fails as a whole.
     pub(super) fn refuse_fetch(&mut self, call: Call, error: KafkaError) {
         let reply = FetchAnswer::new(call.origin, 0, error, 0).finish();
         self.counted.requests_refused += 1;
         self.kafka_reply(call, reply);
     }
 
-    /// All that could be read has been.
-    pub(super) fn tell_fetched(&mut self, pending: FetchPending) {
+    /// Answers a fetch with what its owners have read, in pieces if there are many partitions.
+    pub(super) fn begin_fetch_answer(&mut self, pending: FetchPending) {
         let mut answering = Answering::new(pending);
         if self.at_once(|_, work| answering.go_on(work)) {
-            self.answer_fetch(answering);
+            self.send_fetch_answer(answering);
         } else {
             self.jobs.add(Box::new(answering));
         }
     }
 
-    fn answer_fetch(&mut self, answering: Answering) {
+    fn send_fetch_answer(&mut self, answering: Answering) {
         if self.connections.contains_key(&answering.call.conn) {
             self.kafka_reply(answering.call, answering.answer.finish());
         }

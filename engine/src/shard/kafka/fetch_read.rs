@@ -1,5 +1,5 @@
-//! Fetch on the shard that owns partitions: they are read one after the other, and if that is not enough the fetch is parked until
-//! there is more or somebody says that it has to be enough.
+//! Fetch on the shard that owns partitions: reads them one after the other. If that returns too little, the fetch is parked until there is
+//! more or the connection's shard asks for a reply.
 //!
 //! ```text
 //!   kafka_read --> Queued --> run: read, read, .. --> enough, or must not wait --> Fetched
@@ -8,11 +8,11 @@
 //!                    +---- a high watermark moves --- Parked
 //! ```
 //!
-//! Each read takes memory of this shard, which is charged until the client has taken what was read. If there is none, a fetch that has read
-//! something ends with that, and one that has not waits `InLine`.
+//! Each read reserves memory of this shard, which is charged until the records have been sent. Without memory, a fetch that has read something
+//! replies with that, and one that has not waits `InLine`.
 //!
-//! A turn reads so many partitions and bytes for all fetches together ([`FetchTurn`](super::fetch_tasks::FetchTurn)). A fetch that is not finished by then is `Partway` and goes on in a
-//! later turn. One that comes in while others are queued is queued too, and long polls that are woken together share turns in the same way.
+//! A turn has a limit on partitions and bytes for all fetches together ([`FetchTurn`](super::fetch_tasks::FetchTurn)). A fetch that is not finished by then is `Partway` and continues in a
+//! later turn. A fetch that arrives while others are queued is queued too, and long polls that are woken together share turns in the same way.
 
 use std::collections::BTreeSet;
 
@@ -26,12 +26,12 @@ use super::records::batches;
 use crate::limits::KAFKA_FETCH_READS_PER_STEP_MAX;
 use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
 use crate::partition::PartitionId;
-use crate::read::{FetchId, Found, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, Waiter};
+use crate::read::{ChargedRead, FetchId, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, Waiter};
 use crate::shard::Shard;
 use crate::shard::work::{Job, Work};
 
 impl Shard {
-    /// Another shard, or this one, asks for partitions of this one.
+    /// Begins a fetch of this shard's partitions, for this or another shard.
     pub(super) fn kafka_read(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, ask: FetchAsk) {
         let owner = &mut self.kafka.read;
         let id = owner.begin(from, ask);
@@ -42,7 +42,7 @@ impl Shard {
         }
     }
 
-    /// What there is has to be enough. If it waits for memory and another owner has something, this one gives nothing.
+    /// Makes a fetch reply with what it has read. If it waits for memory and another owner has returned something, it returns nothing.
     pub(super) fn kafka_read_now(
         &mut self,
         from: ShardIndex,
@@ -66,7 +66,7 @@ impl Shard {
         }
     }
 
-    /// It is a fetch's turn in the line for memory. Returns the bytes that it has read. If the turn has no reads left, it keeps its place.
+    /// Retries a fetch that waits for memory. Returns the bytes that it has read. If the turn has no reads left, it keeps its place.
     pub(in crate::shard) fn try_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) -> usize {
         let owner = &mut self.kafka.read;
         let Some(task) = owner.tasks.get(&id).filter(|task| task.state == State::InLine) else { return 0 };
@@ -84,7 +84,7 @@ impl Shard {
         self.kafka.read.turn.bytes() - before
     }
 
-    /// A connection is gone. What is carried out for it ends, or it would have its places remembered again, for ever.
+    /// A connection was closed: drops its fetches, which would otherwise store their cursors again, for ever.
     pub(super) fn forget_kafka_reader(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -119,12 +119,12 @@ impl Shard {
         tasks.is_empty()
     }
 
-    /// The high watermark of a partition has moved, or the partition is gone.
+    /// The high watermark of a partition has moved, or the partition was deleted.
     pub(in crate::shard) fn wake_kafka_fetch(&mut self, id: FetchId, partition: PartitionId) {
         self.kafka.read.partition_moved(id, partition);
     }
 
-    /// Lets the fetches that can go on do so, as far as this turn goes.
+    /// Runs fetches that can continue, up to the limits of this turn.
     pub(in crate::shard) fn run_kafka_fetches(&mut self, plane: &mut dyn Plane<Message>) {
         while !self.kafka.read.turn.is_over()
             && let Some(id) = self.kafka.read.ready.pop_front()
@@ -133,35 +133,35 @@ impl Shard {
         }
     }
 
-    /// Ends the turn of fetches. Returns whether another has to follow because some can go on.
+    /// Ends the turn of fetches. Returns whether some can continue in another turn.
     pub(in crate::shard) fn end_fetch_turn(&mut self) -> bool {
         self.kafka.read.turn.end();
         !self.kafka.read.ready.is_empty()
     }
 
-    /// Whether fetches that wait for memory have used up their part of this turn.
+    /// Returns whether fetches that wait for memory have used their share of this turn.
     pub(in crate::shard) fn is_fetch_turn_over(&self) -> bool {
         !self.kafka.read.turn.admits_waiting()
     }
 
-    /// Returns the most partitions that were read, and the most bytes, for fetches of Kafka clients in one turn so far.
+    /// Returns the largest numbers of partitions and of bytes read for Kafka fetches in one turn so far.
     pub fn busiest_turn_fetches(&self) -> (usize, usize) {
         self.kafka.read.turn.most()
     }
 
-    /// A read from disk is done.
+    /// Handles the end of a read from disk.
     pub(in crate::shard) fn on_kafka_read(
         &mut self,
         plane: &mut dyn Plane<Message>,
         id: FetchId,
-        found: Found,
+        found: ChargedRead,
     ) {
         let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return };
         self.take_read(&mut task, found);
-        self.go_on(plane, id, task);
+        self.advance(plane, id, task);
     }
 
-    /// Reads what a fetch wants, or goes on with that.
+    /// Starts or continues a fetch.
     fn run_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) {
         let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return };
         if !matches!(task.state, State::Partway | State::InLine) {
@@ -173,11 +173,11 @@ impl Shard {
             task.parked = 0;
             task.again = false;
         }
-        self.go_on(plane, id, task);
+        self.advance(plane, id, task);
     }
 
-    /// Reads on, up to [`KAFKA_FETCH_READS_PER_STEP_MAX`] partitions and as far as this turn goes.
-    fn go_on(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) {
+    /// Continues a fetch, for up to [`KAFKA_FETCH_READS_PER_STEP_MAX`] partitions and the limits of this turn.
+    fn advance(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) {
         let until = task.fetched.len() + KAFKA_FETCH_READS_PER_STEP_MAX;
         while let Some(want) = task.ask.wants.get(task.fetched.len()).copied() {
             if task.fetched.len() == until || self.kafka.read.turn.is_over() {
@@ -195,8 +195,8 @@ impl Shard {
                 ReadStep::NoMemory => return self.wait_for_memory(id, task),
             }
         }
-        // Who leaves something behind has not too little to read but too little room, or has to read on from where a disk read ended:
-        // waiting would give no more.
+        // A fetch that leaves records unread has no room for more, or its next read continues where a disk read ended: waiting would not add
+        // anything.
         let has_enough = task.bytes >= task.ask.min_bytes;
         if task.ask.now || task.failed || task.left > Left::Nothing || has_enough {
             self.finish_kafka_read(plane, id, task);
@@ -205,7 +205,7 @@ impl Shard {
         }
     }
 
-    /// It has read nothing, and there is no memory to do so.
+    /// Queues a fetch that has read nothing for memory.
     fn wait_for_memory(&mut self, id: FetchId, mut task: Task) {
         task.state = State::InLine;
         let queued = self.uncharged_of(&task);
@@ -214,20 +214,20 @@ impl Shard {
         self.kafka.read.tasks.insert(id, task);
     }
 
-    /// Bytes that are queued for the connection of a fetch and count to this shard's memory without being charged.
+    /// Returns the bytes that are queued for the connection of a fetch and count toward this shard's memory without being charged.
     fn uncharged_of(&self, task: &Task) -> usize {
         let connection = self.connections.get(&task.ask.conn).filter(|_| task.from == self.me);
         connection.map_or(0, |connection| connection.queue.uncharged())
     }
 
-    /// It is the turn of others.
+    /// Lets other fetches run before this one continues.
     fn pause_fetch(&mut self, id: FetchId, mut task: Task) {
         task.state = State::Partway;
         self.kafka.read.tasks.insert(id, task);
         self.kafka.read.ready.push_back(id);
     }
 
-    /// Reads a partition, as far as there is room.
+    /// Reads a partition, up to the room that is left in the response.
     fn read_wanted(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -235,7 +235,7 @@ impl Shard {
         task: &Task,
         want: Want,
     ) -> ReadStep {
-        let nothing = ReadStep::Done(Found::AtEnd);
+        let nothing = ReadStep::Done(ChargedRead::AtEnd);
         let Some(partition) = self.partitions.find(want.tp) else { return nothing };
         let Some(up_to) = self.partitions.readable_end(partition) else { return nothing };
         let bytes_max = room(task, want);
@@ -255,10 +255,10 @@ impl Shard {
         self.reads.begin(plane, &mut self.partitions, memory, ReadFor::Kafka(id), at)
     }
 
-    /// Takes what was read of the next partition that is wanted, with what it is charged.
-    fn take_read(&mut self, task: &mut Task, found: Found) {
-        if let Found::NeedsMemory(bytes) = found {
-            // It is read again, alone if need be.
+    /// Adds the result of a read of the next partition to a fetch.
+    fn take_read(&mut self, task: &mut Task, found: ChargedRead) {
+        if let ChargedRead::NeedsMemory(bytes) = found {
+            // It is read again, alone if necessary.
             task.needs = bytes;
             if task.bytes > 0 {
                 task.left = Left::Cut;
@@ -276,9 +276,9 @@ impl Shard {
             }
         }
         match found {
-            Found::Frames(frames, charge) if !fetched.error.is_err() => {
+            ChargedRead::Frames(frames, charge) if !fetched.error.is_err() => {
                 let (records, bytes) = batches(frames.bytes, charge);
-                // The very first batch may be larger than what was asked for. No other may.
+                // Only the first batch of the response may exceed the maximum.
                 let fits = task.bytes == 0 || bytes <= room(task, want);
                 if !fits || frames.next.offset() < fetched.high_watermark {
                     task.left = task.left.max(Left::More);
@@ -288,11 +288,11 @@ impl Shard {
                     self.kafka.read.remember((task.from, task.ask.conn), want.tp, frames.next);
                 }
             }
-            Found::Frames(..) | Found::AtEnd | Found::NeedsMemory(_) => {}
-            Found::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
-            Found::Damaged { resume_at } => {
+            ChargedRead::Frames(..) | ChargedRead::AtEnd | ChargedRead::NeedsMemory(_) => {}
+            ChargedRead::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
+            ChargedRead::Damaged { resume_at } => {
                 if let Some(id) = self.partitions.find(want.tp) {
-                    // The answer has no place for it.
+                    // The response has no field for the text.
                     drop(self.partitions.note_damage(id, want.offset, resume_at));
                 }
                 fetched.error = KafkaError::CORRUPT_MESSAGE;
@@ -307,7 +307,7 @@ impl Shard {
         task.fetched.push(fetched);
     }
 
-    /// There is too little: the fetch waits for any of its partitions.
+    /// Parks a fetch that has read too little until one of its partitions has more.
     fn park(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) {
         let wants = task.ask.wants.iter().zip(&task.fetched).skip(task.parked);
         for (want, fetched) in wants.take(KAFKA_FETCH_READS_PER_STEP_MAX) {
@@ -318,7 +318,7 @@ impl Shard {
             task.parked += 1;
             let Some(partition) = self.partitions.find(want.tp) else { continue };
             let Some(here) = self.partitions.get_mut(partition) else { continue };
-            // It may have moved while another partition was read from disk.
+            // The high watermark may have moved while another partition was read from disk.
             if here.wait_for_more(Waiter::Kafka(id), fetched.high_watermark) {
                 task.waits.insert(partition);
             } else {
@@ -329,8 +329,8 @@ impl Shard {
             return self.pause_fetch(id, task);
         }
         let (from, request, bytes, again) = (task.from, task.ask.request, task.bytes, task.again);
-        let tell = task.ask.shared && bytes > task.told;
-        task.told = bytes;
+        let tell = task.ask.shared && bytes > task.reported;
+        task.reported = bytes;
         task.fetched.clear();
         task.state = State::Parked;
         self.kafka.read.tasks.insert(id, task);
@@ -372,7 +372,7 @@ impl Shard {
     }
 }
 
-/// A fetch that is over and still listed as waiting for partitions.
+/// A finished fetch that is still listed as a waiter of partitions.
 struct Unlisting {
     fetch: FetchId,
     waits: BTreeSet<PartitionId>,
@@ -389,7 +389,7 @@ impl Job for Unlisting {
     }
 }
 
-/// Fetches of a connection that is gone.
+/// Fetches of a closed connection.
 struct Forgetting(Vec<(FetchId, Task)>);
 
 impl Job for Forgetting {
@@ -403,7 +403,7 @@ impl Job for Forgetting {
     }
 }
 
-/// Bytes that may be read of the next partition.
+/// Returns the bytes that may be read from the next partition.
 fn room(task: &Task, want: Want) -> usize {
     want.max_bytes.max(1).min(task.ask.max_bytes.max(1).saturating_sub(task.bytes))
 }

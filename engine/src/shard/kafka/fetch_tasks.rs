@@ -1,4 +1,4 @@
-//! The fetches that a shard carries out on its partitions, and what it keeps for the connections that they are of.
+//! The fetches of a shard's partitions, and the cursors and memory accounts of their connections.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,43 +12,43 @@ use crate::message::{FetchAsk, Fetched, RequestId};
 use crate::partition::PartitionId;
 use crate::read::{Account, FetchId};
 
-/// Fetches of this shard's partitions, and where their connections are in them.
+/// Fetches of this shard's partitions, with the cursors of their connections.
 #[derive(Default)]
 pub(super) struct Owner {
     pub(super) tasks: BTreeMap<FetchId, Task>,
     pub(super) by_request: BTreeMap<(ShardIndex, ConnId, RequestId), FetchId>,
     pub(super) last: u64,
-    /// Fetches that can go on.
+    /// Fetches that can continue.
     pub(super) ready: VecDeque<FetchId>,
     pub(super) turn: FetchTurn,
-    /// What connections have of this shard's memory.
+    /// The memory accounts of connections on this shard.
     pub(super) accounts: BTreeMap<(ShardIndex, ConnId), Account>,
-    /// Where to go on: what a client reads next it finds without a search.
+    /// Cursors after the last read of each partition, so that the next read needs no search.
     pub(super) places: BTreeMap<(ShardIndex, ConnId), BTreeMap<TopicPartition, Cursor>>,
 }
 
-/// A fetch that is carried out.
+/// A fetch in progress.
 pub(super) struct Task {
     pub(super) from: ShardIndex,
     pub(super) ask: FetchAsk,
     pub(super) state: State,
-    /// What was read, in the order of what is wanted.
+    /// The results so far, in the order of the request.
     pub(super) fetched: Vec<Fetched>,
     pub(super) bytes: usize,
     pub(super) failed: bool,
     pub(super) left: Left,
-    /// Bytes of memory that the next batch takes, if that is more than it was given.
+    /// Bytes of memory that the next batch needs, if that is more than it was allowed.
     pub(super) needs: usize,
-    /// Bytes that the other side was told of.
-    pub(super) told: usize,
-    /// Partitions that will wake it.
+    /// Bytes that were reported to the connection's shard.
+    pub(super) reported: usize,
+    /// Partitions that it waits for.
     pub(super) waits: BTreeSet<PartitionId>,
-    /// How many of what is wanted have been looked at since it has to wait, and whether one has moved meanwhile.
+    /// How many partitions it has been listed with since it was parked, and whether one of them has moved meanwhile.
     pub(super) parked: usize,
     pub(super) again: bool,
 }
 
-/// How far a fetch is.
+/// The state of a fetch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
     Queued,
@@ -58,19 +58,19 @@ pub(super) enum State {
     Parked,
 }
 
-/// Whether there is more to read than was read.
+/// Whether there is more to read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Left {
     Nothing,
     More,
-    /// There is no memory for it, and something to answer with: nothing more is read.
+    /// There is no memory for it, but the fetch has read something: it reads nothing more.
     Cut,
 }
 
-/// What fetches have read in this turn, all of them together.
+/// What all fetches together have read in this turn.
 ///
-/// Those that come in may use a quarter of the turn and those that wait for memory go on until half of it is used, so that none of these keeps
-/// the others waiting.
+/// New fetches may use a quarter of the turn, and fetches that wait for memory may run until half of it is used, so that neither starves the
+/// others.
 #[derive(Default, Debug)]
 pub(super) struct FetchTurn {
     reads: PerTurn,
@@ -78,28 +78,28 @@ pub(super) struct FetchTurn {
 }
 
 impl FetchTurn {
-    /// Whether nothing more is read in this turn.
+    /// Returns whether the limits of this turn are reached.
     pub(super) fn is_over(&self) -> bool {
         !self.is_below(4)
     }
 
-    /// Whether a fetch that has just come may begin.
+    /// Returns whether a new fetch may begin.
     pub(super) fn admits_new(&self) -> bool {
         self.is_below(1)
     }
 
-    /// Whether a fetch that has waited for memory may go on.
+    /// Returns whether a fetch that waits for memory may run.
     pub(super) fn admits_waiting(&self) -> bool {
         self.is_below(2)
     }
 
-    /// Whether less than so many quarters of the turn are used.
+    /// Returns whether less than this many quarters of the turn are used.
     fn is_below(&self, quarters: usize) -> bool {
         self.reads.this_turn() < KAFKA_FETCH_READS_PER_TURN_MAX / 4 * quarters
             && self.bytes.this_turn() < KAFKA_FETCH_BYTES_PER_TURN_MAX / 4 * quarters
     }
 
-    /// A partition was read, which gave so many bytes, or is waited for.
+    /// Counts a partition that was read, or is being waited for, and the bytes read.
     pub(super) fn spend(&mut self, bytes: usize) {
         self.reads.add(1);
         self.bytes.add(bytes);
@@ -110,19 +110,19 @@ impl FetchTurn {
         self.bytes.end_turn();
     }
 
-    /// Bytes read in this turn.
+    /// Returns the bytes read in this turn.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.this_turn()
     }
 
-    /// The most reads of one turn so far, and the most bytes.
+    /// Returns the largest numbers of reads and of bytes in one turn so far.
     pub(super) fn most(&self) -> (usize, usize) {
         (self.reads.most(), self.bytes.most())
     }
 }
 
 impl Owner {
-    /// Bytes of memory that connections hold here.
+    /// Returns the bytes of memory that connections hold here.
     pub(super) fn held(&self) -> usize {
         self.accounts.values().map(Account::held).sum()
     }
@@ -140,7 +140,7 @@ impl Owner {
             failed: false,
             left: Left::Nothing,
             needs: 0,
-            told: 0,
+            reported: 0,
             waits: BTreeSet::new(),
             parked: 0,
             again: false,
@@ -149,7 +149,7 @@ impl Owner {
         id
     }
 
-    /// The fetch of a connection that waits for memory.
+    /// Returns the fetch of a connection that waits for memory.
     pub(super) fn fetch_in_line(&self, from: ShardIndex, conn: ConnId) -> Option<FetchId> {
         let of_it = (from, conn, RequestId(0))..=(from, conn, RequestId(u64::MAX));
         let mut ids = self.by_request.range(of_it).map(|(_, id)| *id);
@@ -165,11 +165,11 @@ impl Owner {
         }
     }
 
-    /// A partition that a fetch waits for has more to read, or is gone.
+    /// A partition that a fetch waits for has more to read, or was deleted.
     pub(super) fn partition_moved(&mut self, id: FetchId, partition: PartitionId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         task.waits.remove(&partition);
-        // It is not woken while it is still being listed as waiting for its other partitions, but as soon as it is.
+        // If it is still being listed with its other partitions, it is woken when that is done.
         task.again |= task.parked > 0;
         self.wake(id);
     }
@@ -182,7 +182,7 @@ impl Owner {
         places.insert(tp, place);
     }
 
-    /// Takes out all that is here for a connection: places and fetches. A disk read that is under way finds nobody.
+    /// Removes the cursors and fetches of a connection. The result of a disk read in flight is dropped.
     pub(super) fn forget(&mut self, from: ShardIndex, conn: ConnId) -> Vec<(FetchId, Task)> {
         self.places.remove(&(from, conn));
         let of_it = (from, conn, RequestId(0))..=(from, conn, RequestId(u64::MAX));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_connection_that_is_gone_neither_places_stay_nor_fetches_that_would_remember_them_again() {
+    fn a_closed_connections_cursors_and_fetches_are_removed() {
         let mut owner = Owner::default();
         let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
         let (gone, stays) = ((0, ConnId(1)), (1, ConnId(1)));

@@ -28,7 +28,7 @@ use crate::session::{Keeps, held_bytes};
 pub(super) use crate::kafka::Call;
 pub(super) use fetch::NextFetch;
 
-/// What a shard keeps for Kafka clients.
+/// The state of a shard for Kafka clients.
 #[derive(Default)]
 pub(super) struct Kafka {
     pending: BTreeMap<RequestId, Pending>,
@@ -37,23 +37,23 @@ pub(super) struct Kafka {
     pub(super) produced: Vec<(RequestBatch, AppendOutcome)>,
     /// What producers send again because its partition was unknown.
     unrouted: unrouted::UnroutedBatches,
-    /// Connections that have fetched: shards remember their places in partitions.
+    /// Connections that have fetched: shards store their cursors in partitions.
     fetching: BTreeSet<ConnId>,
-    /// Of these, those that are gone, which other shards have to hear.
+    /// The closed ones of these, of which other shards have to be notified.
     gone: Vec<ConnId>,
-    /// Where new connections go.
+    /// Assigns new connections to shards.
     turns: turns::Turns,
     read: fetch_tasks::Owner,
 }
 
-/// A request that waits for others: what is known so far.
+/// A request that waits for other shards or for the disk, with what is known so far.
 pub(super) enum Pending {
     Produce(produce::ProducePending),
     Fetch(fetch::FetchPending),
 }
 
 impl Kafka {
-    /// Bytes of memory that reads on this shard hold for connections of Kafka clients.
+    /// Returns the bytes of memory that reads on this shard hold for Kafka connections.
     pub(super) fn held(&self) -> usize {
         self.read.held()
     }
@@ -68,7 +68,7 @@ impl Kafka {
 }
 
 impl Shard {
-    /// Carries out a request of a Kafka client, or sees to it that others do.
+    /// Handles a request of a Kafka client, or sends it to other shards.
     fn kafka_request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
         let Received { header, bytes, entries, request } = received;
         self.counted.requests += 1;
@@ -94,7 +94,7 @@ impl Shard {
         }
     }
 
-    /// Bytes to set aside for the answer to a request that has to wait for others. What is answered at once needs none.
+    /// Returns the bytes to reserve for the response to a request that has to wait. A request that is answered at once needs none.
     fn kafka_bytes_expected(&self, request: &Request<'_>) -> usize {
         match request {
             Request::Fetch(fetch) => self.kafka_fetch_bytes_max(fetch.max_bytes),
@@ -117,18 +117,18 @@ impl Shard {
         self.kafka_reply(call, response(call.origin, message));
     }
 
-    /// The same with an answer that is encoded already.
+    /// Sends a response that is already encoded.
     pub(super) fn kafka_reply(&mut self, call: Call, reply: KafkaReply) {
         self.connections.kafka_reply(call, reply);
     }
 
-    /// Ends a connection because a request that has no answer failed, which is how its client learns of it. What else was asked is answered
-    /// before.
+    /// Closes a connection because a request that has no response failed: the client has no other way to notice. Earlier requests are answered
+    /// first.
     pub(super) fn kafka_end(&mut self, call: Call) {
         self.connections.end_after_answers(call.conn);
     }
 
-    /// Keeps what is known of a request that waits for others.
+    /// Stores a request that waits.
     pub(super) fn kafka_wait(&mut self, pending: Pending) -> RequestId {
         self.kafka.last_request += 1;
         let request = RequestId(self.kafka.last_request);
@@ -165,12 +165,12 @@ impl Shard {
         }
     }
 
-    /// A topic by name, or, if the request has ids, by id.
+    /// Finds a topic by name or, if the request has ids, by id.
     pub(super) fn kafka_topic(&self, name: &str, id: [u8; 16]) -> Named {
         Named::find(self.metadata.as_ref(), name, id)
     }
 
-    /// A partition of a topic, and its owner.
+    /// Finds a partition of a topic, and its owner.
     pub(super) fn kafka_target(
         &self,
         topic: &Named,
@@ -179,7 +179,7 @@ impl Shard {
         topic.target(Targets::new(self.metadata.as_ref(), self.setup.shards), index)
     }
 
-    /// The same for a client that knows an epoch of the partition's leader, which must be the one there is.
+    /// Finds a partition for a client that names the leader epoch, which must be the current one.
     pub(super) fn kafka_target_in_epoch(
         &self,
         topic: &Named,

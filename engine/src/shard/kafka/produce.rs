@@ -1,5 +1,5 @@
-//! Produce on the shard of the connection: batches are checked here and appended by the owners of their partitions, and when all outcomes
-//! are known the request is answered.
+//! Produce on the shard of the connection: checks the batches, has them appended by the owners of their partitions, and answers when all
+//! outcomes are known.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -29,18 +29,18 @@ use crate::shard::Shard;
 /// The first version in which batches may be compressed with zstd.
 const ZSTD_VERSION_MIN: i16 = 7;
 
-/// A request whose batches are on their way.
+/// A request whose batches are being checked or appended.
 pub(in crate::shard) struct ProducePending {
     call: Call,
     /// What the request counts for in the memory for requests. It does until all outcomes are known, even if its connection is gone:
     /// its batches may be on their way to another shard or wait for space there.
     held: usize,
-    /// Acks 0: there is no answer.
+    /// Acks 0: there is no response.
     silent: bool,
-    /// Topics, each with how many of `partitions` are of it.
+    /// Topics, each with the number of its entries in `partitions`.
     topics: Vec<(Named, usize)>,
     partitions: Vec<PartitionOutcome>,
-    /// Outcomes that have not come.
+    /// Number of outcomes that are not known yet.
     missing: usize,
 }
 
@@ -51,7 +51,7 @@ impl ProducePending {
     }
 }
 
-/// What became of the batch for one partition.
+/// The outcome of the batch for one partition.
 struct PartitionOutcome {
     /// The number of its topic in the request.
     topic: usize,
@@ -59,7 +59,7 @@ struct PartitionOutcome {
     /// The idempotent producer, if the batch has one.
     producer: Option<BatchProducer>,
     produced: Option<Produced>,
-    /// Records that are the reason, and what is wrong with them.
+    /// The rejected records, with the reason for each.
     rejected: Vec<(u32, String)>,
 }
 
@@ -146,7 +146,7 @@ impl Shard {
                 }
             }
         }
-        // Where they are not valid there is no batch.
+        // If the acks are invalid, there is no batch.
         let acks = acks.unwrap_or(RequiredAcks::None);
         if let Some(job) = CheckJob::of_many(call.conn, acks, batches) {
             self.partitions.produce(plane, job, self.setup.limits.check_work_at_once, wall_ms);
@@ -189,7 +189,7 @@ impl Shard {
         ParsedBatch::parse(bytes).ok()?.header().producer()
     }
 
-    /// The outcome of a batch is known.
+    /// Handles the outcome of a batch.
     pub(in crate::shard) fn on_produced(&mut self, request: RequestId, number: u32, outcome: AppendOutcome) {
         let produced = outcome.map_err(|failure| {
             if let AppendFailure::Records(records) = &failure {
@@ -200,7 +200,7 @@ impl Shard {
         self.set_produced(request, number, produced);
     }
 
-    /// Some of a batch's records are rejected: their producer is told which.
+    /// Notes the rejected records of a batch, for the response.
     fn note_rejected(&mut self, request: RequestId, number: u32, rejected: Vec<(u32, String)>) {
         if let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request)
             && let Some(outcome) = pending.partitions.get_mut(number as usize)

@@ -1,15 +1,15 @@
-//! Frames become what a Kafka client is sent: the batches alone.
+//! Extracts the batches for a Kafka client from frames.
 
 use bytes::{Bytes, BytesMut};
 use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 
 use crate::read::Charge;
 
-/// Batches smaller than this are copied next to each other: a slice of its own would cost more than its bytes.
+/// Batches smaller than this are copied together: a slice of its own would cost more than copying.
 const SLICE_BYTES_MIN: usize = 4 << 10;
 
-/// The batches in whole frames, and how many bytes they have. Large ones stay where they rest. All of them are charged for, the frames by `charge`
-/// as long as a batch rests in them.
+/// Returns the batches in whole frames, and their size in bytes. Large batches are slices of the frames; these keep `charge` as long as a batch
+/// refers to them. Copies are charged too.
 pub(super) fn batches(frames: Vec<Bytes>, mut charge: Charge) -> (Vec<Bytes>, usize) {
     let (memory, total) = (charge.bytes(), frames.iter().map(Bytes::len).sum::<usize>().max(1));
     let small_bytes =
@@ -38,7 +38,7 @@ pub(super) fn batches(frames: Vec<Bytes>, mut charge: Charge) -> (Vec<Bytes>, us
     (out, batch_bytes)
 }
 
-/// Where the batches in whole frames are: of each the first byte and how many.
+/// Returns the position and length of each batch in whole frames.
 fn payloads(chunk: &Bytes) -> impl Iterator<Item = (usize, usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -53,14 +53,14 @@ fn payloads(chunk: &Bytes) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// Small batches, one behind the other.
+/// Small batches, copied together.
 struct Copies {
     bytes: BytesMut,
     charge: Charge,
 }
 
 impl Copies {
-    /// Those since the last time.
+    /// Returns the batches copied since the last call.
     fn take(&mut self) -> Option<Bytes> {
         let piece = self.bytes.split().freeze();
         (!piece.is_empty()).then(|| self.charge.split(piece.len()).hold(piece))

@@ -1,19 +1,19 @@
-//! Whose turn it is to get a connection.
+//! Round-robin assignment of connections to shards.
 
 use highwater_runtime::plane::ShardIndex;
 
-/// Rounds in which every shard has a turn, each in an order of its own.
+/// Rounds in which every shard gets one connection, each in a random order.
 ///
-/// A client opens one connection to find the broker and others to work with, always in the same order: if the rounds were alike, all
-/// connections that have something to do could come to the same shard.
+/// A client opens one connection to find the broker and others to work with, always in the same order: if all rounds had the same order, all
+/// busy connections could end up on the same shard.
 #[derive(Default, Debug)]
 pub(super) struct Turns {
-    /// The shards that have not had their turn in this round.
+    /// The shards that have not had a turn in this round.
     left: Vec<ShardIndex>,
 }
 
 impl Turns {
-    /// The next one; `random` decides which of those that are left.
+    /// Returns the next shard. `random` selects one of those that are left in this round.
     pub(super) fn next(&mut self, shards: u16, random: u64) -> ShardIndex {
         if self.left.is_empty() {
             self.left.extend(0..shards);

@@ -3,7 +3,7 @@ use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex};
 
 use super::extent::{Extent, INCARNATION, START, TAG};
 use crate::mac::{MacKey, StoreMacs};
-use crate::recovery::{Decision, Found, Later, proves_durable, scan};
+use crate::recovery::{Decision, FrameCondition, Later, proves_durable, scan};
 
 const MIB: usize = 1 << 20;
 
@@ -30,7 +30,7 @@ fn every_kind_of_frame_is_visited_and_the_end_found() {
     extent.batch(MIB, 1, 302);
     let scanned = extent.scan();
     assert_eq!(scanned.end, extent.end());
-    assert_eq!((scanned.found, scanned.decision), (Found::Zero, Decision::End));
+    assert_eq!((scanned.found, scanned.decision), (FrameCondition::Zero, Decision::End));
     assert_eq!(scanned.frames, 206);
     assert_eq!(scanned.last_epoch, Some(LeaderEpoch(3)));
     assert_eq!(scanned.durable_index_max, LogIndex(302));
@@ -42,7 +42,10 @@ fn a_full_extent_ends_at_its_end() {
     let mut extent = Extent::new(64 << 10);
     extent.batch((60 << 10) - 64, 1, 100);
     let scanned = extent.scan();
-    assert_eq!((scanned.end, scanned.found, scanned.decision), (extent.end(), Found::Sealed, Decision::End));
+    assert_eq!(
+        (scanned.end, scanned.found, scanned.decision),
+        (extent.end(), FrameCondition::Sealed, Decision::End)
+    );
 }
 
 #[test]
@@ -74,7 +77,7 @@ fn a_bad_frame_before_one_that_proves_it_durable_is_a_hole_and_the_rest_is_found
         assert_eq!(scanned.gaps.len(), 1, "{scanned:?}");
         let gap = scanned.gaps[0];
         assert_eq!(gap.decision, Decision::Hole);
-        assert_eq!(gap.found, if damage == 2 { Found::Zero } else { Found::Bad });
+        assert_eq!(gap.found, if damage == 2 { FrameCondition::Zero } else { FrameCondition::Bad });
         assert_eq!(gap.from, Extent::mark(from, 105, 1015));
         assert_eq!(gap.to, Some(Extent::mark(to, 106, 1018)));
         assert_eq!((scanned.end, scanned.decision, scanned.frames), (extent.end(), Decision::End, 19));
@@ -88,7 +91,7 @@ fn frames_of_the_last_round_behind_a_bad_one_are_truncated_and_never_come_back()
     extent.bytes[from + 100] ^= 1;
     let scanned = extent.scan();
     assert_eq!(scanned.end, Extent::mark(from, 117, 1051));
-    assert_eq!((scanned.found, scanned.decision), (Found::Bad, Decision::Truncate { seal: true }));
+    assert_eq!((scanned.found, scanned.decision), (FrameCondition::Bad, Decision::Truncate { seal: true }));
     assert!(scanned.gaps.is_empty());
 }
 
@@ -99,7 +102,7 @@ fn a_torn_last_frame_is_truncated_and_the_log_goes_on_in_place() {
     extent.bytes[from + 1024..].fill(0);
     let scanned = extent.scan();
     assert_eq!(scanned.end.position as usize, from);
-    assert_eq!((scanned.found, scanned.decision), (Found::Bad, Decision::Truncate { seal: false }));
+    assert_eq!((scanned.found, scanned.decision), (FrameCondition::Bad, Decision::Truncate { seal: false }));
 }
 
 #[test]
@@ -114,7 +117,7 @@ fn a_durable_hint_turns_truncation_into_rot() {
         extent.bytes[from..].fill(0);
         let scanned = extent.scan_with(&expect);
         let wanted = if hint == 120 { Decision::Rot } else { Decision::End };
-        assert_eq!((scanned.found, scanned.decision), (Found::Zero, wanted));
+        assert_eq!((scanned.found, scanned.decision), (FrameCondition::Zero, wanted));
     }
 }
 
@@ -128,7 +131,10 @@ fn an_unreadable_page_is_rot_and_what_follows_is_found_even_outside_the_window()
     extent.unreadable.insert(page / 4096 * 4096);
     let scanned = extent.scan();
     assert_eq!(scanned.gaps.len(), 1, "{scanned:?}");
-    assert_eq!((scanned.gaps[0].found, scanned.gaps[0].decision), (Found::Unreadable, Decision::Rot));
+    assert_eq!(
+        (scanned.gaps[0].found, scanned.gaps[0].decision),
+        (FrameCondition::Unreadable, Decision::Rot)
+    );
     assert_eq!(scanned.gaps[0].to, Some(Extent::mark(extent.starts[2], 102, 1002)));
     assert_eq!(scanned.unreadable, [page / 4096 * 4096]);
     assert_eq!(scanned.end, extent.end());
@@ -160,11 +166,14 @@ fn bytes_of_an_earlier_life_are_the_end_and_the_log_goes_on_in_place() {
         extent.batch(3000, 3, 100 + n);
     }
     let scanned = extent.scan();
-    assert_eq!((scanned.end, scanned.found, scanned.decision), (extent.end(), Found::Older, Decision::End));
+    assert_eq!(
+        (scanned.end, scanned.found, scanned.decision),
+        (extent.end(), FrameCondition::Older, Decision::End)
+    );
     // Other sizes: the end is in the middle of an old frame.
     extent.batch(999, 3, 104);
     let scanned = extent.scan();
-    assert_eq!((scanned.found, scanned.decision), (Found::Bad, Decision::Truncate { seal: false }));
+    assert_eq!((scanned.found, scanned.decision), (FrameCondition::Bad, Decision::Truncate { seal: false }));
     assert_eq!(scanned.end, extent.end());
 }
 
@@ -181,7 +190,7 @@ fn a_frame_of_another_partition_or_place_is_misdirected() {
         extent.batch(500, 1, 120);
         let scanned = extent.scan();
         assert!(scanned.misdirected);
-        assert_eq!((scanned.end.position as usize, scanned.found), (end, Found::Misdirected));
+        assert_eq!((scanned.end.position as usize, scanned.found), (end, FrameCondition::Misdirected));
         // What is of this partition and this incarnation must not come back.
         assert_eq!(scanned.decision, Decision::Truncate { seal: case > 0 }, "case {case}");
     }
@@ -201,7 +210,7 @@ fn overwritten(frames: usize) -> Extent {
 fn a_frame_of_a_lower_epoch_than_the_one_in_front_of_it_ends_the_log() {
     let mut extent = overwritten(4);
     let scanned = extent.scan();
-    assert_eq!((scanned.end, scanned.found), (extent.end(), Found::Leftover));
+    assert_eq!((scanned.end, scanned.found), (extent.end(), FrameCondition::Leftover));
     assert_eq!((scanned.decision, scanned.misdirected), (Decision::Truncate { seal: true }, false));
     assert_eq!((scanned.frames, scanned.last_epoch), (10, Some(LeaderEpoch(3))));
     // Also when the frame before it is in another extent.
@@ -209,7 +218,7 @@ fn a_frame_of_a_lower_epoch_than_the_one_in_front_of_it_ends_the_log() {
     let mut expect = extent.expect();
     expect.epoch = Some(LeaderEpoch(2));
     let scanned = extent.scan_with(&expect);
-    assert_eq!((scanned.frames, scanned.found), (0, Found::Leftover));
+    assert_eq!((scanned.frames, scanned.found), (0, FrameCondition::Leftover));
 }
 
 #[test]
@@ -219,7 +228,7 @@ fn leftovers_prove_nothing_of_a_torn_frame_of_a_later_epoch() {
     let torn = extent.starts[last];
     extent.bytes[torn + 100] ^= 1;
     let scanned = extent.scan();
-    assert_eq!((scanned.end.position as usize, scanned.found), (torn, Found::Bad));
+    assert_eq!((scanned.end.position as usize, scanned.found), (torn, FrameCondition::Bad));
     assert_eq!((scanned.decision, scanned.gaps.len()), (Decision::Truncate { seal: false }, 0));
 }
 
@@ -231,11 +240,11 @@ fn frames_may_be_missing_only_where_the_extent_says_so() {
     extent.offset += 9;
     extent.batch(500, 1, 120);
     let scanned = extent.scan();
-    assert_eq!((scanned.end.position as usize, scanned.found), (at, Found::Misdirected));
+    assert_eq!((scanned.end.position as usize, scanned.found), (at, FrameCondition::Misdirected));
     let mut expect = extent.expect();
     expect.has_gaps = true;
     let scanned = extent.scan_with(&expect);
-    assert_eq!((scanned.end, scanned.found, scanned.frames), (extent.end(), Found::Zero, 21));
+    assert_eq!((scanned.end, scanned.found, scanned.frames), (extent.end(), FrameCondition::Zero, 21));
     // Damage before a gap is damage.
     extent.bytes[at - 100] ^= 1;
     expect.durable_hint = LogIndex(126);
@@ -251,7 +260,7 @@ fn a_newer_version_is_never_truncated() {
     let crc = crc32c::crc32c(&extent.bytes[at + 4..at + 64]);
     extent.bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
     let scanned = extent.scan();
-    assert_eq!((scanned.found, scanned.decision), (Found::NewerVersion, Decision::Rot));
+    assert_eq!((scanned.found, scanned.decision), (FrameCondition::NewerVersion, Decision::Rot));
 }
 
 #[test]
@@ -292,7 +301,7 @@ fn frames_inside_records_are_not_taken_for_frames() {
     extent.bytes[place..place + copy.len()].copy_from_slice(copy);
     let scanned = extent.scan();
     assert_eq!(scanned.end.position as usize, at);
-    assert_eq!((scanned.found, scanned.decision), (Found::Bad, Decision::Truncate { seal: false }));
+    assert_eq!((scanned.found, scanned.decision), (FrameCondition::Bad, Decision::Truncate { seal: false }));
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(super) struct Recovery<'a> {
 }
 
 /// A recovered partition.
-pub(super) struct Found {
+pub(super) struct RecoveredPartition {
     pub(super) partition: Partition,
     /// Extents of which nothing was acknowledged, or that were freed before.
     pub(super) discarded: Vec<ExtentEntry>,
@@ -62,7 +62,7 @@ impl Recovery<'_> {
         slot: PartitionSlot,
         entry: PartitionEntry,
         trusted: bool,
-    ) -> Result<Found, OpenError> {
+    ) -> Result<RecoveredPartition, OpenError> {
         let mut partition = self.begin(slot, &entry);
         self.commit = CommitTracker::new(partition.commit);
         let faults = self.faults;
@@ -134,7 +134,7 @@ impl Recovery<'_> {
         let damage = damage.or(self.orphaned(&partition));
         partition.checkpoint = entry.checkpoint.map(Box::new);
         self.finish(&mut partition, trusted, damage, truncated);
-        Ok(Found { partition, discarded })
+        Ok(RecoveredPartition { partition, discarded })
     }
 
     /// The partition as the map knows it, without extents.

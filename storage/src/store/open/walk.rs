@@ -17,7 +17,7 @@ use crate::map::{CheckpointEntry, ExtentEntry, SealEntry};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::Partition;
 use crate::producers::{Appearance, ProducerStamp, UNKNOWN_MS};
-use crate::recovery::{Decision, Found as FoundThere, Scanned, scan};
+use crate::recovery::{Decision, FrameCondition, Scanned, scan};
 use crate::report::OpenError;
 use crate::state_log::Seq;
 
@@ -187,11 +187,11 @@ impl Recovery<'_> {
             return None;
         }
         let what = match gap.found {
-            FoundThere::Zero | FoundThere::Older => "is not there",
-            FoundThere::Unreadable => "cannot be read",
-            FoundThere::NewerVersion => "is of a newer version",
-            FoundThere::Misdirected | FoundThere::Leftover => "was replaced by another one",
-            FoundThere::Bad | FoundThere::Valid | FoundThere::Sealed => "is damaged",
+            FrameCondition::Zero | FrameCondition::Older => "is not there",
+            FrameCondition::Unreadable => "cannot be read",
+            FrameCondition::NewerVersion => "is of a newer version",
+            FrameCondition::Misdirected | FrameCondition::Leftover => "was replaced by another one",
+            FrameCondition::Bad | FrameCondition::Valid | FrameCondition::Sealed => "is damaged",
         };
         let why = format!(
             "frame {} at {} of the extent in {place} had been durable and {what}",

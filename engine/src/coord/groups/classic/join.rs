@@ -1,4 +1,4 @@
-//! JoinGroup: new members, members that come back, and static members that take over from their predecessor.
+//! JoinGroup: new members, members that rejoin, and static members that replace their predecessor.
 
 use super::{ClassicGroup, Member, State};
 use crate::coord::groups::effects::Context;
@@ -7,7 +7,7 @@ use crate::coord::groups::reply::{JoinReply, JoinedMember, SyncReply};
 use crate::coord::groups::request::{JoinRequest, Token};
 
 impl JoinReply {
-    /// A refusal.
+    /// A reply with an error.
     pub(in crate::coord::groups) fn refused(member: &str, error: GroupError) -> Self {
         Self {
             error: Some(error),
@@ -23,7 +23,7 @@ impl JoinReply {
 }
 
 impl ClassicGroup {
-    /// `new_id` is the id of the member if it has none yet.
+    /// `new_id` becomes the id of a member that has none yet.
     pub(in crate::coord::groups) fn join(
         &mut self,
         cx: &mut Context<'_>,
@@ -61,7 +61,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Whether the member is of the group's kind and has a protocol that all others have as well.
+    /// Checks that the member's protocol type is the group's and that it supports a protocol that all others support as well.
     fn supports(&self, request: &JoinRequest) -> bool {
         if self.is_empty() {
             return !request.protocol_type.is_empty() && !request.protocols.is_empty();
@@ -140,19 +140,19 @@ impl ClassicGroup {
         self.rebalance_or_complete(cx);
     }
 
-    /// A member waits for the next generation with what it says now.
+    /// Updates a member, and lets it wait for the next generation.
     fn update(&mut self, cx: &mut Context<'_>, id: &str, request: &JoinRequest, token: Token) {
         let member = self.members.get_mut(id).expect("the caller checked");
         member.protocols.clone_from(&request.protocols);
         member.rebalance_timeout_ms = request.rebalance_timeout_ms;
         member.session_timeout_ms = request.session_timeout_ms;
         if let Some(earlier) = member.joining.replace(token) {
-            // The client has asked again on another connection; nobody reads this any more.
+            // The client has sent the request again on another connection; nobody reads this reply any more.
             cx.joined(earlier, JoinReply::refused(id, GroupError::RebalanceInProgress));
         }
     }
 
-    /// A static member has started again and does not know its id. It gets a new one, and its predecessor is fenced.
+    /// A static member was restarted and does not know its id. It gets a new one, and its predecessor is fenced.
     fn replace_static(
         &mut self,
         cx: &mut Context<'_>,
@@ -179,11 +179,11 @@ impl ClassicGroup {
             self.leader = Some(new_id.to_owned());
         }
         member.client = request.client.clone();
-        // Its predecessor's time to join for the first time is not its own; while it waits for the others it is excused.
+        // The predecessor's deadline for the first join does not apply; while it waits for others it need not send heartbeats.
         member.is_new = false;
         self.members.insert(new_id.to_owned(), member);
         self.update(cx, new_id, request, token);
-        self.heard_from(cx, new_id);
+        self.renew_session(cx, new_id);
         match self.state {
             State::Stable if self.protocol == self.vote() => {
                 self.persist(cx);
@@ -194,7 +194,7 @@ impl ClassicGroup {
                 if request.can_skip_assignment {
                     reply.skip_assignment = is_leader;
                 } else {
-                    // Its predecessor's id: this one then takes itself for a follower and asks for its assignment only.
+                    // The predecessor's id, so that this member behaves as a follower and only asks for its assignment.
                     reply.leader = old_leader.unwrap_or_default();
                 }
                 cx.joined(token, reply);
@@ -206,7 +206,7 @@ impl ClassicGroup {
         }
     }
 
-    /// The answer to a member of the current generation.
+    /// Returns the reply to a member of the current generation.
     pub(super) fn joined(&self, id: &str, with_members: bool) -> JoinReply {
         let protocol = self.protocol.as_deref().unwrap_or("");
         let members = self.members.iter().filter(|_| with_members).map(|(id, m)| JoinedMember {

@@ -1,4 +1,4 @@
-//! LeaveGroup: members end, several at a time, static ones by their instance id.
+//! LeaveGroup: removes members, several at a time, static ones by their instance id.
 
 use super::{ClassicGroup, State};
 use crate::coord::groups::effects::Context;

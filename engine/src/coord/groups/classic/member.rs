@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use crate::coord::groups::request::{Client, Token};
 
-/// About what a member takes, apart from what it says.
+/// Approximate bytes of a member, without its variable parts.
 const MEMBER_BYTES: usize = 256;
 
-/// About what a member takes that says this, apart from its assignment.
+/// Returns the approximate bytes of a member that sends this, without its assignment.
 pub(in crate::coord::groups) fn said_bytes(
     protocols: &[(String, Bytes)],
     client: &Client,
@@ -25,35 +25,35 @@ pub(in crate::coord::groups) struct Member {
     pub(super) session_timeout_ms: i32,
     pub(super) protocols: Vec<(String, Bytes)>,
     pub(super) assignment: Bytes,
-    /// Its JoinGroup that waits for the others.
+    /// Its JoinGroup request that waits for the other members.
     pub(super) joining: Option<Token>,
-    /// Its SyncGroup that waits for the leader.
+    /// Its SyncGroup request that waits for the leader.
     pub(super) syncing: Option<Token>,
     /// Whether it waits for its first generation.
     pub(super) is_new: bool,
-    /// When it is gone if nothing is heard from it.
+    /// When it is removed unless it sends something.
     pub(super) deadline: Option<u64>,
 }
 
 impl Member {
-    /// What it said about a protocol.
+    /// Returns its metadata for a protocol.
     pub(super) fn metadata(&self, protocol: &str) -> Option<&Bytes> {
         self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, metadata)| metadata)
     }
 
-    /// How long it may take to join again. A client that gives it no time has that of its session.
+    /// Returns how long it may take to rejoin: its session timeout if the client sent no rebalance timeout.
     pub(super) fn rebalance_timeout_ms(&self) -> u64 {
         let ms =
             if self.rebalance_timeout_ms > 0 { self.rebalance_timeout_ms } else { self.session_timeout_ms };
         ms.max(1) as u64
     }
 
-    /// Whether it is excused from heartbeats: it waits for others. Not so the first time, as a client that joins may be gone by then.
+    /// Returns whether it need not send heartbeats because it waits for others. At its first join it has to: the client may have disconnected.
     pub(super) fn is_excused(&self) -> bool {
         !self.is_new && (self.joining.is_some() || self.syncing.is_some())
     }
 
-    /// About what it takes, apart from its assignment.
+    /// Returns its approximate bytes, without its assignment.
     pub(super) fn said_bytes(&self) -> usize {
         said_bytes(&self.protocols, &self.client, self.instance.as_deref())
     }

@@ -1,15 +1,15 @@
-//! A group of the classic protocol: members meet at a barrier, one of them assigns, all take home what it decided.
+//! A group of the classic protocol: members meet at a barrier, the leader assigns partitions, and all receive their assignments.
 //!
 //! ```text
 //!            first member joins               all have joined, or time is up
 //!   Empty ----------------------> Preparing -------------------------------> Completing
-//!     ^                            ^   |  ^                                     |  the leader's assignment came
-//!     |      nobody joined         |   |  |  a member came, changed or went     v
+//!     ^                            ^   |  ^                                     |  the leader sends assignments
+//!     |      nobody joined         |   |  |  a member joins, changes or leaves     v
 //!     +----------------------------|---+  +------------------------------------ Stable
 //! ```
 //!
-//! What members say to each other is opaque here. Nothing but a finished generation is written down: a crash in the middle of a
-//! rebalance leads back to the last one, whose number the members do not know any more, so that they join again.
+//! The members' metadata and assignments are opaque here. Only a complete generation is persisted: after a crash during a rebalance the group has
+//! the last complete generation, which the members no longer know, so that they rejoin.
 
 mod join;
 mod leave;
@@ -60,13 +60,13 @@ impl State {
 struct InitialDelay {
     delay_ms: u64,
     remaining_ms: u64,
-    /// Whether somebody came meanwhile.
+    /// Whether a member has joined meanwhile.
     newcomers: bool,
 }
 
 /// A group of the classic protocol.
 ///
-/// Invariant: a token waits in at most one place, and whoever takes it out answers it.
+/// Invariant: a token waits in at most one place, and is answered when it is removed from there.
 #[derive(Debug)]
 pub(super) struct ClassicGroup {
     name: String,
@@ -80,9 +80,9 @@ pub(super) struct ClassicGroup {
     members: BTreeMap<String, Member>,
     /// Member ids by instance id.
     instances: BTreeMap<String, String>,
-    /// Ids that were given to members that have not come back with them, and until when these may.
+    /// Ids assigned to members that have not joined with them yet, with their deadlines.
     pending: BTreeMap<String, u64>,
-    /// Members that have not asked for their assignment yet.
+    /// Members that have not sent SyncGroup yet.
     unsynced: BTreeSet<String>,
     initial: Option<InitialDelay>,
     join_deadline: Option<u64>,
@@ -122,7 +122,7 @@ impl ClassicGroup {
         self.state == State::Empty
     }
 
-    /// Whether nobody is on the way to become a member either.
+    /// Returns whether it has no members and none that are about to join.
     pub(super) fn is_deserted(&self) -> bool {
         self.is_empty() && self.pending.is_empty()
     }
@@ -131,12 +131,12 @@ impl ClassicGroup {
         self.protocol_type.as_deref().unwrap_or("")
     }
 
-    /// Since when nobody has used the offsets, if that is not known by the offsets themselves.
+    /// Returns since when the offsets are unused, unless each offset has to be judged by its own commit time.
     pub(super) fn idle_since_ms(&self) -> Option<i64> {
         (self.is_empty() && self.protocol_type.is_some()).then_some(self.since_ms)
     }
 
-    /// Whether offsets of topics that are not subscribed to may expire.
+    /// Returns whether offsets of topics without subscription may expire.
     pub(super) fn offsets_may_expire(&self) -> bool {
         match (&self.protocol_type, self.state) {
             (None, _) | (_, State::Empty) => true,
@@ -145,7 +145,7 @@ impl ClassicGroup {
         }
     }
 
-    /// The topics that members read, if these are consumers and say so in the form that consumers agreed on.
+    /// Returns the topics that members subscribe to, if these are consumers with metadata in the consumers' standard format.
     fn subscription(&self) -> Option<BTreeSet<String>> {
         if self.protocol_type.as_deref() != Some(CONSUMER) {
             return None;
@@ -160,7 +160,7 @@ impl ClassicGroup {
         Some(topics)
     }
 
-    /// Whether members read a topic. Where that cannot be known, consumers read all and others none.
+    /// Returns whether members subscribe to a topic. If that is unknown, consumers are taken to subscribe to all topics, and others to none.
     pub(super) fn is_subscribed(&self, topics: &Topics, topic: TopicId) -> bool {
         if self.members.is_empty() {
             return false;
@@ -171,13 +171,13 @@ impl ClassicGroup {
         }
     }
 
-    /// The topics that members read, where that matters for deleting offsets.
+    /// Returns the subscribed topics that protect offsets from being deleted.
     pub(super) fn check_delete_offsets(&self) -> Option<GroupError> {
         let refused = !self.is_empty() && self.protocol_type.as_deref() != Some(CONSUMER);
         refused.then_some(GroupError::NonEmptyGroup)
     }
 
-    /// Whether a commit is refused. `member` may be empty.
+    /// Checks a commit. `member` may be empty.
     pub(super) fn check_commit(
         &mut self,
         cx: &Context<'_>,
@@ -198,11 +198,11 @@ impl ClassicGroup {
         if self.state == State::Completing {
             return Err(GroupError::RebalanceInProgress);
         }
-        self.heard_from(cx, member);
+        self.renew_session(cx, member);
         Ok(())
     }
 
-    /// Whether a member is who it says.
+    /// Checks a member's id, instance id and generation.
     fn check_member(&self, member: &str, instance: Option<&str>) -> Result<(), GroupError> {
         if let Some(instance) = instance {
             match self.instances.get(instance) {
@@ -227,12 +227,12 @@ impl ClassicGroup {
         if generation != self.generation {
             return Some(GroupError::IllegalGeneration);
         }
-        self.heard_from(cx, member);
+        self.renew_session(cx, member);
         (self.state == State::Preparing).then_some(GroupError::RebalanceInProgress)
     }
 
-    /// A member's session begins anew.
-    fn heard_from(&mut self, cx: &Context<'_>, member: &str) {
+    /// Restarts a member's session timeout.
+    fn renew_session(&mut self, cx: &Context<'_>, member: &str) {
         let Some(member) = self.members.get_mut(member) else { return };
         let deadline = cx.now.ms + member.session_timeout_ms.max(0) as u64;
         member.deadline = Some(deadline);
@@ -256,7 +256,7 @@ impl ClassicGroup {
         self.leader.as_deref() == Some(member)
     }
 
-    /// About what it takes, offsets apart.
+    /// Returns its approximate bytes, without offsets.
     pub(super) fn bytes(&self) -> usize {
         let is_kept = !self.members.is_empty() || self.persisted.is_some();
         let group = if is_kept { GROUP_BYTES + self.name.len() + self.protocol_type().len() } else { 0 };
@@ -265,12 +265,12 @@ impl ClassicGroup {
         group + members.chain(pending).sum::<usize>() + self.assignment_bytes()
     }
 
-    /// What assignments take of it.
+    /// Returns the bytes of assignments.
     pub(super) fn assignment_bytes(&self) -> usize {
         self.members.values().map(|m| m.assignment.len()).sum()
     }
 
-    /// What the member takes of it that a request to join comes from, without its assignment.
+    /// Returns the bytes of the member that sends this join request, without its assignment.
     pub(super) fn bytes_of(&self, member: &str, instance: Option<&str>) -> usize {
         let holder = || self.instances.get(instance?).and_then(|id| self.members.get(id));
         self.members.get(member).or_else(holder).map_or(0, Member::said_bytes)

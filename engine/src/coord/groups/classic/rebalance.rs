@@ -1,4 +1,4 @@
-//! From one generation to the next: who has to come, until when, and what is decided when all are there.
+//! Rebalance of a classic group: from one generation to the next.
 
 use super::{ClassicGroup, InitialDelay, Member, State};
 use crate::coord::groups::effects::Context;
@@ -14,7 +14,7 @@ impl ClassicGroup {
         }
     }
 
-    /// All members have to join again.
+    /// Starts a rebalance: all members have to rejoin.
     pub(super) fn prepare(&mut self, cx: &mut Context<'_>) {
         if self.state == State::Completing {
             for member in self.members.values_mut() {
@@ -65,7 +65,7 @@ impl ClassicGroup {
         self.pending.is_empty() && self.members.values().all(|m| m.joining.is_some())
     }
 
-    /// The time to join is over.
+    /// The deadline to join has passed.
     fn join_time_is_over(&mut self, cx: &mut Context<'_>) {
         match &mut self.initial {
             Some(initial) if initial.newcomers && initial.remaining_ms != 0 => {
@@ -78,7 +78,7 @@ impl ClassicGroup {
         }
     }
 
-    /// The next generation begins with those who are there; static members may be late.
+    /// Starts the next generation with the members that have joined; static members may be late.
     pub(super) fn complete(&mut self, cx: &mut Context<'_>) {
         self.join_deadline = None;
         self.initial = None;
@@ -114,7 +114,7 @@ impl ClassicGroup {
             if let Some(token) = member.joining.take() {
                 cx.joined(token, reply);
             }
-            self.heard_from(cx, &id);
+            self.renew_session(cx, &id);
             self.unsynced.insert(id);
         }
         let deadline = cx.now.ms + self.rebalance_timeout_ms();
@@ -122,7 +122,7 @@ impl ClassicGroup {
         self.arm(deadline);
     }
 
-    /// A leader that waits for the generation. Says whether there is one.
+    /// Picks a leader among the members that wait for the generation. Returns whether there is one.
     fn elect(&mut self) -> bool {
         if self.leader.as_ref().and_then(|l| self.members.get(l)).is_some_and(|m| m.joining.is_some()) {
             return true;
@@ -132,7 +132,7 @@ impl ClassicGroup {
         true
     }
 
-    /// The protocol that most members like best among those that all have.
+    /// Returns the protocol that most members prefer among those that all support.
     pub(super) fn vote(&self) -> Option<String> {
         let (first, rest) = {
             let mut members = self.members.values();
@@ -154,11 +154,11 @@ impl ClassicGroup {
             };
             self.members.values().filter(|m| choice(m)).count()
         };
-        // Of those with equally many votes the first.
+        // The first of those with the most votes.
         candidates.iter().rev().max_by_key(|c| votes(c)).map(|c| (*c).to_owned())
     }
 
-    /// A member is no more. What it waits for is answered.
+    /// Removes a member, and answers its pending requests.
     pub(super) fn remove(&mut self, cx: &mut Context<'_>, id: &str) {
         let Some(member) = self.members.remove(id) else { return };
         cx.resized = true;
@@ -177,12 +177,12 @@ impl ClassicGroup {
         }
     }
 
-    /// Whether members wait for others: with their JoinGroup for the next generation, or with their SyncGroup for its leader.
+    /// Returns whether members wait for others: JoinGroup requests for the next generation, or SyncGroup requests for the leader.
     pub(in crate::coord::groups) fn has_waiting_members(&self) -> bool {
         self.members.values().any(|member| member.joining.is_some() || member.syncing.is_some())
     }
 
-    /// Answers the requests of all members that wait for others. They stay members, and have the time of a session to come again.
+    /// Answers the requests of members that wait for others. They stay members, with a new session timeout.
     pub(in crate::coord::groups) fn reject_waiting_members(
         &mut self,
         cx: &mut Context<'_>,
@@ -199,12 +199,12 @@ impl ClassicGroup {
                 cx.synced(token, SyncReply::refused(error));
             }
             if joining.or(syncing).is_some() {
-                self.heard_from(cx, &id);
+                self.renew_session(cx, &id);
             }
         }
     }
 
-    /// Does what is due, and finds out when to come again.
+    /// Handles deadlines that have passed, and computes the next one.
     pub(in crate::coord::groups) fn handle_time(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.ms;
         let is_due = |at: &Option<u64>| at.is_some_and(|at| at <= now);
@@ -235,7 +235,7 @@ impl ClassicGroup {
 
     fn session_is_over(&mut self, cx: &mut Context<'_>, id: &str) {
         let now = cx.now.ms;
-        // It may have been answered, and its session begun anew, by what happened to another one.
+        // Handling another member may have answered it and restarted its session.
         let Some(member) = self.members.get_mut(id).filter(|m| m.deadline.is_some_and(|at| at <= now)) else {
             return;
         };
@@ -251,7 +251,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Members that have joined and do not fetch their assignment hold nobody up any longer.
+    /// Removes members that have joined but have not sent SyncGroup in time.
     fn sync_time_is_over(&mut self, cx: &mut Context<'_>) {
         self.sync_deadline = None;
         if !matches!(self.state, State::Completing | State::Stable) || self.unsynced.is_empty() {

@@ -1,4 +1,4 @@
-//! A group of the classic protocol as it is written down.
+//! The persisted form of a group of the classic protocol.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::coord::groups::record::{ClassicMemberRecord, ClassicRecord, Record};
 use crate::coord::groups::request::Client;
 
 impl ClassicGroup {
-    /// Writes the group down as it is.
+    /// Persists the current state of the group.
     pub(super) fn persist(&mut self, cx: &mut Context<'_>) {
         let members = self.members.iter().map(|(id, m)| ClassicMemberRecord {
             member: id.clone(),
@@ -35,8 +35,8 @@ impl ClassicGroup {
         cx.persist(Record::Classic(record));
     }
 
-    /// What becomes of a group of the consumer protocol that has no members since then. That is written down whether or not somebody
-    /// gets as far as to be a member: after a restart it must not be what it was.
+    /// Returns the classic group that replaces a consumer group without members. It is persisted even if no member manages to join: after a
+    /// restart it must not be a consumer group again.
     pub(in crate::coord::groups) fn succeed(cx: &mut Context<'_>, name: &str, since_ms: i64) -> Self {
         let mut group = Self::new(name, since_ms);
         group.protocol_type = Some(CONSUMER.to_owned());
@@ -44,12 +44,12 @@ impl ClassicGroup {
         group
     }
 
-    /// What was written last.
+    /// Returns the last persisted record.
     pub(in crate::coord::groups) fn persisted(&self) -> Option<&ClassicRecord> {
         self.persisted.as_deref()
     }
 
-    /// The group as it was written down. Its members' sessions begin with [`Self::resume`].
+    /// Restores a group from its record. Its members' sessions begin with [`Self::resume`].
     pub(in crate::coord::groups) fn restore(record: ClassicRecord) -> Self {
         let mut group = Self::new(&record.group, record.since_ms);
         group.state = if record.members.is_empty() { State::Empty } else { State::Stable };
@@ -80,11 +80,11 @@ impl ClassicGroup {
         group
     }
 
-    /// Members have the time of a session from now on to be heard from.
+    /// Starts the session timeouts of all members.
     pub(in crate::coord::groups) fn resume(&mut self, cx: &Context<'_>) {
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
-            self.heard_from(cx, &id);
+            self.renew_session(cx, &id);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! SyncGroup: the leader brings the assignments, the others wait for them.
+//! SyncGroup: the leader sends the assignments, the others wait for them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::coord::groups::reply::SyncReply;
 use crate::coord::groups::request::{SyncRequest, Token};
 
 impl SyncReply {
-    /// A refusal.
+    /// A reply with an error.
     pub(in crate::coord::groups) fn refused(error: GroupError) -> Self {
         Self { error: Some(error), protocol_type: None, protocol: None, assignment: Bytes::new() }
     }
@@ -35,7 +35,7 @@ impl ClassicGroup {
             State::Completing => {
                 let member = self.members.get_mut(&id).expect("checked above");
                 if let Some(earlier) = member.syncing.replace(token) {
-                    // The client has asked again on another connection; nobody reads this any more.
+                    // The client has sent the request again on another connection; nobody reads this reply any more.
                     cx.synced(earlier, SyncReply::refused(GroupError::RebalanceInProgress));
                 }
                 self.has_synced(&id);
@@ -70,7 +70,7 @@ impl ClassicGroup {
         }
     }
 
-    /// The leader has decided. A member that it left out has nothing.
+    /// Takes the leader's assignments. A member that it left out gets an empty one.
     fn assign(&mut self, cx: &mut Context<'_>, mut assignments: BTreeMap<String, Bytes>) {
         for (id, member) in &mut self.members {
             member.assignment = assignments.remove(id).unwrap_or_default();
@@ -82,7 +82,7 @@ impl ClassicGroup {
         for id in waiting {
             let member = self.members.get_mut(&id).expect("its own key");
             let (token, assignment) = (member.syncing.take(), member.assignment.clone());
-            self.heard_from(cx, &id);
+            self.renew_session(cx, &id);
             cx.synced(token.expect("filtered above"), self.synced(&assignment));
         }
     }

@@ -1,4 +1,4 @@
-//! What is written down about groups, and the records of earlier builds.
+//! The records of the groups log, and those of earlier formats.
 //!
 //! Format version 1 held the positions of named consumers only; its records are read as commits that are kept forever. Version 2
 //! did not say since when a group of the consumer protocol has been empty.
@@ -21,15 +21,15 @@ pub(super) const FOREVER: i64 = -1;
 pub enum Record {
     /// Offsets of a group.
     Commits(CommitsRecord),
-    /// All offsets in a topic are forgotten.
+    /// All offsets in a topic were deleted.
     TopicDeleted([u8; 16]),
-    /// Some offsets of a group are forgotten: group, topic, partitions.
+    /// Some offsets of a group were deleted: group, topic, partitions.
     OffsetsDeleted(String, [u8; 16], Vec<u32>),
-    /// A group of the classic protocol, all of it; replaces what the group was.
+    /// A group of the classic protocol; replaces its previous state.
     Classic(ClassicRecord),
-    /// What has changed in a group of the consumer protocol.
+    /// Changes of a group of the consumer protocol.
     Consumer(ConsumerRecord),
-    /// A group is forgotten with its offsets.
+    /// A group was deleted, with its offsets.
     GroupDeleted(String),
     /// A piece of a snapshot of everything. All pieces come first.
     Snapshot(SnapshotRecord),
@@ -40,7 +40,7 @@ pub enum Record {
 pub struct SnapshotRecord {
     /// Offsets.
     pub commits: Vec<CommitsRecord>,
-    /// Groups of the classic protocol as they were last written down.
+    /// The last records of groups of the classic protocol.
     pub classic: Vec<ClassicRecord>,
     /// Groups of the consumer protocol with their members. A group with many members is in several pieces.
     pub consumer: Vec<ConsumerRecord>,
@@ -68,7 +68,7 @@ pub struct OffsetRecord {
     pub offset: i64,
     /// When it was committed, in milliseconds since the Unix epoch; −1: it is kept forever.
     pub committed_ms: i64,
-    /// What the client keeps with it.
+    /// The client's metadata.
     pub metadata: String,
 }
 
@@ -123,9 +123,9 @@ pub struct ConsumerRecord {
     pub target_epoch: i32,
     /// A hash of the topics it is subscribed to.
     pub topics_hash: u64,
-    /// Members that are gone.
+    /// Removed members.
     pub removed: Vec<String>,
-    /// Members that are new or have changed, all of each.
+    /// New and changed members, complete.
     pub members: Vec<ConsumerMemberRecord>,
     /// Since when it has had no members, in milliseconds since the Unix epoch, if it has none and that is known.
     pub empty_since_ms: Option<i64>,
@@ -141,7 +141,7 @@ pub struct ConsumerMemberRecord {
     pub member: String,
     /// Its instance id.
     pub instance: Option<String>,
-    /// Where it is.
+    /// Its rack.
     pub rack: Option<String>,
     /// Its client id.
     pub client_id: String,
@@ -149,27 +149,27 @@ pub struct ConsumerMemberRecord {
     pub client_host: String,
     /// Its rebalance timeout.
     pub rebalance_timeout_ms: i32,
-    /// Topics it wants, by name.
+    /// Its subscription: topics by name.
     pub topic_names: Vec<String>,
-    /// Topics it wants, by a regular expression.
+    /// Its subscription: topics by regular expression.
     pub topic_regex: String,
-    /// The assignor it would like.
+    /// The assignor it prefers.
     pub assignor: Option<String>,
     /// Its epoch.
     pub epoch: i32,
-    /// The one before.
+    /// Its previous epoch.
     pub previous_epoch: i32,
-    /// 0 stable, 1 gives up partitions, 2 waits for partitions.
+    /// 0 stable, 1 revoking partitions, 2 waiting for partitions.
     pub state: u8,
-    /// What it has.
+    /// Its assigned partitions.
     pub assigned: Vec<AssignedRecord>,
-    /// What it is giving up.
+    /// The partitions that it is revoking.
     pub revoking: Vec<AssignedRecord>,
-    /// What it is meant to have.
+    /// Its target assignment.
     pub target: Vec<([u8; 16], Vec<u32>)>,
 }
 
-/// The log holds what cannot be read.
+/// A payload of the log cannot be decoded.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the groups and their offsets cannot be read: {0}")]
 pub struct GroupsError(String);
@@ -180,12 +180,12 @@ impl Record {
         Self::OffsetsDeleted(group.to_owned(), topic.0, partitions.iter().map(|p| p.0).collect())
     }
 
-    /// The payload to write.
+    /// Encodes the record as a payload.
     pub fn encode(&self) -> Vec<u8> {
         encode_as(FORMAT_VERSION, &rkyv::to_bytes::<rancor::Error>(self).expect("memory is the only limit"))
     }
 
-    /// What a payload says; one of format version 1 may say several things.
+    /// Decodes a payload. One of format version 1 may contain several records.
     pub fn decode(payload: &[u8]) -> Result<Vec<Self>, GroupsError> {
         let unreadable = |e: rancor::Error| GroupsError(e.to_string());
         match payload.split_first() {
