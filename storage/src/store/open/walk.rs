@@ -103,13 +103,14 @@ impl Recovery<'_> {
                 stopped = Some(Mark { position, index, offset, ..start });
                 return;
             }
+            let epoch = LeaderEpoch(header.leader_epoch.get());
+            // Also of padding, even if the frame that it was written for is not there: what follows must not have a lower epoch.
+            last_epoch = Some(epoch);
             if frame.kind() != FrameKind::Padding {
                 let point = LogPoint {
                     index: LogIndex(header.index.get()),
                     offset: Offset(header.base_offset.get()),
                 };
-                let epoch = LeaderEpoch(header.leader_epoch.get());
-                last_epoch = Some(epoch);
                 epochs.note(epoch, point);
                 commit.note(point, LogIndex(header.commit_index()));
             }
