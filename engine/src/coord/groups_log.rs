@@ -33,8 +33,11 @@ impl GroupsLog {
     ) -> Result<Self, GroupsError> {
         let records = recovered.records.iter().map(|r| &r[..]);
         let snapshot = recovered.snapshot.iter().map(|piece| &piece[..]);
-        let coordinator = GroupCoordinator::recover(config, now, snapshot, records)?;
-        let base = log.appended().0;
+        let mut coordinator = GroupCoordinator::recover(config, now, snapshot, records)?;
+        let base = log.certain().0;
+        if base < log.appended().0 {
+            coordinator.count_recovered_as_written(log.appended().0 - base);
+        }
         Ok(Self { log, snapshot: None, coordinator, base, waiting: BTreeMap::new(), last_token: 0 })
     }
 
@@ -127,7 +130,7 @@ impl GroupsLog {
             self.snapshot = Some(SnapshotCursor::default());
         }
         let more = self.continue_snapshot(disk);
-        self.coordinator.handle_durable(self.log.durable().0.saturating_sub(self.base));
+        self.coordinator.handle_durable(self.log.certain().0.saturating_sub(self.base));
         more
     }
 

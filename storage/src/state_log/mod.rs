@@ -94,6 +94,8 @@ pub struct StateLog {
     pending: Vec<u8>,
     pending_ends: Vec<usize>,
     writing: Option<Writing>,
+    /// The last payload recovered, while it is not certain to be durable.
+    doubtful: Option<u64>,
     /// The disk had no space for a record: nothing more is written to these files.
     record_failed: bool,
     /// The snapshot that the owner is giving.
@@ -198,9 +200,15 @@ impl StateLog {
         outcome
     }
 
-    /// Every payload up to this number is on stable storage in both files.
+    /// Every payload up to this number is on stable storage in both files, as far as is known.
     pub fn durable(&self) -> Seq {
         Seq(self.durable)
+    }
+
+    /// The same, without the last payload recovered by a start that found no space on the disk to write it again: it may come from a write that
+    /// failed, and be lost with the next power cut.
+    pub fn certain(&self) -> Seq {
+        Seq(self.doubtful.map_or(self.durable, |last| last.saturating_sub(1)))
     }
 
     /// The size that files holding little have from the next generation on. A busy log rotates less often in larger files.
@@ -427,6 +435,7 @@ impl StateLog {
         }
         let done = self.rotation.take().expect("it was there above");
         self.record_failed = false;
+        self.doubtful = None;
         self.generation += 1;
         self.file_bytes = done.file.file_bytes;
         self.position = done.file.records_at;

@@ -170,6 +170,8 @@ impl StateLog {
             position: analysis.expected.len() as u64,
             last_seq: analysis.last_seq,
             durable: analysis.last_seq,
+            // The last record may come from a write that failed. It is certain once a new generation has it.
+            doubtful: if are_equal { None } else { Some(analysis.last_seq) },
             record_failed: !are_equal,
             ..Self::with(paths, files, owner, token_space, file_bytes_min)
         };
@@ -258,6 +260,7 @@ impl StateLog {
             pending_ends: Vec::new(),
             writing: None,
             record_failed: false,
+            doubtful: None,
             snapshot: None,
             rotation: None,
             failed: None,

@@ -47,7 +47,7 @@ pub struct GroupCoordinator {
     pub(super) members_bytes: usize,
     /// Whether nothing can be written down at present.
     pub(super) stalled: bool,
-    appended: u64,
+    pub(super) appended: u64,
     durable: u64,
     records: VecDeque<(u64, Vec<u8>)>,
     /// Replies by the record they wait for, in the order in which they were made.
@@ -65,8 +65,8 @@ pub(super) struct Group {
     /// About what members take.
     pub(super) bytes: usize,
     /// The last records about members, and about offsets.
-    members_seq: u64,
-    offsets_seq: u64,
+    pub(super) members_seq: u64,
+    pub(super) offsets_seq: u64,
 }
 
 #[derive(Debug)]

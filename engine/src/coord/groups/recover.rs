@@ -31,6 +31,14 @@ impl GroupCoordinator {
         Ok(coordinator)
     }
 
+    /// Counts what was recovered as these many records, which are not durable yet: the disk had no space for the last one.
+    pub fn count_recovered_as_written(&mut self, records: u64) {
+        self.appended = records;
+        for group in self.groups.values_mut() {
+            (group.members_seq, group.offsets_seq) = (records, records);
+        }
+    }
+
     /// Starts the session timeouts of all members, when the broker begins to serve.
     pub fn resume(&mut self, now: Now) {
         let names: Vec<String> = self.groups.keys().cloned().collect();
