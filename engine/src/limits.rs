@@ -10,6 +10,12 @@ use highwater_storage::StoreLimits;
 use highwater_storage::limits::PRODUCER_BYTES;
 use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 
+/// The journal of a store has as many bytes as this part of its cache.
+pub const JOURNAL_PART: u64 = 4;
+
+/// The smallest and the largest journal of a store, in bytes.
+pub const JOURNAL_BYTES: RangeInclusive<u64> = 1 << 20..=64 << 20;
+
 /// Connections of a broker, over all its shards.
 pub const CONNECTIONS_MAX: usize = 10_000;
 
@@ -364,6 +370,7 @@ impl ShardLimits {
             connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards)),
             check_work_at_once: CHECK_WORK_AT_ONCE_MAX,
             store: StoreLimits {
+                journal_bytes: journal_bytes(cache / stores),
                 payload_bytes_max: batch_bytes_max,
                 cache_bytes_max: cache / stores,
                 producers_max: defaults.producers_max.min(store_producers_max),
@@ -404,10 +411,16 @@ impl ShardLimits {
             connections_max: 64,
             check_work_at_once: 50,
             // Topics have thousands of partitions here, and each turn takes its time.
-            store: StoreLimits { snapshot_bytes_per_turn: 16 << 10, ..StoreLimits::tiny() },
+            store: StoreLimits { snapshot_bytes_per_turn: 16 << 10, ..StoreLimits::tiny_with_journal() },
             state_log_bytes: 32 << 10,
         }
     }
+}
+
+/// The size of a store's journal: the cache keeps what the journal has until the extents have it too.
+fn journal_bytes(cache_bytes: u64) -> u64 {
+    let bytes = cache_bytes / JOURNAL_PART;
+    1 << bytes.clamp(*JOURNAL_BYTES.start(), *JOURNAL_BYTES.end()).ilog2()
 }
 
 #[cfg(test)]

@@ -378,6 +378,10 @@ pub struct StoreStats {
     pub bytes_written: u64,
     /// Syncs of slabs.
     pub syncs: u64,
+    /// Entries written to the journal.
+    pub journal_entries: u64,
+    /// Bytes of them, which are among the bytes written.
+    pub journal_bytes: u64,
     /// Commit rounds.
     pub rounds: u64,
     /// Frames appended.

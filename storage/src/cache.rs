@@ -1,7 +1,8 @@
 //! The tail cache: frozen chunks, kept as they were written, from which readers at the end of a log are served.
 //!
 //! The chunks of a partition are a contiguous end of its log. Over the store's budget the oldest of all goes first, whichever
-//! partition it belongs to, but never one that is not durable: it is the only copy.
+//! partition it belongs to, but never one that the extents do not have durably: it is the only copy, or the journal has
+//! the other.
 
 use std::collections::VecDeque;
 
@@ -140,17 +141,13 @@ impl CacheBudget {
     }
 
     /// Takes the oldest entry off the queue, and its chunk if it is still there. `false`, with nothing changed, if it may not go.
-    pub(crate) fn evict(
-        &mut self,
-        chunks: Option<&mut Chunks>,
-        is_durable: impl FnOnce(&Chunk) -> bool,
-    ) -> bool {
+    pub(crate) fn evict(&mut self, chunks: Option<&mut Chunks>, may_go: impl FnOnce(&Chunk) -> bool) -> bool {
         let Some((_, id)) = self.queue.front().copied() else { return false };
         if let Some(chunks) = chunks
             && let Some(first) = chunks.chunks.front()
             && first.id == id
         {
-            if !is_durable(first) {
+            if !may_go(first) {
                 return false;
             }
             self.drop_front(chunks);

@@ -60,8 +60,10 @@ pub(crate) struct Extent {
     pub(crate) untimed_ms: i64,
     /// The record of its allocation in the map: no frame in it is durable before that is.
     pub(crate) map_seq: Option<Seq>,
-    /// Its header block has been handed to the disk.
+    /// Its header block has been handed to the disk, in place or with an entry of the journal.
     pub(crate) header_written: bool,
+    /// Only the journal has its header block.
+    pub(crate) header_journaled: bool,
     pub(crate) index: SparseIndex,
 }
 
@@ -95,6 +97,7 @@ impl Extent {
             untimed_ms: NO_TIMESTAMP,
             map_seq: None,
             header_written: false,
+            header_journaled: false,
             index: SparseIndex::default(),
         }
     }

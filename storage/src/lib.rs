@@ -24,6 +24,7 @@ pub mod expect;
 mod extent;
 mod index;
 pub mod inspect;
+pub mod journal;
 pub mod layout;
 pub mod limits;
 mod lookup;

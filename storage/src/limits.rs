@@ -3,6 +3,7 @@
 use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, frame_bytes};
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
 
+use crate::journal::{JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN};
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES, PAGE_BYTES};
 use crate::state_log::SNAPSHOT_BYTES_PER_TURN;
 
@@ -33,6 +34,12 @@ pub const PARTITIONS_PER_STORE_MAX: usize = 1 << 22;
 
 /// Epochs of one partition that are remembered. Each change of its leader begins one; the oldest are forgotten.
 pub const EPOCHS_PER_PARTITION_MAX: usize = 1024;
+
+/// Bytes that one batch of write-backs takes from the journal to the extents.
+pub const WRITE_BACK_BYTES_MAX: usize = 4 << 20;
+
+/// Partitions of one batch of write-backs.
+pub const WRITE_BACK_PARTITIONS_MAX: usize = 512;
 
 /// Partitions that one step of retention looks at.
 pub const RETENTION_PARTITIONS_PER_STEP: usize = 1024;
@@ -80,6 +87,10 @@ pub struct StoreLimits {
     pub state_log_bytes_used: u64,
     /// Bytes of the map that are added to a snapshot in one turn, unless one partition takes more.
     pub snapshot_bytes_per_turn: u32,
+    /// Size of the journal. 0: there is none, and each partition's records are written to its extents at once.
+    pub journal_bytes: u64,
+    /// A partition's new frames go into the journal if they are at most this many bytes in a round.
+    pub journal_tail_bytes_max: u64,
     /// Small frames are gathered in buffers of this size.
     pub chunk_bytes_max: usize,
     /// Bytes of log between two entries of the sparse index.
@@ -111,6 +122,8 @@ impl Default for StoreLimits {
             state_log_bytes: 256 << 10,
             state_log_bytes_used: 2 << 20,
             snapshot_bytes_per_turn: SNAPSHOT_BYTES_PER_TURN as u32,
+            journal_bytes: 16 << 20,
+            journal_tail_bytes_max: 64 << 10,
             chunk_bytes_max: 256 << 10,
             index_interval_bytes: 32 << 10,
             read_bytes_max: 1 << 20,
@@ -138,6 +151,8 @@ impl StoreLimits {
             state_log_bytes: 64 << 10,
             state_log_bytes_used: 64 << 10,
             snapshot_bytes_per_turn: 256,
+            journal_bytes: 0,
+            journal_tail_bytes_max: 4 << 10,
             chunk_bytes_max: 16 << 10,
             index_interval_bytes: 2 << 10,
             read_bytes_max: 16 << 10,
@@ -146,6 +161,11 @@ impl StoreLimits {
             store_producers_max: 64,
             producer_expiry_ms: 60_000,
         }
+    }
+
+    /// The same with a small journal.
+    pub const fn tiny_with_journal() -> Self {
+        Self { journal_bytes: JOURNAL_BYTES_MIN, ..Self::tiny() }
     }
 
     /// Panics when the sizes contradict each other: they are ours, not outside data.
@@ -167,6 +187,10 @@ impl StoreLimits {
             "the largest frame may wait for the disk"
         );
         assert!(self.unacked_bytes_max <= UNACKED_BYTES_MAX, "recovery looks no further");
+        assert!(self.journal_bytes == 0 || self.journal_bytes >= JOURNAL_BYTES_MIN);
+        assert!(
+            self.journal_bytes <= JOURNAL_BYTES_MAX && self.journal_bytes.is_multiple_of(PAGE_BYTES as u64)
+        );
         assert!(self.index_interval_bytes > 0 && self.producers_max > 0);
         assert!(self.store_producers_max >= self.producers_max);
     }
@@ -177,7 +201,7 @@ const fn payload_bytes_of(extent_bytes: usize) -> usize {
     extent_bytes - EXTENT_HEADER_BYTES - FRAME_HEADER_BYTES - FRAME_ALIGN - PADDING_BYTES_MAX
 }
 
-const _: () = StoreLimits::tiny().assert_consistent();
+const _: () = StoreLimits::tiny_with_journal().assert_consistent();
 
 #[cfg(test)]
 mod tests {

@@ -36,6 +36,17 @@ pub const MAC_KEY_BYTES: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MacKey(pub [u8; MAC_KEY_BYTES]);
 
+impl MacKey {
+    /// The code of an entry of the journal ([`crate::journal`]) at this position of the ring.
+    pub(crate) fn of_entry(&self, era: Incarnation, sequence: u64, at: u64) -> u64 {
+        let mut place = [0; 24];
+        place[..8].copy_from_slice(&era.0.to_le_bytes());
+        place[8..16].copy_from_slice(&sequence.to_le_bytes());
+        place[16..].copy_from_slice(&at.to_le_bytes());
+        SipHasher24::new_with_key(&self.0).hash(&place)
+    }
+}
+
 impl fmt::Debug for MacKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MacKey(..)")

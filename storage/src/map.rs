@@ -276,6 +276,8 @@ pub(crate) enum MapRecord {
     StartedAt { key: PartitionKey, checkpoint: CheckpointEntry },
     /// Extents of a partition are free again, and one that was rewritten from them is in their place.
     Replaced { key: PartitionKey, incarnations: Vec<u64>, extent: ExtentEntry },
+    /// From here on the journal has pieces, in entries of this era. 0: it has none that is needed.
+    Journal { era: u64 },
 }
 
 /// The map as the state log has it.
@@ -293,6 +295,8 @@ pub struct StoreMap {
     pub untimed: BTreeMap<u64, i64>,
     /// The frames' codes, once there are some.
     pub macs: Option<StoreMacs>,
+    /// The era of the journal, if it has pieces.
+    pub journal: Option<Incarnation>,
     /// Partitions whose last checkpoint was written by a version that did not keep where epochs began.
     pub(crate) without_epochs: BTreeSet<PartitionKey>,
 }
@@ -333,6 +337,10 @@ impl StoreMap {
                 self.untimed.insert(incarnation, appended_ms);
             }
             MapRecord::Macs(macs) => self.macs = Some(macs.into()),
+            MapRecord::Journal { era } => {
+                self.journal = Some(Incarnation(era)).filter(|_| era > 0);
+                self.next_incarnation = self.next_incarnation.max(era.saturating_add(1));
+            }
             MapRecord::LogStart { key, log_start } => self.partition(key).log_start = log_start,
             MapRecord::Checkpoint { key, checkpoint, complete } => self.checkpoint(key, checkpoint, complete),
             MapRecord::Reactivated { key } => self.partition(key).complete = false,

@@ -33,6 +33,16 @@ pub enum Mutant {
     TruncateBelowCommit,
     /// The map is not told that the end of a log was cut off.
     ForgetTruncation,
+    /// A record counts as durable when its entry of the journal is handed to the disk.
+    AckBeforeJournal,
+    /// An entry of the journal counts as durable before those in front of it.
+    AckJournalOutOfOrder,
+    /// Entries of the journal are forgotten when their bytes were written to the extents, not when these are durable.
+    TrimBeforeSync,
+    /// Entries of earlier eras of the journal are applied too.
+    ReplayEarlierEras,
+    /// A piece of the journal is applied whoever uses the space now.
+    ReplayIntoAnyLife,
 }
 
 highwater_runtime::planted_bugs!(Mutant);

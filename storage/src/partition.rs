@@ -4,10 +4,14 @@
 //!  extents:  [sealed][sealed][.........active..........]
 //!                                 ^durable    ^queued     ^append end
 //!  cache:          ----------------------------
+//!  journal:               --------                         (from the extent end on: not in the extents yet)
 //!  flights:                       ------------             (handed to the disk, in order)
 //!  queue:                                     ----         (frozen, waits for a round)
 //!  tail:                                          ----     (still being filled)
 //! ```
+//!
+//! Invariant: `extent end <= durable <= append end`. The frames from the extent end to the durable end are in the journal, and in the
+//! cache until the extents have them.
 //!
 //! Invariant: `durable <= append end`; the frames between them are contiguous and in memory: in flights, queue and tail, in this order.
 //!
@@ -46,10 +50,29 @@ pub(crate) struct Piece {
     pub(crate) frame_bytes: u64,
 }
 
+impl Piece {
+    /// Whether it has the first frame of its extent.
+    pub(crate) fn begins_extent(&self) -> bool {
+        u64::from(self.end.position) == u64::from(crate::extent::FIRST_POSITION) + self.frame_bytes
+    }
+}
+
+/// How a part of the log becomes durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Route {
+    /// Frames are written to their place.
+    Extent,
+    /// The header of an extent is written to its place.
+    Header,
+    /// It is in this entry of the journal.
+    Journal(u64),
+}
+
 /// A part of the log that the disk has been given. It keeps its bytes: if the disk has no space for them they are written again.
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) piece: Piece,
+    pub(crate) route: Route,
     pub(crate) writes_left: u32,
     /// The disk has answered everything: the writes, and the sync after them if there is one.
     pub(crate) landed: bool,
@@ -82,6 +105,12 @@ pub(crate) struct Partition {
     pub(crate) append_offset: Offset,
     /// Everything before it is on stable storage, and the map knows its extents.
     pub(crate) durable: Mark,
+    /// The extents have everything before it, durably.
+    pub(crate) extent_end: Mark,
+    /// The first entry of the journal that has bytes from the extent end on and is not covered by the write-back in progress.
+    pub(crate) journal_need: Option<u64>,
+    /// What is being written from the journal to the extents.
+    pub(crate) write_back: Option<WriteBack>,
     /// The commit point that the owner noted, or that recovery read from the frames. Not used with [`CommitRule::OwnDisk`].
     pub(crate) commit: LogPoint,
     /// See [`Bounds::last_epoch`].
@@ -142,6 +171,26 @@ pub(crate) struct Flags {
     pub(crate) event: bool,
     /// Its durable end waits for the map.
     pub(crate) waits_for_map: bool,
+    /// Listed among the partitions of which only the journal has a part.
+    pub(crate) journaled: bool,
+}
+
+/// A part of a log that is being written to the extents while the journal has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteBack {
+    /// The first entry that it needs.
+    pub(crate) need: u64,
+    /// Where it ends.
+    pub(crate) end: Mark,
+}
+
+/// The result of moving a durable end.
+#[derive(Default, Debug)]
+pub(crate) struct Advanced {
+    /// Bytes of frames that have become durable.
+    pub(crate) bytes: u64,
+    /// Entries of the journal that the flights needed and the partition need not name: it needs an earlier one.
+    pub(crate) released: Vec<u64>,
 }
 
 impl Partition {
@@ -164,6 +213,9 @@ impl Partition {
             append_index: start.index,
             append_offset: start.offset,
             durable: start,
+            extent_end: start,
+            journal_need: None,
+            write_back: None,
             commit: start.point(),
             last_epoch: None,
             epochs: Epochs::default(),
@@ -272,6 +324,15 @@ impl Partition {
         }
     }
 
+    /// How far an extent may be read from the disk. What follows is in the cache.
+    pub(crate) fn written_to(&self, extent: &Extent) -> u32 {
+        match extent.sequence.cmp(&self.extent_end.sequence) {
+            std::cmp::Ordering::Less => extent.end,
+            std::cmp::Ordering::Equal => self.extent_end.position,
+            std::cmp::Ordering::Greater => crate::extent::FIRST_POSITION,
+        }
+    }
+
     /// The offsets of the records that lie in an extent and may be read.
     pub(crate) fn readable_offsets(&self, extent: &Extent) -> Range<Offset> {
         extent.base_offset..match extent.sequence.cmp(&self.durable.sequence) {
@@ -315,9 +376,26 @@ impl Partition {
 
     /// Whether a write that begins here would overlap one that is in flight.
     pub(crate) fn overlaps_flight(&self, extent: ExtentRef, from: u32) -> bool {
-        self.flights
-            .back()
-            .is_some_and(|last| last.writes_left > 0 && last.piece.extent == extent && last.to() > from)
+        let mut in_place =
+            self.flights.iter().rev().filter(|flight| !matches!(flight.route, Route::Journal(_)));
+        in_place.any(|other| other.writes_left > 0 && other.piece.extent == extent && other.to() > from)
+    }
+
+    /// Whether the extents have everything that is durable or in flight, or are being written to: then the next piece may go there.
+    pub(crate) fn may_write_in_place(&self) -> bool {
+        self.is_written_back()
+            && self.flights.iter().all(|flight| matches!(flight.route, Route::Extent | Route::Header))
+    }
+
+    /// Whether the extents have everything that is durable.
+    pub(crate) fn is_written_back(&self) -> bool {
+        self.journal_need.is_none() && self.write_back.is_none()
+    }
+
+    /// Bytes of frames that no round has taken yet.
+    pub(crate) fn pending_bytes(&self) -> u64 {
+        let queued: u64 = self.queue.iter().map(|piece| piece.frame_bytes).sum();
+        queued + self.tail.as_ref().map_or(0, Tail::fresh_bytes)
     }
 
     /// The flight of this number.
@@ -331,23 +409,34 @@ impl Partition {
         self.flights.iter().any(|flight| flight.failed)
     }
 
-    /// Puts the pieces that found no space, and all after them, back at the head of the queue, in order. Returns `false`
-    /// if there is nothing, or part of it is still in flight.
-    pub(crate) fn requeue_failed(&mut self) -> bool {
-        let Some(first) = self.flights.iter().position(|flight| flight.failed) else { return false };
+    /// Puts the pieces that found no space, and all after them, back at the head of the queue, in order. Returns the entries of the journal
+    /// that they were in. `None`: there is nothing, or part of it is still in flight.
+    pub(crate) fn requeue_failed(&mut self) -> Option<Vec<u64>> {
+        let first = self.flights.iter().position(|flight| flight.failed)?;
         if self.flights.iter().any(|flight| !flight.landed) {
-            return false;
+            return None;
         }
+        let mut entries = Vec::new();
         for flight in self.flights.drain(first..).rev() {
+            if let Route::Journal(sequence) = flight.route {
+                entries.push(sequence);
+                if let Some(at) =
+                    self.extents.binary_search_by_key(&flight.piece.extent.sequence, |e| e.sequence).ok()
+                    && flight.piece.begins_extent()
+                {
+                    let extent = &mut self.extents[at];
+                    extent.header_written &= !extent.header_journaled;
+                    extent.header_journaled = false;
+                }
+            }
             self.queue.push_front(flight.piece);
         }
-        true
+        Some(entries)
     }
 
-    /// Moves the durable end over the flights that have become durable, in order, as far as the map knows their extents. Returns how many
-    /// bytes of frames that were.
-    pub(crate) fn advance_durable(&mut self, map_durable: Seq) -> u64 {
-        let mut bytes = 0;
+    /// Moves the durable end over the flights that have become durable, in order, as far as the map knows their extents.
+    pub(crate) fn advance_durable(&mut self, map_durable: Seq) -> Advanced {
+        let mut advanced = Advanced::default();
         self.flags.waits_for_map = false;
         while let Some(flight) = self.flights.front() {
             if !flight.is_durable() {
@@ -358,18 +447,28 @@ impl Partition {
                 self.flags.waits_for_map = true;
                 break;
             }
-            let Flight { piece, writes_left, .. } = self.flights.pop_front().expect("it was there");
+            let Flight { piece, route, writes_left, .. } = self.flights.pop_front().expect("it was there");
             self.flight_first += 1;
             assert!(writes_left == 0);
             assert!(piece.end.index >= self.durable.index && piece.end.offset >= self.durable.offset);
             assert!(piece.end.sequence >= self.durable.sequence);
-            bytes += piece.frame_bytes;
+            advanced.bytes += piece.frame_bytes;
             self.durable = piece.end;
+            match route {
+                Route::Extent => {
+                    assert!(self.is_written_back(), "what is written in place follows what the extents have");
+                    self.extent_end = piece.end;
+                }
+                Route::Header => {}
+                Route::Journal(sequence) if self.journal_need.is_none() => self.journal_need = Some(sequence),
+                Route::Journal(sequence) => advanced.released.push(sequence),
+            }
         }
+        assert!(self.extent_end.index <= self.durable.index, "what the extents have is durable");
         assert!(self.durable.index <= self.append_index && self.durable.offset <= self.append_offset);
-        assert!(self.unacked_bytes >= bytes);
-        self.unacked_bytes -= bytes;
-        bytes
+        assert!(self.unacked_bytes >= advanced.bytes);
+        self.unacked_bytes -= advanced.bytes;
+        advanced
     }
 
     /// Ends the active extent: the next frame goes into another one.

@@ -32,6 +32,8 @@ pub struct RecoveryReport {
     pub bytes_scanned: u64,
     /// Partitions that are not as they were left.
     pub findings: Vec<(TopicPartition, PartitionFinding)>,
+    /// Pieces of the journal that were applied to extents.
+    pub journal_pieces: u64,
     /// Damage of the state log that was survived, and other things worth a warning.
     pub warnings: Vec<String>,
     /// The map of the store was lost and rebuilt from the headers of its extents.

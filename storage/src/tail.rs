@@ -103,6 +103,11 @@ impl Tail {
         self.fresh_bytes > 0
     }
 
+    /// Bytes of frames that were in no frozen buffer yet.
+    pub(crate) fn fresh_bytes(&self) -> u64 {
+        self.fresh_bytes
+    }
+
     pub(crate) fn buffer_bytes(&self) -> usize {
         self.buf.len()
     }

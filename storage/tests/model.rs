@@ -12,7 +12,7 @@ use highwater_storage::{
     AppendError, Cursor, DurableForm, PartitionConfig, PartitionSlot, ReadResult, StoreConfig, StoreEvent,
 };
 use proptest::prelude::*;
-use support::{Bed, CRASH_POLICIES, batch_of, config, producer, tp};
+use support::{Bed, CRASH_POLICIES, batch_of, config, journal_in_half_of, producer, tp};
 
 const PARTITIONS: u32 = 3;
 
@@ -116,7 +116,7 @@ struct World {
 
 impl World {
     fn new(seed: u64, form: DurableForm) -> Self {
-        let config = StoreConfig { durable_form: form, ..config() };
+        let config = StoreConfig { durable_form: form, limits: journal_in_half_of(seed), ..config() };
         let known = (0..PARTITIONS).map(|_| Known::default()).collect();
         Self { bed: Bed::with(seed, config), known, fill: 0 }
     }

@@ -8,6 +8,7 @@ use highwater_protocol::ids::{
     ClusterId, ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, PartitionIndex, StoreId, TopicId,
     TopicPartition,
 };
+use highwater_storage::journal::format::{EntryHeader, PieceHeader};
 use highwater_storage::layout::{EXTENT_VERSION, ExtentEnd, ExtentId, Place, SlabId};
 use highwater_storage::mac::{MacKey, StoreMacs};
 use highwater_storage::state_log::format::{FileHeader, RecordHeader};
@@ -63,6 +64,15 @@ fn the_tables_of_the_state_log_match_the_code() {
     let offsets = offsets!(RecordHeader: header_crc, magic, generation, first_seq, position, payload_bytes, count,
         payload_crc, purpose, cluster);
     compare("State log record", size_of::<RecordHeader>(), offsets);
+}
+
+#[test]
+fn the_tables_of_the_journal_match_the_code() {
+    let offsets = offsets!(EntryHeader: crc, version, store, magic, cluster, era, sequence, first_needed, durable, mac,
+        bytes, pieces);
+    compare("Journal entry header", size_of::<EntryHeader>(), offsets);
+    let offsets = offsets!(PieceHeader: incarnation, at, slab, position, bytes, crc);
+    compare("Journal piece", size_of::<PieceHeader>(), offsets);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use highwater_protocol::frame::{
 };
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage, SimDisk};
-use highwater_storage::{AppendError, Cursor, LogPoint, PartitionSlot, ReadResult};
+use highwater_storage::{AppendError, Cursor, LogPoint, PartitionSlot, ReadResult, StoreConfig, StoreLimits};
 use support::{Bed, batch_of, config, filled, producer, without_map};
 
 /// Two partitions of twelve records each, from the last version whose frames had no codes: stopped in order, and killed.
@@ -24,6 +24,10 @@ const KILLED: &[u8] = include_bytes!("data/frames-1-killed.gz");
 /// epoch begins behind 25 records, in the middle of an extent. A third partition was deleted, and its space used again.
 const STOPPED_2: &[u8] = include_bytes!("data/frames-2-stopped.gz");
 const KILLED_2: &[u8] = include_bytes!("data/frames-2-killed.gz");
+
+/// Two partitions of 40 records each, of producer 7 in partition 0, whose first 22 records are deleted: from the last version without a journal.
+const STOPPED_5: &[u8] = include_bytes!("data/map-5-stopped.gz");
+const KILLED_5: &[u8] = include_bytes!("data/map-5-killed.gz");
 
 /// The files: of each the length of its path, the path, its length and its content.
 fn image_of(packed: &[u8]) -> DiskImage {
@@ -173,6 +177,30 @@ fn the_map_of_a_store_is_rebuilt_from_headers_with_and_without_a_sequence() {
             check_2(&mut bed, &more);
             bed = bed.crash(CrashPolicy::LOSE_ALL);
         }
+    }
+}
+
+#[test]
+fn a_store_from_before_there_was_a_journal_is_read_and_goes_on_with_one() {
+    for packed in [STOPPED_5, KILLED_5] {
+        let disk = DiskHarness::on(SimDisk::from_image(&image_of(packed), 2));
+        let limits = StoreLimits::tiny_with_journal();
+        let mut bed = Bed::on(disk, StoreConfig { limits, ..config() });
+        assert_eq!((bed.report.partitions, &bed.report.findings[..]), (2, &[][..]));
+        let (a, b) = (bed.slot(0), bed.slot(1));
+        assert_eq!(bed.store.bounds(a).log_start, Offset(22));
+        let again = batch_of(Compression::None, producer(7, 0, 39), 1039, &[&[39; 900]]);
+        let again = bed.try_append(a, &again);
+        assert!(matches!(again, Err(AppendError::Duplicate { base_offset: Offset(39), .. })), "{again:?}");
+        for n in 40..44 {
+            bed.append_durably(b, &filled(n, 300));
+        }
+        assert!(bed.store.stats().journal_entries > 1);
+        let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+        assert_eq!(bed.report.findings, []);
+        let (a, b) = (bed.slot(0), bed.slot(1));
+        assert_eq!(bed.values(a), (22..40).map(|n| vec![n; 900]).collect::<Vec<_>>());
+        assert_eq!(bed.values(b), (0..44).map(|n| vec![n; 300]).collect::<Vec<_>>());
     }
 }
 

@@ -115,9 +115,11 @@ fn batches_that_a_full_disk_does_not_take_into_files_that_are_there_are_refused_
             wire.wait(&mut world).expect("an answer").body.expect("there is space");
         }
         for store in 0..2 {
-            let slab = format!("/data/store-{store:03}/slab-000000");
-            world.disk(node).inject(Fault::write_no_space(&slab));
-            world.disk(node).inject(Fault::sync_no_space(&slab));
+            for file in ["slab-000000", "journal"] {
+                let path = format!("/data/store-{store:03}/{file}");
+                world.disk(node).inject(Fault::write_no_space(&path));
+                world.disk(node).inject(Fault::sync_no_space(&path));
+            }
         }
         for (wire, to) in &mut wires {
             for _ in 0..3 {

@@ -3,22 +3,27 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use highwater_runtime::fs::{DirEntry, Fs, OpenMode};
 use highwater_runtime::plane::FileId;
 
 use super::InspectError;
 use crate::expect::ExtentBytes;
+use crate::journal::replay::Pages;
+use crate::layout::{PAGE_BYTES, SlabId};
 
 /// Read-only access; closes what it opened.
 pub(super) struct Files<'a> {
     fs: &'a mut dyn Fs,
     open: BTreeMap<PathBuf, FileId>,
+    /// What the journals have for slabs, by file: a start would write it there.
+    journaled: BTreeMap<FileId, (SlabId, Rc<Pages>)>,
 }
 
 impl<'a> Files<'a> {
     pub(super) fn new(fs: &'a mut dyn Fs) -> Self {
-        Self { fs, open: BTreeMap::new() }
+        Self { fs, open: BTreeMap::new(), journaled: BTreeMap::new() }
     }
 
     pub(super) fn list(&mut self, dir: &Path) -> Result<Vec<DirEntry>, InspectError> {
@@ -34,8 +39,27 @@ impl<'a> Files<'a> {
         Ok(file)
     }
 
+    pub(super) fn file_bytes(&mut self, file: FileId) -> io::Result<u64> {
+        self.fs.file_bytes(file)
+    }
+
+    /// Reads from a file; from a slab, with what the journal has for it.
     pub(super) fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.fs.read_at(file, at, buf)
+        let read = self.fs.read_at(file, at, buf)?;
+        if let Some((slab, pages)) = self.journaled.get(&file) {
+            for (n, page) in buf[..read].chunks_mut(PAGE_BYTES).enumerate() {
+                if let Some(changed) = pages.changed(*slab, at + (n * PAGE_BYTES) as u64) {
+                    page.copy_from_slice(&changed[..page.len()]);
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// From here on reads of these slabs see what the journal has for them.
+    pub(super) fn overlay(&mut self, slabs: &BTreeMap<SlabId, (FileId, u64)>, pages: Pages) {
+        let pages = Rc::new(pages);
+        self.journaled.extend(slabs.iter().map(|(slab, (file, _))| (*file, (*slab, Rc::clone(&pages)))));
     }
 
     /// An extent's bytes.

@@ -6,6 +6,7 @@
 mod dump;
 mod files;
 mod headers;
+mod journal;
 mod state;
 mod verify;
 mod view;

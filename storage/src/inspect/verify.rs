@@ -11,6 +11,7 @@ use super::headers::header_at;
 use super::state::{self, StateLogListing};
 use super::view::{StoreView, known_end};
 use super::{InspectError, MapSource, store_dirs};
+use crate::journal::JOURNAL_NAME;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::map::{ExtentEntry, PartitionEntry};
 use crate::recovery::{Decision, FrameCondition, Scanned};
@@ -53,6 +54,9 @@ pub enum FindingKind {
     /// A state log has damage that its other copy makes up for; or is lost.
     #[error("{0}")]
     StateLog(String),
+    /// The journal has lost records that had been durable.
+    #[error("{0}; records that were acknowledged last may be lost")]
+    Journal(String),
     /// The map of the store cannot be read: extents were found by their headers.
     #[error("the map of the store cannot be read: {0}")]
     Map(String),
@@ -160,6 +164,10 @@ pub fn verify(
         if let MapSource::Headers(why) = &view.source {
             let path = view.state.stem.clone();
             verification.add(path, 0, 0, None, FindingKind::Map(why.clone()), Vec::new());
+        }
+        if let Some(what) = &view.journal_lost {
+            let path = view.dir.join(JOURNAL_NAME);
+            verification.add(path, 0, 0, None, FindingKind::Journal(what.clone()), Vec::new());
         }
         verification.partitions += view.map.partitions.len();
         for partition in view.map.partitions.values() {

@@ -11,12 +11,14 @@ use highwater_runtime::plane::FileId;
 
 use super::files::Files;
 use super::headers::map_from_headers;
+use super::journal::{self, JournalView};
 use super::state::{self, StateLogListing};
 use super::{
     ExtentHolds, ExtentListing, ExtentState, InspectError, MapSource, PartitionListing, SlabListing,
     StoreListing,
 };
 use crate::expect::{Expectation, Mark};
+use crate::journal::JOURNAL_NAME;
 use crate::layout::{EXTENT_HEADER_BYTES, Place, STATE_STEM, SlabId, parse_slab_name};
 use crate::limits::SEARCH_BYTES_MAX;
 use crate::map::{ExtentEntry, PartitionEntry, StoreMap};
@@ -32,6 +34,8 @@ pub(super) struct StoreView {
     pub(super) state: StateLogListing,
     /// File and size.
     pub(super) slabs: BTreeMap<SlabId, (FileId, u64)>,
+    /// What the journal has lost, if anything.
+    pub(super) journal_lost: Option<String>,
     pub(super) strangers: Vec<PathBuf>,
 }
 
@@ -44,7 +48,9 @@ impl StoreView {
             if let Some(slab) = parse_slab_name(&entry.name) {
                 let file = files.open(&path).map_err(|source| InspectError::Io { path, source })?;
                 slabs.insert(slab, (file, entry.bytes));
-            } else if path.with_extension("") != dir.join(STATE_STEM) && entry.name != RESERVE_NAME {
+            } else if path.with_extension("") != dir.join(STATE_STEM)
+                && ![RESERVE_NAME, JOURNAL_NAME].contains(&&*entry.name)
+            {
                 strangers.push(path);
             }
         }
@@ -64,7 +70,14 @@ impl StoreView {
                 (map, MapSource::Headers(why), state.cluster.or(cluster))
             }
         };
-        Ok(Self { store, dir, cluster, map, source, state, slabs, strangers })
+        let owner = cluster.map(|cluster| (cluster, store));
+        let journal = owner.and_then(|owner| journal::read(files, &dir, owner, &map, &slabs));
+        let mut journal_lost = None;
+        if let Some(JournalView { pages, lost }) = journal {
+            files.overlay(&slabs, pages);
+            journal_lost = lost;
+        }
+        Ok(Self { store, dir, cluster, map, source, state, slabs, journal_lost, strangers })
     }
 
     /// The file of an extent's slab, if the extent lies within it.

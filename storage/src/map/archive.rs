@@ -1,15 +1,16 @@
 //! The form of the map on disk: rkyv archives with a version byte before it.
 
+use highwater_protocol::ids::Incarnation;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::older::{self, OLDEST_VERSION, VERSION_WITHOUT_TIMES};
+use super::older::{self, OLDEST_VERSION, VERSION_WITHOUT_JOURNAL, VERSION_WITHOUT_TIMES};
 use super::{MacsEntry, MapRecord, OrphanEntry, PartitionEntry, StoreMap};
 use crate::mac::StoreMacs;
 
 /// Version of the archives. Written before each.
-pub(super) const MAP_VERSION: u8 = 5;
+pub(super) const MAP_VERSION: u8 = 6;
 
 /// The map cannot be read, although the state log vouches for its bytes.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -30,6 +31,7 @@ pub(super) struct Snapshot {
     pub(super) orphans: Vec<OrphanEntry>,
     pub(super) untimed: Vec<UntimedEntry>,
     pub(super) macs: Option<MacsEntry>,
+    pub(super) journal: Option<u64>,
 }
 
 /// When the last batch without a timestamp was appended to an extent.
@@ -62,7 +64,7 @@ impl StoreMap {
         }
         for bytes in records {
             let (version, archive) = open(bytes)?;
-            if version == MAP_VERSION {
+            if version >= VERSION_WITHOUT_JOURNAL {
                 map.apply(rkyv::from_bytes::<MapRecord, RkyvError>(&archive).map_err(invalid)?);
             } else {
                 older::apply(&mut map, &archive).map_err(invalid)?;
@@ -86,6 +88,7 @@ impl StoreMap {
         self.orphans.append(&mut piece.orphans);
         self.without_epochs.append(&mut piece.without_epochs);
         self.macs = self.macs.or(piece.macs);
+        self.journal = self.journal.or(piece.journal);
     }
 
     /// The archive of this map.
@@ -100,6 +103,7 @@ impl StoreMap {
                 .map(|(incarnation, appended_ms)| UntimedEntry { incarnation, appended_ms })
                 .collect(),
             macs: self.macs.map(MacsEntry::from),
+            journal: self.journal.map(|era| era.0),
         };
         encode(|bytes| {
             rkyv::to_bytes::<RkyvError>(&snapshot).map(|archive| bytes.extend_from_slice(&archive))
@@ -116,6 +120,7 @@ impl From<Snapshot> for StoreMap {
             orphans: snapshot.orphans,
             untimed: snapshot.untimed.iter().map(|u| (u.incarnation, u.appended_ms)).collect(),
             macs: snapshot.macs.map(StoreMacs::from),
+            journal: snapshot.journal.map(Incarnation),
             ..Self::default()
         }
     }

@@ -1,5 +1,7 @@
 //! Maps that earlier versions wrote. They are read, and written again in today's form with the next snapshot.
 //!
+//! Before version 6 there was no journal.
+//!
 //! Before version 5 an extent's incarnation was its place in the chain too: it rises along the chain, and stands for the sequence
 //! here. No replica but one had a log then, so everything durable was committed. Checkpoints did not say where epochs began: recovery finds
 //! out from the extents.
@@ -12,11 +14,14 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::archive::UntimedEntry;
+use super::archive::{Snapshot, UntimedEntry};
 use super::{MacsEntry, OrphanEntry, PartitionKey, SealEntry, StoreMap};
 use crate::layout::{EXTENT_VERSION_WITHOUT_MACS, EXTENT_VERSION_WITHOUT_SEQUENCE};
 use crate::mac::StoreMacs;
 use crate::producers::Producer;
+
+/// The version before there was a journal. Its records are among today's.
+pub(super) const VERSION_WITHOUT_JOURNAL: u8 = 5;
 
 /// The version before frames had codes.
 const VERSION_WITHOUT_MACS: u8 = 3;
@@ -58,6 +63,17 @@ pub(super) struct PartitionEntry {
     pub(super) extents: Vec<ExtentEntry>,
     pub(super) checkpoint: Option<CheckpointEntry>,
     pub(super) complete: bool,
+}
+
+/// A snapshot of [`VERSION_WITHOUT_JOURNAL`].
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct SnapshotWithoutJournal {
+    pub(super) next_incarnation: u64,
+    pub(super) clean: bool,
+    pub(super) partitions: Vec<super::PartitionEntry>,
+    pub(super) orphans: Vec<OrphanEntry>,
+    pub(super) untimed: Vec<UntimedEntry>,
+    pub(super) macs: Option<MacsEntry>,
 }
 
 /// A snapshot of version 4.
@@ -167,6 +183,13 @@ impl From<PartitionEntry> for super::PartitionEntry {
 /// The map in a snapshot of this version.
 pub(super) fn snapshot(version: u8, archive: &AlignedVec) -> Result<StoreMap, RkyvError> {
     let snapshot = match version {
+        VERSION_WITHOUT_JOURNAL => {
+            let old = rkyv::from_bytes::<SnapshotWithoutJournal, RkyvError>(archive)?;
+            let SnapshotWithoutJournal { next_incarnation, clean, partitions, orphans, untimed, macs } = old;
+            let snapshot =
+                Snapshot { next_incarnation, clean, partitions, orphans, untimed, macs, journal: None };
+            return Ok(snapshot.into());
+        }
         OLDEST_VERSION => {
             let old = rkyv::from_bytes::<SnapshotWithoutOrphans, RkyvError>(archive)?;
             let SnapshotWithoutOrphans { next_incarnation, clean, partitions } = old;
@@ -193,6 +216,7 @@ pub(super) fn snapshot(version: u8, archive: &AlignedVec) -> Result<StoreMap, Rk
         orphans: snapshot.orphans,
         untimed: snapshot.untimed.iter().map(|u| (u.incarnation, u.appended_ms)).collect(),
         macs: snapshot.macs.map(StoreMacs::from),
+        journal: None,
     })
 }
 

@@ -142,13 +142,15 @@ impl Store {
             let gone = match partition {
                 None => self.budget.evict(None, |_| true),
                 Some(partition) => {
-                    let durable = partition.durable;
+                    let end = partition.extent_end;
                     self.budget.evict(Some(&mut partition.chunks), |chunk| {
-                        (chunk.extent.sequence, chunk.to) <= (durable.sequence, durable.position)
+                        (chunk.extent.sequence, chunk.to) <= (end.sequence, end.position)
                     })
                 }
             };
             if !gone {
+                // It is the only copy in memory of what the extents do not have yet.
+                self.journal.want_write_back();
                 break;
             }
         }

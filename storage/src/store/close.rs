@@ -29,6 +29,7 @@ impl Store {
             for slab in self.space.slabs.values() {
                 disk.close_file(slab.file);
             }
+            self.journal.close(disk);
             self.push_event(StoreEvent::Closed);
         }
         false
@@ -43,5 +44,6 @@ impl Store {
             && self.waiting_for_map.is_empty()
             && self.space.is_quiet()
             && self.cuts.is_empty()
+            && self.journal.is_idle()
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! A cut takes these steps; each begins when the one before it is durable:
 //!
-//! 1. Everything appended becomes durable, so that no write is in flight to the part that is cut off. Appends are refused meanwhile.
+//! 1. Everything appended becomes durable, and what only the journal has is written to the extents, so that no write is in flight to the part that is cut off. Appends are refused meanwhile.
 //! 2. The frame at which the log is to end is located, in memory or on disk.
 //! 3. The headers of the extents that are cut off as a whole are rewritten to say that these are given up. Otherwise, if the map is lost, an
 //!    extent that outlives the one before it could pass for the rest of a log whose start was deleted.
@@ -148,6 +148,9 @@ impl Store {
 
     fn go_on_with_cut(&mut self, disk: &mut dyn Disk, slot: PartitionSlot) {
         let Some(partition) = self.partition(slot).filter(|partition| partition.is_settled()) else { return };
+        if !partition.is_written_back() {
+            return self.write_back_first(slot);
+        }
         let Some(cut) = &partition.cut else { return };
         match (cut.step, &cut.goal) {
             (CutStep::Locating(_), _) => {}
@@ -310,6 +313,7 @@ impl Partition {
         self.append_index = end.index;
         self.append_offset = end.offset;
         self.durable = end;
+        self.extent_end = end;
         self.epochs.truncate(end.index);
         self.last_epoch = self.epochs.last();
         self.producers.truncate(end.offset);

@@ -2,6 +2,7 @@
 //!
 //! One file for each thing it does; all of them are `impl Store`:
 //! [`append`] puts batches into tails, [`replica`] frames of other replicas, [`cut`] cuts logs off, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
+//! [`journal`] puts small tails into the journal and [`write_back`] takes them from there to the extents,
 //! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`snapshot`] writes it anew, [`known_producers`] bounds what is remembered of producers,
 //! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`read_queue`] starts their disk reads, [`retention`] lets go, [`open`] begins and [`close`] ends it.
 
@@ -10,6 +11,7 @@ mod cached;
 mod close;
 mod cut;
 mod find;
+mod journal;
 mod known_producers;
 mod open;
 mod read;
@@ -24,6 +26,7 @@ mod snapshot;
 mod space;
 mod stall;
 mod task;
+mod write_back;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -42,6 +45,7 @@ use crate::producers::{ActiveProducer, ProducerStamp};
 use crate::state_log::{Seq, StateLog};
 
 pub(crate) use cut::Cut;
+use journal::Journal;
 use known_producers::KnownProducers;
 pub(crate) use open::chain_of;
 
@@ -65,6 +69,7 @@ pub struct Store {
     state: StateLog,
     space: Space,
     rounds: Rounds,
+    journal: Journal,
     reads: Reads,
     budget: CacheBudget,
     known_producers: KnownProducers,
@@ -189,6 +194,8 @@ impl Store {
                 more |= self.continue_checkpoints();
                 more |= self.flush_map(disk);
                 self.start_round(disk);
+                self.continue_write_back(disk);
+                self.trim_journal(disk);
             }
             Phase::Closing => more |= self.continue_snapshot(disk),
         }

@@ -112,7 +112,8 @@ impl Store {
         let answer = match result {
             Ok((buf, filled)) if filled >= len => {
                 self.stats.bytes_read += len as u64;
-                task.read = Some((buf.freeze(), from));
+                let valid = len.min((task.read_limit - from) as usize);
+                task.read = Some((buf.freeze().slice(..valid), from));
                 None
             }
             _ => task.on_unreadable(),

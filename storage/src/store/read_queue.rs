@@ -50,7 +50,7 @@ impl Store {
     pub(super) fn submit_read(&mut self, disk: &mut dyn Disk, id: ReadId, task: Task) -> Result<(), usize> {
         let partition = self.partition(task.slot).expect("the caller looked");
         let extent = partition.extent(task.extent).expect("the caller looked");
-        let limit = partition.readable_to(extent);
+        let limit = partition.written_to(extent);
         let range = task.range(extent, limit, self.config.limits.read_bytes_max)?;
         let may_start = self.reads.queued.is_empty() && self.has_room(range.1);
         if may_start {
@@ -86,7 +86,7 @@ impl Store {
     fn queued_range(&self, task: &Task) -> Option<(u32, usize)> {
         let partition = self.partition(task.slot)?;
         let extent = partition.extent(task.extent)?;
-        let limit = partition.readable_to(extent);
+        let limit = partition.written_to(extent);
         if task.cursor.position >= limit || !self.space.slabs.contains_key(&extent.place?.slab) {
             return None;
         }
@@ -94,8 +94,10 @@ impl Store {
     }
 
     fn start_read(&mut self, disk: &mut dyn Disk, id: ReadId, mut task: Task, (from, len): (u32, usize)) {
-        let extent = self.partition(task.slot).and_then(|partition| partition.extent(task.extent));
-        let place = extent.and_then(|extent| extent.place).expect("what is durable has a place");
+        let partition = self.partition(task.slot).expect("the caller looked");
+        let extent = partition.extent(task.extent).expect("the caller looked");
+        let place = extent.place.expect("what is durable has a place");
+        task.read_limit = partition.written_to(extent);
         let file = self.space.slabs[&place.slab].file;
         task.reading = (from, len);
         self.reads.inflight_bytes += len;

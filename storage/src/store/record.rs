@@ -148,7 +148,8 @@ impl Store {
 
     fn checkpoint_touched(&mut self, slot: PartitionSlot) {
         let Some(partition) = self.partition_mut(slot) else { return };
-        let quiet = partition.is_settled();
+        // The end of a log that only the journal has is not settled: if the journal were lost, it would have to be searched for.
+        let quiet = partition.is_settled() && partition.is_written_back();
         let is_clean = quiet && partition.tail_state == TailState::Idle;
         let taken = self.take_checkpoint(slot, is_clean);
         let partition = self.partition_mut(slot).expect("it was there");

@@ -90,6 +90,7 @@ impl Store {
         if self.is_quiet() {
             // A checkpoint proves to recovery that the last round was durable: without one, damage to it would look like a torn write.
             self.begin_checkpoints();
+            self.journal.want_write_back();
         }
         self.retry_space(disk);
         false
@@ -129,11 +130,16 @@ impl Store {
 
     /// Frees the extents of a deleted partition when nothing is being written to them any more.
     pub(super) fn finish_delete(&mut self, slot: PartitionSlot) {
-        if self.partitions.get(slot.0).is_none_or(|partition| !partition.flights.is_empty()) {
+        let is_written_to =
+            |partition: &Partition| !partition.flights.is_empty() || partition.write_back.is_some();
+        if self.partitions.get(slot.0).is_none_or(|partition| is_written_to(partition)) {
             return;
         }
         let partition = self.partitions.remove(slot.0).expect("it was there");
         self.uncount_producers(slot, partition.producers_counted);
+        if let Some(need) = partition.journal_need {
+            self.journal.release(need);
+        }
         let seq = self.state.appended();
         for extent in partition.extents {
             self.free_extent(seq, &extent);
@@ -145,12 +151,17 @@ impl Store {
     }
 
     /// Frees the complete extents before the log's start. `None`: there are none.
-    fn free_below_log_start(&mut self, slot: PartitionSlot) -> Option<Seq> {
+    pub(super) fn free_below_log_start(&mut self, slot: PartitionSlot) -> Option<Seq> {
         let partition = self.partition_mut(slot).expect("the caller looked");
         let log_start = partition.log_start;
         let committed = partition.commit_point().index;
+        // What only the journal has is written to its extent first: a write must not meet another use of the space.
+        let written = (partition.extent_end.sequence, partition.extent_end.position);
         let is_below = |extent: &&Extent| {
-            extent.seal_recorded && extent.end_offset <= log_start && extent.end_index <= committed
+            extent.seal_recorded
+                && extent.end_offset <= log_start
+                && extent.end_index <= committed
+                && (extent.sequence, extent.end) <= written
         };
         let mut count = partition.extents.iter().take_while(is_below).count();
         // The map has to remember where the log goes on, and what producers sent last, without these extents.

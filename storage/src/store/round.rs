@@ -4,6 +4,9 @@
 //! [`DurableForm::Dsync`] each write is durable by itself; with [`DurableForm::SyncPerRound`] one sync per slab follows the writes.
 //! Rounds chain without a timer: frames appended while [`ROUNDS_IN_FLIGHT_MAX`] of them are in flight makes the next one larger.
 //!
+//! Small tails leave together in one entry of the journal ([`super::journal`]), which has no such limits; the rest of this is about those that are
+//! written in place.
+//!
 //! A partition whose partial last page is in flight sits a round out: its next write would overlap.
 //!
 //! A file system that copies on write may have no space for a write into an extent that is there. Then the partition stalls; see
@@ -14,6 +17,7 @@ use highwater_runtime::plane::{Completion, Disk, Durability, Token, WRITE_BYTES_
 
 use bytes::Bytes;
 
+use super::journal::RoundEntry;
 use super::{Queued, Store, TOKEN_KIND_SHIFT, TOKEN_STORE};
 use crate::api::{PartitionSlot, ReadId, StoreEvent};
 use crate::config::DurableForm;
@@ -21,7 +25,7 @@ use crate::extent::ExtentRef;
 use crate::layout::{PAGE_BYTES, SlabId};
 use crate::limits::ROUNDS_IN_FLIGHT_MAX;
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::{Flight, Piece, TailState};
+use crate::partition::{Advanced, Flight, Piece, Route, TailState};
 
 /// An operation in flight.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +36,14 @@ pub(super) enum Op {
     Sync { round: u64, slab: SlabId },
     /// A read.
     Read(ReadId),
+    /// An entry of the journal, and the round that it belongs to.
+    Journal { sequence: u64, round: Option<u64> },
+    /// The file of the journal.
+    CreateJournal,
+    /// Part of a batch that takes bytes from the journal to the extents.
+    WriteBack { slab: SlabId },
+    /// The sync after the writes of such a batch.
+    WriteBackSync { slab: SlabId },
     /// A new slab.
     CreateSlab,
     /// A slab that is given back.
@@ -54,6 +66,8 @@ pub(super) struct Rounds {
 struct Round {
     number: u64,
     slabs: Vec<RoundSlab>,
+    /// Its entry of the journal is being written.
+    has_entry: bool,
 }
 
 /// A slab that a round writes to.
@@ -84,13 +98,24 @@ impl Rounds {
     }
 
     fn end_slab(&mut self, round: u64, slab: SlabId) {
-        let at = self
-            .in_flight
-            .iter()
-            .position(|r| r.number == round)
-            .expect("a round ends with its last operation");
+        let at = self.at(round);
         self.in_flight[at].slabs.retain(|s| s.slab != slab);
-        if self.in_flight[at].slabs.is_empty() {
+        self.end_if_done(at);
+    }
+
+    fn end_entry(&mut self, round: u64) {
+        let at = self.at(round);
+        self.in_flight[at].has_entry = false;
+        self.end_if_done(at);
+    }
+
+    fn at(&self, round: u64) -> usize {
+        let at = self.in_flight.iter().position(|r| r.number == round);
+        at.expect("a round ends with its last operation")
+    }
+
+    fn end_if_done(&mut self, at: usize) {
+        if self.in_flight[at].slabs.is_empty() && !self.in_flight[at].has_entry {
             self.in_flight.swap_remove(at);
         }
     }
@@ -122,6 +147,20 @@ impl Store {
                 Err(e) if is_out_of_space(&e) => self.on_synced(round, slab, true),
                 Err(e) => self.fail(format!("could not sync {}: {e}", self.slab_path(slab))),
             },
+            (Op::Journal { sequence, round }, Completion::Write(result)) => {
+                self.on_entry_written(sequence, round, result);
+            }
+            (Op::CreateJournal, Completion::Replaced(result)) => self.on_journal_created(disk, result),
+            (Op::WriteBack { slab }, Completion::Write(result)) => match result {
+                Ok(()) => self.on_write_back(disk, false),
+                Err(e) if is_out_of_space(&e) => self.on_write_back(disk, true),
+                Err(e) => self.fail(format!("could not write to {}: {e}", self.slab_path(slab))),
+            },
+            (Op::WriteBackSync { slab }, Completion::Sync(result)) => match result {
+                Ok(()) => self.on_write_back_synced(false),
+                Err(e) if is_out_of_space(&e) => self.on_write_back_synced(true),
+                Err(e) => self.fail(format!("could not sync {}: {e}", self.slab_path(slab))),
+            },
             (Op::Read(id), Completion::Read(result)) => self.on_read(disk, id, result),
             (Op::CreateSlab, Completion::Created(result)) => self.on_slab_created(disk, result),
             (Op::CreateReserve, Completion::Created(result)) => self.on_reserve_created(disk, result),
@@ -145,17 +184,24 @@ impl Store {
             return;
         }
         let number = self.rounds.next_round;
-        self.rounds.in_flight.push(Round { number, slabs: Vec::new() });
+        let mut entry = self.begin_entry(disk);
+        self.rounds.in_flight.push(Round { number, slabs: Vec::new(), has_entry: false });
         for _ in 0..self.dirty.len() {
+            if entry.as_ref().is_some_and(|entry| entry.is_full) {
+                break;
+            }
             let slot = self.dirty.pop_front().expect("as many as were counted");
-            self.submit_partition(disk, slot, number);
+            self.submit_partition(disk, slot, number, &mut entry);
             let Some(partition) = self.partitions.get_mut(slot.0) else { continue };
             partition.flags.dirty = !partition.deleting && partition.has_work();
             if partition.flags.dirty {
                 self.dirty.push_back(slot);
             }
         }
-        if self.rounds.in_flight.last().is_some_and(|round| round.slabs.is_empty()) {
+        let has_entry = entry.is_some_and(|entry| self.write_round_entry(disk, entry, number));
+        let round = self.rounds.in_flight.last_mut().expect("it was just begun");
+        round.has_entry = has_entry;
+        if round.slabs.is_empty() && !has_entry {
             self.rounds.in_flight.pop();
             return;
         }
@@ -163,7 +209,18 @@ impl Store {
         self.stats.rounds += 1;
     }
 
-    fn submit_partition(&mut self, disk: &mut dyn Disk, slot: PartitionSlot, round: u64) {
+    /// The entry of a round was written.
+    pub(super) fn end_journal_of_round(&mut self, round: u64) {
+        self.rounds.end_entry(round);
+    }
+
+    fn submit_partition(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: PartitionSlot,
+        round: u64,
+        entry: &mut Option<RoundEntry>,
+    ) {
         let map_durable = self.state.durable();
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if partition.stalled && partition.has_failed_flight() {
@@ -176,6 +233,7 @@ impl Store {
             }
             partition.tail_state = TailState::Active;
         }
+        let mut entry = entry.as_mut().filter(|_| self.takes_journal(slot));
         loop {
             let Some(partition) = self.partitions.get_mut(slot.0) else { return };
             let next = match (partition.queue.front(), &partition.tail) {
@@ -189,10 +247,18 @@ impl Store {
             let (reference, from) = next;
             let extent = partition.extent(reference).expect("what is not durable is not freed");
             let Some(place) = extent.place else { return };
-            if !self.space.is_reserved(reference.incarnation) || partition.overlaps_flight(reference, from) {
+            let is_header = partition.queue.front().is_some_and(|piece| piece.frame_bytes == 0);
+            let in_place = is_header || entry.is_none();
+            if !self.space.is_reserved(reference.incarnation)
+                || in_place && partition.overlaps_flight(reference, from)
+            {
                 return;
             }
-            if !extent.header_written {
+            if !is_header && in_place && !partition.may_write_in_place() {
+                return self.write_back_first(slot);
+            }
+            // The first header of a slab has the key of the journal's entries, should the map be lost.
+            if !extent.header_written && (in_place || place.at == 0) {
                 self.submit_header(disk, slot, reference, round);
             }
             let partition = self.partitions.get_mut(slot.0).expect("it was there");
@@ -202,7 +268,18 @@ impl Store {
             }
             let partition = self.partitions.get_mut(slot.0).expect("it was there");
             let piece = partition.queue.pop_front().expect("a piece or a tail was there");
-            self.submit(disk, slot, piece, place.slab, round);
+            match &mut entry {
+                Some(entry) if !is_header => {
+                    if let Err(piece) = self.add_to_entry(entry, slot, piece) {
+                        let partition = self.partitions.get_mut(slot.0).expect("as above");
+                        return partition.queue.push_front(piece);
+                    }
+                }
+                _ => {
+                    let route = if is_header { Route::Header } else { Route::Extent };
+                    self.submit(disk, slot, piece, (place.slab, route), round);
+                }
+            }
         }
     }
 
@@ -219,10 +296,17 @@ impl Store {
         let mut page = highwater_runtime::buf::AlignedBuf::new(PAGE_BYTES);
         page.copy_from_slice(&id.to_block());
         let piece = Piece { extent: reference, from: 0, data: page.freeze(), end, frame_bytes: 0 };
-        self.submit(disk, slot, piece, place.slab, round);
+        self.submit(disk, slot, piece, (place.slab, Route::Header), round);
     }
 
-    fn submit(&mut self, disk: &mut dyn Disk, slot: PartitionSlot, piece: Piece, slab: SlabId, round: u64) {
+    fn submit(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: PartitionSlot,
+        piece: Piece,
+        (slab, route): (SlabId, Route),
+        round: u64,
+    ) {
         let form = self.config.durable_form;
         let durability = match form {
             DurableForm::Dsync if is_planted(Mutant::AckBeforeSync) => Durability::Volatile,
@@ -240,7 +324,13 @@ impl Store {
         let flight = partition.flight_first + partition.flights.len() as u64;
         let writes = bytes.div_ceil(WRITE_BYTES_MAX) as u32;
         let (from_position, data) = (piece.from, piece.data.clone());
-        partition.flights.push_back(Flight { piece, writes_left: writes, landed: false, failed: false });
+        partition.flights.push_back(Flight {
+            piece,
+            route,
+            writes_left: writes,
+            landed: false,
+            failed: false,
+        });
         let of_slab = self.rounds.slab(round, slab);
         of_slab.writes_left += writes;
         if form == DurableForm::SyncPerRound {
@@ -271,7 +361,7 @@ impl Store {
         flight.writes_left -= 1;
         let whole = flight.writes_left == 0;
         if no_space {
-            self.on_flight_failed(slot, number, slab);
+            self.on_flight_failed(slot, number, &self.slab_path(slab));
         }
         if whole && self.config.durable_form == DurableForm::Dsync {
             let partition = self.partitions.get_mut(slot.0).expect("as above");
@@ -301,7 +391,7 @@ impl Store {
             partition.flight_mut(*flight).landed = true;
             if no_space {
                 // A later sync proves nothing about the writes before this one: they are all repeated.
-                self.on_flight_failed(*slot, *flight, slab);
+                self.on_flight_failed(*slot, *flight, &self.slab_path(slab));
             }
         }
         for (slot, _) in flights {
@@ -311,12 +401,17 @@ impl Store {
 
     /// Moves a partition's durable end as far as it goes now.
     pub(super) fn advance(&mut self, slot: PartitionSlot) {
-        let map_durable = self.state.durable();
+        let map_durable = self.state.certain();
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         let before = partition.durable.index;
         let waited = partition.flags.waits_for_map;
-        let bytes = partition.advance_durable(map_durable);
+        let Advanced { bytes, released } = partition.advance_durable(map_durable);
         self.unacked_bytes -= bytes;
+        for entry in released {
+            self.journal.release(entry);
+        }
+        self.note_journaled(slot);
+        let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if partition.flags.waits_for_map && !waited {
             self.waiting_for_map.push(slot);
         }

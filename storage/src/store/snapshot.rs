@@ -80,6 +80,8 @@ impl Store {
             clean: is_last,
             orphans: self.orphans.entries().collect(),
             macs: Some(self.macs),
+            // After an orderly stop the extents have everything.
+            journal: if is_last { self.journal.era_at_rest() } else { self.journal.era() },
             ..StoreMap::default()
         }
     }

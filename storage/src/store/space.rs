@@ -100,6 +100,12 @@ impl Space {
         }
     }
 
+    /// The next incarnation is later than this era of the journal: they are numbered together.
+    pub(super) fn begin_after(&mut self, era: Option<Incarnation>) {
+        let next = era.map_or(0, |era| era.0 + 1);
+        self.next_incarnation = self.next_incarnation.max(next);
+    }
+
     /// Whether frames may be written into an extent of this incarnation.
     pub(super) fn is_reserved(&self, incarnation: Incarnation) -> bool {
         incarnation.0 < self.reserved_durable
@@ -267,6 +273,7 @@ impl Store {
         self.grow_space(disk);
         self.make_reserve(disk);
         self.retry_stalled_writes();
+        self.journal.retry_stalled();
         if self.state.is_stalled() {
             self.state.retry_stalled(disk);
         }

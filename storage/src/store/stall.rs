@@ -15,7 +15,6 @@
 //! Each call of [`Store::enforce_retention`] retries once.
 
 use crate::api::{AppendError, PartitionSlot, StoreEvent};
-use crate::layout::SlabId;
 use crate::partition::{Partition, TailState};
 
 use super::Store;
@@ -24,11 +23,15 @@ impl Store {
     /// Whether appends to this partition have to be refused, because earlier ones wait for space or this one would have to.
     pub(super) fn check_stall(&self, partition: &Partition) -> Result<(), AppendError> {
         let would_wait = self.state.is_stalled() && partition.tail_state == TailState::Clean;
-        if partition.stalled || would_wait { Err(AppendError::StorageFull) } else { Ok(()) }
+        if partition.stalled || would_wait || self.journal.is_stalled() {
+            Err(AppendError::StorageFull)
+        } else {
+            Ok(())
+        }
     }
 
     /// There was no space for a part of a flight.
-    pub(super) fn on_flight_failed(&mut self, slot: PartitionSlot, flight: u64, slab: SlabId) {
+    pub(super) fn on_flight_failed(&mut self, slot: PartitionSlot, flight: u64, path: &str) {
         let partition = self.partitions.get_mut(slot.0).expect("a partition waits for its writes");
         if partition.deleting {
             return;
@@ -36,12 +39,11 @@ impl Store {
         partition.flight_mut(flight).failed = true;
         self.stall(slot);
         self.tell_full(format!(
-            "{}: no space for a write into a file that is there; records of partitions that are concerned are refused until space is freed",
-            self.slab_path(slab)
+            "{path}: no space for a write into a file that is there; records of partitions that are concerned are refused until space is freed"
         ));
     }
 
-    fn stall(&mut self, slot: PartitionSlot) {
+    pub(super) fn stall(&mut self, slot: PartitionSlot) {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         if !std::mem::replace(&mut partition.stalled, true) {
             self.stalled.insert(slot);
@@ -68,7 +70,11 @@ impl Store {
     pub(super) fn retry_stalled_writes(&mut self) {
         for slot in &self.stalled {
             let partition = self.partitions.get_mut(slot.0).expect("a deleted partition has no stall");
-            if partition.requeue_failed() && !std::mem::replace(&mut partition.flags.dirty, true) {
+            let Some(entries) = partition.requeue_failed() else { continue };
+            for entry in entries {
+                self.journal.release(entry);
+            }
+            if !std::mem::replace(&mut partition.flags.dirty, true) {
                 self.dirty.push_back(*slot);
             }
         }
@@ -115,7 +121,10 @@ impl Store {
 
     /// Notifies the owner that there is space again, if nothing waits for some.
     pub(super) fn tell_space(&mut self) {
-        let waits = self.space.full.is_some() || !self.stalled.is_empty() || self.map_stalled;
+        let waits = self.space.full.is_some()
+            || !self.stalled.is_empty()
+            || self.map_stalled
+            || self.journal.is_stalled();
         if !waits && std::mem::take(&mut self.space.is_told) {
             self.push_event(StoreEvent::SpaceAvailable);
         }

@@ -33,6 +33,8 @@ pub(super) struct Task {
     pub(super) cautious: Option<usize>,
     /// The read in flight: position and length.
     pub(super) reading: (u32, usize),
+    /// What it reads from this position on may not be in the extent yet.
+    pub(super) read_limit: u32,
     /// Bytes that were read and not looked through yet, and their position. Only a search keeps them.
     pub(super) read: Option<(Bytes, u32)>,
     /// A batch that is being looked into.
@@ -108,6 +110,7 @@ impl Task {
             frame_bytes: 0,
             cautious: None,
             reading: (0, 0),
+            read_limit: 0,
             read: None,
             lookup: None,
         }

@@ -18,11 +18,12 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::Model;
-use crate::node::{DATA, DIR, Node, config, tp};
+use crate::node::{DATA, DIR, Node, Setup, config, tp};
 use crate::workload::{Workload, batch};
 
 const PAGE: usize = 4096;
-const FORM: DurableForm = DurableForm::Dsync;
+/// With a journal: it is one of the files.
+const FORM: Setup = Setup { form: DurableForm::Dsync, journal: true };
 
 /// Warnings of one start at most, however much is wrong.
 const WARNINGS_MAX: usize = 40;

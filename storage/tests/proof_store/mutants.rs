@@ -62,6 +62,31 @@ fn forgetting_a_truncation_is_found() {
 }
 
 #[test]
+fn acknowledging_before_the_journal_has_a_record_is_found() {
+    replay_finds(Mutant::AckBeforeJournal);
+}
+
+#[test]
+fn acknowledging_an_entry_of_the_journal_before_the_one_in_front_of_it_is_found() {
+    replay_finds(Mutant::AckJournalOutOfOrder);
+}
+
+#[test]
+fn trimming_the_journal_before_the_extents_are_synced_is_found() {
+    replay_finds(Mutant::TrimBeforeSync);
+}
+
+#[test]
+fn replaying_earlier_eras_of_the_journal_is_found() {
+    replay_finds(Mutant::ReplayEarlierEras);
+}
+
+#[test]
+fn replaying_the_journal_into_another_use_of_the_space_is_found() {
+    replay_finds(Mutant::ReplayIntoAnyLife);
+}
+
+#[test]
 fn taking_what_is_found_for_committed_is_found() {
     replay_finds(Mutant::CommitWhatIsFound);
 }

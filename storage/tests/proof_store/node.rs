@@ -18,14 +18,28 @@ pub(crate) const DATA: &str = "/data";
 pub(crate) const DIR: &str = "/data/store-000";
 pub(crate) const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
 
-pub(crate) fn config(form: DurableForm) -> StoreConfig {
+/// How rounds become durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) form: DurableForm,
+    pub(crate) journal: bool,
+}
+
+impl From<DurableForm> for Setup {
+    fn from(form: DurableForm) -> Self {
+        Self { form, journal: false }
+    }
+}
+
+pub(crate) fn config(setup: impl Into<Setup>) -> StoreConfig {
+    let Setup { form, journal } = setup.into();
     StoreConfig {
         dir: PathBuf::from(DIR),
         cluster: CLUSTER,
         store: StoreId(0),
         token_space: 7,
         new_mac_key: MacKey([0xA5; 16]),
-        limits: StoreLimits::tiny(),
+        limits: if journal { StoreLimits::tiny_with_journal() } else { StoreLimits::tiny() },
         durable_form: form,
     }
 }
@@ -51,8 +65,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn open(disk: DiskHarness, form: DurableForm) -> Result<(Self, RecoveryReport), OpenError> {
-        Self::open_with(disk, config(form))
+    pub(crate) fn open(
+        disk: DiskHarness,
+        setup: impl Into<Setup>,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        Self::open_with(disk, config(setup))
     }
 
     pub(crate) fn open_with(
@@ -66,9 +83,9 @@ impl Node {
     pub(crate) fn open_image(
         image: &DiskImage,
         seed: u64,
-        form: DurableForm,
+        setup: impl Into<Setup>,
     ) -> Result<(Self, RecoveryReport), OpenError> {
-        Self::open(DiskHarness::on(SimDisk::from_image(image, seed)), form)
+        Self::open(DiskHarness::on(SimDisk::from_image(image, seed)), setup)
     }
 
     pub(crate) fn ensure(&mut self, tp: TopicPartition, config: PartitionConfig) -> PartitionSlot {

@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::{Model, Promises, promise};
-use crate::node::{DATA, Node};
+use crate::node::{DATA, Node, Setup};
 use crate::workload::Workload;
 
 /// How much is done.
@@ -46,6 +46,7 @@ pub(crate) struct Tried {
 /// Runs the chain of lives of one seed. Says what is wrong, and where.
 pub(crate) fn run_seed(seed: u64, effort: Effort, tried: &mut Tried) -> Result<(), String> {
     let form = if seed.is_multiple_of(2) { DurableForm::Dsync } else { DurableForm::SyncPerRound };
+    let form = Setup { form, journal: seed % 4 < 2 };
     let mut disk = DiskHarness::new(seed);
     highwater_runtime::fs::Fs::create_dir_all(&mut disk, DATA.as_ref()).expect("an empty disk");
     let (node, _) = Node::open(disk, form).expect("an empty store opens");
@@ -101,7 +102,7 @@ fn check_image(
     model: &Model,
     promises: &Promises,
     seed: u64,
-    form: DurableForm,
+    form: Setup,
 ) -> Result<(), String> {
     let (mut node, report) =
         Node::open_image(image, seed, form).map_err(|e| format!("does not open: {e}"))?;

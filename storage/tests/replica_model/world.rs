@@ -12,7 +12,7 @@ use highwater_storage::{
 };
 
 use crate::Op;
-use crate::support::{Bed, batch_of, bulk, config, producer, small, tp};
+use crate::support::{Bed, batch_of, bulk, config, journal_in_half_of, producer, small, tp};
 
 /// A frame as it must be read: what is in its header, and its batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,7 +81,10 @@ impl World {
     pub(crate) fn new(seed: u64, form: DurableForm) -> Self {
         let zero = LogPoint { index: LogIndex(0), offset: Offset(0) };
         Self {
-            bed: Bed::with(seed, StoreConfig { durable_form: form, ..config() }),
+            bed: Bed::with(
+                seed,
+                StoreConfig { durable_form: form, limits: journal_in_half_of(seed), ..config() },
+            ),
             log: Log { start: zero, frames: Vec::new() },
             before: Vec::new(),
             durable: 0,

@@ -39,6 +39,11 @@ pub fn config() -> StoreConfig {
     }
 }
 
+/// Small limits, with a journal for even seeds.
+pub fn journal_in_half_of(seed: u64) -> StoreLimits {
+    if seed.is_multiple_of(2) { StoreLimits::tiny_with_journal() } else { StoreLimits::tiny() }
+}
+
 /// The disk with both copies of the store's map zeroed.
 pub fn without_map(mut image: DiskImage) -> DiskImage {
     for copy in ["a", "b"] {

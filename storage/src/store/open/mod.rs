@@ -5,6 +5,7 @@
 
 mod chains;
 mod commit;
+mod journal;
 mod rebuild;
 mod recover;
 mod slabs;
@@ -21,6 +22,7 @@ use highwater_runtime::fs::{OpenMode, RESERVE_NAME};
 use highwater_runtime::plane::Disk;
 use highwater_runtime::slab::Slab;
 
+use super::journal::Journal;
 use super::known_producers::KnownProducers;
 use super::read_queue::Reads;
 use super::round::Rounds;
@@ -32,6 +34,7 @@ use crate::api::{PartitionSlot, StoreStats};
 use crate::cache::CacheBudget;
 use crate::config::StoreConfig;
 use crate::expect::LogPoint;
+use crate::journal::JOURNAL_NAME;
 use crate::layout::{Place, STATE_PURPOSE, STATE_STEM, SlabId, parse_slab_name, slab_name};
 use crate::mac::StoreMacs;
 use crate::map::{ExtentEntry, MapError, MapRecord, PartitionKey, StoreMap};
@@ -62,7 +65,9 @@ impl Store {
         let slabs = open_slabs(&config, disk, &mut report)?;
         let (mut state, known) = open_map(&config, disk, &slabs, &mut report)?;
         state.set_file_bytes_min(config.limits.state_log_bytes_used);
+        let journal = journal::open(&config, disk, &slabs, known.as_ref(), &mut report)?;
         let OpenedMap { map, faults, mut space } = open_space(&config, disk, &slabs, known, &mut report)?;
+        space.begin_after(journal.era);
         let orphans = Orphans::new(map.orphans, &mut space.alloc);
         let since = Incarnation(space.next_incarnation);
         let macs = map.macs.unwrap_or(StoreMacs { key: config.new_mac_key, since });
@@ -85,6 +90,7 @@ impl Store {
                 without_epochs: map.without_epochs.contains(&key),
                 commit: CommitTracker::new(LogPoint { index: LogIndex(0), offset: Offset(0) }),
                 untimed: &map.untimed,
+                journal: &journal.faults,
             };
             let found = recovery.run(slot, entry, trusted)?;
             report.extents += found.partition.extents.len();
@@ -101,6 +107,7 @@ impl Store {
             stats: StoreStats::default(),
             space,
             rounds: Rounds::default(),
+            journal: Journal::new(journal.file),
             reads: Reads::default(),
             budget: CacheBudget::default(),
             known_producers: KnownProducers::default(),
@@ -123,6 +130,8 @@ impl Store {
             state,
             phase: Phase::Open,
         };
+        store.wait_for_recovered_map();
+        store.settle_journal(journal.held, map.journal.is_some());
         let slots: Vec<PartitionSlot> = store.by_tp.values().copied().collect();
         for slot in slots {
             store.count_producers(slot);
@@ -130,6 +139,29 @@ impl Store {
         store.record_recovery(disk, &discarded, &report);
         store.prepare_space(disk, &mut report);
         Ok((store, report))
+    }
+
+    /// Keeps what the journal has for the next start, if that may need it; records that nothing of it is needed otherwise.
+    fn settle_journal(&mut self, held: Option<Incarnation>, is_known: bool) {
+        if let Some(era) = held {
+            self.journal.hold(era);
+        } else if is_known {
+            let seq = self.record(&MapRecord::Journal { era: 0 });
+            self.journal.set_cleared(seq);
+        }
+    }
+
+    /// If the disk had no space to make sure of the last record of the map, nothing in any extent becomes durable before a new map is.
+    fn wait_for_recovered_map(&mut self) {
+        let last = self.state.appended();
+        if self.state.certain() == last {
+            return;
+        }
+        let slots: Vec<PartitionSlot> = self.by_tp.values().copied().collect();
+        for slot in slots {
+            let partition = self.partitions.get_mut(slot.0).expect("it was just made");
+            partition.extents.iter_mut().for_each(|extent| extent.map_seq = Some(last));
+        }
     }
 
     /// Keeps space for the state log, and says so if records will find none.
@@ -204,7 +236,7 @@ fn open_slabs(
             if is_unfinished(&entry.name) {
                 // It would keep its space for nothing, and this may be a start on a full disk.
                 disk.remove_file(&path).map_err(io_error(&path))?;
-            } else if !is_of_state_log(&entry.name) && entry.name != RESERVE_NAME {
+            } else if !is_of_state_log(&entry.name) && ![RESERVE_NAME, JOURNAL_NAME].contains(&&*entry.name) {
                 quarantine(config, disk, &entry.name, report)?;
             }
             continue;
@@ -220,8 +252,11 @@ fn open_slabs(
 
 /// Whether this is an unfinished file of a store, which was being made when the process ended.
 fn is_unfinished(name: &str) -> bool {
-    name.strip_suffix(".tmp")
-        .is_some_and(|name| parse_slab_name(name).is_some() || is_of_state_log(name) || name == RESERVE_NAME)
+    name.strip_suffix(".tmp").is_some_and(|name| {
+        parse_slab_name(name).is_some()
+            || is_of_state_log(name)
+            || [RESERVE_NAME, JOURNAL_NAME].contains(&name)
+    })
 }
 
 fn is_of_state_log(name: &str) -> bool {

@@ -14,6 +14,7 @@ use highwater_runtime::plane::Disk;
 
 use super::Slabs;
 use super::commit::CommitTracker;
+use super::journal::JournalFaults;
 use super::rebuild::Orphans;
 use super::slabs::SlabFaults;
 use super::walk::{SlabBytes, first_mark, known_end, mark_of};
@@ -46,6 +47,7 @@ pub(super) struct Recovery<'a> {
     pub(super) commit: CommitTracker,
     /// When batches without a timestamp were appended, by extent.
     pub(super) untimed: &'a BTreeMap<u64, i64>,
+    pub(super) journal: &'a JournalFaults,
 }
 
 /// A recovered partition.
@@ -131,7 +133,7 @@ impl Recovery<'_> {
             }
             partition.durable = last.end_mark();
         }
-        let damage = damage.or(self.orphaned(&partition));
+        let damage = damage.or(self.orphaned(&partition)).or(self.lost_with_journal(&partition, trusted));
         partition.checkpoint = entry.checkpoint.map(Box::new);
         self.finish(&mut partition, trusted, damage, truncated);
         Ok(RecoveredPartition { partition, discarded })
@@ -168,6 +170,24 @@ impl Recovery<'_> {
         Some((at, orphan_fault(&orphan)))
     }
 
+    /// The damage that follows from what the journal has lost, if the log does not have the records in another way.
+    fn lost_with_journal(&self, partition: &Partition, trusted: bool) -> Option<(Offset, String)> {
+        let end = partition.durable.offset;
+        let lost = self.journal.lost.as_ref().filter(|_| !trusted && !partition.extents.is_empty());
+        if let Some(lost) = lost {
+            return Some((end, lost.clone()));
+        }
+        let last = partition.extents.back()?;
+        let position = self.journal.damaged.get(&last.incarnation.0)?;
+        let state = if self.journal.no_space {
+            "have no space on the disk yet"
+        } else {
+            "are damaged in the journal"
+        };
+        let why = format!("bytes at {position} of extent {} {state}", last.incarnation);
+        (*position >= last.end).then_some((end, why))
+    }
+
     /// Sets the state that follows from the extents that were found, and reports the findings.
     fn finish(
         &mut self,
@@ -183,6 +203,7 @@ impl Recovery<'_> {
             // Frames that were deleted before it had been committed.
             partition.commit = first;
         }
+        partition.extent_end = partition.durable;
         partition.append_index = partition.durable.index;
         partition.append_offset = partition.durable.offset;
         partition.log_start = partition.log_start.min(partition.durable.offset);

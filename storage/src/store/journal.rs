@@ -1,0 +1,445 @@
+//! The journal's part in commit rounds: which tails go into it, and when their entries are durable. See [`crate::journal`].
+//!
+//! The journal is not used before it is needed: the first round with small tails has the file made, in the background. Its first entry,
+//! without pieces, begins the era, and the map records that. Until then, and if the disk has no space for a journal, every tail is written to
+//! its extent at once.
+//!
+//! The rule of a partition's round: if everything that waits is small, it goes into the journal. Otherwise it is written in place, once the
+//! extents have what the journal has of the partition: then what is in place is contiguous, and no write overlaps a write-back.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use highwater_protocol::ids::Incarnation;
+use highwater_runtime::fs::is_out_of_space;
+use highwater_runtime::plane::{Disk, Durability, FileId, FileJob};
+
+use super::round::Op;
+use super::slabs::DISK_PART_MAX;
+use super::write_back::WriteBackBatch;
+use super::{Phase, Store};
+use crate::api::PartitionSlot;
+use crate::config::StoreConfig;
+use crate::extent::ExtentRef;
+use crate::journal::entry::{ENTRY_BYTES_MAX, EntryBuilder, EntryOwner, PieceTarget};
+use crate::journal::ring::Ring;
+use crate::journal::{JOURNAL_BYTES_MIN, JOURNAL_NAME};
+use crate::layout::EXTENT_HEADER_FIELD_BYTES;
+use crate::map::MapRecord;
+use crate::mutants::{Mutant, is_planted};
+use crate::partition::{Flight, Piece, Route};
+use crate::state_log::Seq;
+
+/// A tail takes at most this part of the journal.
+const TAILS_PER_JOURNAL_MIN: u64 = 4;
+
+/// The size of a journal on this disk. `None`: there is no space for one.
+pub(super) fn journal_bytes(config: &StoreConfig, disk: &mut dyn Disk) -> Option<u64> {
+    let free = disk.free_bytes(&config.dir).unwrap_or(u64::MAX);
+    let part = (free / DISK_PART_MAX).checked_ilog2().map_or(0, |log2| 1 << log2);
+    let bytes = config.limits.journal_bytes.min(part);
+    (bytes >= JOURNAL_BYTES_MIN).then_some(bytes)
+}
+
+/// The journal of a store, as far as it is in use.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent conditions, each set and cleared by an event of its own"
+)]
+pub(super) struct Journal {
+    /// The file and its size.
+    file: Option<(FileId, u64)>,
+    /// The size of the file that is being made.
+    creating_bytes: u64,
+    /// It was said that there is no space for a journal.
+    is_told: bool,
+    state: State,
+    ring: Option<Ring>,
+    /// Entries that are being written, and those that wait for one before them. Oldest first.
+    in_flight: VecDeque<EntryInFlight>,
+    /// Partitions of which only the journal has a part, the one that has waited longest first. It may name some that are gone.
+    pub(super) journaled: VecDeque<PartitionSlot>,
+    /// Partitions of these whose next step waits for their write-back.
+    pub(super) urgent: VecDeque<PartitionSlot>,
+    pub(super) write_back: Option<WriteBackBatch>,
+    /// All of `journaled` is to be written back.
+    wants_write_back: bool,
+    /// The map has to know that nothing is needed of an earlier era before the file may be replaced.
+    cleared: Option<Seq>,
+    /// A write-back found no space. It is tried again with the next step of retention.
+    stalled: bool,
+    /// It is to be tried again now.
+    retry: bool,
+    /// Pieces of this era could not be applied: their slabs are missing. They are kept, and nothing new goes into the journal.
+    held: Option<Incarnation>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing has needed it.
+    #[default]
+    Unused,
+    /// The file is being made.
+    Creating,
+    /// The first entry is being written.
+    Beginning,
+    /// The map is recording the era.
+    Recording(Seq),
+    /// Entries may have pieces.
+    Ready,
+    /// There is no space for it, or a write of an entry failed. Nothing more goes into it.
+    Off,
+}
+
+/// An entry on its way.
+#[derive(Debug)]
+struct EntryInFlight {
+    sequence: u64,
+    flights: Vec<(PartitionSlot, u64)>,
+    failed: bool,
+}
+
+/// The entry that a round puts together.
+pub(super) struct RoundEntry {
+    /// A piece found no room.
+    pub(super) is_full: bool,
+    builder: EntryBuilder,
+    flights: Vec<(PartitionSlot, u64)>,
+    sequence: u64,
+    room: usize,
+}
+
+impl Journal {
+    /// A journal whose file is there, if it is. Nothing in it is needed any more.
+    pub(super) fn new(file: Option<(FileId, u64)>) -> Self {
+        Self { file, ..Self::default() }
+    }
+
+    /// This record of the map says that nothing of earlier eras is needed.
+    pub(super) fn set_cleared(&mut self, seq: Seq) {
+        self.cleared = Some(seq);
+    }
+
+    /// The era, once the map has it.
+    pub(super) fn era(&self) -> Option<Incarnation> {
+        let begun = matches!(self.state, State::Recording(_) | State::Ready | State::Off)
+            .then(|| self.ring.as_ref().map(Ring::era))
+            .flatten();
+        begun.or(self.held)
+    }
+
+    /// The era of which the next start needs entries, after an orderly stop.
+    pub(super) fn era_at_rest(&self) -> Option<Incarnation> {
+        self.era().filter(|_| self.held.is_some() || self.stalled)
+    }
+
+    /// Keeps everything in the journal for the next start.
+    pub(super) fn hold(&mut self, era: Incarnation) {
+        self.held = Some(era);
+        self.state = State::Off;
+    }
+
+    /// Whether a write-back waits for space on the disk.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    pub(super) fn set_stalled(&mut self, stalled: bool) {
+        self.stalled = stalled;
+    }
+
+    pub(super) fn retry_stalled(&mut self) {
+        self.retry = self.stalled;
+        if self.state == State::Off && self.ring.is_none() && self.held.is_none() {
+            self.state = State::Unused;
+        }
+    }
+
+    /// Whether a batch may begin. One that found no space is tried again once each time.
+    pub(super) fn may_write_back(&mut self) -> bool {
+        self.write_back.is_none() && (!self.stalled || std::mem::take(&mut self.retry))
+    }
+
+    /// Everything that only the journal has is to be written to the extents.
+    pub(super) fn want_write_back(&mut self) {
+        self.wants_write_back = !self.journaled.is_empty();
+    }
+
+    pub(super) fn is_write_back_due(&mut self) -> bool {
+        self.wants_write_back &= !self.journaled.is_empty();
+        let crowded = self.ring.as_ref().is_some_and(|ring| 2 * ring.needed_bytes() > ring.bytes());
+        self.wants_write_back || crowded || self.stalled
+    }
+
+    /// A partition does not need this entry any more.
+    pub(super) fn release(&mut self, sequence: u64) {
+        self.ring.as_mut().expect("an entry was written").release(sequence);
+    }
+
+    /// Nothing is in flight, and the extents have everything.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state != State::Creating
+            && self.in_flight.is_empty()
+            && self.write_back.is_none()
+            && (self.stalled || self.ring.as_ref().is_none_or(|ring| !ring.has_needs()))
+    }
+
+    pub(super) fn close(&mut self, disk: &mut dyn Disk) {
+        if let Some((file, _)) = self.file.take() {
+            disk.close_file(file);
+        }
+    }
+}
+
+impl Store {
+    /// The entry of a round that begins. `None`: nothing may go into the journal now.
+    pub(super) fn begin_entry(&mut self, disk: &mut dyn Disk) -> Option<RoundEntry> {
+        if self.config.limits.journal_bytes == 0 {
+            return None;
+        }
+        match self.journal.state {
+            State::Unused => self.create_journal(disk),
+            State::Recording(seq) if seq <= self.state.durable() => self.journal.state = State::Ready,
+            _ => {}
+        }
+        if self.journal.state != State::Ready {
+            return None;
+        }
+        let ring = self.journal.ring.as_ref().expect("it is ready");
+        let room = ring.room().min(ENTRY_BYTES_MAX);
+        Some(RoundEntry {
+            is_full: false,
+            builder: EntryBuilder::default(),
+            flights: Vec::new(),
+            sequence: ring.next(),
+            room,
+        })
+    }
+
+    fn create_journal(&mut self, disk: &mut dyn Disk) {
+        if self.journal.file.is_some() {
+            return self.begin_era(disk);
+        }
+        if self.phase != Phase::Open || self.journal.cleared > Some(self.state.durable()) {
+            return;
+        }
+        let Some(bytes) = journal_bytes(&self.config, disk) else {
+            let full = std::io::ErrorKind::StorageFull;
+            return self.on_journal_created(disk, Err(full.into()));
+        };
+        self.journal.state = State::Creating;
+        self.journal.creating_bytes = bytes;
+        let token = self.token(Op::CreateJournal);
+        let path = self.config.dir.join(JOURNAL_NAME);
+        disk.file_job(FileJob::Replace { path, content: Vec::new(), bytes }, token);
+    }
+
+    /// The file was made, or not.
+    pub(super) fn on_journal_created(&mut self, disk: &mut dyn Disk, result: std::io::Result<FileId>) {
+        match result {
+            Ok(file) => {
+                self.journal.file = Some((file, self.journal.creating_bytes));
+                self.begin_era(disk);
+            }
+            Err(e) => {
+                self.journal.state = State::Off;
+                if std::mem::replace(&mut self.journal.is_told, true) {
+                    return;
+                }
+                tracing::warn!(
+                    "{}: no journal could be made: {e}; records of each partition are written to its extents at once, which is slower with many partitions",
+                    self.config.dir.join(JOURNAL_NAME).display()
+                );
+            }
+        }
+    }
+
+    /// Begins an era: an entry without pieces.
+    fn begin_era(&mut self, disk: &mut dyn Disk) {
+        let era = Incarnation(self.space.next_incarnation);
+        self.space.next_incarnation += 1;
+        let (_, bytes) = self.journal.file.expect("the caller looked");
+        self.journal.ring = Some(Ring::new(bytes, era));
+        self.journal.state = State::Beginning;
+        self.write_entry(disk, &EntryBuilder::default(), Vec::new(), None);
+    }
+
+    /// Whether everything that waits in this partition goes into the entry of this round.
+    pub(super) fn takes_journal(&self, slot: PartitionSlot) -> bool {
+        let partition = self.partitions.get(slot.0).expect("the caller looked");
+        let ring_bytes = self.journal.ring.as_ref().map_or(0, Ring::bytes);
+        partition.pending_bytes()
+            <= self.config.limits.journal_tail_bytes_max.min(ring_bytes / TAILS_PER_JOURNAL_MIN)
+    }
+
+    /// Puts a piece into the entry. Returns it if the entry has no room for it.
+    pub(super) fn add_to_entry(
+        &mut self,
+        entry: &mut RoundEntry,
+        slot: PartitionSlot,
+        piece: Piece,
+    ) -> Result<(), Piece> {
+        let header = self.header_for(slot, piece.extent);
+        let bytes = piece.frame_bytes as usize + header.as_ref().map_or(0, |(_, header)| header.len());
+        let pieces = 1 + usize::from(header.is_some());
+        if entry.builder.bytes_with(pieces, bytes) > entry.room {
+            entry.is_full = true;
+            return Err(piece);
+        }
+        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
+        let extent = partition.extent_mut(piece.extent).expect("the caller looked");
+        let place = extent.place.expect("the caller looked");
+        let incarnation = piece.extent.incarnation;
+        if let Some((target, header)) = header {
+            extent.header_written = true;
+            extent.header_journaled = true;
+            entry.builder.push(target, header);
+        }
+        let position = piece.end.position - piece.frame_bytes as u32;
+        let from = (position - piece.from) as usize;
+        let fresh = piece.data.slice(from..from + piece.frame_bytes as usize);
+        entry.builder.push(PieceTarget { incarnation, place, position }, fresh);
+        let flight = partition.flight_first + partition.flights.len() as u64;
+        let route = Route::Journal(entry.sequence);
+        partition.flights.push_back(Flight { piece, route, writes_left: 0, landed: false, failed: false });
+        self.journal.ring.as_mut().expect("it is ready").need(entry.sequence);
+        entry.flights.push((slot, flight));
+        Ok(())
+    }
+
+    /// The header of an extent that has none yet, as a piece. The first one of a slab is always written in place: it has the key of the
+    /// journal's entries, should the map be lost.
+    fn header_for(&self, slot: PartitionSlot, reference: ExtentRef) -> Option<(PieceTarget, Bytes)> {
+        let partition = self.partitions.get(slot.0).expect("the caller looked");
+        let extent = partition.extent(reference).expect("the caller looked");
+        if extent.header_written {
+            return None;
+        }
+        let id = extent.id(self.config.cluster, self.config.store, partition.tp, &self.macs);
+        let id = id.expect("the caller looked");
+        let header = Bytes::copy_from_slice(&id.to_block()[..EXTENT_HEADER_FIELD_BYTES]);
+        let target = PieceTarget { incarnation: reference.incarnation, place: id.place, position: 0 };
+        Some((target, header))
+    }
+
+    /// Writes the entry of a round, if it has pieces. Returns whether it has.
+    pub(super) fn write_round_entry(&mut self, disk: &mut dyn Disk, entry: RoundEntry, round: u64) -> bool {
+        if entry.builder.is_empty() {
+            return false;
+        }
+        self.write_entry(disk, &entry.builder, entry.flights, Some(round));
+        if is_planted(Mutant::AckBeforeJournal) {
+            let flights = self.journal.in_flight.back().map(|last| last.flights.clone());
+            self.land(&flights.unwrap_or_default());
+        }
+        true
+    }
+
+    fn write_entry(
+        &mut self,
+        disk: &mut dyn Disk,
+        builder: &EntryBuilder,
+        flights: Vec<(PartitionSlot, u64)>,
+        round: Option<u64>,
+    ) {
+        let owner = EntryOwner { cluster: self.config.cluster, store: self.config.store, key: self.macs.key };
+        let ring = self.journal.ring.as_mut().expect("an era was begun");
+        let bytes = builder.bytes_with(0, 0);
+        let reserved = ring.reserve(bytes, !builder.is_empty()).expect("the caller looked for room");
+        let data = builder.build(&owner, reserved.numbers, reserved.at);
+        let sequence = reserved.numbers.sequence;
+        self.journal.in_flight.push_back(EntryInFlight { sequence, flights, failed: false });
+        let token = self.token(Op::Journal { sequence, round });
+        self.stats.writes += 1;
+        self.stats.bytes_written += bytes as u64;
+        self.stats.journal_entries += 1;
+        self.stats.journal_bytes += bytes as u64;
+        let (file, _) = self.journal.file.expect("an era was begun");
+        disk.write(file, reserved.at, data, Durability::Durable, token);
+    }
+
+    /// An entry was written, or not.
+    pub(super) fn on_entry_written(
+        &mut self,
+        sequence: u64,
+        round: Option<u64>,
+        result: std::io::Result<()>,
+    ) {
+        if let Some(round) = round {
+            self.end_journal_of_round(round);
+        }
+        match result {
+            Ok(()) => {}
+            Err(e) if is_out_of_space(&e) => {
+                // Later entries count for nothing without this one.
+                self.journal.state = State::Off;
+                for entry in self.journal.in_flight.iter_mut().filter(|entry| entry.sequence >= sequence) {
+                    entry.failed = true;
+                }
+            }
+            Err(e) => {
+                let path = self.config.dir.join(JOURNAL_NAME);
+                return self.fail(format!("could not write to {}: {e}", path.display()));
+            }
+        }
+        let ring = self.journal.ring.as_mut().expect("an entry was written");
+        ring.on_written(sequence);
+        let durable = ring.durable();
+        let is_written = |entry: &EntryInFlight| {
+            entry.sequence < durable || is_planted(Mutant::AckJournalOutOfOrder) && entry.sequence == sequence
+        };
+        let mut at = 0;
+        while let Some(entry) = self.journal.in_flight.get(at) {
+            if !is_written(entry) {
+                at += 1;
+                continue;
+            }
+            let entry = self.journal.in_flight.remove(at).expect("it was there");
+            if entry.failed {
+                self.on_entry_failed(&entry);
+            }
+            self.land(&entry.flights);
+        }
+        if self.journal.state == State::Beginning {
+            let era = self.journal.ring.as_ref().expect("as above").era();
+            let seq = self.record(&MapRecord::Journal { era: era.0 });
+            self.journal.state = State::Recording(seq);
+        }
+    }
+
+    fn land(&mut self, flights: &[(PartitionSlot, u64)]) {
+        for (slot, flight) in flights {
+            let Some(partition) = self.partitions.get_mut(slot.0) else { continue };
+            partition.flight_mut(*flight).landed = true;
+            self.advance(*slot);
+        }
+    }
+
+    /// There was no space for an entry: its pieces are written in place.
+    fn on_entry_failed(&mut self, entry: &EntryInFlight) {
+        let path = self.config.dir.join(JOURNAL_NAME);
+        for (slot, flight) in &entry.flights {
+            self.on_flight_failed(*slot, *flight, &path.display().to_string());
+        }
+    }
+
+    /// Lists a partition of which only the journal has a part.
+    pub(super) fn note_journaled(&mut self, slot: PartitionSlot) {
+        let Some(partition) = self.partitions.get_mut(slot.0) else { return };
+        if partition.journal_need.is_some() && !std::mem::replace(&mut partition.flags.journaled, true) {
+            self.journal.journaled.push_back(slot);
+        }
+    }
+
+    /// Writes an entry without pieces if that makes space in a full journal.
+    pub(super) fn trim_journal(&mut self, disk: &mut dyn Disk) {
+        let Some(ring) = self.journal.ring.as_ref().filter(|_| self.journal.state == State::Ready) else {
+            return;
+        };
+        let tight = ring.room() < ENTRY_BYTES_MAX.min(ring.bytes() as usize / 4);
+        if tight && ring.wants_trim() && ring.in_flight() == 0 {
+            self.write_entry(disk, &EntryBuilder::default(), Vec::new(), None);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Applying the journal at a start: before anything else looks at the extents.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use highwater_protocol::ids::Incarnation;
+use highwater_runtime::fs::{OpenMode, is_out_of_space};
+use highwater_runtime::plane::{Disk, FileId};
+
+use super::{Slabs, io_error};
+use crate::config::StoreConfig;
+use crate::journal::entry::{Entry, EntryFault, EntryOwner};
+use crate::journal::replay::{Lives, Pages, Scanned, SlabPages, lives_of, scan};
+use crate::journal::{JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, JOURNAL_NAME};
+use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, SlabId, slab_name};
+use crate::mac::MacKey;
+use crate::map::StoreMap;
+use crate::report::{OpenError, RecoveryReport};
+use crate::store::journal::journal_bytes;
+
+/// Pages in memory before they are written.
+const PAGES_BYTES_MAX: usize = 64 << 20;
+
+/// What the journal had.
+#[derive(Debug, Default)]
+pub(super) struct OpenedJournal {
+    /// The file, with its size, if it can be used again.
+    pub(super) file: Option<(FileId, u64)>,
+    /// The latest era found.
+    pub(super) era: Option<Incarnation>,
+    /// The era that the map names or that was found, if it may have more than could be applied: slabs are missing, or part of the journal.
+    /// It is kept as it is, so that the next start finds the same, or the files that were put back.
+    pub(super) held: Option<Incarnation>,
+    pub(super) faults: JournalFaults,
+}
+
+/// What the journal had and has lost.
+#[derive(Debug, Default)]
+pub(super) struct JournalFaults {
+    /// Which records is not known: those of any partition with an open end may be missing.
+    pub(super) lost: Option<String>,
+    /// Extents of which a piece could not be applied, by incarnation: where the first one begins.
+    pub(super) damaged: BTreeMap<u64, u32>,
+    /// The disk has no space to apply pieces: it copies what it writes.
+    pub(super) no_space: bool,
+}
+
+/// The slabs, read page by page.
+struct SlabFiles<'a> {
+    disk: &'a mut dyn Disk,
+    slabs: &'a Slabs,
+}
+
+impl SlabPages for SlabFiles<'_> {
+    fn read(&mut self, slab: SlabId, at: u64, page: &mut [u8; PAGE_BYTES]) -> io::Result<()> {
+        let file = self.slabs.get(&slab).ok_or(io::ErrorKind::NotFound)?.file;
+        let read = self.disk.read_at(file, at, page)?;
+        page[read..].fill(0);
+        Ok(())
+    }
+
+    fn bytes(&self, slab: SlabId) -> u64 {
+        self.slabs.get(&slab).map_or(0, |slab| slab.bytes)
+    }
+}
+
+/// Opens the journal and brings the extents up to what it has. `map`: `None` if it is lost.
+pub(super) fn open(
+    config: &StoreConfig,
+    disk: &mut dyn Disk,
+    slabs: &Slabs,
+    map: Option<&StoreMap>,
+    report: &mut RecoveryReport,
+) -> Result<OpenedJournal, OpenError> {
+    let path = config.dir.join(JOURNAL_NAME);
+    let mut opened = OpenedJournal::default();
+    let is_there =
+        disk.list(&config.dir).map_err(io_error(&config.dir))?.iter().any(|e| e.name == JOURNAL_NAME);
+    let expected = map.and_then(|map| map.journal);
+    if !is_there {
+        opened.faults.lost = expected.map(|_| lost(&path, "the journal is missing"));
+        opened.held = expected;
+        report.warnings.extend(opened.faults.lost.clone());
+        return Ok(opened);
+    }
+    let file = disk.open(&path, OpenMode::ReadWrite).map_err(io_error(&path))?;
+    // Bytes that a cache holds from before a crash of the process must not count as durable.
+    disk.sync_file(file).map_err(io_error(&path))?;
+    let bytes = disk.file_bytes(file).map_err(io_error(&path))?.min(JOURNAL_BYTES_MAX);
+    let bytes = bytes - bytes % PAGE_BYTES as u64;
+    let wanted = journal_bytes(config, disk).unwrap_or(config.limits.journal_bytes);
+    if (wanted..=config.limits.journal_bytes).contains(&bytes) && bytes >= JOURNAL_BYTES_MIN {
+        opened.file = Some((file, bytes));
+    }
+    let key = match map {
+        // The extents have everything.
+        Some(map) if map.clean && map.journal.is_none() => None,
+        Some(map) => map.macs.map(|macs| macs.key),
+        None => key_in_slabs(disk, slabs),
+    };
+    // Without a key no extent was ever begun, or none can be found: there is nothing that a piece could belong to.
+    if let Some(key) = key {
+        let mut ring = vec![0; bytes as usize];
+        if let Err(e) = read_ring(disk, file, &mut ring) {
+            report.warnings.push(format!("{}: part of it cannot be read: {e}", path.display()));
+        }
+        report.bytes_scanned += ring.len() as u64;
+        let owner = EntryOwner { cluster: config.cluster, store: config.store, key };
+        match scan(&ring, &owner) {
+            Ok(scanned) => opened.apply(config, disk, slabs, (map, &scanned), report)?,
+            Err(EntryFault::Foreign(..) | EntryFault::None) if expected.is_none() => {
+                // Nothing is needed of it. It is not written over.
+                opened.file = None;
+                super::quarantine(config, disk, JOURNAL_NAME, report)?;
+            }
+            Err(fault) => {
+                disk.close_file(file);
+                return Err(refusal(config, path, fault));
+            }
+        }
+    }
+    if opened.file.is_none() {
+        disk.close_file(file);
+    }
+    Ok(opened)
+}
+
+/// What is said of a journal that does not have what it had.
+fn lost(path: &Path, what: &str) -> String {
+    format!("{}: {what}; records that were acknowledged last may be lost", path.display())
+}
+
+/// Why a journal cannot be used.
+fn refusal(config: &StoreConfig, path: PathBuf, fault: EntryFault) -> OpenError {
+    let of = match fault {
+        EntryFault::Newer(version) => {
+            return OpenError::Newer { path, what: format!("an entry of the journal has version {version}") };
+        }
+        EntryFault::Foreign(cluster, store) => format!("store {store} of cluster {cluster}"),
+        EntryFault::None => "another store".to_owned(),
+    };
+    let what = format!(
+        "the journal belongs to {of}, this is store {} of cluster {}; put the file back where it came from",
+        config.store, config.cluster
+    );
+    OpenError::Foreign { path, what }
+}
+
+impl OpenedJournal {
+    /// Applies the entries that were found.
+    fn apply(
+        &mut self,
+        config: &StoreConfig,
+        disk: &mut dyn Disk,
+        slabs: &Slabs,
+        (map, scanned): (Option<&StoreMap>, &Scanned<'_>),
+        report: &mut RecoveryReport,
+    ) -> Result<(), OpenError> {
+        let path = config.dir.join(JOURNAL_NAME);
+        let expected = map.and_then(|map| map.journal);
+        self.era = scanned.era;
+        if expected > scanned.era {
+            self.faults.lost =
+                Some(lost(&path, "the journal does not have the entries that were written last"));
+        } else if let (Some(first), Some(last)) = (scanned.lost.first(), scanned.lost.last()) {
+            let what =
+                format!("entries {} to {} of the journal are damaged or missing", first.start, last.end - 1);
+            self.faults.lost = Some(lost(&path, &what));
+        }
+        report.warnings.extend(self.faults.lost.clone());
+        let mut pages = Pages::default();
+        match write_entries(disk, slabs, (map, scanned), &mut pages) {
+            Ok(()) => {}
+            Err((_, e)) if is_out_of_space(&e) => {
+                self.faults.no_space = true;
+                report.warnings.push(format!(
+                    "{}: no space on the disk to write what the journal has for it; partitions that lack records are out of service until a start finds space",
+                    config.dir.display()
+                ));
+                for (target, _) in scanned.entries.iter().flat_map(Entry::pieces) {
+                    pages.damaged.entry(target.incarnation).or_insert(target.position);
+                }
+            }
+            Err((slab, e)) => return Err(io_error(&config.dir.join(slab_name(slab)))(e)),
+        }
+        report.journal_pieces = pages.pieces;
+        let is_incomplete = pages.has_homeless || self.faults.lost.is_some() || !pages.damaged.is_empty();
+        self.held = expected.max(scanned.era).filter(|_| is_incomplete);
+        self.faults.damaged = pages.damaged.iter().map(|(incarnation, at)| (incarnation.0, *at)).collect();
+        Ok(())
+    }
+}
+
+/// Writes the pieces of the entries to the extents, durably.
+fn write_entries(
+    disk: &mut dyn Disk,
+    slabs: &Slabs,
+    (map, scanned): (Option<&StoreMap>, &Scanned<'_>),
+    pages: &mut Pages,
+) -> Result<(), (SlabId, io::Error)> {
+    let mut lives = map.map_or_else(|| Lives::Headers(BTreeMap::new()), lives_of);
+    let mut written = BTreeSet::new();
+    for entry in &scanned.entries {
+        pages.apply(entry, &mut lives, &mut SlabFiles { disk, slabs });
+        if pages.memory_bytes() > PAGES_BYTES_MAX {
+            write_pages(disk, slabs, pages, &mut written)?;
+        }
+    }
+    write_pages(disk, slabs, pages, &mut written)?;
+    written.iter().try_for_each(|slab| disk.sync_file(slabs[slab].file).map_err(|e| (*slab, e)))
+}
+
+/// Reads as much as can be read. What cannot be is zero.
+fn read_ring(disk: &mut dyn Disk, file: FileId, ring: &mut [u8]) -> io::Result<()> {
+    if ring.is_empty() {
+        return Ok(());
+    }
+    let whole = disk.read_at(file, 0, ring);
+    if whole.is_ok() {
+        return Ok(());
+    }
+    for (n, page) in ring.chunks_mut(PAGE_BYTES).enumerate() {
+        if disk.read_at(file, (n * PAGE_BYTES) as u64, page).is_err() {
+            page.fill(0);
+        }
+    }
+    whole.map(|_| ())
+}
+
+fn write_pages(
+    disk: &mut dyn Disk,
+    slabs: &Slabs,
+    pages: &mut Pages,
+    written: &mut BTreeSet<SlabId>,
+) -> Result<(), (SlabId, io::Error)> {
+    let mut failed = SlabId(0);
+    let mut write = |slab: SlabId, at: u64, bytes: &[u8]| {
+        failed = slab;
+        written.insert(slab);
+        disk.write_at(slabs[&slab].file, at, bytes)
+    };
+    let outcome = pages.drain(&mut write);
+    outcome.map_err(|e| (failed, e))
+}
+
+/// The key of the store, from the header at the start of a slab: no record can be there.
+fn key_in_slabs(disk: &mut dyn Disk, slabs: &Slabs) -> Option<MacKey> {
+    slabs.values().find_map(|slab| {
+        let mut block = [0; EXTENT_HEADER_BYTES];
+        let read = disk.read_at(slab.file, 0, &mut block).ok()?;
+        let id = ExtentId::from_block(&block).ok().filter(|_| read == EXTENT_HEADER_BYTES)?;
+        Some(id.macs?.key)
+    })
+}
