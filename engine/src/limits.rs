@@ -14,7 +14,7 @@ use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 pub const JOURNAL_PART: u64 = 4;
 
 /// The smallest and the largest journal of a store, in bytes.
-pub const JOURNAL_BYTES: RangeInclusive<u64> = 1 << 20..=64 << 20;
+pub const JOURNAL_BYTES: RangeInclusive<u64> = 1 << 20..=16 << 20;
 
 /// Connections of a broker, over all its shards.
 pub const CONNECTIONS_MAX: usize = 10_000;
