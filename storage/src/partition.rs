@@ -173,6 +173,8 @@ pub(crate) struct Flags {
     pub(crate) waits_for_map: bool,
     /// Listed among the partitions of which only the journal has a part.
     pub(crate) journaled: bool,
+    /// Its next step waits for its write-back.
+    pub(crate) urgent: bool,
 }
 
 /// A part of a log that is being written to the extents while the journal has it.

@@ -42,9 +42,8 @@ struct ExtentWrite {
 impl Store {
     /// A partition's next step waits for what the journal has of it.
     pub(super) fn write_back_first(&mut self, slot: PartitionSlot) {
-        if self.partition(slot).is_some_and(|p| p.journal_need.is_some())
-            && !self.journal.urgent.contains(&slot)
-        {
+        let Some(partition) = self.partition_mut(slot).filter(|p| p.journal_need.is_some()) else { return };
+        if !std::mem::replace(&mut partition.flags.urgent, true) {
             self.journal.urgent.push_back(slot);
         }
     }
@@ -81,7 +80,7 @@ impl Store {
         let Some(partition) = self.partitions.get_mut(slot.0).filter(|partition| !partition.deleting) else {
             return 0;
         };
-        partition.flags.journaled = false;
+        (partition.flags.journaled, partition.flags.urgent) = (false, false);
         let Some(need) = partition.journal_need.take() else { return 0 };
         assert!(partition.write_back.is_none(), "one batch is on its way");
         partition.write_back = Some(WriteBack { need, end: partition.durable });
