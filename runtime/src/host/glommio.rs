@@ -37,8 +37,10 @@ const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Entries of each of the executor's three rings. The loop waits for two files and a timer only, and locked memory is scarce.
 const RING_DEPTH: usize = 64;
 
-/// With a shorter timer, glommio can park forever with runnable tasks.
-const PREEMPT_TIMER: Duration = Duration::from_millis(10);
+/// The executor arms this timer, then runs tasks. If the kernel takes the thread off its core between the two for as long, glommio 0.9.0 takes
+/// the expired timer for a reason to run no task, and parks with runnable ones. Later the heartbeat ends that, but the first task, which
+/// starts the heartbeat, has none: with 10 ms a start on busy cores hung now and then. The loop needs no preemption.
+const PREEMPT_TIMER: Duration = Duration::from_secs(10);
 
 /// Intervals of a heartbeat that wakes a shard that sleeps although it has work, because glommio 0.9.0 can park with runnable
 /// tasks, or because a signal was lost. It is frequent under load, and rare enough to cost nothing when idle.
