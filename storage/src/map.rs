@@ -316,6 +316,11 @@ impl StoreMap {
         }
     }
 
+    /// Whether the journal may have something that the extents do not.
+    pub(crate) fn may_need_journal(&self) -> bool {
+        !self.clean || self.journal.is_some()
+    }
+
     /// Applies a change.
     pub(crate) fn apply(&mut self, record: MapRecord) {
         self.clean = false;

@@ -8,9 +8,9 @@ use highwater_protocol::ids::{ClusterId, StoreId};
 use highwater_runtime::plane::FileId;
 
 use super::files::Files;
+use crate::journal::JOURNAL_NAME;
 use crate::journal::entry::EntryOwner;
-use crate::journal::replay::{Lives, Pages, SlabPages, lives_of, scan};
-use crate::journal::{JOURNAL_BYTES_MAX, JOURNAL_NAME};
+use crate::journal::replay::{Pages, SlabPages, lives_of, read_ring, ring_bytes, scan};
 use crate::layout::{PAGE_BYTES, SlabId};
 use crate::map::StoreMap;
 
@@ -48,33 +48,20 @@ pub(super) fn read(
     slabs: &BTreeMap<SlabId, (FileId, u64)>,
 ) -> Option<JournalView> {
     let owner = EntryOwner { cluster, store, key: map.macs?.key };
-    if map.clean {
+    if !map.may_need_journal() {
         return None;
     }
     let mut ring = Vec::new();
     if let Ok(file) = files.open(&dir.join(JOURNAL_NAME)) {
-        let bytes = files.file_bytes(file).unwrap_or(0).min(JOURNAL_BYTES_MAX);
-        ring = vec![0; bytes as usize / PAGE_BYTES * PAGE_BYTES];
-        for (n, page) in ring.chunks_mut(1 << 20).enumerate() {
-            if files.read_at(file, (n << 20) as u64, page).is_err() {
-                page.fill(0);
-            }
-        }
+        ring = vec![0; ring_bytes(files.file_bytes(file).unwrap_or(0)) as usize];
+        // What cannot be read shows as entries that are missing.
+        let _ = read_ring(&mut ring, &mut |at, buf| files.read_at(file, at, buf));
     }
     let scanned = scan(&ring, &owner).unwrap_or_default();
     let mut pages = Pages::default();
-    let mut lives: Lives = lives_of(map);
+    let mut lives = lives_of(map);
     for entry in &scanned.entries {
         pages.apply(entry, &mut lives, &mut SlabFiles { files, slabs });
     }
-    let lost = match (scanned.lost.first(), scanned.lost.last()) {
-        _ if map.journal > scanned.era => {
-            Some("the entries that were written last are not in the journal".to_owned())
-        }
-        (Some(first), Some(last)) => {
-            Some(format!("entries {} to {} of the journal are damaged or missing", first.start, last.end - 1))
-        }
-        _ => None,
-    };
-    Some(JournalView { pages, lost })
+    Some(JournalView { pages, lost: scanned.loss(map.journal) })
 }

@@ -8,6 +8,7 @@ use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use highwater_protocol::ids::Incarnation;
 use highwater_runtime::plane::WRITE_BYTES_MAX;
 
+use super::JOURNAL_BYTES_MAX;
 use super::entry::{Entry, EntryFault, EntryOwner, PieceTarget};
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_HEADER_FIELD_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::map::{ExtentEntry, StoreMap};
@@ -22,6 +23,42 @@ pub(crate) struct Scanned<'a> {
     pub(crate) entries: Vec<Entry<'a>>,
     /// Numbers of entries that had been durable and are not there.
     pub(crate) lost: Vec<Range<u64>>,
+}
+
+impl Scanned<'_> {
+    /// What acknowledged entries the journal does not have, if the map names this era.
+    pub(crate) fn loss(&self, expected: Option<Incarnation>) -> Option<String> {
+        if expected > self.era {
+            return Some("the journal does not have the entries that were written last".to_owned());
+        }
+        let (first, last) = (self.lost.first()?, self.lost.last()?);
+        Some(format!("entries {} to {} of the journal are damaged or missing", first.start, last.end - 1))
+    }
+}
+
+/// Fills `ring` with as much of the journal as can be read. What cannot be is zero; the error is the first one.
+pub(crate) fn read_ring(
+    ring: &mut [u8],
+    read_at: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<usize>,
+) -> io::Result<()> {
+    if ring.is_empty() {
+        return Ok(());
+    }
+    let whole = read_at(0, ring);
+    if whole.is_err() {
+        for (n, page) in ring.chunks_mut(PAGE_BYTES).enumerate() {
+            if read_at((n * PAGE_BYTES) as u64, page).is_err() {
+                page.fill(0);
+            }
+        }
+    }
+    whole.map(|_| ())
+}
+
+/// Bytes of a journal's file in which entries can be.
+pub(crate) fn ring_bytes(file_bytes: u64) -> u64 {
+    let bytes = file_bytes.min(JOURNAL_BYTES_MAX);
+    bytes - bytes % PAGE_BYTES as u64
 }
 
 /// Finds the entries in the bytes of a journal.

@@ -102,11 +102,20 @@ impl Ring {
         self.kept.front().is_some_and(|kept| kept.sequence < self.first_needed())
     }
 
+    /// Where the space in use begins.
+    fn tail(&self) -> u64 {
+        self.kept.front().map_or(self.head, |kept| kept.start)
+    }
+
+    /// Bytes before the end of the file.
+    fn left_in_file(&self) -> u64 {
+        self.bytes - self.head % self.bytes
+    }
+
     /// Bytes of the largest entry with pieces that may be written now.
     pub(crate) fn room(&self) -> usize {
-        let tail = self.kept.front().map_or(self.head, |kept| kept.start);
-        let free = (self.bytes - (self.head - tail)).saturating_sub(SPARE_BYTES);
-        let left_in_file = self.bytes - self.head % self.bytes;
+        let free = (self.bytes - (self.head - self.tail())).saturating_sub(SPARE_BYTES);
+        let left_in_file = self.left_in_file();
         free.min(left_in_file).max(free.saturating_sub(left_in_file)) as usize
     }
 
@@ -114,12 +123,11 @@ impl Ring {
     pub(crate) fn reserve(&mut self, bytes: usize, has_pieces: bool) -> Option<Reserved> {
         let bytes = bytes as u64;
         assert!(bytes > 0 && bytes.is_multiple_of(PAGE_BYTES as u64));
-        let left_in_file = self.bytes - self.head % self.bytes;
+        let left_in_file = self.left_in_file();
         let start = if bytes <= left_in_file { self.head } else { self.head + left_in_file };
         let end = start + bytes;
-        let tail = self.kept.front().map_or(self.head, |kept| kept.start);
         let spare = if has_pieces { SPARE_BYTES } else { 0 };
-        if end - tail + spare > self.bytes {
+        if end - self.tail() + spare > self.bytes {
             return None;
         }
         let sequence = self.next;

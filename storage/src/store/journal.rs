@@ -50,8 +50,6 @@ pub(super) fn journal_bytes(config: &StoreConfig, disk: &mut dyn Disk) -> Option
 pub(super) struct Journal {
     /// The file and its size.
     file: Option<(FileId, u64)>,
-    /// The size of the file that is being made.
-    creating_bytes: u64,
     /// It was said that there is no space for a journal.
     is_told: bool,
     state: State,
@@ -71,7 +69,7 @@ pub(super) struct Journal {
     stalled: bool,
     /// It is to be tried again now.
     retry: bool,
-    /// Pieces of this era could not be applied: their slabs are missing. They are kept, and nothing new goes into the journal.
+    /// Of this era the journal may have more than could be applied, or has lost some: the next start needs it as it is. Nothing new goes into it.
     held: Option<Incarnation>,
 }
 
@@ -80,8 +78,8 @@ enum State {
     /// Nothing has needed it.
     #[default]
     Unused,
-    /// The file is being made.
-    Creating,
+    /// The file is being made, with this size.
+    Creating(u64),
     /// The first entry is being written.
     Beginning,
     /// The map is recording the era.
@@ -179,7 +177,7 @@ impl Journal {
 
     /// Nothing is in flight, and the extents have everything.
     pub(super) fn is_idle(&self) -> bool {
-        self.state != State::Creating
+        !matches!(self.state, State::Creating(_))
             && self.in_flight.is_empty()
             && self.write_back.is_none()
             && (self.stalled || self.ring.as_ref().is_none_or(|ring| !ring.has_needs()))
@@ -228,8 +226,7 @@ impl Store {
             let full = std::io::ErrorKind::StorageFull;
             return self.on_journal_created(disk, Err(full.into()));
         };
-        self.journal.state = State::Creating;
-        self.journal.creating_bytes = bytes;
+        self.journal.state = State::Creating(bytes);
         let token = self.token(Op::CreateJournal);
         let path = self.config.dir.join(JOURNAL_NAME);
         disk.file_job(FileJob::Replace { path, content: Vec::new(), bytes }, token);
@@ -237,12 +234,13 @@ impl Store {
 
     /// The file was made, or not.
     pub(super) fn on_journal_created(&mut self, disk: &mut dyn Disk, result: std::io::Result<FileId>) {
-        match result {
-            Ok(file) => {
-                self.journal.file = Some((file, self.journal.creating_bytes));
+        match (result, self.journal.state) {
+            (Ok(file), State::Creating(bytes)) => {
+                self.journal.file = Some((file, bytes));
                 self.begin_era(disk);
             }
-            Err(e) => {
+            (Ok(_), state) => panic!("a file was made for a journal that is {state:?}"),
+            (Err(e), _) => {
                 self.journal.state = State::Off;
                 if std::mem::replace(&mut self.journal.is_told, true) {
                     return;

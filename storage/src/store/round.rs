@@ -22,7 +22,7 @@ use super::{Queued, Store, TOKEN_KIND_SHIFT, TOKEN_STORE};
 use crate::api::{PartitionSlot, ReadId, StoreEvent};
 use crate::config::DurableForm;
 use crate::extent::ExtentRef;
-use crate::layout::{PAGE_BYTES, SlabId};
+use crate::layout::{PAGE_BYTES, Place, SlabId};
 use crate::limits::ROUNDS_IN_FLIGHT_MAX;
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Advanced, Flight, Piece, Route, TailState};
@@ -336,15 +336,30 @@ impl Store {
         if form == DurableForm::SyncPerRound {
             of_slab.flights.push((slot, flight));
         }
+        let at = Place { slab, at: place.at + u64::from(from_position) };
+        self.write_to_slab(disk, at, &data, durability, Op::Write { slot, flight, round, slab });
+    }
+
+    /// Writes to a slab, at most [`WRITE_BYTES_MAX`] bytes at a time. Returns how many writes that are.
+    pub(super) fn write_to_slab(
+        &mut self,
+        disk: &mut dyn Disk,
+        Place { slab, at }: Place,
+        data: &Bytes,
+        durability: Durability,
+        op: Op,
+    ) -> u32 {
         let file = self.space.slabs[&slab].file;
-        let at = place.at + u64::from(from_position);
-        for from in (0..bytes).step_by(WRITE_BYTES_MAX) {
-            let data: Bytes = data.slice(from..(from + WRITE_BYTES_MAX).min(bytes));
-            let token = self.token(Op::Write { slot, flight, round, slab });
+        let mut writes = 0;
+        for from in (0..data.len()).step_by(WRITE_BYTES_MAX) {
+            let part = data.slice(from..(from + WRITE_BYTES_MAX).min(data.len()));
+            let token = self.token(op);
             self.stats.writes += 1;
-            self.stats.bytes_written += data.len() as u64;
-            disk.write(file, at + from as u64, data, durability, token);
+            self.stats.bytes_written += part.len() as u64;
+            disk.write(file, at + from as u64, part, durability, token);
+            writes += 1;
         }
+        writes
     }
 
     fn on_written(

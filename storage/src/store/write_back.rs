@@ -9,14 +9,14 @@
 use std::collections::BTreeSet;
 
 use highwater_runtime::buf::AlignedBuf;
-use highwater_runtime::plane::{Disk, Durability, WRITE_BYTES_MAX};
+use highwater_runtime::plane::{Disk, Durability};
 
 use super::round::Op;
 use super::{Phase, Store};
 use crate::api::PartitionSlot;
 use crate::config::StoreConfig;
 use crate::extent::{Extent, FIRST_POSITION};
-use crate::layout::{EXTENT_HEADER_BYTES, PAGE_BYTES, SlabId};
+use crate::layout::{EXTENT_HEADER_BYTES, PAGE_BYTES, Place, SlabId};
 use crate::limits::{WRITE_BACK_BYTES_MAX, WRITE_BACK_PARTITIONS_MAX};
 use crate::mac::StoreMacs;
 use crate::mutants::{Mutant, is_planted};
@@ -90,16 +90,9 @@ impl Store {
         for ExtentWrite { slab, at, data } in writes {
             bytes += data.len();
             batch.slabs.insert(slab);
-            let data = data.freeze();
-            for from in (0..data.len()).step_by(WRITE_BYTES_MAX) {
-                let part = data.slice(from..(from + WRITE_BYTES_MAX).min(data.len()));
-                batch.writes_left += 1;
-                let token = self.token(Op::WriteBack { slab });
-                self.stats.writes += 1;
-                self.stats.bytes_written += part.len() as u64;
-                let file = self.space.slabs[&slab].file;
-                disk.write(file, at + from as u64, part, Durability::Volatile, token);
-            }
+            let place = Place { slab, at };
+            batch.writes_left +=
+                self.write_to_slab(disk, place, &data.freeze(), Durability::Volatile, Op::WriteBack { slab });
         }
         bytes
     }
@@ -152,12 +145,10 @@ impl Store {
                 extent.header_journaled = false;
             }
             self.journal.release(need);
-            if self.partitions.get(slot.0).is_some_and(|partition| partition.deleting) {
-                self.finish_delete(slot);
-                continue;
+            if !self.finish_delete_if_due(slot) {
+                self.free_below_log_start(slot);
+                self.note_journaled(slot);
             }
-            self.free_below_log_start(slot);
-            self.note_journaled(slot);
         }
         if self.journal.is_stalled() {
             self.journal.set_stalled(false);
@@ -176,8 +167,9 @@ impl Store {
             if let Some(later) = partition.journal_need.replace(need) {
                 self.journal.release(later);
             }
-            self.note_journaled(slot);
-            self.finish_delete_if_due(slot);
+            if !self.finish_delete_if_due(slot) {
+                self.note_journaled(slot);
+            }
         }
         self.journal.set_stalled(true);
         // What waits for it waits for space.
@@ -192,10 +184,13 @@ impl Store {
         ));
     }
 
-    fn finish_delete_if_due(&mut self, slot: PartitionSlot) {
-        if self.partitions.get(slot.0).is_some_and(|partition| partition.deleting) {
+    /// Goes on with the deletion of a partition that waited for its write-back. Returns whether it is one.
+    fn finish_delete_if_due(&mut self, slot: PartitionSlot) -> bool {
+        let is_due = self.partitions.get(slot.0).is_some_and(|partition| partition.deleting);
+        if is_due {
             self.finish_delete(slot);
         }
+        is_due
     }
 }
 

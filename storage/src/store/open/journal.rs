@@ -11,8 +11,8 @@ use highwater_runtime::plane::{Disk, FileId};
 use super::{Slabs, io_error};
 use crate::config::StoreConfig;
 use crate::journal::entry::{Entry, EntryFault, EntryOwner};
-use crate::journal::replay::{Lives, Pages, Scanned, SlabPages, lives_of, scan};
-use crate::journal::{JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, JOURNAL_NAME};
+use crate::journal::replay::{Lives, Pages, Scanned, SlabPages, lives_of, read_ring, ring_bytes, scan};
+use crate::journal::{JOURNAL_BYTES_MIN, JOURNAL_NAME};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, SlabId, slab_name};
 use crate::mac::MacKey;
 use crate::map::StoreMap;
@@ -75,34 +75,33 @@ pub(super) fn open(
 ) -> Result<OpenedJournal, OpenError> {
     let path = config.dir.join(JOURNAL_NAME);
     let mut opened = OpenedJournal::default();
-    let is_there =
-        disk.list(&config.dir).map_err(io_error(&config.dir))?.iter().any(|e| e.name == JOURNAL_NAME);
     let expected = map.and_then(|map| map.journal);
-    if !is_there {
-        opened.faults.lost = expected.map(|_| lost(&path, "the journal is missing"));
-        opened.held = expected;
-        report.warnings.extend(opened.faults.lost.clone());
-        return Ok(opened);
-    }
-    let file = disk.open(&path, OpenMode::ReadWrite).map_err(io_error(&path))?;
-    // Bytes that a cache holds from before a crash of the process must not count as durable.
-    disk.sync_file(file).map_err(io_error(&path))?;
-    let bytes = disk.file_bytes(file).map_err(io_error(&path))?.min(JOURNAL_BYTES_MAX);
-    let bytes = bytes - bytes % PAGE_BYTES as u64;
+    let file = match disk.open(&path, OpenMode::ReadWrite) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            opened.faults.lost = expected.map(|_| lost(&path, "the journal is missing"));
+            opened.held = expected;
+            report.warnings.extend(opened.faults.lost.clone());
+            return Ok(opened);
+        }
+        other => other.map_err(io_error(&path))?,
+    };
+    let bytes = ring_bytes(disk.file_bytes(file).map_err(io_error(&path))?);
     let wanted = journal_bytes(config, disk).unwrap_or(config.limits.journal_bytes);
     if (wanted..=config.limits.journal_bytes).contains(&bytes) && bytes >= JOURNAL_BYTES_MIN {
         opened.file = Some((file, bytes));
     }
     let key = match map {
         // The extents have everything.
-        Some(map) if map.clean && map.journal.is_none() => None,
+        Some(map) if !map.may_need_journal() => None,
         Some(map) => map.macs.map(|macs| macs.key),
         None => key_in_slabs(disk, slabs),
     };
     // Without a key no extent was ever begun, or none can be found: there is nothing that a piece could belong to.
     if let Some(key) = key {
+        // Bytes that a cache holds from before a crash of the process must not count as durable.
+        disk.sync_file(file).map_err(io_error(&path))?;
         let mut ring = vec![0; bytes as usize];
-        if let Err(e) = read_ring(disk, file, &mut ring) {
+        if let Err(e) = read_ring(&mut ring, &mut |at, buf| disk.read_at(file, at, buf)) {
             report.warnings.push(format!("{}: part of it cannot be read: {e}", path.display()));
         }
         report.bytes_scanned += ring.len() as u64;
@@ -160,14 +159,7 @@ impl OpenedJournal {
         let path = config.dir.join(JOURNAL_NAME);
         let expected = map.and_then(|map| map.journal);
         self.era = scanned.era;
-        if expected > scanned.era {
-            self.faults.lost =
-                Some(lost(&path, "the journal does not have the entries that were written last"));
-        } else if let (Some(first), Some(last)) = (scanned.lost.first(), scanned.lost.last()) {
-            let what =
-                format!("entries {} to {} of the journal are damaged or missing", first.start, last.end - 1);
-            self.faults.lost = Some(lost(&path, &what));
-        }
+        self.faults.lost = scanned.loss(expected).map(|what| lost(&path, &what));
         report.warnings.extend(self.faults.lost.clone());
         let mut pages = Pages::default();
         match write_entries(disk, slabs, (map, scanned), &mut pages) {
@@ -209,23 +201,6 @@ fn write_entries(
     }
     write_pages(disk, slabs, pages, &mut written)?;
     written.iter().try_for_each(|slab| disk.sync_file(slabs[slab].file).map_err(|e| (*slab, e)))
-}
-
-/// Reads as much as can be read. What cannot be is zero.
-fn read_ring(disk: &mut dyn Disk, file: FileId, ring: &mut [u8]) -> io::Result<()> {
-    if ring.is_empty() {
-        return Ok(());
-    }
-    let whole = disk.read_at(file, 0, ring);
-    if whole.is_ok() {
-        return Ok(());
-    }
-    for (n, page) in ring.chunks_mut(PAGE_BYTES).enumerate() {
-        if disk.read_at(file, (n * PAGE_BYTES) as u64, page).is_err() {
-            page.fill(0);
-        }
-    }
-    whole.map(|_| ())
 }
 
 fn write_pages(
