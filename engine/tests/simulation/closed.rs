@@ -4,14 +4,10 @@
 use std::time::Duration;
 
 use highwater_engine::limits::ShardLimits;
-use highwater_net::kafka::api::ApiKey;
-use highwater_net::kafka::messages::{ProducePartition, ProduceRequest, ProduceTopic};
-use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
-use highwater_protocol::ids::Timestamp;
 use highwater_runtime::sim::{Latency, SimNode};
 
 use crate::kafka::wire::Wire;
-use crate::node::{SHARDS, TICK, World, world};
+use crate::node::{SHARDS, TICK, World, batch_of, slow_rounds, world};
 use crate::run::create;
 
 const BATCH_BYTES: usize = 12_000;
@@ -29,38 +25,20 @@ fn memory(world: &World, node: SimNode) -> Vec<usize> {
     (0..SHARDS).map(|shard| app(shard).memory_bytes()).collect()
 }
 
-fn batch() -> Vec<u8> {
-    let mut builder = BatchBuilder::new(Compression::None, 0);
-    let value = [7; BATCH_BYTES];
-    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
-    builder.finish(BatchProducer::NONE).expect("there is a record").to_vec()
-}
-
 fn run(seed: u64) {
     let (mut world, node) = world(seed);
     world.start(node).expect("a first start");
     let native = world.address(node, 0);
     create(&mut world, native, u32::from(SHARDS));
-    let slow = Duration::from_secs(30)..=Duration::from_secs(30);
-    let quick = Duration::from_micros(1)..=Duration::from_micros(2);
-    world.disk(node).set_latency(Latency {
-        sync: slow.clone(),
-        write: slow,
-        job: quick,
-        ..Latency::default()
-    });
-    let records = batch();
+    slow_rounds(&world, node, Duration::from_secs(30)..=Duration::from_secs(30));
+    let records = batch_of(BATCH_BYTES);
     let max = ShardLimits::tiny().request_bytes_max + BATCHES * records.len() + (16 << 10);
     for number in 0..CONNECTIONS {
         let address = world.address(node, 1);
         let mut wire = Wire::connect(&mut world, address);
         for _ in 0..BATCHES {
-            let partition_data =
-                vec![ProducePartition { index: (number % 2) as i32, records: Some(&records) }];
-            let topic_data = vec![ProduceTopic { name: "main", topic_id: [0; 16], partition_data }];
             let acks = if number % 3 == 0 { 0 } else { -1 };
-            let request = ProduceRequest { transactional_id: None, acks, timeout_ms: 30_000, topic_data };
-            wire.send(ApiKey::Produce, 9, &request);
+            wire.produce("main", (number % 2) as i32, acks, &records);
         }
         for _ in 0..10 {
             world.run_for(TICK);

@@ -2,8 +2,7 @@
 
 use highwater_engine::limits::ShardLimits;
 use highwater_net::kafka::KafkaError;
-use highwater_net::kafka::api::ApiKey;
-use highwater_net::kafka::messages::{ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic};
+use highwater_net::kafka::messages::ProduceResponse;
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Timestamp;
@@ -30,10 +29,7 @@ fn batch(codec: Compression, bytes: usize) -> Vec<u8> {
 }
 
 fn send(wire: &mut KafkaWire, index: i32, records: &[u8]) {
-    let partition_data = vec![ProducePartition { index, records: Some(records) }];
-    let topic_data = vec![ProduceTopic { name: "main", topic_id: [0; 16], partition_data }];
-    let request = ProduceRequest { transactional_id: None, acks: -1, timeout_ms: 30_000, topic_data };
-    wire.send(ApiKey::Produce, 9, &request);
+    wire.produce("main", index, -1, records);
 }
 
 /// Error and its text.

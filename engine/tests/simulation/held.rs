@@ -1,14 +1,14 @@
 //! What is kept of a request of the native protocol until it is answered counts as memory for requests.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use highwater_engine::limits::HELD_BYTES_PER_BYTE;
-use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
-use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp};
+use highwater_protocol::ids::{Offset, PartitionIndex};
 use highwater_protocol::native::{Acks, CommitOffsetsRequest, CommittedOffset, produce_head};
 use highwater_runtime::sim::{Latency, SimNode};
 
-use crate::node::{TICK, World, world};
+use crate::node::{TICK, World, batch_of, slow_rounds, world};
 use crate::run::create;
 use crate::wire::Wire;
 
@@ -19,17 +19,8 @@ fn memory(world: &World, node: SimNode, shard: u16) -> usize {
     world.app(node, shard).expect("it runs").memory_bytes()
 }
 
-/// Rounds take much longer than requests.
-fn slow(world: &mut World, node: SimNode) {
-    let slow = Duration::from_secs(30)..=Duration::from_secs(30);
-    let quick = Duration::from_micros(1)..=Duration::from_micros(2);
-    world.disk(node).set_latency(Latency {
-        sync: slow.clone(),
-        write: slow,
-        job: quick,
-        ..Latency::default()
-    });
-}
+/// How long a round takes.
+const ROUND: RangeInclusive<Duration> = Duration::from_secs(30)..=Duration::from_secs(30);
 
 #[test]
 fn the_names_and_lists_of_a_request_count_several_times_until_it_is_answered() {
@@ -39,7 +30,7 @@ fn the_names_and_lists_of_a_request_count_several_times_until_it_is_answered() {
     let (topic, partitions) = create(&mut world, native, 1);
     let shard = partitions[0].1;
     let mut wire = Wire::connect(&mut world, native, Some(shard));
-    slow(&mut world, node);
+    slow_rounds(&world, node, ROUND);
     let position = |offset| CommittedOffset {
         partition: PartitionIndex(0),
         offset: Offset(offset),
@@ -64,11 +55,8 @@ fn a_batch_without_a_reply_counts_while_it_waits_for_space() {
     let native = world.address(node, 0);
     let (_, partitions) = create(&mut world, native, 1);
     let (to, shard) = partitions[0];
-    slow(&mut world, node);
-    let mut builder = BatchBuilder::new(Compression::None, 0);
-    let value = [7; 12_000];
-    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
-    let records = builder.finish(BatchProducer::NONE).expect("there is a record").to_vec();
+    slow_rounds(&world, node, ROUND);
+    let records = batch_of(12_000);
     let mut wires = Vec::new();
     for _ in 0..16 {
         let mut wire = Wire::connect(&mut world, native, Some(shard));

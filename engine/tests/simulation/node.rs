@@ -1,11 +1,14 @@
 //! The node under test.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
 use highwater_engine::shard::Shard;
-use highwater_runtime::sim::{NodeConfig, SimNode, SimWorld, WorldConfig};
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::ids::Timestamp;
+use highwater_runtime::sim::{Latency, NodeConfig, SimNode, SimWorld, WorldConfig};
 use highwater_storage::{DurableForm, StoreLimits};
 
 use crate::sim_node::{self, NodeSetup};
@@ -50,6 +53,21 @@ pub(crate) fn world_with(
     let setup = NodeSetup { limits, durable_form, default_partitions: 1, groups };
     let node = sim_node::add(&mut world, NodeConfig::new(SHARDS, 2), &setup);
     (world, node)
+}
+
+/// Rounds take this long, much longer than requests; files are made at once: nothing is to wait for those.
+pub(crate) fn slow_rounds(world: &World, node: SimNode, time: RangeInclusive<Duration>) {
+    let job = Duration::from_micros(1)..=Duration::from_micros(2);
+    let latency = Latency { sync: time.clone(), write: time, job, ..Latency::default() };
+    world.disk(node).set_latency(latency);
+}
+
+/// A batch of one record with a value of this size.
+pub(crate) fn batch_of(value_bytes: usize) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    let value = vec![7; value_bytes];
+    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
+    builder.finish(BatchProducer::NONE).expect("there is a record").to_vec()
 }
 
 /// Small enough to run into; every other seed lets batches in that are large enough to come the other way.

@@ -7,8 +7,7 @@
 use std::time::Duration;
 
 use highwater_net::kafka::KafkaError;
-use highwater_net::kafka::api::ApiKey;
-use highwater_net::kafka::messages::{ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic};
+use highwater_net::kafka::messages::ProduceResponse;
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{ProducerId, Timestamp};
@@ -79,11 +78,7 @@ impl KafkaProducer {
     }
 
     fn send(&mut self, topic: &str, index: i32, sequence: i32) {
-        let records = batch(sequence);
-        let partition_data = vec![ProducePartition { index, records: Some(&records) }];
-        let topic_data = vec![ProduceTopic { name: topic, topic_id: [0; 16], partition_data }];
-        let request = ProduceRequest { transactional_id: None, acks: -1, timeout_ms: 30_000, topic_data };
-        self.0.send(ApiKey::Produce, 9, &request);
+        self.0.produce(topic, index, -1, &batch(sequence));
     }
 
     /// Error and offset of the next answer.

@@ -6,16 +6,13 @@ use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
     CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
-    ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic,
+    ProduceResponse,
 };
 use highwater_net::kafka::schema::Message;
-use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
-use highwater_protocol::ids::Timestamp;
-use highwater_runtime::sim::Latency;
 
 use super::wire::Wire;
 use crate::kafka_wire::Answer;
-use crate::node::{TICK, World, world};
+use crate::node::{TICK, World, batch_of, slow_rounds, world};
 
 /// Virtual time after which everything has to be answered.
 const TICKS_MAX: u32 = 20_000;
@@ -50,19 +47,6 @@ fn call<'a>(
     wait(world, wire, api.api().name)
 }
 
-fn produce<'a>(topic: &'a str, acks: i16, index: i32, records: &'a [u8]) -> ProduceRequest<'a> {
-    let partition_data = vec![ProducePartition { index, records: Some(records) }];
-    let topic_data = vec![ProduceTopic { name: topic, topic_id: [0; 16], partition_data }];
-    ProduceRequest { transactional_id: None, acks, timeout_ms: 30_000, topic_data }
-}
-
-fn batch() -> Vec<u8> {
-    let mut builder = BatchBuilder::new(Compression::None, 0);
-    let value = [7; BATCH_BYTES];
-    builder.append(&NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value))).expect("it fits");
-    builder.finish(BatchProducer::NONE).expect("there is a record").to_vec()
-}
-
 fn run(seed: u64) {
     let (mut world, node) = world(seed);
     world.start(node).expect("a first start");
@@ -79,18 +63,14 @@ fn run(seed: u64) {
     let created: CreateTopicsResponse<'_> = answer.body();
     assert!(created.topics.iter().all(|topic| topic.error_code == KafkaError::NONE), "{created:?}");
 
-    // Rounds take much longer than requests: what was appended stays on its way to the disk.
-    let slow = Duration::from_millis(20)..=Duration::from_millis(30);
-    // Slabs are made at once: nothing is to wait for those.
-    let quick = Duration::from_micros(1)..=Duration::from_micros(2);
-    let latency = Latency { sync: slow.clone(), write: slow, job: quick, ..Latency::default() };
-    world.disk(node).set_latency(latency);
-    let records = batch();
+    // What was appended stays on its way to the disk.
+    slow_rounds(&world, node, Duration::from_millis(20)..=Duration::from_millis(30));
+    let records = batch_of(BATCH_BYTES);
     let mut filling = Vec::new();
     for index in 0..PARTITIONS {
         let mut wire = Wire::connect(&mut world, address);
         for _ in 0..BATCHES {
-            wire.send(ApiKey::Produce, 9, &produce("goes", 0, index, &records));
+            wire.produce("goes", index, 0, &records);
         }
         filling.push(wire);
     }
@@ -99,7 +79,7 @@ fn run(seed: u64) {
     for index in 0..PARTITIONS {
         for (topic, acks) in [("goes", -1), ("stays", -1)] {
             let mut wire = Wire::connect(&mut world, address);
-            wire.send(ApiKey::Produce, 9, &produce(topic, acks, index, &records));
+            wire.produce(topic, index, acks, &records);
             waiting.push((topic, wire));
         }
     }

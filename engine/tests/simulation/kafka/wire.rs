@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use highwater_net::kafka::api::ApiKey;
+use highwater_net::kafka::messages::{ProducePartition, ProduceRequest, ProduceTopic};
 use highwater_net::kafka::schema::Message;
 use highwater_runtime::sim::SimClient;
 
@@ -32,6 +33,14 @@ impl Wire {
         self.next += 1;
         self.client.send(request(api, version, self.next, body).freeze());
         self.asked.push_back((self.next, api, version));
+    }
+
+    /// Sends a batch to one partition of a topic.
+    pub(crate) fn produce(&mut self, topic: &str, index: i32, acks: i16, records: &[u8]) {
+        let partition_data = vec![ProducePartition { index, records: Some(records) }];
+        let topic_data = vec![ProduceTopic { name: topic, topic_id: [0; 16], partition_data }];
+        let request = ProduceRequest { transactional_id: None, acks, timeout_ms: 30_000, topic_data };
+        self.send(ApiKey::Produce, 9, &request);
     }
 
     /// Requests that were not answered.
