@@ -122,6 +122,7 @@ async fn the_buffer_is_bounded_and_records_that_do_not_fit_are_returned() {
     // A pending send that is dropped has no effect.
     let waiting = tokio::time::timeout(Duration::from_millis(20), producer.send(back)).await;
     assert!(waiting.is_err());
+    broker.until(|inner| inner.script.is_empty()).await;
     broker.hang_up();
     producer.flush().await.unwrap();
     assert_eq!(broker.lock().log.next_offset(), taken);
