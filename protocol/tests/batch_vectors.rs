@@ -3,7 +3,7 @@
 //! All of them hold the same three records.
 
 use highwater_protocol::batch::{
-    BatchBuilder, BatchError, BatchProducer, BatchView, Compression, Header, NewRecord, validate,
+    BatchBuilder, BatchError, BatchFilter, BatchProducer, BatchView, Compression, Header, NewRecord, validate,
 };
 use highwater_protocol::ids::{Offset, ProducerId, Timestamp};
 
@@ -99,6 +99,29 @@ fn batches_of_every_codec_can_be_read() {
     check(LZ4_LINKED, Compression::Lz4);
     check(ZSTD, Compression::Zstd);
     check(IDEMPOTENT, Compression::None);
+}
+
+#[test]
+fn records_can_be_removed_from_batches_of_every_codec() {
+    let mut filter = BatchFilter::default();
+    for hex in [UNCOMPRESSED, GZIP, SNAPPY_RAW, SNAPPY_XERIAL, LZ4, LZ4_LINKED, ZSTD, IDEMPOTENT] {
+        let bytes = unhex(hex);
+        let batch = BatchView::parse(&bytes).unwrap();
+        let mut selection = filter.select(batch, 1 << 20, |record| record.key.is_some()).unwrap();
+        let mut out = Vec::new();
+        assert!(selection.write(None, usize::MAX, &mut out));
+        let left = BatchView::parse(&out).unwrap();
+        left.check_checksum().unwrap();
+        let mut scratch = Vec::new();
+        let records: Vec<_> = left.records(&mut scratch).unwrap().map(Result::unwrap).collect();
+        assert_eq!([records[0].offset, records[1].offset], [Offset(0), Offset(2)]);
+        assert_eq!(
+            (records[0].timestamp, records[1].timestamp),
+            (Timestamp(BASE), Timestamp(BASE + 300_000))
+        );
+        assert_eq!((records[0].value, records[1].value), (Some("hello ".repeat(12).as_bytes()), None));
+        assert_eq!((records[0].headers.len(), records.len()), (2, 2));
+    }
 }
 
 #[test]

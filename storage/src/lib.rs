@@ -18,6 +18,7 @@
 mod alloc;
 pub mod api;
 mod cache;
+pub mod compaction;
 pub mod config;
 mod epochs;
 pub mod expect;

@@ -45,6 +45,15 @@ impl MacKey {
         place[16..].copy_from_slice(&at.to_le_bytes());
         SipHasher24::new_with_key(&self.0).hash(&place)
     }
+
+    /// The key of the hashes of compaction ([`crate::compaction::KeyIndex`]). The messages that it is made from are shorter than those of other codes.
+    pub(crate) fn for_key_index(&self) -> [u8; MAC_KEY_BYTES] {
+        let mut key = [0; MAC_KEY_BYTES];
+        for (half, n) in key.chunks_exact_mut(8).zip([1_u8, 2]) {
+            half.copy_from_slice(&SipHasher24::new_with_key(&self.0).hash(&[n]).to_le_bytes());
+        }
+        key
+    }
 }
 
 impl fmt::Debug for MacKey {

@@ -82,16 +82,7 @@ impl Compression {
     ///
     /// Memory grows with the bytes produced, not with the size that the data claims.
     pub fn decompress(self, stored: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
-        out.clear();
-        let mut unpacker = Unpacker::default();
-        unpacker.start(self, DECOMPRESSED_BYTES_MAX)?;
-        while !unpacker.is_done() {
-            unpacker.fill(stored)?;
-            let chunk = unpacker.unread();
-            out.extend_from_slice(chunk);
-            unpacker.consume(chunk.len());
-        }
-        Ok(())
+        Unpacker::default().unpack(self, DECOMPRESSED_BYTES_MAX, stored, out)
     }
 }
 

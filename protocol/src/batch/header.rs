@@ -26,11 +26,11 @@ const MAGIC_AT: usize = 16;
 /// Position of the first byte that the checksum covers.
 pub(super) const CRC_START: usize = 21;
 
-const CODEC_MASK: i16 = 0x07;
+pub(super) const CODEC_MASK: i16 = 0x07;
 pub(super) const LOG_APPEND_TIME: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
-const DELETE_HORIZON: i16 = 1 << 6;
+pub(super) const DELETE_HORIZON: i16 = 1 << 6;
 
 /// Attribute bits that a producer must not set. The topic decides about log append time, and higher bits have no meaning yet.
 pub(super) const BROKER_ONLY: i16 = CONTROL | DELETE_HORIZON;

@@ -12,6 +12,7 @@
 //! - [`BatchCheck`] validates a batch from a client, including its records. [`validate`] checks the header and the checksum only.
 //!   [`BatchView::parse`] reads a batch that is already trusted.
 //! - [`BatchView::records`] decompresses if necessary and iterates over the records. Keys, values and headers are borrowed.
+//! - [`BatchFilter`] removes records from a stored batch.
 //!
 //! ```
 //! use highwater_protocol::batch::{BatchBuilder, BatchProducer, BatchView, Compression, NewRecord, stamp, validate};
@@ -35,6 +36,7 @@ mod builder;
 mod check;
 mod compression;
 mod error;
+mod filter;
 mod header;
 mod records;
 mod stream;
@@ -50,6 +52,7 @@ pub use check::{
 };
 pub use compression::{Compression, Compressor, UnknownCompression};
 pub use error::BatchError;
+pub use filter::{BatchFilter, Selection};
 pub use header::{
     BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, BatchProducer, RECORD_BYTES_MIN, TimestampType,
 };

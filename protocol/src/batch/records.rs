@@ -127,6 +127,11 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// Returns the number of bytes after the records returned so far.
+    pub(super) fn rest_bytes(&self) -> usize {
+        self.rest.len()
+    }
+
     fn read(&mut self) -> Result<Record<'a>, &'static str> {
         let len = take_i32(&mut self.rest).ok_or("length")?;
         let len = usize::try_from(len).map_err(|_| "length")?;

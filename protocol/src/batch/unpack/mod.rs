@@ -105,6 +105,26 @@ impl Unpacker {
             _ => Ok(0),
         }
     }
+
+    /// Decompresses all of `stored` into `out`, up to `max` bytes. Replaces the content of `out`.
+    pub fn unpack(
+        &mut self,
+        codec: Compression,
+        max: usize,
+        stored: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), BatchError> {
+        out.clear();
+        self.start(codec, max)?;
+        while !self.is_done() {
+            self.fill(stored)?;
+            let chunk = self.unread();
+            out.extend_from_slice(chunk);
+            let bytes = chunk.len();
+            self.consume(bytes);
+        }
+        Ok(())
+    }
 }
 
 impl State {

@@ -1,0 +1,251 @@
+//! What compaction keeps of each batch.
+
+use highwater_protocol::batch::{BatchError, BatchFilter, BatchHeader, BatchView, Record};
+use highwater_protocol::ids::{Offset, Timestamp};
+
+use super::index::{Full, KeyIndex};
+
+/// Rules of one pass over a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CleanRules {
+    /// Time of the pass.
+    pub now: Timestamp,
+    /// How long tombstones stay: `delete.retention.ms`.
+    pub delete_retention_ms: i64,
+    /// A batch that grows does not exceed this many bytes: with a delete horizon its timestamps take more space.
+    pub batch_bytes_max: usize,
+    /// A batch that decompresses to more than this many bytes stays as it is.
+    pub decompressed_bytes_max: usize,
+}
+
+/// What stays of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// The batch as it is.
+    Unchanged,
+    /// A batch of the same offsets, which was appended to the output.
+    Rewritten,
+    /// No batch.
+    Nothing,
+}
+
+/// What a pass has found and removed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Cleaned {
+    /// Records that stayed in batches that were looked at.
+    pub kept: u64,
+    /// Records removed because a later one has their key.
+    pub superseded: u64,
+    /// Tombstones removed after their time.
+    pub tombstones: u64,
+    /// Records removed because they have no key: they are from a time when the topic was not compacted.
+    pub keyless: u64,
+    /// Batches that could not be read when keys were noted or records selected. They stayed as they were.
+    pub unreadable: u64,
+    /// The first of these.
+    pub first_unreadable: Option<(Offset, BatchError)>,
+}
+
+impl Cleaned {
+    /// Returns the number of records removed.
+    pub fn removed(&self) -> u64 {
+        self.superseded + self.tombstones + self.keyless
+    }
+}
+
+/// Cleans the batches of one pass.
+#[derive(Debug)]
+pub struct Cleaner {
+    rules: CleanRules,
+    filter: BatchFilter,
+    cleaned: Cleaned,
+    /// There was a batch whose keys are not known. It may hold a record that a later tombstone deletes, so tombstones stay.
+    keeps_tombstones: bool,
+}
+
+/// Counts of one batch.
+#[derive(Default)]
+struct Counts {
+    superseded: u64,
+    tombstones: u64,
+    keyless: u64,
+    /// Tombstones that stay.
+    tombstones_kept: u64,
+    /// Those of them whose earlier records this pass removes.
+    tombstones_noted: u64,
+}
+
+impl Cleaner {
+    /// Starts a pass.
+    pub fn new(rules: CleanRules) -> Self {
+        Self { rules, filter: BatchFilter::default(), cleaned: Cleaned::default(), keeps_tombstones: false }
+    }
+
+    /// Returns what was found and removed so far.
+    pub fn cleaned(&self) -> &Cleaned {
+        &self.cleaned
+    }
+
+    /// Notes the keys of a batch in `index`, and its end. Batches are noted in the order of their offsets.
+    ///
+    /// Without room for all of its keys the index is [`Full`], and ends before the batch. The keys that did fit are noted nevertheless: they are true.
+    /// An index that has no key before takes the batch as far as its keys fit, and ends after it, so that every pass gets ahead; the records of other
+    /// keys stay.
+    pub fn note(&mut self, batch: BatchView<'_>, index: &mut KeyIndex) -> Result<(), Full> {
+        let header = batch.header();
+        if header.next_offset() <= index.end() {
+            return Ok(());
+        }
+        if has_keys(header) {
+            let takes_any = index.keys() == 0;
+            match self.note_keys(batch, index) {
+                Err(NoteError::Full) if !takes_any => return Err(Full),
+                Ok(()) | Err(NoteError::Full) => {}
+                Err(NoteError::Unreadable(error)) => self.note_unreadable(header, error),
+            }
+        }
+        index.advance(header.next_offset());
+        Ok(())
+    }
+
+    /// Decides what stays of a batch, and appends it to `out` if it changes. Batches are passed in the order of their offsets.
+    ///
+    /// `keeps_empty`: if no record stays, an empty batch does, because it has the last sequence of its producer.
+    pub fn retain(
+        &mut self,
+        batch: BatchView<'_>,
+        index: &KeyIndex,
+        keeps_empty: bool,
+        out: &mut Vec<u8>,
+    ) -> Kept {
+        let header = batch.header();
+        if header.next_offset() > index.end() || header.is_control() {
+            return Kept::Unchanged;
+        }
+        if header.count() == 0 {
+            return if keeps_empty { Kept::Unchanged } else { Kept::Nothing };
+        }
+        if header.is_transactional() {
+            // Whether its records count is decided by a marker, which may be anywhere after it.
+            self.keeps_tombstones = true;
+            return Kept::Unchanged;
+        }
+        self.select(batch, index, keeps_empty, out).unwrap_or_else(|error| {
+            self.note_unreadable(header, error);
+            Kept::Unchanged
+        })
+    }
+
+    fn select(
+        &mut self,
+        batch: BatchView<'_>,
+        index: &KeyIndex,
+        keeps_empty: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Kept, BatchError> {
+        let (header, rules) = (batch.header(), &self.rules);
+        // A batch that is written anew gets a new checksum, which must not cover damage.
+        batch.check_checksum()?;
+        let has_expired = header.has_delete_horizon()
+            && header.base_timestamp.get() <= rules.now.0
+            && !self.keeps_tombstones;
+        let mut counts = Counts::default();
+        let mut keep = |record: &Record<'_>| counts.keep(record, index, has_expired);
+        let mut selection = self.filter.select(batch, rules.decompressed_bytes_max, &mut keep)?;
+        let kept = u64::from(selection.count());
+        let horizon = (counts.tombstones_kept > 0
+            && counts.tombstones_kept == counts.tombstones_noted
+            && !header.has_delete_horizon())
+        .then(|| Timestamp(rules.now.0.saturating_add(rules.delete_retention_ms)));
+        let bytes_max = rules.batch_bytes_max.max(header.batch_bytes());
+        let outcome = if kept == 0 && !keeps_empty {
+            Kept::Nothing
+        } else if selection.is_all() && horizon.is_none() {
+            Kept::Unchanged
+        } else if selection.write(horizon, bytes_max, out)
+            || (!selection.is_all() && selection.write(None, bytes_max, out))
+        {
+            Kept::Rewritten
+        } else {
+            Kept::Unchanged
+        };
+        if outcome == Kept::Unchanged {
+            self.cleaned.kept += u64::from(header.count());
+        } else {
+            self.cleaned.kept += kept;
+            self.cleaned.superseded += counts.superseded;
+            self.cleaned.tombstones += counts.tombstones;
+            self.cleaned.keyless += counts.keyless;
+        }
+        Ok(outcome)
+    }
+
+    fn note_keys(&mut self, batch: BatchView<'_>, index: &mut KeyIndex) -> Result<(), NoteError> {
+        batch.check_checksum()?;
+        let records = self.filter.records(batch, self.rules.decompressed_bytes_max)?;
+        // Read all records before the first is noted: `select` can read all of them or none.
+        for record in records.clone() {
+            record?;
+        }
+        for record in records {
+            let record = record?;
+            if let Some(key) = record.key {
+                index.note(key, record.offset).map_err(|Full| NoteError::Full)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps all tombstones from here on: a part of the log could not be read, and may hold records that they delete.
+    pub fn keep_tombstones(&mut self) {
+        self.keeps_tombstones = true;
+    }
+
+    fn note_unreadable(&mut self, header: &BatchHeader, error: BatchError) {
+        self.keeps_tombstones = true;
+        self.cleaned.unreadable += 1;
+        self.cleaned.first_unreadable.get_or_insert((header.base_offset(), error));
+    }
+}
+
+impl Counts {
+    /// Decides about a record. `has_expired`: the delete horizon of its batch has passed.
+    fn keep(&mut self, record: &Record<'_>, index: &KeyIndex, has_expired: bool) -> bool {
+        let Some(key) = record.key else {
+            self.keyless += 1;
+            return false;
+        };
+        let last = index.last(key);
+        if last.is_some_and(|last| last > record.offset) {
+            self.superseded += 1;
+            return false;
+        }
+        if record.value.is_some() {
+            return true;
+        }
+        if has_expired {
+            self.tombstones += 1;
+            return false;
+        }
+        self.tombstones_kept += 1;
+        self.tombstones_noted += u64::from(last == Some(record.offset));
+        true
+    }
+}
+
+/// Whether a batch has keys of records. Those of transactions are not known to count.
+fn has_keys(header: &BatchHeader) -> bool {
+    !header.is_control() && !header.is_transactional() && header.count() > 0
+}
+
+/// Why a batch is not in the index.
+enum NoteError {
+    Full,
+    Unreadable(BatchError),
+}
+
+impl From<BatchError> for NoteError {
+    fn from(error: BatchError) -> Self {
+        Self::Unreadable(error)
+    }
+}
