@@ -23,6 +23,7 @@ pub mod config;
 mod epochs;
 pub mod expect;
 mod extent;
+mod headers;
 mod index;
 pub mod inspect;
 pub mod journal;

@@ -62,14 +62,18 @@ pub const PRODUCER_BYTES: u64 = 640;
 /// Sizes that a store works with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreLimits {
+    /// Size of the smallest slab. A disk that has no space for it is full: the rest is for the state logs. A power of two.
+    pub slab_bytes_min: u64,
     /// Size of the first slab. A power of two.
     pub slab_bytes_first: u64,
     /// Each slab is twice the size of the one before, up to this. A power of two.
     pub slab_bytes_max: u64,
-    /// Size of a partition's first extent. A power of two.
+    /// Size of a partition's first extent: what a partition with a few small records takes on the disk. A power of two.
     pub extent_bytes_min: u64,
-    /// Each extent of a partition is twice the size of the one before, up to this. A power of two. A frame that does not fit gets a larger
-    /// one.
+    /// From this size on each extent of a partition is twice the size of the one before. Smaller ones are followed by one of four times
+    /// their size: a partition that grows leaves them soon, and one that does not takes little. A power of two.
+    pub extent_bytes_doubling: u64,
+    /// Extents grow up to this size. A power of two. A frame that does not fit gets a larger one.
     pub extent_bytes_max: u64,
     /// Payload bytes of the largest frame that is taken. Larger ones that are in the log already are read and recovered all the same.
     pub payload_bytes_max: usize,
@@ -110,9 +114,11 @@ pub struct StoreLimits {
 impl Default for StoreLimits {
     fn default() -> Self {
         Self {
+            slab_bytes_min: 256 << 10,
             slab_bytes_first: 64 << 20,
             slab_bytes_max: 1 << 30,
-            extent_bytes_min: 256 << 10,
+            extent_bytes_min: 16 << 10,
+            extent_bytes_doubling: 256 << 10,
             extent_bytes_max: 64 << 20,
             payload_bytes_max: BATCH_BYTES_MAX_DEFAULT,
             cache_bytes_max: 256 << 20,
@@ -136,12 +142,20 @@ impl Default for StoreLimits {
 }
 
 impl StoreLimits {
+    /// The preferred size of the extent after one of this size, both given by their binary logarithms.
+    pub(crate) fn next_extent_log2(&self, last: u8) -> u8 {
+        let grows_slowly = last >= self.extent_bytes_doubling.ilog2() as u8;
+        (last + if grows_slowly { 1 } else { 2 }).min(self.extent_bytes_max.ilog2() as u8)
+    }
+
     /// Limits with which a short run meets everything that production meets in a year: rolls, wraps, recycled extents, evictions, checkpoints.
     pub const fn tiny() -> Self {
         Self {
+            slab_bytes_min: 16 << 10,
             slab_bytes_first: 256 << 10,
             slab_bytes_max: 1 << 20,
             extent_bytes_min: 16 << 10,
+            extent_bytes_doubling: 16 << 10,
             extent_bytes_max: 64 << 10,
             payload_bytes_max: payload_bytes_of(64 << 10),
             cache_bytes_max: 128 << 10,
@@ -175,6 +189,9 @@ impl StoreLimits {
         assert!(
             self.extent_bytes_min >= 2 * PAGE_BYTES as u64 && self.extent_bytes_min <= self.extent_bytes_max
         );
+        assert!(self.extent_bytes_doubling.is_power_of_two());
+        assert!(self.slab_bytes_min.is_power_of_two() && self.slab_bytes_min <= self.slab_bytes_first);
+        assert!(self.extent_bytes_min <= self.slab_bytes_min);
         assert!(
             self.extent_bytes_max <= self.slab_bytes_first && self.slab_bytes_first <= self.slab_bytes_max
         );
@@ -211,5 +228,14 @@ mod tests {
     fn the_limits_of_production_and_of_simulation_are_consistent() {
         StoreLimits::default().assert_consistent();
         StoreLimits::tiny().assert_consistent();
+    }
+
+    #[test]
+    fn extents_grow_fourfold_while_they_are_small_and_then_twofold() {
+        let limits = StoreLimits::default();
+        let first = limits.extent_bytes_min.ilog2() as u8;
+        let sizes = std::iter::successors(Some(first), |last| Some(limits.next_extent_log2(*last)));
+        let kib: Vec<u64> = sizes.take(12).map(|log2| (1 << log2) >> 10).collect();
+        assert_eq!(kib, [16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 65536]);
     }
 }

@@ -140,11 +140,13 @@ fn the_table_of_the_extent_header_matches_the_bytes_that_are_written() {
 fn the_numbers_in_the_document_are_the_ones_in_the_code() {
     let limits = highwater_storage::StoreLimits::default();
     assert_eq!((limits.slab_bytes_first, limits.slab_bytes_max), (64 << 20, 1 << 30));
-    assert_eq!((limits.extent_bytes_min, limits.extent_bytes_max), (256 << 10, 64 << 20));
+    assert_eq!((limits.extent_bytes_min, limits.extent_bytes_max), (16 << 10, 64 << 20));
+    assert_eq!(limits.extent_bytes_doubling, 256 << 10);
     for words in [
         "64 MiB; each next one has twice the size, up to 1 GiB",
-        "256 KiB to 64 MiB",
-        "every multiple of 256 KiB",
+        "16 KiB to 64 MiB",
+        "has 16 KiB; each next one has four times the size, from 256 KiB on twice",
+        "every multiple of 16 KiB",
     ] {
         assert!(DOCUMENT.contains(words), "{words}");
     }

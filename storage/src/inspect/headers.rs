@@ -1,11 +1,13 @@
 //! The map of a store from the headers of its extents, for when the state log is lost.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use highwater_protocol::ids::{ClusterId, StoreId};
 use highwater_runtime::plane::FileId;
 
 use super::files::Files;
+use crate::headers::{PlaceBytes, latest_lives, visit_places};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::limits::StoreLimits;
 use crate::mac::{is_of, macs_among};
@@ -43,25 +45,15 @@ fn headers_in(
     slab: SlabId,
     bytes: u64,
 ) -> Vec<ExtentId> {
-    let step = extent_bytes_min(bytes) as usize;
-    (0..bytes).step_by(step).filter_map(|at| header_at(files, file, store, Place { slab, at })).collect()
-}
-
-/// The extents that these headers are of. Where two overlap, the later incarnation is real.
-fn extents_of(mut ids: Vec<ExtentId>) -> Vec<ExtentId> {
-    ids.sort_by_key(|id| std::cmp::Reverse(id.incarnation));
-    let mut real: Vec<ExtentId> = Vec::new();
-    let span = |id: &ExtentId| id.place.at..id.place.at + (1 << id.log2_bytes);
-    for id in ids {
-        let beside = real.iter().filter(|other| other.place.slab == id.place.slab);
-        if beside
-            .into_iter()
-            .all(|other| span(other).end <= span(&id).start || span(&id).end <= span(other).start)
-        {
-            real.push(id);
-        }
-    }
-    real
+    let mut found = Vec::new();
+    let mut read = |at: u64, buf: &mut [u8]| files.read_at(file, at, buf);
+    let visit = |at: u64, here: Option<PlaceBytes<'_>>| {
+        let id = here.and_then(|here| ExtentId::from_block(here.header).ok());
+        found.extend(id.filter(|id| id.place == Place { slab, at } && id.store == store));
+        Ok::<(), Infallible>(())
+    };
+    let Ok(_) = visit_places(bytes, extent_bytes_min(bytes), &mut read, visit);
+    found
 }
 
 /// Reads every header of every slab. An extent that had been freed and not used again looks as if it were in use.
@@ -79,7 +71,7 @@ pub(super) fn map_from_headers(
     map.macs = macs_among(&headers);
     headers.retain(|id| is_of(id, map.macs));
     let mut by_partition: BTreeMap<PartitionKey, Vec<ExtentId>> = BTreeMap::new();
-    for id in extents_of(headers) {
+    for id in latest_lives(headers).into_values() {
         cluster = cluster.or(Some(id.cluster));
         map.next_incarnation = map.next_incarnation.max(id.incarnation.0 + 1);
         by_partition.entry(PartitionKey::from(id.tp)).or_default().push(id);

@@ -42,11 +42,10 @@ pub(super) fn slab_bytes(
     let possible = too_large.map_or(u64::MAX, |bytes| bytes / 2);
     let bytes = usual.min(part).min(possible);
     let needed = needed.unwrap_or(0);
-    if bytes >= needed.max(limits.extent_bytes_min) {
+    if bytes >= needed.max(limits.slab_bytes_min) {
         return Some(bytes);
     }
-    let fits =
-        needed > limits.extent_bytes_min && needed <= free / DISK_PART_NEEDED_MAX && needed <= possible;
+    let fits = needed > limits.slab_bytes_min && needed <= free / DISK_PART_NEEDED_MAX && needed <= possible;
     fits.then_some(needed)
 }
 

@@ -175,7 +175,6 @@ impl Store {
         if partition.fits(limits, frame_bytes, placement) && !wants_roll(partition, wall_ms) {
             return None;
         }
-        let log2_max = limits.extent_bytes_max.ilog2() as u8;
         let log2_first = limits.extent_bytes_min.ilog2() as u8;
         let log2_min =
             ((EXTENT_HEADER_BYTES + frame_bytes).next_power_of_two().ilog2() as u8).max(log2_first);
@@ -183,8 +182,9 @@ impl Store {
         let log2_segment = partition.config.segment_bytes.saturating_add(EXTENT_HEADER_BYTES as u64);
         let log2_segment =
             log2_segment.checked_next_power_of_two().map_or(u8::MAX, |bytes| bytes.ilog2() as u8);
-        let next = partition.extents.back().map_or(log2_first, |last| last.log2_bytes + 1);
-        Some(Need { log2_min, log2: next.min(log2_segment).min(log2_max).max(log2_min) })
+        let last = partition.extents.back().map(|last| last.log2_bytes);
+        let next = last.map_or(log2_first, |last| limits.next_extent_log2(last));
+        Some(Need { log2_min, log2: next.min(log2_segment).max(log2_min) })
     }
 
     /// Whether there is space for an extent; if not, asks for a slab or says that there will be none.

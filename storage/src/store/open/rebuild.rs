@@ -4,6 +4,7 @@
 //! too: where two extents overlap the later incarnation is real. Which of a partition's extents make up its log is in [`super::chains`].
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use highwater_protocol::frame::{FrameHeader, FrameKind};
 use highwater_protocol::ids::{Incarnation, LogIndex};
@@ -13,9 +14,11 @@ use super::Slabs;
 use super::chains::chain_of;
 use crate::alloc::Allocator;
 use crate::config::StoreConfig;
-use crate::layout::{EXTENT_HEADER_BYTES, ExtentHeaderError, ExtentId, PAGE_BYTES, Place, SlabId, slab_name};
+use crate::extent::FIRST_POSITION;
+use crate::headers::{PlaceBytes, is_covered, latest_lives, visit_places};
+use crate::layout::{ExtentHeaderError, ExtentId, Place, SlabId, slab_name};
 use crate::limits::EXTENT_BYTES_MAX;
-use crate::mac::{is_of, macs_among};
+use crate::mac::{StoreMacs, is_believable, is_of, macs_among};
 use crate::map::{ExtentEntry, OrphanEntry, PartitionEntry, PartitionKey, StoreMap};
 use crate::report::{OpenError, RecoveryReport};
 
@@ -89,7 +92,7 @@ pub(super) fn rebuild(
     headers.retain(|id| is_of(id, macs));
     let last = headers.iter().map(|id| id.incarnation.0).max().unwrap_or(0);
     let kept = latest_lives(headers);
-    let orphans = orphans(&kept, suspects, slabs, config, report);
+    let orphans = orphans(&kept, suspects, macs, slabs, config, report);
     let mut map = StoreMap {
         next_incarnation: last + INCARNATION_STEP,
         clean: false,
@@ -116,8 +119,8 @@ pub(super) fn rebuild(
 #[derive(Default)]
 struct Headers {
     headers: Vec<ExtentId>,
-    /// Places whose header is damaged, missing or another extent's, each with the frame that follows it.
-    suspects: Vec<(Place, Option<FrameHeader>)>,
+    /// Places whose header is damaged, missing or another extent's, and where a frame follows.
+    suspects: Vec<(Place, FrameHeader)>,
 }
 
 fn read_headers(
@@ -127,81 +130,79 @@ fn read_headers(
     report: &mut RecoveryReport,
 ) -> Result<Headers, OpenError> {
     let mut found = Headers::default();
-    let mut two_pages = vec![0; 2 * PAGE_BYTES];
     for (slab, file) in slabs {
         let path = config.dir.join(slab_name(*slab));
-        for at in (0..file.bytes).step_by(config.limits.extent_bytes_min as usize) {
+        let mut read = |at: u64, buf: &mut [u8]| disk.read_at(file.file, at, buf);
+        let warnings = &mut report.warnings;
+        let visit = |at: u64, here: Option<PlaceBytes<'_>>| {
             let place = Place { slab: *slab, at };
-            let Ok(read) = disk.read_at(file.file, at, &mut two_pages) else {
-                report.warnings.push(format!("{} cannot be read at {at}", path.display()));
-                found.suspects.push((place, None));
-                continue;
-            };
-            two_pages[read..].fill(0);
-            report.bytes_scanned += read as u64;
-            let Some((block, behind)) = two_pages.split_first_chunk::<EXTENT_HEADER_BYTES>() else {
-                continue;
-            };
-            match ExtentId::from_block(block) {
-                Ok(id) if id.cluster != config.cluster || id.store != config.store => {
-                    let what = format!(
-                        "the extent at {at} belongs to store {} of cluster {}, this is store {} of cluster {}; put the file back where it came from",
-                        id.store, id.cluster, config.store, config.cluster
-                    );
-                    return Err(OpenError::Foreign { path, what });
-                }
-                Ok(id) if id.place != place => {
-                    report.warnings.push(format!(
-                        "{} at {at}: the header of another extent, written astray",
-                        path.display()
-                    ));
-                    found.suspects.push((place, first_frame(behind)));
-                }
-                Ok(id) => found.headers.push(id),
-                Err(ExtentHeaderError::Version(version)) => {
-                    let what = format!("the extent at {at} has version {version}");
-                    return Err(OpenError::Newer { path, what });
-                }
-                Err(ExtentHeaderError::Zero) if first_frame(behind).is_none() => {}
-                Err(_) => found.suspects.push((place, first_frame(behind))),
+            if let Some(here) = here {
+                return found.note(config, &path, place, &here, warnings);
             }
-        }
+            warnings.push(format!("{} cannot be read at {at}", path.display()));
+            Ok(())
+        };
+        let step = config.limits.extent_bytes_min;
+        report.bytes_scanned += visit_places(file.bytes, step, &mut read, visit)?;
     }
     Ok(found)
 }
 
-/// Of extents that overlap, the one with the latest incarnation. By place.
-fn latest_lives(mut headers: Vec<ExtentId>) -> BTreeMap<Place, ExtentId> {
-    headers.sort_by_key(|id| std::cmp::Reverse(id.incarnation));
-    let mut kept: BTreeMap<Place, ExtentId> = BTreeMap::new();
-    for id in headers {
-        let end = Place { at: id.place.at + (1 << id.log2_bytes), ..id.place };
-        let overlaps_next = kept.range(id.place..end).next().is_some();
-        if !overlaps_next && !is_covered(&kept, id.place) {
-            kept.insert(id.place, id);
+impl Headers {
+    /// Notes what is at a place where an extent can begin.
+    fn note(
+        &mut self,
+        config: &StoreConfig,
+        path: &Path,
+        place: Place,
+        here: &PlaceBytes<'_>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), OpenError> {
+        let at = place.at;
+        let frame = first_frame(here.first).map(|frame| (place, frame));
+        match ExtentId::from_block(here.header) {
+            Ok(id) if id.cluster != config.cluster || id.store != config.store => {
+                let what = format!(
+                    "the extent at {at} belongs to store {} of cluster {}, this is store {} of cluster {}; put the file back where it came from",
+                    id.store, id.cluster, config.store, config.cluster
+                );
+                return Err(OpenError::Foreign { path: path.to_path_buf(), what });
+            }
+            Ok(id) if id.place != place => {
+                warnings.push(format!(
+                    "{} at {at}: the header of another extent, written astray",
+                    path.display()
+                ));
+                self.suspects.extend(frame);
+            }
+            Ok(id) => self.headers.push(id),
+            Err(ExtentHeaderError::Version(version)) => {
+                let what = format!("the extent at {at} has version {version}");
+                return Err(OpenError::Newer { path: path.to_path_buf(), what });
+            }
+            Err(_) => self.suspects.extend(frame),
         }
+        Ok(())
     }
-    kept
-}
-
-/// Whether a place is inside one of these extents.
-fn is_covered(kept: &BTreeMap<Place, ExtentId>, place: Place) -> bool {
-    let before = kept.range(..=place).next_back();
-    before.is_some_and(|(start, id)| start.slab == place.slab && start.at + (1 << id.log2_bytes) > place.at)
 }
 
 /// The suspicious places outside all extents whose frames say whose they are.
 fn orphans(
     kept: &BTreeMap<Place, ExtentId>,
-    suspects: Vec<(Place, Option<FrameHeader>)>,
+    suspects: Vec<(Place, FrameHeader)>,
+    macs: Option<StoreMacs>,
     slabs: &Slabs,
     config: &StoreConfig,
     report: &mut RecoveryReport,
 ) -> Vec<OrphanEntry> {
-    let suspects: BTreeMap<Place, FrameHeader> = suspects
-        .into_iter()
-        .filter_map(|(place, frame)| Some((place, frame.filter(|_| !is_covered(kept, place))?)))
-        .collect();
+    // Most of them are inside an extent. Others are left over from one that was freed, and may begin with any frame of it: the first
+    // frame of an extent that begins here has the code of that position.
+    let is_first = |frame: &FrameHeader| {
+        let codes = macs.and_then(|macs| macs.of(Incarnation(frame.incarnation.get())));
+        is_believable(codes.as_ref(), frame, FIRST_POSITION)
+    };
+    let suspects: BTreeMap<Place, FrameHeader> =
+        suspects.into_iter().filter(|(place, frame)| !is_covered(kept, *place) && is_first(frame)).collect();
     let mut orphans = Vec::new();
     for (place, frame) in &suspects {
         // A later incarnation of the same space would have written over it.
