@@ -282,7 +282,7 @@ pub enum FindOutcome {
 pub enum LogStartError {
     /// Records that are not durable yet, or do not exist.
     #[error("offset {offset} is behind the end of the log, {durable_end}")]
-    BehindEnd {
+    BeyondEnd {
         /// The requested index or offset.
         offset: Offset,
         /// Where the log ends.
@@ -333,7 +333,7 @@ pub enum StoreEvent {
         /// Where it ends now.
         end: Result<LogPoint, CutError>,
     },
-    /// A log was given up and begins again: [`Store::start_at`](crate::Store::start_at).
+    /// A log was abandoned and restarted: [`Store::start_at`](crate::Store::start_at).
     Started {
         /// The partition.
         slot: PartitionSlot,

@@ -133,7 +133,7 @@ impl Extent {
             base_offset: self.base_offset,
             leader_epoch: self.leader_epoch,
             has_gaps: self.has_gaps,
-            given_up: false,
+            abandoned: false,
             end: (self.generation > 0 && self.sealed).then_some(end),
             macs: macs.of(self.incarnation).map(|_| *macs),
         })

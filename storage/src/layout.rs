@@ -93,8 +93,8 @@ pub const STATE_PURPOSE: [u8; 4] = *b"STOR";
 /// Bits of an extent header's `flags`: frames may be missing between the extent's frames.
 const FLAG_GAPS: u32 = 1;
 
-/// The extent was given up: the log was cut off before it.
-const FLAG_GIVEN_UP: u32 = 2;
+/// The extent was abandoned: the log was cut off before it.
+const FLAG_ABANDONED: u32 = 2;
 
 /// Where an extent ends, as its header says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,8 +136,8 @@ pub struct ExtentId {
     pub leader_epoch: LeaderEpoch,
     /// Frames may be missing between its frames: it was compacted.
     pub has_gaps: bool,
-    /// It was given up: the log was cut off before it.
-    pub given_up: bool,
+    /// It was abandoned: the log was cut off before it.
+    pub abandoned: bool,
     /// Where it ends. An extent that takes appends does not say. One that was rewritten says once it is whole; until then it counts for nothing.
     pub end: Option<ExtentEnd>,
     /// The codes of the store. None: it is from a version before there were any.
@@ -235,7 +235,7 @@ impl ExtentId {
         let has_sequence = self.version > EXTENT_VERSION_WITHOUT_SEQUENCE;
         assert!(self.macs.is_some() == (self.version > EXTENT_VERSION_WITHOUT_MACS));
         let flag = |is_set, flag| if is_set { flag } else { 0 };
-        let flags = flag(self.has_gaps, FLAG_GAPS) | flag(self.given_up, FLAG_GIVEN_UP);
+        let flags = flag(self.has_gaps, FLAG_GAPS) | flag(self.abandoned, FLAG_ABANDONED);
         let mut header = ExtentHeader {
             crc: U32::new(0),
             version: U16::new(self.version),
@@ -298,7 +298,7 @@ impl ExtentId {
         };
         let end = (end.position > 0).then_some(end);
         let numbers = [header.at.get(), header.incarnation.get(), sequence, header.base_index.get()];
-        if header.flags.get() & !(FLAG_GAPS | FLAG_GIVEN_UP) != 0
+        if header.flags.get() & !(FLAG_GAPS | FLAG_ABANDONED) != 0
             || end.is_some_and(|end| !header.can_end_at(end))
             || !EXTENT_LOG2_BYTES.contains(&header.log2_bytes)
             || !header.at.get().is_multiple_of(1 << header.log2_bytes)
@@ -325,7 +325,7 @@ impl ExtentId {
             base_offset: Offset(header.base_offset.get()),
             leader_epoch: LeaderEpoch(header.leader_epoch.get()),
             has_gaps: header.flags.get() & FLAG_GAPS != 0,
-            given_up: header.flags.get() & FLAG_GIVEN_UP != 0,
+            abandoned: header.flags.get() & FLAG_ABANDONED != 0,
             end,
             macs,
         })
@@ -360,7 +360,7 @@ mod tests {
             base_offset: Offset(12_345),
             leader_epoch: LeaderEpoch(4),
             has_gaps: true,
-            given_up: false,
+            abandoned: false,
             end: Some(ExtentEnd { position: 8192, index: LogIndex(1100), offset: Offset(12_400) }),
             macs: Some(StoreMacs { key: MacKey([6; MAC_KEY_BYTES]), since: Incarnation(7) }),
         }
@@ -378,8 +378,9 @@ mod tests {
             ..example()
         };
         let without_macs = ExtentId { version: EXTENT_VERSION_WITHOUT_MACS, macs: None, ..without_sequence };
-        let given_up = ExtentId { given_up: true, has_gaps: false, ..example() };
-        for id in [example(), given_up, ExtentId { end: None, ..example() }, without_sequence, without_macs] {
+        let abandoned = ExtentId { abandoned: true, has_gaps: false, ..example() };
+        for id in [example(), abandoned, ExtentId { end: None, ..example() }, without_sequence, without_macs]
+        {
             assert_eq!(ExtentId::from_block(&id.to_block()), Ok(id));
         }
     }

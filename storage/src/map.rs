@@ -272,7 +272,7 @@ pub(crate) enum MapRecord {
     Macs(MacsEntry),
     /// The end of a log was cut off: these extents are free, and the last one that is left ends where the checkpoint is.
     Truncated { key: PartitionKey, incarnations: Vec<u64>, checkpoint: CheckpointEntry },
-    /// A log was given up and begins again, empty, where the checkpoint is.
+    /// A log was abandoned and restarts, empty, at the checkpoint.
     StartedAt { key: PartitionKey, checkpoint: CheckpointEntry },
     /// Extents of a partition are free again, and one that was rewritten from them is in their place.
     Replaced { key: PartitionKey, incarnations: Vec<u64>, extent: ExtentEntry },

@@ -15,7 +15,7 @@ pub enum Mutant {
     TruncateAtFirstBadChecksum,
     /// A frame of an earlier incarnation of an extent passes for one of this incarnation.
     IgnoreIncarnation,
-    /// After a truncation the log goes on before the frames that were given up.
+    /// After a truncation the log continues before the discarded frames.
     WriteBeforeStaleTail,
     /// Producers' last batches are not restored from the frames.
     DedupForgets,

@@ -143,7 +143,7 @@ fn the_log_starts_where_it_is_told_and_still_does_after_power_was_lost() {
     }
     assert!(matches!(
         bed.store.set_log_start(&mut bed.disk, slot, Offset(61)),
-        Err(LogStartError::BehindEnd { durable_end: Offset(60), .. })
+        Err(LogStartError::BeyondEnd { durable_end: Offset(60), .. })
     ));
     bed.store.set_log_start(&mut bed.disk, slot, Offset(33)).expect("it is in the log");
     bed.turn();

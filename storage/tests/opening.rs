@@ -371,7 +371,7 @@ fn an_epoch_that_recovery_began_is_never_taken_back() {
         bed.append_durably(slot, &filled(1, 700));
         let mut told = bed.store.bounds(slot).last_epoch.expect("there is a frame");
         for round in 0..6 {
-            // The first are given up in the middle of a write, the others at any moment of a start that nothing follows.
+            // The first crash in the middle of a write, the others at any moment of a start without a write after it.
             if round < 2 {
                 let slot = bed.slot(0);
                 bed.append(slot, &filled(2, 9000));

@@ -91,7 +91,7 @@ fn the_table_of_the_extent_header_matches_the_bytes_that_are_written() {
         base_offset: Offset(0x4142_4344_4546_4748),
         leader_epoch: LeaderEpoch(0x5152_5354),
         has_gaps: true,
-        given_up: true,
+        abandoned: true,
         end: Some(ExtentEnd {
             position: 0x0001_2340,
             index: LogIndex(0x3132_3334_3536_3740),

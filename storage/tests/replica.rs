@@ -226,7 +226,7 @@ fn a_replica_begins_in_the_middle_and_knows_the_epoch_in_front() {
             bed.settle();
             bed = if round == 0 { bed.restart() } else { bed.crash(CrashPolicy::LOSE_ALL) };
         }
-        // What was given up does not come back when the map is lost.
+        // Abandoned extents do not come back when the map is lost.
         let mut bed = open(&without_map(bed.disk.disk().image()));
         assert_eq!(bed.report.findings, []);
         let slot = replica(&mut bed);

@@ -1,4 +1,4 @@
-//! Moves of the start of a log on request: done when the store has made the new start durable.
+//! Moves the start of a log on request. A move is done when the store has made the new start durable.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use highwater_storage::{LogStartError, PartitionSlot};
 use super::{PartitionEvent, Replicas};
 use crate::api::ApiError;
 
-/// Where a partition begins now, or why its start was not moved.
+/// The new start of a partition, or the reason why it was not moved.
 pub type LogStartOutcome = Result<Offset, ApiError>;
 
 /// Identifies a move; its outcome repeats it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LogStartMove {
-    /// The query that it is part of.
+    /// The query that the move belongs to.
     pub(crate) work: u64,
-    /// Its number there.
+    /// Its number in the query.
     pub(crate) number: u32,
 }
 
@@ -77,17 +77,17 @@ impl Replicas {
                 moves.push(Moving { to: offset, id });
                 Ok(None)
             }
-            Err(LogStartError::BehindEnd { .. }) => Err(out_of_range()),
+            Err(LogStartError::BeyondEnd { .. }) => Err(out_of_range()),
             Err(_) => Err(ApiError::TopicDeleted),
         }
     }
 
-    /// The start of a log was moved, durably.
+    /// Handles a log start that was moved durably.
     pub(super) fn handle_log_start(&mut self, store: usize, slot: PartitionSlot, offset: Offset) {
         self.end_moves((store, slot), |to| to <= offset, &Ok(offset));
     }
 
-    /// A partition was deleted: fails the moves of its start.
+    /// Fails the pending moves of a deleted partition.
     pub(super) fn abandon_moves(&mut self, store: usize, slot: PartitionSlot) {
         self.end_moves((store, slot), |_| true, &Err(ApiError::TopicDeleted));
     }

@@ -1,4 +1,4 @@
-//! Appending: checks, room, tail.
+//! Appends: checks, space, tail.
 
 use highwater_protocol::frame::frame_bytes;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
@@ -12,8 +12,8 @@ use crate::placement::{AppendContext, FramePlacement};
 use crate::producers::ProducerStamp;
 
 impl Store {
-    /// Appends a record batch: stamps its base offset and leader epoch and puts it into the tail. It becomes durable after a later
-    /// [`flush`](Self::flush). The caller has checked the batch; its frame's checksum is the batch's own.
+    /// Appends a record batch: sets its base offset and leader epoch and adds it to the tail. A later [`flush`](Self::flush) makes it durable. The
+    /// caller has checked the batch; the batch's own checksum is that of its frame.
     pub fn append(
         &mut self,
         _disk: &mut dyn Disk,
@@ -30,7 +30,7 @@ impl Store {
         partition.assert_leads(epoch);
         match partition.producers.check(&ProducerStamp::of(header)) {
             ProducerCheck::New => {}
-            // It would not be answered before there is space.
+            // It would not be acknowledged before there is space.
             ProducerCheck::Duplicate { next_offset, .. }
                 if partition.stalled && next_offset > partition.durable.offset =>
             {
@@ -49,7 +49,7 @@ impl Store {
         Ok(self.append_with(slot, wall_ms, |partition, context| partition.push(context, payload, epoch)))
     }
 
-    /// Appends the first frame of a leader's epoch. It has an index and no offset.
+    /// Appends the first frame of a leader's epoch. The frame has an index and no offset.
     pub fn append_epoch_start(
         &mut self,
         _disk: &mut dyn Disk,
@@ -117,7 +117,7 @@ impl Store {
         if partition.cut.is_some() { Err(AppendError::Busy) } else { Ok(()) }
     }
 
-    /// Whether a batch of this size may join those that wait for the disk. One may always wait.
+    /// Returns whether a batch of this size may join those that wait for the disk. One batch may always wait.
     pub(super) fn check_backlog(&self, partition: &Partition, batch_bytes: usize) -> Result<(), AppendError> {
         let limits = &self.config.limits;
         if batch_bytes > limits.payload_bytes_max {
@@ -128,7 +128,7 @@ impl Store {
             partition.unacked_bytes > 0 && partition.unacked_bytes + bytes > limits.unacked_bytes_max;
         let of_store = self.unacked_bytes > 0 && self.unacked_bytes + bytes > limits.store_unacked_bytes_max;
         if of_store && !self.stalled.is_empty() {
-            // The memory may not be freed before there is space.
+            // Its memory may not be freed before there is space.
             return Err(AppendError::StorageFull);
         }
         if of_partition || of_store { Err(AppendError::Busy) } else { Ok(()) }
@@ -149,7 +149,7 @@ impl Store {
                 }
             };
             if !gone {
-                // It is the only copy in memory of what the extents do not have yet.
+                // This chunk is the only copy in memory of data that the extents lack.
                 self.journal.want_write_back();
                 break;
             }

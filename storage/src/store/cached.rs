@@ -1,4 +1,4 @@
-//! Reading from the chunks that are in memory.
+//! Reads from the chunks in memory.
 
 use highwater_protocol::frame::FrameHeader;
 use highwater_protocol::ids::Offset;
@@ -9,8 +9,8 @@ use crate::api::{Cursor, CursorHint, Frames, ReadLimits, ReadResult};
 use crate::cache::Chunk;
 use crate::partition::Partition;
 
-/// Answers a read from frozen chunks alone: no check, and a copy only of what is a small part of a chunk. `None`: the offset is older than the
-/// cache.
+/// Answers a read from frozen chunks alone. Nothing is checked, and only slices that are a small part of a chunk are copied. `None` if the offset is
+/// older than the cache.
 pub(super) fn read_cached(
     partition: &Partition,
     cursor: Cursor,
@@ -74,7 +74,7 @@ pub(super) fn read_cached(
     Some(if frames.bytes.is_empty() { ReadResult::AtEnd } else { ReadResult::Frames(frames) })
 }
 
-/// Steps over the frames of a chunk. They are ours: nothing is checked.
+/// Steps over the frames of a chunk. The store wrote them itself, so nothing is checked.
 struct ChunkWalk<'a> {
     chunk: &'a Chunk,
     end: u32,
@@ -83,7 +83,7 @@ struct ChunkWalk<'a> {
 }
 
 impl ChunkWalk<'_> {
-    /// The frame here: the offset after it, its size, and whether it is a batch.
+    /// Returns the offset after the current frame, its size, and whether it is a batch.
     fn peek(&self) -> Option<(Offset, u32, bool)> {
         if self.position >= self.end {
             return None;
@@ -94,7 +94,7 @@ impl ChunkWalk<'_> {
         Some((next, header.frame_bytes() as u32, next.0 > header.base_offset.get()))
     }
 
-    /// Goes to the frame that holds the cursor's offset.
+    /// Advances to the frame that holds the cursor's offset.
     fn skip_to(&mut self, cursor: Cursor) {
         if let Some(hint) = cursor.hint
             && hint.extent == self.chunk.extent

@@ -1,4 +1,4 @@
-//! Ending in order: everything durable, then a snapshot of the map that says so. The next start has nothing to search for.
+//! Orderly close: everything becomes durable, then a snapshot of the map that says so. The next start has nothing to search for.
 
 use highwater_runtime::plane::Disk;
 
@@ -6,7 +6,7 @@ use super::{Phase, Store};
 use crate::api::StoreEvent;
 
 impl Store {
-    /// A last round and a snapshot of the map; [`StoreEvent::Closed`] reports when they are durable. Appends are refused from here on.
+    /// Starts the last round and a snapshot of the map; [`StoreEvent::Closed`] reports when both are durable. Appends are rejected from here on.
     pub fn shutdown(&mut self, disk: &mut dyn Disk) {
         if self.phase == Phase::Open {
             self.phase = Phase::Draining;
@@ -14,11 +14,11 @@ impl Store {
         }
     }
 
-    /// Takes the next step of closing, if it is due. Returns true if a later turn has to go on with it.
+    /// Takes the next step of closing, if it is due. Returns whether a later turn has to continue.
     pub(super) fn close_if_drained(&mut self, disk: &mut dyn Disk) -> bool {
         if self.phase == Phase::Draining && self.is_drained() {
             self.phase = Phase::Closing;
-            // Where nothing happened, the map is as the last shutdown left it. On a full disk there is no space for another one.
+            // If nothing happened, the map is as the last shutdown left it. On a full disk there is no space for another one.
             if self.untouched != Some(self.state.appended()) && !self.state.is_stalled() {
                 self.begin_snapshot(true);
                 return true;
@@ -35,7 +35,7 @@ impl Store {
         false
     }
 
-    /// Whether everything appended is durable and no file of the map is being written.
+    /// Returns whether everything appended is durable and no file of the map is being written.
     fn is_drained(&self) -> bool {
         let map_is_settled = !self.state.is_rotating() || self.state.is_stalled();
         map_is_settled

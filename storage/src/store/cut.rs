@@ -1,9 +1,9 @@
-//! Cutting logs: truncating the end of a replica's log, or giving up all of it.
+//! Cuts logs: truncates the end of a replica's log, or abandons all of it.
 //!
-//! A follower whose log differs from its leader's truncates the frames that the leader does not have. A follower that has fallen behind the
-//! start of its leader's log begins again in the middle. Committed frames are never cut off.
+//! A follower whose log differs from its leader's truncates the frames that the leader does not have. A follower that has fallen behind the start of
+//! its leader's log restarts in the middle. Committed frames are never cut off.
 //!
-//! A cut takes these steps; each begins when the one before it is durable:
+//! A cut takes these steps. Each begins when the previous one is durable:
 //!
 //! 1. Everything appended becomes durable, and what only the journal has is written to the extents, so that no write is in flight to the part that is cut off. Appends are refused meanwhile.
 //! 2. The frame at which the log is to end is located, in memory or on disk.
@@ -12,8 +12,8 @@
 //! 4. The cut is recorded in the map. The space of the extents is free once that is durable. The log goes on in another extent: frames cut off
 //!    in the middle of one remain on disk after its new end, and no position holds two frames in one incarnation.
 //!
-//! The cut is not durable when the owner is notified, and need not be: nothing appended after it is durable before it is. A crash before that
-//! brings the suffix back, as if the leader's message had not arrived: the suffix is not committed, and the next leader cuts it off again.
+//! The cut is not durable when the owner is notified, and need not be: nothing appended after it becomes durable before it. After a crash before that
+//! the suffix is back, as if the leader's message had not arrived: the suffix is not committed, and the next leader cuts it off again.
 
 use highwater_protocol::ids::{Incarnation, LogIndex};
 use highwater_runtime::buf::AlignedBuf;
@@ -45,9 +45,9 @@ pub(crate) struct Cut {
 
 #[derive(Debug)]
 enum CutGoal {
-    /// The log ends before this index.
+    /// The log will end before this index.
     Truncate(LogIndex),
-    /// The log begins here, without frames.
+    /// The log will begin here, without frames.
     StartAt(LogPoint, Epochs),
 }
 
@@ -55,14 +55,14 @@ enum CutGoal {
 enum CutStep {
     /// Waits until everything that was appended is durable.
     Settling,
-    /// Waits for the frame at which the log is to end.
+    /// Waits for the frame at which the log will end.
     Locating(ReadId),
-    /// The log is to end here, in the extent that the mark names. Waits until the headers of the extents after it say that they are given up.
+    /// The log will end here, in the extent that the mark names. Waits until the headers of the extents after it are marked as abandoned.
     GivingUp(Mark, i64),
 }
 
 impl Cut {
-    /// The index before which the log will end.
+    /// Returns the index before which the log will end.
     pub(crate) fn truncates_at(&self) -> Option<LogIndex> {
         match self.goal {
             CutGoal::Truncate(index) => Some(index),
@@ -72,8 +72,8 @@ impl Cut {
 }
 
 impl Store {
-    /// Truncates a log: the frames from this index on are gone. [`StoreEvent::Truncated`] reports when it is done; appends are refused as
-    /// [`Busy`](crate::AppendError::Busy) until then.
+    /// Truncates a log: removes the frames from this index on. [`StoreEvent::Truncated`] reports when it is done. Until then appends are rejected as
+    /// [`Busy`](crate::AppendError::Busy).
     pub fn truncate_suffix(
         &mut self,
         disk: &mut dyn Disk,
@@ -90,8 +90,8 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a log up and begins it again, without frames, at `start`: everything before it is committed, and deleted here.
-    /// `epochs` are those of the frames before `start`. [`StoreEvent::Started`] reports when it is done; appends are refused until then.
+    /// Abandons a log and restarts it without frames at `start`. Everything before that is committed, and deleted here. `epochs` are those of the
+    /// frames before `start`. [`StoreEvent::Started`] reports when it is done; until then appends are rejected.
     pub fn start_at(
         &mut self,
         disk: &mut dyn Disk,
@@ -108,7 +108,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a log may be cut off at this index.
+    /// Returns whether a log may be cut off at this index.
     fn check_cut(&self, slot: PartitionSlot, index: LogIndex) -> Result<(), CutError> {
         let partition = self.partition(slot).ok_or(CutError::Deleted)?;
         if partition.faulty {
@@ -117,7 +117,7 @@ impl Store {
         if partition.cut.is_some() {
             return Err(CutError::Busy);
         }
-        // With one replica everything that was appended is committed once it is durable.
+        // With one replica, everything appended is committed once it is durable.
         let commit = match partition.config.commit {
             CommitRule::OwnDisk => partition.append_index,
             CommitRule::Quorum => partition.commit.index,
@@ -157,19 +157,19 @@ impl Store {
             (CutStep::GivingUp(end, max_timestamp), _) => self.finish_cut(slot, end, max_timestamp),
             (CutStep::Settling, CutGoal::StartAt(start, _)) => {
                 let end = nowhere(partition, *start);
-                self.give_up_behind(slot, end, 0);
+                self.abandon_after(slot, end, 0);
             }
             (CutStep::Settling, CutGoal::Truncate(index)) => {
                 let index = *index;
                 match place_of(partition, index) {
-                    Some((end, max_timestamp)) => self.give_up_behind(slot, end, max_timestamp),
+                    Some((end, max_timestamp)) => self.abandon_after(slot, end, max_timestamp),
                     None => self.locate_cut(disk, slot, index),
                 }
             }
         }
     }
 
-    /// Looks for the frame at which the log is to end.
+    /// Locates the frame at which the log will end.
     fn locate_cut(&mut self, disk: &mut dyn Disk, slot: PartitionSlot, index: LogIndex) {
         let id = self.next_read_id();
         let partition = self.partition_mut(slot).expect("the caller looked");
@@ -190,7 +190,7 @@ impl Store {
         self.on_located(slot, id, &answer);
     }
 
-    /// The frame at which a log is to end was located, or cannot be.
+    /// Handles the frame at which a log will end, or the error that it cannot be located.
     pub(super) fn on_located(&mut self, slot: PartitionSlot, id: ReadId, answer: &Answer) {
         let Some(partition) = self.partition_mut(slot) else { return };
         let Some(Cut { goal: CutGoal::Truncate(index), step: CutStep::Locating(waits_for) }) =
@@ -204,15 +204,15 @@ impl Store {
             partition.cut = None;
             return self.push_event(StoreEvent::Truncated { slot, end: Err(CutError::Damaged) });
         };
-        // Not known after damaged padding. The timestamp of the extent is late enough.
+        // Unknown after damaged padding. The timestamp of the extent is late enough.
         let known = partition.extent(extent).map_or(NO_TIMESTAMP, |extent| extent.max_timestamp);
         let ExtentRef { sequence, incarnation } = extent;
         let end = Mark { sequence, incarnation, position, index, offset };
-        self.give_up_behind(slot, end, max_timestamp.unwrap_or(known));
+        self.abandon_after(slot, end, max_timestamp.unwrap_or(known));
     }
 
-    /// Writes into the headers of the extents after a mark that they are given up, and waits for that.
-    fn give_up_behind(&mut self, slot: PartitionSlot, end: Mark, max_timestamp: i64) {
+    /// Marks the extents after a mark as abandoned in their headers, and waits until that is durable.
+    fn abandon_after(&mut self, slot: PartitionSlot, end: Mark, max_timestamp: i64) {
         let (cluster, store, macs) = (self.config.cluster, self.config.store, self.macs);
         let partition = self.partition_mut(slot).expect("the caller looked");
         if end.offset < partition.log_start {
@@ -229,7 +229,7 @@ impl Store {
         for extent in partition.extents.range(kept..).filter(|extent| extent.header_written) {
             let Some(id) = extent.id(cluster, store, partition.tp, &macs) else { continue };
             let mut page = AlignedBuf::new(EXTENT_HEADER_BYTES);
-            page.copy_from_slice(&ExtentId { given_up: true, ..id }.to_block());
+            page.copy_from_slice(&ExtentId { abandoned: true, ..id }.to_block());
             partition.queue.push_back(Piece {
                 extent: extent.reference(),
                 from: 0,
@@ -245,7 +245,7 @@ impl Store {
         }
     }
 
-    /// The part that is cut off cannot pass for part of a log any more: records the cut in the map.
+    /// The part that is cut off can no longer pass for part of a log: records the cut in the map.
     fn finish_cut(&mut self, slot: PartitionSlot, end: Mark, max_timestamp: i64) {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let cut = partition.cut.take().expect("the caller looked");
@@ -294,14 +294,14 @@ impl Store {
 }
 
 impl Partition {
-    /// How many extents are left when the log ends at a mark.
+    /// Returns the number of extents that are left when the log ends at a mark.
     fn extents_up_to(&self, end: Mark) -> usize {
         let kept = self.extents.partition_point(|extent| extent.sequence <= end.sequence);
-        // A mark in no extent is before all extents.
+        // A mark outside all extents is before all of them.
         if end.position == 0 { 0 } else { kept }
     }
 
-    /// The log ends here. Returns the extents that are no longer part of it.
+    /// Ends the log here. Returns the extents that are no longer part of it.
     fn cut_off(&mut self, end: Mark, max_timestamp: i64) -> Vec<Extent> {
         assert!(self.is_settled(), "no write is on its way");
         let kept = self.extents_up_to(end);
@@ -322,7 +322,7 @@ impl Partition {
     }
 }
 
-/// Where a log ends before this index, and the largest timestamp of the last extent then, if that is known without looking at frames.
+/// Returns where a log ends before this index, and the largest timestamp of its last extent then, if the mark is known without reading frames.
 fn place_of(partition: &Partition, index: LogIndex) -> Option<(Mark, i64)> {
     let kept = partition.extents.partition_point(|extent| extent.base_index < index);
     match kept.checked_sub(1).map(|at| &partition.extents[at]) {
@@ -336,7 +336,7 @@ fn place_of(partition: &Partition, index: LogIndex) -> Option<(Mark, i64)> {
     }
 }
 
-/// A mark that lies in no extent: the next one begins there.
+/// Returns a mark outside all extents: the next extent begins there.
 fn nowhere(partition: &Partition, point: LogPoint) -> Mark {
     let sequence = partition.extents.back().map_or(partition.durable.sequence, |last| last.sequence);
     let sequence = sequence.max(partition.durable.sequence);

@@ -1,4 +1,4 @@
-//! Searching by time, in turns: a search may have to decompress batches and walk over many.
+//! Searches by time, in turns: a search may have to decompress batches and read many of them.
 
 use highwater_protocol::batch::Work;
 use highwater_protocol::ids::Timestamp;
@@ -10,13 +10,12 @@ use crate::api::{FindOutcome, FindResult, PartitionSlot, ReadId, StoreEvent};
 use crate::extent::{Extent, NO_TIMESTAMP};
 use crate::scan_chunk::ReadGoal;
 
-/// Work that one search does before it is the turn of the next.
+/// Work that one search does before the next has its turn.
 const SEARCH_SLICE: Work = 100_000;
 
 impl Store {
-    /// The first durable record at or after a timestamp. Searches while there is `work` left, and reduces it;
-    /// [`Store::continue_searches`] does the rest. It holds one buffer or cached chunk at a time, of at most `memory_bytes_max` bytes. A decoder
-    /// for compressed records comes on top.
+    /// Finds the first durable record at or after a timestamp. Searches until `work` is used up; [`Store::continue_searches`] does the rest. A search
+    /// holds one buffer or cached chunk at a time, of at most `memory_bytes_max` bytes. A decoder for compressed records comes on top.
     pub fn find_time(
         &mut self,
         disk: &mut dyn Disk,
@@ -33,11 +32,10 @@ impl Store {
         self.find(disk, task, known, work)
     }
 
-    /// The first of the durable records with the largest timestamp.
+    /// Finds the first of the durable records with the largest timestamp.
     ///
-    /// The timestamps of an extent include records below the log's start and records that are not durable. Such an extent is
-    /// looked through, from its last index entry on if it can be, unless another one is later anyway. For `memory_bytes_max` and `work` see
-    /// [`Store::find_time`].
+    /// The timestamps of an extent include records below the log's start and records that are not durable. Such an extent is searched, if possible
+    /// from its last index entry on, unless another one is later anyway. For `memory_bytes_max` and `work` see [`Store::find_time`].
     pub fn find_last(
         &mut self,
         disk: &mut dyn Disk,
@@ -56,7 +54,7 @@ impl Store {
         self.find(disk, task, known, work)
     }
 
-    /// Begins a search, unless its answer is known.
+    /// Begins a search, unless its result is known.
     fn find(
         &mut self,
         disk: &mut dyn Disk,
@@ -77,8 +75,8 @@ impl Store {
         FindOutcome::Pending(id)
     }
 
-    /// Goes on with searches, in turns, while there is `work` left, and reduces it. [`StoreEvent::Searched`] reports what they
-    /// find. True if some can go on: call it again in the next turn.
+    /// Continues searches in turns until `work` is used up. [`StoreEvent::Searched`] reports their results. Returns whether some can continue: call
+    /// it again in the next turn.
     pub fn continue_searches(&mut self, disk: &mut dyn Disk, work: &mut Work) -> bool {
         while *work > 0 {
             let Some((id, task)) = self.reads.paused.pop_front() else { return false };
@@ -91,7 +89,7 @@ impl Store {
                 Driven::Reading => {}
                 Driven::Paused(task) => self.reads.paused.push_back((id, task)),
             }
-            // Also a search that costs nothing takes a turn.
+            // A search that costs nothing takes a turn too.
             *work = work.saturating_sub((slice - left).max(1));
         }
         !self.reads.paused.is_empty()

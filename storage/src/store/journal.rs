@@ -1,11 +1,11 @@
-//! The journal's part in commit rounds: which tails go into it, and when their entries are durable. See [`crate::journal`].
+//! The journal's part in commit rounds: which tails it takes, and when their entries are durable. See [`crate::journal`].
 //!
-//! The journal is not used before it is needed: the first round with small tails has the file made, in the background. Its first entry,
-//! without pieces, begins the era, and the map records that. Until then, and if the disk has no space for a journal, every tail is written to
-//! its extent at once.
+//! The journal is created when it is first needed: the first round with small tails has the file created in the background. Its first entry has no
+//! pieces and begins the era, which the map then records. Until then, and if the disk has no space for a journal, every tail is written directly to
+//! its extent.
 //!
-//! The rule of a partition's round: if everything that waits is small, it goes into the journal. Otherwise it is written in place, once the
-//! extents have what the journal has of the partition: then what is in place is contiguous, and no write overlaps a write-back.
+//! The rule for a partition in a round: if everything pending is small, it goes into the journal. Otherwise it is written in place, after the extents
+//! have everything that the journal has of the partition. So data in place is contiguous, and no write overlaps a write-back.
 
 use std::collections::VecDeque;
 
@@ -30,10 +30,10 @@ use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Flight, Piece, Route};
 use crate::state_log::Seq;
 
-/// A tail takes at most this part of the journal.
+/// A tail uses at most this part of the journal.
 const TAILS_PER_JOURNAL_MIN: u64 = 4;
 
-/// The size of a journal on this disk. `None`: there is no space for one.
+/// Returns the size of a journal on this disk. `None` if there is no space for one.
 pub(super) fn journal_bytes(config: &StoreConfig, disk: &mut dyn Disk) -> Option<u64> {
     let free = disk.free_bytes(&config.dir).unwrap_or(u64::MAX);
     let part = (free / DISK_PART_MAX).checked_ilog2().map_or(0, |log2| 1 << log2);
@@ -41,7 +41,7 @@ pub(super) fn journal_bytes(config: &StoreConfig, disk: &mut dyn Disk) -> Option
     (bytes >= JOURNAL_BYTES_MIN).then_some(bytes)
 }
 
-/// The journal of a store, as far as it is in use.
+/// The journal of a store, in whatever state it is.
 #[derive(Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -50,35 +50,36 @@ pub(super) fn journal_bytes(config: &StoreConfig, disk: &mut dyn Disk) -> Option
 pub(super) struct Journal {
     /// The file and its size.
     file: Option<(FileId, u64)>,
-    /// It was said that there is no space for a journal.
+    /// Whether the lack of space for it has been reported.
     is_told: bool,
     state: State,
     ring: Option<Ring>,
-    /// Entries that are being written, and those that wait for one before them. Oldest first.
+    /// Entries that are being written or wait for an earlier one, the oldest first.
     in_flight: VecDeque<EntryInFlight>,
-    /// Partitions of which only the journal has a part, the one that has waited longest first. It may name some that are gone.
+    /// Partitions with data that only the journal has, the one that has waited longest first. Some may have been deleted.
     pub(super) journaled: VecDeque<PartitionSlot>,
-    /// Partitions of these whose next step waits for their write-back.
+    /// Those of `journaled` whose next step waits for their write-back.
     pub(super) urgent: VecDeque<PartitionSlot>,
     pub(super) write_back: Option<WriteBackBatch>,
-    /// All of `journaled` is to be written back.
+    /// Whether all of `journaled` has to be written back.
     wants_write_back: bool,
-    /// The map has to know that nothing is needed of an earlier era before the file may be replaced.
+    /// The file may be replaced only after the map has recorded that nothing of earlier eras is needed.
     cleared: Option<Seq>,
-    /// A write-back found no space. It is tried again with the next step of retention.
+    /// A write-back found no space. The next step of retention retries it.
     stalled: bool,
-    /// It is to be tried again now.
+    /// Whether it has to be retried now.
     retry: bool,
-    /// Of this era the journal may have more than could be applied, or has lost some: the next start needs it as it is. Nothing new goes into it.
+    /// The journal may have more of this era than could be applied, or has lost some: the next start needs it unchanged. Nothing new is written to
+    /// it.
     held: Option<Incarnation>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing has needed it.
+    /// Not needed so far.
     #[default]
     Unused,
-    /// The file is being made, with this size.
+    /// The file of this size is being created.
     Creating(u64),
     /// The first entry is being written.
     Beginning,
@@ -86,11 +87,11 @@ enum State {
     Recording(Seq),
     /// Entries may have pieces.
     Ready,
-    /// There is no space for it, or a write of an entry failed. Nothing more goes into it.
+    /// There is no space for it, or the write of an entry failed. Nothing more is written to it.
     Off,
 }
 
-/// An entry on its way.
+/// An entry that is being written.
 #[derive(Debug)]
 struct EntryInFlight {
     sequence: u64,
@@ -98,9 +99,9 @@ struct EntryInFlight {
     failed: bool,
 }
 
-/// The entry that a round puts together.
+/// The entry that a round is building.
 pub(super) struct RoundEntry {
-    /// A piece found no room.
+    /// Whether a piece had no room in it.
     pub(super) is_full: bool,
     builder: EntryBuilder,
     flights: Vec<(PartitionSlot, u64)>,
@@ -109,17 +110,17 @@ pub(super) struct RoundEntry {
 }
 
 impl Journal {
-    /// A journal whose file is there, if it is. Nothing in it is needed any more.
+    /// Creates the state of a journal with its file, if there is one. Nothing in it is needed any more.
     pub(super) fn new(file: Option<(FileId, u64)>) -> Self {
         Self { file, ..Self::default() }
     }
 
-    /// This record of the map says that nothing of earlier eras is needed.
+    /// Notes that this record of the map says that nothing of earlier eras is needed.
     pub(super) fn set_cleared(&mut self, seq: Seq) {
         self.cleared = Some(seq);
     }
 
-    /// The era, once the map has it.
+    /// Returns the era, once the map has it.
     pub(super) fn era(&self) -> Option<Incarnation> {
         let begun = matches!(self.state, State::Recording(_) | State::Ready | State::Off)
             .then(|| self.ring.as_ref().map(Ring::era))
@@ -127,7 +128,7 @@ impl Journal {
         begun.or(self.held)
     }
 
-    /// The era of which the next start needs entries, after an orderly stop.
+    /// Returns the era of which the next start needs entries, after an orderly stop.
     pub(super) fn era_at_rest(&self) -> Option<Incarnation> {
         self.era().filter(|_| self.held.is_some() || self.stalled)
     }
@@ -138,7 +139,7 @@ impl Journal {
         self.state = State::Off;
     }
 
-    /// Whether a write-back waits for space on the disk.
+    /// Returns whether a write-back waits for space on the disk.
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled
     }
@@ -154,12 +155,12 @@ impl Journal {
         }
     }
 
-    /// Whether a batch may begin. One that found no space is tried again once each time.
+    /// Returns whether a batch may begin. A batch that found no space is retried once each time.
     pub(super) fn may_write_back(&mut self) -> bool {
         self.write_back.is_none() && (!self.stalled || std::mem::take(&mut self.retry))
     }
 
-    /// Everything that only the journal has is to be written to the extents.
+    /// Requests that everything that only the journal has is written to the extents.
     pub(super) fn want_write_back(&mut self) {
         self.wants_write_back = !self.journaled.is_empty();
     }
@@ -170,12 +171,12 @@ impl Journal {
         self.wants_write_back || crowded || self.stalled
     }
 
-    /// A partition does not need this entry any more.
+    /// Notes that a partition no longer needs this entry.
     pub(super) fn release(&mut self, sequence: u64) {
         self.ring.as_mut().expect("an entry was written").release(sequence);
     }
 
-    /// Nothing is in flight, and the extents have everything.
+    /// Returns whether nothing is in flight and the extents have everything.
     pub(super) fn is_idle(&self) -> bool {
         !matches!(self.state, State::Creating(_))
             && self.in_flight.is_empty()
@@ -191,7 +192,7 @@ impl Journal {
 }
 
 impl Store {
-    /// The entry of a round that begins. `None`: nothing may go into the journal now.
+    /// Returns the entry of a round that begins. `None` if nothing may go into the journal now.
     pub(super) fn begin_entry(&mut self, disk: &mut dyn Disk) -> Option<RoundEntry> {
         if self.config.limits.journal_bytes == 0 {
             return None;
@@ -232,7 +233,7 @@ impl Store {
         disk.file_job(FileJob::Replace { path, content: Vec::new(), bytes }, token);
     }
 
-    /// The file was made, or not.
+    /// Handles the created file, or the failure to create it.
     pub(super) fn on_journal_created(&mut self, disk: &mut dyn Disk, result: std::io::Result<FileId>) {
         match (result, self.journal.state) {
             (Ok(file), State::Creating(bytes)) => {
@@ -253,7 +254,7 @@ impl Store {
         }
     }
 
-    /// Begins an era: an entry without pieces.
+    /// Begins an era with an entry without pieces.
     fn begin_era(&mut self, disk: &mut dyn Disk) {
         let era = Incarnation(self.space.next_incarnation);
         self.space.next_incarnation += 1;
@@ -263,7 +264,7 @@ impl Store {
         self.write_entry(disk, &EntryBuilder::default(), Vec::new(), None);
     }
 
-    /// Whether everything that waits in this partition goes into the entry of this round.
+    /// Returns whether everything pending of this partition goes into the entry of this round.
     pub(super) fn takes_journal(&self, slot: PartitionSlot) -> bool {
         let partition = self.partitions.get(slot.0).expect("the caller looked");
         let ring_bytes = self.journal.ring.as_ref().map_or(0, Ring::bytes);
@@ -271,7 +272,7 @@ impl Store {
             <= self.config.limits.journal_tail_bytes_max.min(ring_bytes / TAILS_PER_JOURNAL_MIN)
     }
 
-    /// Puts a piece into the entry. Returns it if the entry has no room for it.
+    /// Adds a piece to the entry. Returns the piece if the entry has no room for it.
     pub(super) fn add_to_entry(
         &mut self,
         entry: &mut RoundEntry,
@@ -306,8 +307,8 @@ impl Store {
         Ok(())
     }
 
-    /// The header of an extent that has none yet, as a piece. The first one of a slab is always written in place: it has the key of the
-    /// journal's entries, should the map be lost.
+    /// Returns, as a piece, the header of an extent that has none yet. The first header of a slab is always written in place: it has the key of the
+    /// journal's entries, in case the map is lost.
     fn header_for(&self, slot: PartitionSlot, reference: ExtentRef) -> Option<(PieceTarget, Bytes)> {
         let partition = self.partitions.get(slot.0).expect("the caller looked");
         let extent = partition.extent(reference).expect("the caller looked");
@@ -357,7 +358,7 @@ impl Store {
         disk.write(file, reserved.at, data, Durability::Durable, token);
     }
 
-    /// An entry was written, or not.
+    /// Handles an entry that was written, or the failure to write it.
     pub(super) fn on_entry_written(
         &mut self,
         sequence: u64,
@@ -370,7 +371,7 @@ impl Store {
         match result {
             Ok(()) => {}
             Err(e) if is_out_of_space(&e) => {
-                // Later entries count for nothing without this one.
+                // Later entries are worth nothing without this one.
                 self.journal.state = State::Off;
                 for entry in self.journal.in_flight.iter_mut().filter(|entry| entry.sequence >= sequence) {
                     entry.failed = true;
@@ -414,7 +415,7 @@ impl Store {
         }
     }
 
-    /// There was no space for an entry: its pieces are written in place.
+    /// An entry had no space: writes its pieces in place.
     fn on_entry_failed(&mut self, entry: &EntryInFlight) {
         let path = self.config.dir.join(JOURNAL_NAME);
         for (slot, flight) in &entry.flights {
@@ -422,7 +423,7 @@ impl Store {
         }
     }
 
-    /// Lists a partition of which only the journal has a part.
+    /// Lists a partition with data that only the journal has.
     pub(super) fn note_journaled(&mut self, slot: PartitionSlot) {
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if partition.journal_need.is_some() && !std::mem::replace(&mut partition.flags.journaled, true) {
@@ -430,7 +431,7 @@ impl Store {
         }
     }
 
-    /// Writes an entry without pieces if that makes space in a full journal.
+    /// Writes an entry without pieces if that frees space in a full journal.
     pub(super) fn trim_journal(&mut self, disk: &mut dyn Disk) {
         let Some(ring) = self.journal.ring.as_ref().filter(|_| self.journal.state == State::Ready) else {
             return;

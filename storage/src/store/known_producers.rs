@@ -1,15 +1,15 @@
-//! How many idempotent producers a store remembers, over all its partitions: a client can make as many as it likes, in each of them.
+//! Limits the idempotent producers that a store remembers over all its partitions: a client can create any number of them in each partition.
 
 use std::collections::BTreeSet;
 
 use super::Store;
 use crate::api::PartitionSlot;
 
-/// The producers of each partition, counted.
+/// The number of producers of each partition.
 #[derive(Default, Debug)]
 pub(super) struct KnownProducers {
     total: usize,
-    /// Partitions that have any, those with the most last.
+    /// Partitions with producers, those with the most last.
     by_count: BTreeSet<(usize, PartitionSlot)>,
 }
 
@@ -24,13 +24,13 @@ impl KnownProducers {
 }
 
 impl Store {
-    /// Idempotent producers that are remembered, over all partitions.
+    /// Returns the number of remembered idempotent producers over all partitions.
     pub fn known_producers(&self) -> usize {
         self.known_producers.total
     }
 
-    /// A partition knows more or fewer producers than before. If the store knows too many, the partition that knows the most forgets those that
-    /// have been silent for longest: whoever makes producers without end displaces their own.
+    /// Updates the number of a partition's producers. If the store has too many, the partition with the most forgets those that were silent longest:
+    /// a client that creates producers without end displaces its own.
     pub(super) fn count_producers(&mut self, slot: PartitionSlot) {
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         let now = partition.producers.len();
@@ -46,11 +46,11 @@ impl Store {
         }
     }
 
-    /// A partition is gone.
+    /// Removes a deleted partition.
     pub(super) fn uncount_producers(&mut self, slot: PartitionSlot, counted: usize) {
         self.known_producers.change(slot, counted, 0);
     }
 }
 
-/// One of so many producers is forgotten at once, so that not every new one has to look for the one that was silent for longest.
+/// One part in this many of the producers is forgotten at once, so that not every new producer starts a search for the one that was silent longest.
 const FORGOTTEN_PART: usize = 16;

@@ -1,8 +1,8 @@
-//! Reading: from the cache at once, else from disk. Searches ([`super::find`]) are driven here too.
+//! Reads: from the cache at once, or else from disk. Searches ([`super::find`]) are driven here too.
 //!
-//! A read or search is a task that is driven from buffer to buffer, a chunk of the cache or the result of a disk read, until
-//! it knows its answer. Between two disk reads anything may happen to the partition; a task holds no reference to it, only
-//! the incarnation of the extent and the position it is at, and begins again from its offset when that extent is gone.
+//! A read or a search is a task that is driven from buffer to buffer until it has its answer; a buffer is a chunk of the cache or the result of a
+//! disk read. Between two disk reads anything may happen to the partition. So a task holds no reference to it, only the incarnation of its extent and
+//! its position there, and restarts from its offset if that extent is gone.
 
 use std::io;
 
@@ -25,7 +25,8 @@ use crate::scan_chunk::{ReadGoal, Step, View, scan_chunk};
 use crate::scan_index::scan_index;
 
 impl Store {
-    /// Reads durable frames from the batch that holds the cursor's offset on, below `up_to`: at least one batch, then while `limits` allow.
+    /// Reads durable frames below `up_to`, beginning with the batch that holds the cursor's offset: at least one batch, then more while `limits`
+    /// allow.
     pub fn read(
         &mut self,
         disk: &mut dyn Disk,
@@ -68,7 +69,7 @@ impl Store {
         }
     }
 
-    /// Whether a read from here is answered from memory alone.
+    /// Returns whether a read from here needs no disk.
     pub fn is_cached(&self, slot: PartitionSlot, cursor: Cursor) -> bool {
         self.partition(slot).is_some_and(|partition| partition.chunks.find(cursor.offset).is_some())
     }
@@ -100,7 +101,7 @@ impl Store {
         }
     }
 
-    /// A disk read is done.
+    /// Handles a completed disk read.
     pub(super) fn on_read(
         &mut self,
         disk: &mut dyn Disk,
@@ -139,7 +140,7 @@ impl Store {
                 Some(answer) => {
                     self.push_event(StoreEvent::Searched { id, result: find_result(&answer) });
                 }
-                // It goes on when it is its turn.
+                // It continues when it has its turn.
                 None => self.reads.paused.push_back((id, task)),
             }
             return;
@@ -198,7 +199,7 @@ impl Store {
                     if let Some(answer) = answer {
                         return Driven::Done(answer);
                     }
-                    // The result of a read is looked through once; its rest is read again together with the next bytes.
+                    // The result of a read is scanned once; what is left of it is read again together with the next bytes.
                     task.read = Some((bytes, from)).filter(|_| !matches!(task.goal, ReadGoal::Frames { .. }));
                     continue;
                 }
@@ -227,8 +228,8 @@ impl Store {
         }
     }
 
-    /// Looks through bytes of the task's extent, from this position on: those that a disk read brought, or a chunk of the cache that takes
-    /// `chunk_bytes` of memory. `None`: go on.
+    /// Scans bytes of the task's extent from this position on: the result of a disk read, or a chunk of the cache, which uses `chunk_bytes` of
+    /// memory. `None`: continue.
     fn look(
         &mut self,
         task: &mut Task,
@@ -277,7 +278,7 @@ impl Store {
                     ReadGoal::Latest { log_start } => (Wanted::Latest, log_start),
                     ReadGoal::Frames { .. } | ReadGoal::Index(_) => unreachable!("a read takes whole frames"),
                 };
-                // What a disk read brought is held anyway. A chunk of the cache may be dropped from there meanwhile.
+                // The buffer of a disk read is held anyway. A chunk may be dropped from the cache meanwhile.
                 let held = match chunk_bytes {
                     Some(bytes) => hold(&frame, bytes, task.memory_bytes_max).map(|(frame, _)| frame),
                     None => Some(frame.clone()),

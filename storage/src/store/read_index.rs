@@ -1,4 +1,4 @@
-//! Reading by index: the frames that another replica lacks.
+//! Reads by index: the frames that another replica lacks.
 
 use highwater_protocol::batch::Work;
 use highwater_protocol::ids::LogIndex;
@@ -12,7 +12,7 @@ use crate::scan_chunk::ReadGoal;
 use crate::scan_index::{IndexGoal, Take};
 
 impl Store {
-    /// Reads durable frames of every kind from an index on, below `up_to`: at least one, then while `limits` allow.
+    /// Reads durable frames of every kind below `up_to`, beginning at an index: at least one, then more while `limits` allow.
     pub fn read_from_index(
         &mut self,
         disk: &mut dyn Disk,
@@ -73,7 +73,7 @@ impl Store {
         }
     }
 
-    /// A disk read of a task that goes by index is done: it goes on, or has this answer.
+    /// Handles a completed disk read of a task that reads by index. It continues, or has this answer.
     pub(super) fn drive_index(&mut self, disk: &mut dyn Disk, id: ReadId, task: Task, known: Option<Answer>) {
         let (slot, is_read) = (task.slot, task.takes_frames());
         let answer = match known {

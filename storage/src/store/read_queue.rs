@@ -1,8 +1,8 @@
-//! Disk reads of a store: few bytes are in flight at once, and the other reads wait in a queue, first come, first served.
+//! Disk reads of a store: few bytes are in flight at a time, and further reads wait in a queue, first come, first served.
 //!
-//! A disk serves what it was given in an order of its own. Behind a thousand reads a write would wait for all of them; behind
-//! [`reads_inflight_bytes_max`](crate::StoreLimits::reads_inflight_bytes_max) it waits for a millisecond or two. Writes are never queued here.
-//! The buffer of a read is allocated when the read starts, not while it is queued.
+//! A disk serves its requests in an order of its own. After a thousand reads, a write would wait for all of them; after
+//! [`reads_inflight_bytes_max`](crate::StoreLimits::reads_inflight_bytes_max) it waits for a millisecond or two. Writes are never queued here. The
+//! buffer of a read is allocated when the read starts, not while it is queued.
 //!
 //! Invariant: a read is queued only while others are in flight. So each completion starts the next ones, and none is forgotten.
 
@@ -16,16 +16,16 @@ use super::task::Task;
 use super::{Phase, Store};
 use crate::api::ReadId;
 
-/// Reads and searches that are not finished.
+/// Unfinished reads and searches.
 #[derive(Default, Debug)]
 pub(super) struct Reads {
-    /// Those whose disk read is in flight.
+    /// Tasks with a disk read in flight.
     inflight: BTreeMap<ReadId, Task>,
     /// Bytes of these disk reads.
     inflight_bytes: usize,
-    /// Those whose disk read was not started yet.
+    /// Tasks whose disk read has not been started.
     queued: VecDeque<(ReadId, Task)>,
-    /// Searches that can go on, in turns.
+    /// Searches that can continue, in turns.
     pub(super) paused: VecDeque<(ReadId, Task)>,
     pub(super) next: u64,
 }
@@ -61,7 +61,7 @@ impl Store {
         Ok(())
     }
 
-    /// Starts queued reads, as many as there is room for.
+    /// Starts queued reads while there is room for them.
     pub(super) fn start_queued_reads(&mut self, disk: &mut dyn Disk) {
         while self.phase != Phase::Closed
             && let Some((id, task)) = self.reads.queued.pop_front()
@@ -82,7 +82,7 @@ impl Store {
         self.reads.has_room(bytes, self.config.limits.reads_inflight_bytes_max)
     }
 
-    /// Returns what a queued task reads: position and length. `None`: that is not there any more, or not in the same place.
+    /// Returns the position and length that a queued task reads. `None` if that no longer exists, or is elsewhere.
     fn queued_range(&self, task: &Task) -> Option<(u32, usize)> {
         let partition = self.partition(task.slot)?;
         let extent = partition.extent(task.extent)?;

@@ -1,7 +1,7 @@
-//! Keeping the map: records of changes, and checkpoints.
+//! Records changes in the map, and takes checkpoints.
 //!
-//! A checkpoint holds the durable state only, of producers too: a crash may take the rest, and a
-//! retry of a batch that is gone must not be answered as a duplicate.
+//! A checkpoint holds only the durable state, of producers too: a crash may lose the rest, and a retry of a lost batch must not be answered as a
+//! duplicate.
 
 use highwater_runtime::plane::Disk;
 
@@ -18,7 +18,7 @@ use crate::partition::{Partition, TailState};
 use crate::state_log::Seq;
 
 impl Extent {
-    /// Its entry in the map. `None` while it has no place.
+    /// Returns its entry in the map. `None` while it has no place on disk.
     pub(crate) fn entry(&self) -> Option<ExtentEntry> {
         let Place { slab, at } = self.place?;
         Some(ExtentEntry {
@@ -38,7 +38,7 @@ impl Extent {
         })
     }
 
-    /// Its incarnation, and when the last batch without a timestamp was appended to it, if there is one.
+    /// Returns its incarnation, and when the last batch without a timestamp was appended to it, if there is one.
     pub(super) fn untimed(&self) -> Option<(u64, i64)> {
         (self.untimed_ms != NO_TIMESTAMP).then_some((self.incarnation.0, self.untimed_ms))
     }
@@ -55,8 +55,8 @@ impl Extent {
 }
 
 impl Partition {
-    /// The durable state now. `None` if that is not known: see [`Producers::below`](crate::producers::Producers::below).
-    /// A partition that is faulty keeps the checkpoint it has, so that every start finds the damage again.
+    /// Returns the current durable state. `None` if it is unknown: see [`Producers::below`](crate::producers::Producers::below). A faulty partition
+    /// keeps its checkpoint, so that every start finds the damage again.
     pub(super) fn durable_checkpoint(&self) -> Option<CheckpointEntry> {
         if self.faulty {
             return None;
@@ -74,14 +74,14 @@ impl Partition {
             commit_index: commit.index.min(self.durable.index).0,
             commit_offset: commit.offset.min(self.durable.offset).0,
             last_epoch: self.last_epoch.map(|epoch| epoch.0),
-            // The extent's largest timestamp may be that of a batch that is not durable yet: too large only costs a look.
+            // The extent's largest timestamp may belong to a batch that is not durable yet. A timestamp that is too large only costs a search.
             max_timestamp: extent.map_or(NO_TIMESTAMP, |extent| extent.max_timestamp),
             epochs: self.epochs.below(self.durable.index).map(EpochEntry::from).collect(),
             producers: self.producers.below(self.durable.offset, commit.offset)?,
         })
     }
 
-    /// Its entry in a snapshot of the map. `last`: nothing will be written after this.
+    /// Returns its entry in a snapshot of the map. `last`: nothing will be written after this.
     pub(super) fn entry(&self, last: bool) -> PartitionEntry {
         let fresh = self.durable_checkpoint();
         let complete =
@@ -97,15 +97,15 @@ impl Partition {
 }
 
 impl Store {
-    /// Adds a record to the map's log. It leaves with the next flush.
+    /// Adds a record to the map's log. The next flush writes it.
     pub(super) fn record(&mut self, record: &MapRecord) -> Seq {
         self.state.append(&record.encode())
     }
 
-    /// Starts writing the records made so far, and writes more of a snapshot when the log is full. Returns true if the snapshot is not complete.
+    /// Starts writing the records added so far, and continues a snapshot if the log is full. Returns whether the snapshot is incomplete.
     pub(super) fn flush_map(&mut self, disk: &mut dyn Disk) -> bool {
         if self.state.is_stalled() {
-            // The disk has no space for a new generation. A timer retries; retrying at every turn would be all that this shard does.
+            // The disk has no space for a new generation. A timer retries; retrying every turn would use up all of the shard's time.
             return false;
         }
         self.state.flush(disk);
@@ -115,8 +115,8 @@ impl Store {
         self.continue_snapshot(disk)
     }
 
-    /// Begins a round of checkpoints, if enough was appended since the last one, and takes those of this turn. Returns true if the
-    /// round goes on in a later turn.
+    /// Begins a round of checkpoints if enough was appended since the last one, and takes those of this turn. Returns whether the round continues in
+    /// a later turn.
     pub(super) fn continue_checkpoints(&mut self) -> bool {
         if self.appended_since_checkpoint >= self.config.limits.checkpoint_bytes {
             self.begin_checkpoints();
@@ -131,15 +131,15 @@ impl Store {
         self.checkpoints_left > 0
     }
 
-    /// A checkpoint of every partition appended to will be taken, some of them each turn. Those that were not appended to since the
-    /// last round become idle, then clean.
+    /// Plans a checkpoint of every partition that was appended to, some of them each turn. Partitions that were not appended to since the last round
+    /// become idle, then clean.
     pub(super) fn begin_checkpoints(&mut self) {
         self.appended_since_checkpoint = 0;
         self.stats.checkpoints += 1;
         self.checkpoints_left = self.touched.len();
     }
 
-    /// The work of a checkpoint of a partition: producers make it larger.
+    /// Returns the work of a checkpoint of a partition. Producers make it larger.
     fn checkpoint_work(&self, slot: PartitionSlot) -> usize {
         1 + self
             .partition(slot)
@@ -148,7 +148,7 @@ impl Store {
 
     fn checkpoint_touched(&mut self, slot: PartitionSlot) {
         let Some(partition) = self.partition_mut(slot) else { return };
-        // The end of a log that only the journal has is not settled: if the journal were lost, it would have to be searched for.
+        // The end of a log that only the journal has is not settled: if the journal were lost, the next start would have to search for it.
         let quiet = partition.is_settled() && partition.is_written_back();
         let is_clean = quiet && partition.tail_state == TailState::Idle;
         let taken = self.take_checkpoint(slot, is_clean);
@@ -181,12 +181,12 @@ impl Store {
         self.record_seals_among(slot, |extent| !extent.seal_recorded);
     }
 
-    /// The same, when any of its extents may have been recorded before: a map that was rebuilt knows the ends of those that were rewritten.
+    /// The same, if any of its extents may have been recorded before: a rebuilt map knows the ends of rewritten extents.
     pub(super) fn record_all_seals(&mut self, slot: PartitionSlot) {
         self.record_seals_among(slot, |_| true);
     }
 
-    /// Looks from the last extent on, as long as this is true.
+    /// Scans from the last extent on, as long as this is true.
     fn record_seals_among(&mut self, slot: PartitionSlot, goes_on: impl Fn(&Extent) -> bool) {
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         let durable = partition.durable;
@@ -220,7 +220,7 @@ impl Store {
         }
     }
 
-    /// More of the map is durable: resumes everything that waited for that.
+    /// Resumes everything that waited for this part of the map to be durable.
     pub(super) fn on_map_durable(&mut self, disk: &mut dyn Disk) {
         let durable = self.state.durable();
         self.settle_space(durable);

@@ -1,4 +1,4 @@
-//! What replication asks of a log: frames of other replicas, where epochs end, what is committed.
+//! What replication needs from a log: frames of other replicas, the ends of epochs, the commit point.
 
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_runtime::plane::Disk;
@@ -12,8 +12,8 @@ use crate::placement::FramePlacement;
 use crate::replica::{ReplicateError, Replicated, ReplicatedFrame};
 
 impl Store {
-    /// Appends a frame of another replica's log: its epoch, index and offset are the leader's, and its batch is kept as it is. The frame's header
-    /// is made anew, for its place here. Idempotent: a frame that the log has is recognised by its index and epoch.
+    /// Appends a frame of another replica's log. Its epoch, index and offset are the leader's, and its batch is unchanged. Its header is rebuilt for
+    /// its place in this log. Idempotent: a frame that the log has is recognised by its index and epoch.
     ///
     /// The caller has checked the batch.
     pub fn append_replicated(
@@ -48,22 +48,22 @@ impl Store {
         Ok(Replicated::Appended)
     }
 
-    /// Where an epoch ends in this log.
+    /// Returns where an epoch ends in this log.
     pub fn epoch_end(&self, slot: PartitionSlot, epoch: LeaderEpoch) -> EpochEnd {
         let unknown = EpochEnd { epoch, end: None };
         self.partition(slot).map_or(unknown, |partition| partition.epochs.end_of(epoch))
     }
 
-    /// Whether the log holds the frame with this index and epoch, durable or not. The frame before the first one counts, if the log knows
-    /// its epoch: nothing needs to be before that.
+    /// Returns whether the log holds the frame with this index and epoch, durable or not. The frame before the first one counts if the log knows its
+    /// epoch: nothing needs to be before it.
     pub fn contains(&self, slot: PartitionSlot, index: LogIndex, epoch: LeaderEpoch) -> bool {
         self.partition(slot).is_some_and(|partition| {
             index < partition.append_index && partition.epochs.of(index) == Some(epoch)
         })
     }
 
-    /// Notes that everything before this place is committed: a quorum has it. Kept lazily, in the headers of the frames that follow and in
-    /// checkpoints. What the log does not reach yet does not count: say so again once it does.
+    /// Notes that everything before this place is committed, because a quorum has it. Kept lazily, in the headers of later frames and in checkpoints.
+    /// A place beyond the end of the log has no effect: call it again when the log has reached it.
     pub fn note_commit(&mut self, slot: PartitionSlot, commit: LogPoint) {
         let Some(partition) = self.partition_mut(slot) else { return };
         if commit.index > partition.commit.index && commit.index <= partition.append_index {

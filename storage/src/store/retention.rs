@@ -1,7 +1,7 @@
-//! Letting go: the start of a log moves forward, extents before it become free, partitions are deleted.
+//! Retention: moves the start of a log forward, frees the extents before it, and deletes partitions.
 //!
-//! Freeing an extent is a change of the map and nothing else. Its space is used again once that change is durable.
-//! The extent that takes appends is never freed; it is sealed first, when its partition's configuration says that it is due.
+//! Freeing an extent only changes the map. Its space is reused once that change is durable. The active extent is never freed; it is sealed first when
+//! its partition's configuration requires it.
 
 use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::Disk;
@@ -26,7 +26,7 @@ impl Store {
         let partition = self.partition_mut(slot).ok_or(LogStartError::Deleted)?;
         let durable_end = partition.durable.offset.min(partition.commit_point().offset);
         if offset > durable_end {
-            return Err(LogStartError::BehindEnd { offset, durable_end });
+            return Err(LogStartError::BeyondEnd { offset, durable_end });
         }
         let key = PartitionKey::from(partition.tp);
         let seq = if offset > partition.log_start {
@@ -41,9 +41,9 @@ impl Store {
         Ok(())
     }
 
-    /// Lets go of what the partitions' configurations do not keep, and tries again to get space if there was none. Call it from a timer.
+    /// Enforces the retention settings of the partitions, and retries to get space if there was none. Call it from a timer.
     ///
-    /// One call looks at [`RETENTION_PARTITIONS_PER_STEP`] partitions at most. True if others are left: call it again, in a later turn.
+    /// One call handles at most [`RETENTION_PARTITIONS_PER_STEP`] partitions. Returns whether others are left: call it again in a later turn.
     pub fn enforce_retention(&mut self, disk: &mut dyn Disk, wall_ms: i64) -> bool {
         if self.phase != super::Phase::Open {
             return false;
@@ -88,7 +88,7 @@ impl Store {
             return true;
         }
         if self.is_quiet() {
-            // A checkpoint proves to recovery that the last round was durable: without one, damage to it would look like a torn write.
+            // A checkpoint proves to recovery that the last round was durable. Without one, damage to that round would look like a torn write.
             self.begin_checkpoints();
             self.journal.want_write_back();
         }
@@ -96,12 +96,12 @@ impl Store {
         false
     }
 
-    /// Everything appended is durable, and the map does not know it yet.
+    /// Returns whether everything appended is durable and the map does not know it yet.
     fn is_quiet(&self) -> bool {
         self.unacked_bytes == 0 && !self.touched.is_empty()
     }
 
-    /// Forgets a partition. Its space is used again once that is durable; [`StoreEvent::Deleted`] reports it.
+    /// Deletes a partition. [`StoreEvent::Deleted`] reports when that is durable; then its space is reused.
     pub fn delete_partition(&mut self, _disk: &mut dyn Disk, slot: PartitionSlot) {
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if partition.deleting {
@@ -115,20 +115,20 @@ impl Store {
         self.unacked_bytes -= partition.unacked_bytes - in_flight;
         partition.unacked_bytes = in_flight;
         for flight in &mut partition.flights {
-            // It is not needed any more.
+            // No longer needed.
             flight.failed = false;
         }
         let tp = partition.tp;
         self.by_tp.remove(&tp);
         let seq = self.record(&MapRecord::Deleted { key: PartitionKey::from(tp) });
         self.promise(seq, StoreEvent::Deleted { tp });
-        // Also if nothing of it waited for the disk: who waits with a batch for it waits for nothing now.
+        // Also if nothing of it waited for the disk: batches for it that wait for space can be rejected now.
         self.push_event(StoreEvent::RoomAvailable);
         self.end_stall(slot);
         self.advance(slot);
     }
 
-    /// Frees the extents of a deleted partition when nothing is being written to them any more.
+    /// Frees the extents of a deleted partition when no write to them is in flight.
     pub(super) fn finish_delete(&mut self, slot: PartitionSlot) {
         let is_written_to =
             |partition: &Partition| !partition.flights.is_empty() || partition.write_back.is_some();
@@ -150,12 +150,12 @@ impl Store {
         self.settle_space(self.state.durable());
     }
 
-    /// Frees the complete extents before the log's start. `None`: there are none.
+    /// Frees the complete extents before the log's start. `None` if there are none.
     pub(super) fn free_below_log_start(&mut self, slot: PartitionSlot) -> Option<Seq> {
         let partition = self.partition_mut(slot).expect("the caller looked");
         let log_start = partition.log_start;
         let committed = partition.commit_point().index;
-        // What only the journal has is written to its extent first: a write must not meet another use of the space.
+        // First writes what only the journal has to its extent: a write must not meet another use of the space.
         let written = (partition.extent_end.sequence, partition.extent_end.position);
         let is_below = |extent: &&Extent| {
             extent.seal_recorded
@@ -164,7 +164,7 @@ impl Store {
                 && (extent.sequence, extent.end) <= written
         };
         let mut count = partition.extents.iter().take_while(is_below).count();
-        // The map has to remember where the log goes on, and what producers sent last, without these extents.
+        // The map has to record where the log continues, and the last batches of producers, without these extents.
         let known = |p: &Partition| p.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index);
         let last = count.checked_sub(1).map(|last| partition.extents[last].end_index.0);
         let resting = partition.tail_state == TailState::Clean;
@@ -197,14 +197,14 @@ fn is_expired(partition: &Partition, extent: &Extent, wall_ms: i64) -> bool {
     partition.config.retention_ms.is_some_and(|ms| extent.newest_ms() < wall_ms.saturating_sub(ms))
 }
 
-/// Whether even the active extent holds nothing that is to be kept.
+/// Returns whether retention keeps nothing of the active extent either.
 fn is_all_expired(partition: &Partition, wall_ms: i64) -> bool {
     partition.active().is_some_and(Extent::has_frames)
         && partition.extents.iter().all(|extent| is_expired(partition, extent, wall_ms))
 }
 
-/// Where the log may start, by time and by size. Whole extents only, and only from the front. What is not durable does not count:
-/// a crash may take it, and what is durable would have been deleted for its sake.
+/// Returns where the log may start by time and by size: whole extents only, from the front. Data that is not durable does not count: a crash may lose
+/// it, and durable data would have been deleted in its favour.
 fn retention_cut(partition: &Partition, wall_ms: i64) -> Offset {
     let durable_bytes = |extent: &Extent| u64::from(partition.readable_to(extent) - FIRST_POSITION);
     let mut bytes: u64 = partition.extents.iter().map(durable_bytes).sum();

@@ -1,16 +1,15 @@
-//! Commit rounds: everything appended on the store since the last one becomes durable together.
+//! Commit rounds: everything appended to the store since the last round becomes durable together.
 //!
-//! A round takes the frozen pieces and the tails of all dirty partitions and hands them to the disk at once. With
-//! [`DurableForm::Dsync`] each write is durable by itself; with [`DurableForm::SyncPerRound`] one sync per slab follows the writes.
-//! Rounds chain without a timer: frames appended while [`ROUNDS_IN_FLIGHT_MAX`] of them are in flight makes the next one larger.
+//! A round passes the frozen pieces and the tails of all dirty partitions to the disk at once. With [`DurableForm::Dsync`] each write is durable by
+//! itself; with [`DurableForm::SyncPerRound`] one sync per slab follows the writes. There is no timer between rounds: what is appended while
+//! [`ROUNDS_IN_FLIGHT_MAX`] of them are in flight makes the next one larger.
 //!
-//! Small tails leave together in one entry of the journal ([`super::journal`]), which has no such limits; the rest of this is about those that are
-//! written in place.
+//! Small tails are written together in one entry of the journal ([`super::journal`]), which has no such limits. The rest of this text is about tails
+//! that are written in place.
 //!
-//! A partition whose partial last page is in flight sits a round out: its next write would overlap.
+//! A partition whose partial last page is in flight skips a round: its next write would overlap.
 //!
-//! A file system that copies on write may have no space for a write into an extent that is there. Then the partition stalls; see
-//! [`super::stall`].
+//! A copy-on-write file system may have no space for a write into an existing extent. Then the partition stalls; see [`super::stall`].
 
 use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::plane::{Completion, Disk, Durability, Token, WRITE_BYTES_MAX};
@@ -40,13 +39,13 @@ pub(super) enum Op {
     Journal { sequence: u64, round: Option<u64> },
     /// The file of the journal.
     CreateJournal,
-    /// Part of a batch that takes bytes from the journal to the extents.
+    /// Part of a write-back from the journal to the extents.
     WriteBack { slab: SlabId },
-    /// The sync after the writes of such a batch.
+    /// The sync after the writes of a write-back.
     WriteBackSync { slab: SlabId },
     /// A new slab.
     CreateSlab,
-    /// A slab that is given back.
+    /// The removal of a slab.
     RemoveFile,
     /// Space for the state log.
     CreateReserve,
@@ -66,7 +65,7 @@ pub(super) struct Rounds {
 struct Round {
     number: u64,
     slabs: Vec<RoundSlab>,
-    /// Its entry of the journal is being written.
+    /// Whether its journal entry is being written.
     has_entry: bool,
 }
 
@@ -122,7 +121,7 @@ impl Rounds {
 }
 
 impl Store {
-    /// A token for this operation.
+    /// Returns a token for this operation.
     pub(super) fn token(&mut self, op: Op) -> Token {
         let at = self.rounds.free.pop().unwrap_or_else(|| {
             self.rounds.ops.push(None);
@@ -132,7 +131,7 @@ impl Store {
         Token(u64::from(self.config.token_space) << 56 | TOKEN_STORE << TOKEN_KIND_SHIFT | at as u64)
     }
 
-    /// An operation is done.
+    /// Handles a completed operation.
     pub(super) fn on_operation(&mut self, disk: &mut dyn Disk, at: usize, completion: Completion) {
         let op = self.rounds.ops[at].take().expect("every operation is answered once");
         self.rounds.free.push(at);
@@ -178,7 +177,7 @@ impl Store {
         self.config.dir.join(crate::layout::slab_name(slab)).display().to_string()
     }
 
-    /// Starts a round with everything that may leave now.
+    /// Starts a round with everything that may be written now.
     pub(super) fn start_round(&mut self, disk: &mut dyn Disk) {
         if self.dirty.is_empty() || self.rounds.in_flight.len() >= ROUNDS_IN_FLIGHT_MAX {
             return;
@@ -209,7 +208,7 @@ impl Store {
         self.stats.rounds += 1;
     }
 
-    /// The entry of a round was written.
+    /// Handles the written journal entry of a round.
     pub(super) fn end_journal_of_round(&mut self, round: u64) {
         self.rounds.end_entry(round);
     }
@@ -257,7 +256,7 @@ impl Store {
             if !is_header && in_place && !partition.may_write_in_place() {
                 return self.write_back_first(slot);
             }
-            // The first header of a slab has the key of the journal's entries, should the map be lost.
+            // The first header of a slab has the key of the journal's entries, in case the map is lost.
             if !extent.header_written && (in_place || place.at == 0) {
                 self.submit_header(disk, slot, reference, round);
             }
@@ -340,7 +339,7 @@ impl Store {
         self.write_to_slab(disk, at, &data, durability, Op::Write { slot, flight, round, slab });
     }
 
-    /// Writes to a slab, at most [`WRITE_BYTES_MAX`] bytes at a time. Returns how many writes that are.
+    /// Writes to a slab, at most [`WRITE_BYTES_MAX`] bytes at a time. Returns the number of writes.
     pub(super) fn write_to_slab(
         &mut self,
         disk: &mut dyn Disk,
@@ -405,7 +404,7 @@ impl Store {
             let partition = self.partitions.get_mut(slot.0).expect("a partition waits for its writes");
             partition.flight_mut(*flight).landed = true;
             if no_space {
-                // A later sync proves nothing about the writes before this one: they are all repeated.
+                // A later sync proves nothing about the writes before this one: all of them are repeated.
                 self.on_flight_failed(*slot, *flight, &self.slab_path(slab));
             }
         }
@@ -414,7 +413,7 @@ impl Store {
         }
     }
 
-    /// Moves a partition's durable end as far as it goes now.
+    /// Moves a partition's durable end forward as far as possible.
     pub(super) fn advance(&mut self, slot: PartitionSlot) {
         let map_durable = self.state.certain();
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
@@ -448,7 +447,7 @@ impl Store {
         self.end_stall_if_settled(slot);
     }
 
-    /// A promise to the owner that is kept once the map is durable.
+    /// A promise to the owner that is fulfilled once the map is durable.
     pub(super) fn promise(&mut self, seq: crate::state_log::Seq, event: StoreEvent) {
         self.promises.push_back((seq, event));
     }

@@ -1,11 +1,10 @@
 //! Slabs: the size of the next one, and the removal of free ones.
 //!
-//! Each slab is twice the size of the one before, and takes at most a [`DISK_PART_MAX`]th of what is free on the disk: so a small
-//! disk gets small slabs, stores share it, and space remains for the state logs. Only a batch that needs a larger extent gets a
-//! larger slab.
+//! Each slab is twice the size of the previous one, and uses at most a [`DISK_PART_MAX`]th of the free disk space. So a small disk gets small slabs,
+//! stores share it, and space remains for the state logs. Only a batch that needs a larger extent gets a larger slab.
 //!
-//! A slab that is free as a whole is removed, unless another one would be made at once. A slab in which a single extent is in use
-//! stays, whatever part of it is free: extents are never moved. Its free space is used by new extents.
+//! A slab that is entirely free is removed, unless another one would be created at once. A slab with a single extent in use stays, however much of it
+//! is free: extents are never moved. New extents use its free space.
 
 use std::io;
 
@@ -18,17 +17,17 @@ use super::space::SlabFile;
 use crate::config::StoreConfig;
 use crate::layout::{SlabId, slab_name};
 
-/// The next slab is made when less than this part of the newest one's size is free.
+/// The next slab is created when less than this part of the newest one's size is free.
 const FREE_PART_MIN: u64 = 4;
 
-/// A slab takes at most this part of the space that is free on the disk.
+/// A slab uses at most this part of the free disk space.
 pub(crate) const DISK_PART_MAX: u64 = 16;
 
-/// One that a large batch needs takes at most this part.
+/// A slab that a large batch needs uses at most this part.
 const DISK_PART_NEEDED_MAX: u64 = 2;
 
-/// How large the next slab is to be, on a disk with so much free space: for an extent of `needed` bytes, or to have space ready. `None`:
-/// none fits.
+/// Returns the size of the next slab on a disk with this much free space: for an extent of `needed` bytes, or to have space ready. `None` if none
+/// fits.
 pub(super) fn slab_bytes(
     config: &StoreConfig,
     newest: Option<u64>,
@@ -76,7 +75,7 @@ impl Store {
         disk.file_job(FileJob::Create { path: self.config.dir.join(slab_name(slab)), bytes }, token);
     }
 
-    /// A slab was made, or not.
+    /// Handles a created slab, or the failure to create it.
     pub(super) fn on_slab_created(&mut self, disk: &mut dyn Disk, result: io::Result<FileId>) {
         let (slab, bytes) = self.space.creating.take().expect("one slab is made at a time");
         match result {
@@ -98,7 +97,7 @@ impl Store {
         }
     }
 
-    /// No slab fits the disk.
+    /// Handles that no slab fits the disk.
     fn on_no_space(&mut self, free: u64) {
         self.space.is_tight = true;
         self.space.reserve_due = true;
@@ -111,8 +110,8 @@ impl Store {
         ));
     }
 
-    /// Removes slabs that are free as a whole, except for space that would be made again at once, and except for one slab that is small
-    /// compared with the disk.
+    /// Removes slabs that are entirely free, except for space that would be created again at once, and except for one slab that is small compared
+    /// with the disk.
     pub(super) fn trim_slabs(&mut self, disk: &mut dyn Disk) {
         if !self.space.trim_due || self.space.is_releasing() || self.space.creating.is_some() {
             return;
@@ -142,7 +141,7 @@ impl Store {
         }
     }
 
-    /// Keeps space for the state log's next rewrite, so that it is possible on a full disk too.
+    /// Reserves space for the state log's next rewrite, so that it is possible on a full disk too.
     pub(super) fn make_reserve(&mut self, disk: &mut dyn Disk) {
         if !std::mem::take(&mut self.space.reserve_due) {
             return;
@@ -152,7 +151,7 @@ impl Store {
         disk.file_job(FileJob::Create { path, bytes: self.config.limits.state_log_bytes_used }, token);
     }
 
-    /// The reserve was made, or is there, or there is no space for it now.
+    /// Handles the created reserve, or that there is no space for it now.
     pub(super) fn on_reserve_created(&mut self, disk: &mut dyn Disk, result: io::Result<FileId>) {
         match result {
             Ok(file) => disk.close_file(file),

@@ -1,11 +1,10 @@
 //! Snapshots of the map, written over many turns.
 //!
-//! A store can have hundreds of thousands of partitions, so a snapshot goes through them in order and adds some of them each turn.
-//! It is *fuzzy*: each partition is written as it is when its turn comes, and the state log carries over every record that was made
-//! since the snapshot was begun. So replaying those records meets partitions that already know of some of them. That leads to the
-//! same map, because a record sets the things it names: the last record about an extent, a checkpoint or the start of a log decides, and
-//! things that no record of that time names are as the snapshot has them. [`StoreMap::apply`](crate::map::StoreMap) keeps its part: an extent
-//! that is there already is not added again.
+//! A store can have hundreds of thousands of partitions, so a snapshot goes through them in order and adds some of them each turn. It is *fuzzy*:
+//! each partition is written as it is when it is reached, and the state log carries over every record that was added since the snapshot began. So
+//! replay applies these records to partitions that already include some of them. The result is the same map, because records set what they name: the
+//! last record about an extent, a checkpoint or the start of a log decides, and the snapshot decides about everything else.
+//! [`StoreMap::apply`](crate::map::StoreMap) does its part: it does not add an extent twice.
 
 use std::ops::Bound;
 
@@ -19,9 +18,9 @@ use crate::map::{PartitionEntry, StoreMap};
 /// A snapshot of the map that is being written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MapSnapshot {
-    /// The last partition that it has.
+    /// The last partition written to it.
     after: Option<TopicPartition>,
-    /// Nothing will be written after it: the store is being closed.
+    /// Whether nothing will be written after it, because the store is being closed.
     is_last: bool,
 }
 
@@ -34,7 +33,7 @@ impl Store {
         self.state.add_to_snapshot(&head);
     }
 
-    /// Writes more of the snapshot that was begun, if there is one. Returns true if it is not complete.
+    /// Writes more of the snapshot, if one is in progress. Returns whether it is incomplete.
     pub(super) fn continue_snapshot(&mut self, disk: &mut dyn Disk) -> bool {
         let Some(MapSnapshot { after, is_last }) = self.snapshot else { return false };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -64,16 +63,16 @@ impl Store {
         false
     }
 
-    /// Gives a snapshot of all of the map in one go, which takes long: for the start.
+    /// Returns a snapshot of the whole map at once, which takes long. Only used at the start.
     pub(super) fn snapshot_at_once(&mut self, disk: &mut dyn Disk) {
         self.begin_snapshot(false);
         while self.continue_snapshot(disk) {}
     }
 
-    /// The map without partitions.
+    /// Returns the map without partitions.
     fn map_head(&self, is_last: bool) -> StoreMap {
-        // After an orderly stop no write is in flight, so the next incarnation is known. An old copy of the map is recognised by what
-        // later incarnations wrote.
+        // After an orderly stop no write is in flight, so the next incarnation is known. An old copy of the map is recognised by data that later
+        // incarnations wrote.
         let reserved = if is_last { 0 } else { self.space.reserved };
         StoreMap {
             next_incarnation: reserved.max(self.space.next_incarnation),
@@ -88,7 +87,7 @@ impl Store {
 }
 
 impl PartitionEntry {
-    /// Whether anything would be lost if the map forgot the partition.
+    /// Returns whether the map would lose anything by forgetting the partition.
     fn is_needed(&self) -> bool {
         !self.extents.is_empty()
             || self.log_start > 0

@@ -1,11 +1,11 @@
-//! Finding space: extents for partitions, slabs for extents.
+//! Finds space: extents for partitions, slabs for extents.
 //!
-//! A frame is appended only to an extent that has its place on disk. While a slab is being made for one, appends are refused as busy; the
-//! owner keeps them and is notified when to retry. Writes into a new extent wait until the reservation of its incarnation is durable in the
-//! map: an incarnation is never used twice, whatever a crash undoes.
+//! A frame is appended only to an extent with a place on disk. While a slab is being created for one, appends are rejected as busy; the owner keeps
+//! them and is notified when to retry. Writes into a new extent wait until the reservation of its incarnation is durable in the map: an incarnation
+//! is never used twice, whatever a crash undoes.
 //!
-//! A full disk shows when a slab is added. Then appends that need an extent fail, and everything else goes on. Only file systems that copy
-//! on write have no space for writes either: see [`super::stall`]. The sizes of slabs and the removal of free ones are in [`super::slabs`].
+//! A full disk is noticed when a slab is added. Then appends that need an extent fail, and everything else continues. Only copy-on-write file systems
+//! can also lack space for writes: see [`super::stall`]. The sizes of slabs and the removal of free ones are in [`super::slabs`].
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -43,7 +43,7 @@ pub(super) struct SlabFile {
 pub(super) struct Space {
     pub(super) alloc: Allocator,
     pub(super) slabs: BTreeMap<SlabId, SlabFile>,
-    /// The slab that is being made, with its size.
+    /// The slab that is being created, with its size.
     pub(super) creating: Option<(SlabId, u64)>,
     /// The next slab has this number: larger than any file found.
     pub(super) next_slab: SlabId,
@@ -55,15 +55,15 @@ pub(super) struct Space {
     pub(super) full: Option<u8>,
     /// The owner has been notified that the disk is full.
     pub(super) is_told: bool,
-    /// There is no space to make a slab ahead of need.
+    /// Whether there is no space to create a slab ahead of need.
     pub(super) is_tight: bool,
-    /// An append was refused since there was space last.
+    /// Whether an append has been rejected since there was space last.
     refused: bool,
-    /// The state log may have used up its reserve.
+    /// Whether the state log may have used up its reserve.
     pub(super) reserve_due: bool,
-    /// Space was released: slabs may be free as a whole.
+    /// Whether space was released, so that slabs may be entirely free.
     pub(super) trim_due: bool,
-    /// Extents that are free once the map says so durably.
+    /// Extents that become free once the map says so durably.
     pending_free: VecDeque<(Seq, Place, u8)>,
     /// The first incarnation of this run.
     first_incarnation: u64,
@@ -100,13 +100,13 @@ impl Space {
         }
     }
 
-    /// The next incarnation is later than this era of the journal: they are numbered together.
+    /// Moves the next incarnation beyond this era of the journal: both are numbered together.
     pub(super) fn begin_after(&mut self, era: Option<Incarnation>) {
         let next = era.map_or(0, |era| era.0 + 1);
         self.next_incarnation = self.next_incarnation.max(next);
     }
 
-    /// Whether frames may be written into an extent of this incarnation.
+    /// Returns whether frames may be written into an extent of this incarnation.
     pub(super) fn is_reserved(&self, incarnation: Incarnation) -> bool {
         incarnation.0 < self.reserved_durable
     }
@@ -116,12 +116,12 @@ impl Space {
         self.creating.is_none()
     }
 
-    /// Whether an append that needs an extent of this size can only be refused.
+    /// Returns whether an append that needs an extent of this size can only be rejected.
     fn refuses(&self, log2: u8) -> bool {
         self.full.is_some_and(|full| log2 >= full) && !self.alloc.has(log2)
     }
 
-    /// Whether space has been released that the map does not know durably to be free.
+    /// Returns whether space was released that the map does not durably know to be free.
     pub(super) fn is_releasing(&self) -> bool {
         !self.pending_free.is_empty()
     }
@@ -130,20 +130,20 @@ impl Space {
 /// An extent that a frame needs.
 #[derive(Clone, Copy, Debug)]
 struct Need {
-    /// The smallest that takes the frame, given by its binary logarithm.
+    /// The smallest size that holds the frame, as a binary logarithm.
     log2_min: u8,
     /// The preferred size.
     log2: u8,
 }
 
 impl Store {
-    /// Whether appends wait for a slab that is being made.
+    /// Returns whether appends wait for a slab that is being created.
     pub fn awaits_slab(&self) -> bool {
         self.space.wanted.is_some()
     }
 
-    /// Whether an append of this many bytes would be refused as [`Busy`](crate::AppendError::Busy) now: too much waits for the disk, or
-    /// the slab for its extent is being made. `is_bulk`: the batch has pages of its own.
+    /// Returns whether an append of this many bytes would be rejected as [`Busy`](crate::AppendError::Busy) now: too much waits for the disk, or the
+    /// slab for its extent is being created. `is_bulk`: the batch has pages of its own.
     pub fn is_busy(&mut self, slot: PartitionSlot, batch_bytes: usize, is_bulk: bool, wall_ms: i64) -> bool {
         let Some(partition) = self.partition(slot) else { return false };
         if partition.faulty || self.check_stall(partition).is_err() {
@@ -162,7 +162,7 @@ impl Store {
         need.is_some_and(|need| self.find_space(need) == Err(AppendError::Busy))
     }
 
-    /// The extent that a frame with this payload needs; none if it fits the active one.
+    /// Returns the extent that a frame with this payload needs; `None` if it fits the active one.
     fn need(
         &self,
         partition: &Partition,
@@ -187,7 +187,7 @@ impl Store {
         Some(Need { log2_min, log2: next.min(log2_segment).max(log2_min) })
     }
 
-    /// Whether there is space for an extent; if not, asks for a slab or says that there will be none.
+    /// Returns whether there is space for an extent. If not, requests a slab or reports that there will be none.
     fn find_space(&mut self, need: Need) -> Result<(), AppendError> {
         if self.state.is_stalled() {
             // Nothing in a new extent is durable before the map is.
@@ -204,7 +204,7 @@ impl Store {
         Err(AppendError::Busy)
     }
 
-    /// Makes sure that the partition's active extent takes a frame with this payload: seals it and begins another one if need be.
+    /// Ensures that the partition's active extent has room for a frame with this payload: seals it and begins another one if necessary.
     pub(super) fn ensure_room(
         &mut self,
         slot: PartitionSlot,
@@ -231,7 +231,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives an extent its place and records it in the map.
+    /// Places an extent and records it in the map.
     fn place_extent(&mut self, slot: PartitionSlot, reference: ExtentRef, place: Place) {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let key = PartitionKey::from(partition.tp);
@@ -239,7 +239,7 @@ impl Store {
         extent.place = Some(place);
         let entry = extent.entry().expect("it has a place now");
         if !std::mem::replace(&mut self.macs_recorded, true) {
-            // Before the first extent that has codes: no frame in that is durable before the map knows it, and so this.
+            // Before the first extent with codes: no frame in it is durable before the map has the extent, and so this record.
             let macs = MapRecord::Macs(self.macs.into());
             self.record(&macs);
         }
@@ -248,7 +248,7 @@ impl Store {
         partition.extent_mut(reference).expect("as above").map_seq = Some(seq);
     }
 
-    /// Reserves incarnations, makes the next slab when space is short, and removes slabs that are not needed.
+    /// Reserves incarnations, creates the next slab when space is short, and removes unneeded slabs.
     pub(super) fn grow_space(&mut self, disk: &mut dyn Disk) {
         // Nothing is recorded before the first extent: an idle store writes nothing.
         let used = self.space.next_incarnation > self.space.first_incarnation;
@@ -262,7 +262,7 @@ impl Store {
         self.add_slab_if_short(disk);
     }
 
-    /// Tries again to add a slab, if there was no space for one.
+    /// Retries to add a slab, if there was no space for one.
     pub(super) fn retry_space(&mut self, disk: &mut dyn Disk) {
         self.space.is_tight = false;
         self.space.too_large = None;
@@ -284,7 +284,7 @@ impl Store {
         if self.space.wanted.is_some_and(|log2| self.space.alloc.has(log2)) {
             self.space.wanted = None;
         }
-        // Appends that wait are retried, and refused ones may be.
+        // Waiting appends are retried, and rejected ones may be sent again.
         self.push_event(StoreEvent::RoomAvailable);
         if self.space.full.is_some_and(|log2| self.space.alloc.has(log2)) {
             self.space.full = None;
@@ -293,12 +293,12 @@ impl Store {
         }
     }
 
-    /// Frees an extent as soon as the map says so durably.
+    /// Frees an extent once the map says so durably.
     pub(super) fn free_when_durable(&mut self, seq: Seq, place: Place, log2_bytes: u8) {
         self.space.pending_free.push_back((seq, place, log2_bytes));
     }
 
-    /// The map has become durable up to here.
+    /// Handles that the map is durable up to here.
     pub(super) fn settle_space(&mut self, durable: Seq) {
         while self.space.reservations.front().is_some_and(|(seq, _)| *seq <= durable) {
             let (_, reserved) = self.space.reservations.pop_front().expect("it was there");
@@ -317,7 +317,7 @@ impl Store {
     }
 }
 
-/// Whether the partition's configuration asks for a new segment.
+/// Returns whether the partition's configuration requires a new segment.
 pub(super) fn wants_roll(partition: &Partition, wall_ms: i64) -> bool {
     partition.active().is_some_and(|active| {
         let old = wall_ms.saturating_sub(active.created_ms) >= partition.config.segment_ms;

@@ -1,8 +1,8 @@
-//! Partitions whose appended records wait for space on the disk.
+//! Partitions whose appended records wait for disk space.
 //!
-//! Space for records is allocated when a slab is made, so writes into a slab need none. But a file system that copies on write may have no
-//! space for them: it writes blocks that a copy of the file shares (`cp --reflink`) elsewhere. The map of the store may find no space either
-//! when it is rewritten, and nothing in a new extent is durable before that.
+//! Space for records is allocated when a slab is created, so writes into a slab need none. But a copy-on-write file system may have no space for
+//! them: it writes blocks that a copy of the file shares (`cp --reflink`) elsewhere. A rewrite of the store's map may find no space either, and
+//! nothing in a new extent is durable before that.
 //!
 //! Then the partition stalls:
 //!
@@ -10,7 +10,7 @@
 //!   replace what a failed write left on the disk, and no offset ever names another record.
 //! - The owner is notified ([`StoreEvent::Stalled`]), so that no client waits for an acknowledgement. Whether these records become durable
 //!   is unknown to their producers. A batch that is sent again is recognised.
-//! - Appends are refused until everything is durable. Reads, retention and deletions go on.
+//! - Appends are rejected until everything is durable. Reads, retention and deletions continue.
 //!
 //! Each call of [`Store::enforce_retention`] retries once.
 
@@ -20,7 +20,7 @@ use crate::partition::{Partition, TailState};
 use super::Store;
 
 impl Store {
-    /// Whether appends to this partition have to be refused, because earlier ones wait for space or this one would have to.
+    /// Returns whether appends to this partition have to be rejected, because earlier ones wait for space or this one would have to.
     pub(super) fn check_stall(&self, partition: &Partition) -> Result<(), AppendError> {
         let would_wait = self.state.is_stalled() && partition.tail_state == TailState::Clean;
         if partition.stalled || would_wait || self.journal.is_stalled() {
@@ -30,7 +30,7 @@ impl Store {
         }
     }
 
-    /// There was no space for a part of a flight.
+    /// Handles that there was no space for a part of a flight.
     pub(super) fn on_flight_failed(&mut self, slot: PartitionSlot, flight: u64, path: &str) {
         let partition = self.partitions.get_mut(slot.0).expect("a partition waits for its writes");
         if partition.deleting {
@@ -51,7 +51,7 @@ impl Store {
         }
     }
 
-    /// Ends a stall: what waited for space is durable, or not needed any more.
+    /// Ends a stall: what waited for space is durable, or no longer needed.
     pub(super) fn end_stall(&mut self, slot: PartitionSlot) {
         if self.stalled.remove(&slot) {
             self.partitions.get_mut(slot.0).expect("it is removed later").stalled = false;
@@ -80,7 +80,7 @@ impl Store {
         }
     }
 
-    /// Stalls the partitions that wait for the map, if it has found no space; reports space, if it was rewritten since.
+    /// Stalls the partitions that wait for the map if it has found no space; reports space if the map has been rewritten since.
     pub(super) fn follow_map_stall(&mut self) {
         let is_stalled = self.state.is_stalled();
         if std::mem::replace(&mut self.map_stalled, is_stalled) == is_stalled {
@@ -99,7 +99,7 @@ impl Store {
         ));
     }
 
-    /// Whether something was appended to a partition that is not durable before the map is.
+    /// Returns whether data was appended to a partition that is not durable before the map is.
     fn waits_for_map(&self, slot: PartitionSlot) -> bool {
         let Some(partition) = self.partition(slot).filter(|partition| !partition.is_settled()) else {
             return false;
@@ -113,13 +113,13 @@ impl Store {
             })
     }
 
-    /// Notifies the owner that the disk is full, once. Appends that wait for room are refused.
+    /// Notifies the owner once that the disk is full. Appends that wait for space are rejected.
     pub(super) fn tell_full(&mut self, why: String) {
         let told = std::mem::replace(&mut self.space.is_told, true);
         self.push_event(if told { StoreEvent::RoomAvailable } else { StoreEvent::StorageFull(why) });
     }
 
-    /// Notifies the owner that there is space again, if nothing waits for some.
+    /// Notifies the owner that there is space again, if nothing waits for it any more.
     pub(super) fn tell_space(&mut self) {
         let waits = self.space.full.is_some()
             || !self.stalled.is_empty()

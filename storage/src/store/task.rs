@@ -18,16 +18,16 @@ use crate::scan_index::IndexGoal;
 pub(super) struct Task {
     pub(super) slot: PartitionSlot,
     pub(super) goal: ReadGoal,
-    /// Bytes of memory that one disk read may take.
+    /// Bytes of memory that one disk read may use.
     pub(super) memory_bytes_max: usize,
     pub(super) cursor: ScanCursor,
     /// The extent it is in.
     pub(super) extent: ExtentRef,
-    /// How many bytes the next look needs at least.
+    /// Bytes that the next scan needs at least.
     pub(super) need: usize,
-    /// The offset after the frame it needs them for, if known.
+    /// The offset after the frame that it needs them for, if known.
     pub(super) behind: Option<Offset>,
-    /// Size of the frames seen last.
+    /// Size of the last scanned frames.
     pub(super) frame_bytes: u32,
     /// Reads are cut to this after one failed.
     pub(super) cautious: Option<usize>,
@@ -35,19 +35,19 @@ pub(super) struct Task {
     pub(super) reading: (u32, usize),
     /// What it reads from this position on may not be in the extent yet.
     pub(super) read_limit: u32,
-    /// Bytes that were read and not looked through yet, and their position. Only a search keeps them.
+    /// Bytes that were read and not scanned yet, with their position. Only a search keeps them.
     pub(super) read: Option<(Bytes, u32)>,
-    /// A batch that is being looked into.
+    /// The batch that is being searched.
     pub(super) lookup: Option<Lookup>,
 }
 
-/// How far a task was driven.
+/// How a drive of a task ended.
 #[expect(clippy::large_enum_variant, reason = "taken apart where it is returned")]
 pub(super) enum Driven {
     Done(Answer),
     /// It waits for the disk.
     Reading,
-    /// The work that was allowed is done.
+    /// The allowed work is done.
     Paused(Task),
 }
 
@@ -63,7 +63,7 @@ pub(super) enum Answer {
     },
     NeedsMemory(usize),
     Record(Offset, Timestamp),
-    /// Frames that were looked for by index.
+    /// Frames that were requested by index.
     IndexFrames {
         bytes: Bytes,
         memory_bytes: usize,
@@ -71,18 +71,18 @@ pub(super) enum Answer {
         extent: ExtentRef,
         position: u32,
     },
-    /// Where the frame of an index begins, and the largest timestamp before it in its extent if that is known.
+    /// The position of the frame with an index, and the largest timestamp before it in its extent if that is known.
     Located {
         extent: ExtentRef,
         position: u32,
         offset: Offset,
         max_timestamp: Option<i64>,
     },
-    /// The frame of this index is lost.
+    /// The frame with this index is lost.
     Lost,
     End,
     OutOfRange,
-    /// The record at an offset is lost, and the next offset that can be read.
+    /// The record at an offset is lost. The next offset that can be read.
     Damaged {
         at: Offset,
         resume_at: Offset,
@@ -116,7 +116,7 @@ impl Task {
         }
     }
 
-    /// Takes the result of looking into a batch. Returns an answer if the search ends with it.
+    /// Handles the result of a search in a batch. Returns an answer if the task ends with it.
     pub(super) fn on_looked_up(&mut self, found: LookupResult) -> Option<Answer> {
         self.lookup = None;
         match found {
@@ -130,7 +130,7 @@ impl Task {
         None
     }
 
-    /// Begins again from its offset: its extent is gone. Returns an answer if nothing is left to look for.
+    /// Restarts from its offset, because its extent is gone. Returns an answer if nothing is left to read.
     pub(super) fn begin_again(&mut self, partition: &Partition) -> Option<Answer> {
         self.read = None;
         if self.cursor.offset < partition.log_start {
@@ -146,7 +146,7 @@ impl Task {
         self.locate(partition)
     }
 
-    /// Goes to the extent, and the nearest known frame before the goal. Returns an answer if there is no such extent.
+    /// Moves to the extent, and to the nearest known frame before the goal. Returns an answer if there is no such extent.
     pub(super) fn locate(&mut self, partition: &Partition) -> Option<Answer> {
         if let ReadGoal::Index(goal) = self.goal {
             return self.locate_index(partition, goal);
@@ -155,8 +155,7 @@ impl Task {
         self.enter(partition, first)
     }
 
-    /// Enters the first extent from this one on that can hold the goal. Returns an answer if there is none, or if records are lost
-    /// that it would have had to look at before.
+    /// Enters the first extent from this one on that can hold the goal. Returns an answer if there is none, or if records before the goal are lost.
     fn enter(&mut self, partition: &Partition, first: usize) -> Option<Answer> {
         let mut reached = self.cursor.offset;
         let is_readable = |extent: &&Extent| extent.sequence <= partition.durable.sequence;
@@ -210,7 +209,7 @@ impl Task {
         self.go_to(extent, entry);
     }
 
-    /// Goes to the frame that it looks for by index. An answer, if that is not here.
+    /// Moves to the frame with the requested index. Returns an answer if it is not here.
     fn locate_index(&mut self, partition: &Partition, goal: IndexGoal) -> Option<Answer> {
         let at = partition.extents.partition_point(|extent| extent.end_index <= goal.index);
         let Some(extent) = partition.extents.get(at).filter(|_| goal.index < partition.durable.index) else {
@@ -223,7 +222,7 @@ impl Task {
         None
     }
 
-    /// Goes on with the extent after this one, in a search by index.
+    /// Continues with the next extent, in a search by index.
     fn next_by_index(&mut self, partition: &Partition, at: usize, goal: IndexGoal) -> Option<Answer> {
         let extent = &partition.extents[at];
         let is_last = extent.sequence == partition.durable.sequence;
@@ -237,7 +236,7 @@ impl Task {
         None
     }
 
-    /// Goes to an entry of an extent, or to its first frame.
+    /// Moves to an entry of an extent, or to its first frame.
     fn go_to(&mut self, extent: &Extent, entry: Option<Entry>) {
         self.extent = extent.reference();
         self.cursor.position = entry.map_or(FIRST_POSITION, |entry| entry.position);
@@ -247,21 +246,21 @@ impl Task {
         self.need = 0;
     }
 
-    /// Whether it takes frames by index, and does not only look for where they begin.
+    /// Returns whether the task reads frames by index, and not only looks for their position.
     pub(super) fn takes_frames(&self) -> bool {
         matches!(self.goal, ReadGoal::Index(IndexGoal { take: Some(_), .. }))
     }
 
-    /// It is at the frame that it looks for by index.
+    /// The task is at the frame with the requested index.
     pub(super) fn located(&self, offset: Offset) -> Answer {
         let (position, max_timestamp) = (self.cursor.position, self.cursor.max_timestamp);
         Answer::Located { extent: self.extent, position, offset, max_timestamp }
     }
 
-    /// It is at the end. If it has looked for the latest time, it goes back to the record that has it.
+    /// The task is at the end. If it searches for the largest timestamp, it goes back to the record that has it.
     fn go_back(&mut self, partition: &Partition) -> Option<Answer> {
         let ReadGoal::Latest { .. } = self.goal else { return Some(Answer::End) };
-        // A record without a timestamp is not the latest.
+        // A record without a timestamp does not have the largest one.
         if self.cursor.latest < 0 {
             return Some(Answer::End);
         }
@@ -270,7 +269,7 @@ impl Task {
         self.locate(partition)
     }
 
-    /// Goes on after the extent of this number. An answer, if there is nothing, or if records are lost between here and there.
+    /// Continues after the extent of this number. Returns an answer if there is nothing, or if records are lost between here and there.
     pub(super) fn next_extent(&mut self, partition: &Partition, at: usize) -> Option<Answer> {
         if let ReadGoal::Index(goal) = self.goal {
             return self.next_by_index(partition, at, goal);
@@ -281,7 +280,7 @@ impl Task {
             self.cursor.offset = self.cursor.offset.max(end);
         }
         if self.cursor.offset < end {
-            // Whatever its last bytes were taken for: this extent held more records.
+            // Whatever its last bytes were taken for, this extent held more records.
             let found = self.cursor.found.map(|(found, _)| found);
             return Some(self.damaged(found.unwrap_or(end)));
         }
@@ -320,12 +319,12 @@ impl Task {
         None
     }
 
-    /// The shortest read from here that is of any use.
+    /// Returns the length of the shortest useful read from here.
     fn least_bytes(&self, from: u32) -> usize {
         ((self.cursor.position - from) as usize + self.need.max(1)).next_multiple_of(PAGE_BYTES)
     }
 
-    /// The next read: position and length. Fails with the memory that it would need if that is more than it may take.
+    /// Returns the position and length of the next read. Fails with the memory that it would need if that exceeds the limit.
     pub(super) fn range(
         &self,
         extent: &Extent,
@@ -343,13 +342,13 @@ impl Task {
         let wanted = match (self.cautious, self.goal) {
             (Some(bytes), _) => bytes,
             (None, ReadGoal::Frames { max_bytes, .. }) if self.cursor.max_timestamp.is_none() => {
-                // Reading on from where a read ended: as much as is wanted, or one frame of the kind seen there.
+                // Reading continues where a read ended: as much as is requested, or one frame of the size seen there.
                 max_bytes.min(read_bytes_max).max((position - from) as usize + self.frame_bytes as usize)
             }
             _ => read_bytes_max,
         };
         let to = from + wanted.min(most).min(fits) as u32;
-        // End at a frame boundary if one is known: half a frame is read twice.
+        // Ends at a frame boundary if one is known: half a frame would be read twice.
         let boundary = extent.index.last_within(position, to).or_else(|| extent.index.next_after(position));
         let len = match boundary {
             Some(boundary) if self.cautious.is_none() => (boundary - from) as usize,
@@ -370,8 +369,8 @@ impl MaxByPosition for Option<Entry> {
     }
 }
 
-/// Frames out of a buffer or chunk that takes `whole_bytes` of memory, and the memory that they hold: they are copied if they are a small part of
-/// it, or if all of it is more than may be held. `None`: they take more than `memory_bytes_max` even so.
+/// Returns frames out of a buffer or chunk that uses `whole_bytes` of memory, and the memory that they hold. They are copied if they are a small part
+/// of it, or if all of it exceeds the limit. `None` if they exceed `memory_bytes_max` even so.
 pub(super) fn hold(frames: &Bytes, whole_bytes: usize, memory_bytes_max: usize) -> Option<(Bytes, usize)> {
     if whole_bytes <= memory_bytes_max && whole_bytes <= HELD_BYTES_PER_BYTE_MAX * frames.len() {
         Some((frames.clone(), whole_bytes))

@@ -1,10 +1,10 @@
-//! Bringing the extents up to what the journal has: large writes that no client waits for, then one sync for each slab.
+//! Writes to the extents what only the journal has: large writes that no client waits for, then one sync for each slab.
 //!
-//! The bytes come from the cache, which keeps them until the extents have them. One batch is on its way at a time. It takes the partitions
-//! that have waited longest, so that the oldest entries of the journal are released first and each partition has gathered as much as possible.
+//! The bytes come from the cache, which keeps them until the extents have them. One batch is in flight at a time. It takes the partitions that have
+//! waited longest, so that the oldest entries of the journal are released first and each partition has gathered as much as possible.
 //!
-//! A batch begins when half of the journal is needed, when the cache is full of what the extents do not have, when the store is idle or
-//! being closed, and for single partitions when their next step waits for it: a large append, or a cut.
+//! A batch begins when half of the journal is in use, when the cache is full of data that the extents lack, when the store is idle or being closed,
+//! and for single partitions when their next step waits for it: a large append, or a cut.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ impl Store {
         }
     }
 
-    /// Begins a batch, if one is due and none is on its way.
+    /// Begins a batch, if one is due and none is in flight.
     pub(super) fn continue_write_back(&mut self, disk: &mut dyn Disk) {
         if !self.journal.may_write_back() {
             return;
@@ -70,7 +70,7 @@ impl Store {
         }
     }
 
-    /// Writes what only the journal has of one partition to its extents. Returns how much that is.
+    /// Writes what only the journal has of one partition to its extents. Returns the number of bytes.
     fn begin_write_back(
         &mut self,
         disk: &mut dyn Disk,
@@ -97,7 +97,7 @@ impl Store {
         bytes
     }
 
-    /// A write of the batch is done.
+    /// Handles a completed write of the batch.
     pub(super) fn on_write_back(&mut self, disk: &mut dyn Disk, no_space: bool) {
         let batch = self.journal.write_back.as_mut().expect("a batch waits for its writes");
         batch.failed |= no_space;
@@ -120,7 +120,7 @@ impl Store {
         }
     }
 
-    /// A sync of the batch is done.
+    /// Handles a completed sync of the batch.
     pub(super) fn on_write_back_synced(&mut self, no_space: bool) {
         let batch = self.journal.write_back.as_mut().expect("a batch waits for its syncs");
         batch.failed |= no_space;
@@ -131,7 +131,7 @@ impl Store {
         if batch.failed { self.give_batch_back() } else { self.finish_batch() }
     }
 
-    /// The extents have everything of the batch.
+    /// The extents have everything in the batch.
     fn finish_batch(&mut self) {
         let batch = self.journal.write_back.take().expect("the caller looked");
         for slot in batch.partitions {
@@ -172,7 +172,7 @@ impl Store {
             }
         }
         self.journal.set_stalled(true);
-        // What waits for it waits for space.
+        // Partitions that wait for it now wait for space.
         let waiting = self.dirty.iter().copied();
         let waiting = waiting.filter(|slot| self.partition(*slot).is_some_and(Partition::has_work));
         for slot in waiting.collect::<Vec<_>>() {
@@ -184,7 +184,7 @@ impl Store {
         ));
     }
 
-    /// Goes on with the deletion of a partition that waited for its write-back. Returns whether it is one.
+    /// Continues the deletion of a partition that waited for its write-back. Returns whether it is one.
     fn finish_delete_if_due(&mut self, slot: PartitionSlot) -> bool {
         let is_due = self.partitions.get(slot.0).is_some_and(|partition| partition.deleting);
         if is_due {
@@ -195,7 +195,7 @@ impl Store {
 }
 
 impl Partition {
-    /// The pages between the end of the extents and the durable end, from the cache.
+    /// Returns the pages between the end of the extents and the durable end, from the cache.
     fn writes_for_extents(&self, config: &StoreConfig, macs: &StoreMacs) -> Vec<ExtentWrite> {
         let from = self.extents.partition_point(|extent| extent.sequence < self.extent_end.sequence);
         let extents =
@@ -230,7 +230,7 @@ impl Partition {
         while at < end {
             let chunk =
                 self.chunks.at_position(extent.sequence, at).expect("the cache has what the extents do not");
-            // The first page also has frames that the extent has already.
+            // The first page also has frames that the extent already has.
             let from = if at == start { page } else { at };
             let to = chunk.to.min(end);
             data[(from - base) as usize..(to - base) as usize].copy_from_slice(&chunk.slice(from, to));

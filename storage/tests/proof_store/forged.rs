@@ -218,7 +218,7 @@ fn batch_of_headers(frame_at: Option<u64>) -> Vec<u8> {
             base_offset: Offset(5),
             leader_epoch: LeaderEpoch(1),
             has_gaps: false,
-            given_up: false,
+            abandoned: false,
             end: None,
             macs: (n % 2 == 0).then_some(StoreMacs { key, since: Incarnation(1) }),
         };

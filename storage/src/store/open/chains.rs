@@ -1,24 +1,24 @@
-//! Which of the extents whose headers are found make up the log of a partition, when the map is lost.
+//! Decides which of the extents with readable headers make up the log of a partition when the map is lost.
 //!
-//! Headers stay where they are when an extent is freed, and when others take its place. Three rules decide which extents are part of the log, in
+//! Headers stay where they are when an extent is freed, and when other extents replace it. Four rules decide which extents are part of the log, in
 //! this order:
 //!
-//! 1. An extent whose header says that it was given up is no part of the log.
-//! 2. An extent that was rewritten (its generation is above 0) takes the place of all extents of lower generations that begin in the
-//!    range of indexes that it stands for. It counts from when its header says where it ends, which is written last. Without that it was
-//!    never finished: it is ignored, and the extents it was to replace are all there.
-//! 3. Of extents that were appended to, later incarnations are later extents. One that does not begin before every later incarnation's
-//!    beginning was given up when the log was cut off there.
-//! 4. Along the chain sequences rise.
+//! 1. An extent whose header marks it as abandoned is no part of the log.
+//! 2. A rewritten extent (with a generation above 0) replaces all extents of lower generations that begin in its range of indexes. It counts only if
+//!    its header says where it ends, which is written last. Otherwise the rewrite was never finished: the extent is ignored, and all extents that it was
+//!    to replace exist.
+//! 3. Of the extents that were appended to, a later incarnation is a later extent. One that does not begin before the beginning of every later
+//!    incarnation was abandoned when the log was cut off there.
+//! 4. Sequences increase along the chain.
 
 use highwater_protocol::ids::{ExtentSequence, LogIndex};
 
 use crate::layout::ExtentId;
 use crate::mutants::{Mutant, is_planted};
 
-/// The chain among these extents of one partition, oldest first.
+/// Returns the chain among these extents of one partition, oldest first.
 pub(crate) fn chain_of(mut extents: Vec<ExtentId>) -> Vec<ExtentId> {
-    extents.retain(|id| !id.given_up);
+    extents.retain(|id| !id.abandoned);
     let (rewritten, appended): (Vec<_>, Vec<_>) = extents.into_iter().partition(|id| id.generation > 0);
     let rewritten = latest_generations(rewritten);
     let is_replaced = |id: &ExtentId| rewritten.iter().any(|by| stands_for(by, id.base_index));
@@ -37,12 +37,12 @@ pub(crate) fn chain_of(mut extents: Vec<ExtentId>) -> Vec<ExtentId> {
     chain
 }
 
-/// Whether an extent that was rewritten stands for the one that began at this index.
+/// Returns whether a rewritten extent replaces the one that began at this index.
 fn stands_for(rewritten: &ExtentId, index: LogIndex) -> bool {
     rewritten.end.is_some_and(|end| (rewritten.base_index..end.index).contains(&index))
 }
 
-/// The extents that were rewritten last, and whole. Of two attempts at the same the later one counts.
+/// Returns the finished extents of the last rewrites. Of two attempts at the same rewrite the later one counts.
 fn latest_generations(mut rewritten: Vec<ExtentId>) -> Vec<ExtentId> {
     rewritten.sort_by_key(|id| std::cmp::Reverse((id.generation, id.incarnation)));
     let mut latest: Vec<ExtentId> = Vec::new();
@@ -54,7 +54,7 @@ fn latest_generations(mut rewritten: Vec<ExtentId>) -> Vec<ExtentId> {
     latest
 }
 
-/// The extents that were appended to and not given up.
+/// Returns the extents that were appended to and not abandoned.
 fn latest_incarnations(mut appended: Vec<ExtentId>) -> Vec<ExtentId> {
     appended.sort_by_key(|id| std::cmp::Reverse(id.incarnation));
     let mut begin = (LogIndex(u64::MAX), ExtentSequence(u64::MAX));
@@ -93,7 +93,7 @@ mod tests {
             base_offset: Offset(base as i64),
             leader_epoch: LeaderEpoch(1),
             has_gaps: false,
-            given_up: false,
+            abandoned: false,
             end: None,
             macs: Some(StoreMacs { key: MacKey([3; 16]), since: Incarnation(1) }),
         }
@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    /// The incarnations of the chain.
+    /// Returns the incarnations of the chain.
     fn chain(extents: &[ExtentId]) -> Vec<u64> {
         chain_of(extents.to_vec()).iter().map(|id| id.incarnation.0).collect()
     }
@@ -121,8 +121,8 @@ mod tests {
         // The log was cut off at 15, in the second one, and at 20, where the third one begins.
         assert_eq!(chain(&[plain[0], plain[1], plain[2], appended(12, 3, 15)]), [3, 5, 12]);
         assert_eq!(chain(&[plain[0], plain[1], plain[2], appended(12, 4, 20)]), [3, 5, 12]);
-        let given_up = ExtentId { given_up: true, ..plain[2] };
-        assert_eq!(chain(&[plain[0], plain[1], given_up]), [3, 5]);
+        let abandoned = ExtentId { abandoned: true, ..plain[2] };
+        assert_eq!(chain(&[plain[0], plain[1], abandoned]), [3, 5]);
         // Only extents after the lost one are found.
         assert_eq!(chain(&[plain[0], plain[2], appended(12, 3, 15)]), [3, 12]);
     }
@@ -135,7 +135,7 @@ mod tests {
         // Two rewrites in a row, and the same one twice.
         assert_eq!(all(&[rewritten(20, 2, 1, 10..20), rewritten(21, 1, 2, 0..20)]), [21, 9, 11]);
         assert_eq!(all(&[rewritten(20, 2, 1, 10..30), rewritten(25, 2, 1, 10..30)]), [3, 25, 11]);
-        // Extents that were dropped already leave no trace.
+        // Extents that were already dropped leave no trace.
         assert_eq!(chain(&[old[0], rewritten(20, 2, 1, 10..30), old[3]]), [3, 20, 11]);
     }
 

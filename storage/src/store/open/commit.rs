@@ -1,8 +1,7 @@
-//! The commit point, as far as the frames of a log say.
+//! The commit point, as known from the frames of a log.
 //!
-//! Each frame says how far the log was known to be committed when it was made. So the commit point in the last frame is known after a crash. It is a
-//! hint, and always below the end of the remaining log: the last frames may have been committed, or may be truncated by the
-//! next leader.
+//! Each frame records how far the log was known to be committed when it was written. So the commit point in the last frame is known after a crash. It
+//! is a hint, and always below the end of the remaining log: the last frames may have been committed, or the next leader may truncate them.
 
 use std::collections::VecDeque;
 
@@ -11,11 +10,11 @@ use highwater_protocol::ids::LogIndex;
 use crate::expect::LogPoint;
 use crate::mutants::{Mutant, is_planted};
 
-/// Follows the frames of a log.
+/// Tracks the commit point along the frames of a log.
 pub(super) struct CommitTracker {
     commit: LogPoint,
     hint: LogIndex,
-    /// Where the frames after `commit` begin, as far as they have been read.
+    /// Positions of the frames after `commit` that have been read.
     uncommitted: VecDeque<LogPoint>,
 }
 
@@ -24,7 +23,7 @@ impl CommitTracker {
         Self { commit: known, hint: known.index, uncommitted: VecDeque::new() }
     }
 
-    /// A frame begins here, and says that everything below `hint` was committed.
+    /// Notes the position of a frame that says that everything below `hint` was committed.
     pub(super) fn note(&mut self, at: LogPoint, hint: LogIndex) {
         self.hint = self.hint.max(hint);
         self.uncommitted.push_back(at);
@@ -33,12 +32,12 @@ impl CommitTracker {
         }
     }
 
-    /// The commit point, as far as the noted frames say.
+    /// Returns the commit point according to the noted frames.
     pub(super) fn known(&self) -> LogPoint {
         self.commit
     }
 
-    /// The commit point of a log that ends here.
+    /// Returns the commit point of a log that ends here.
     pub(super) fn found(&self, end: LogPoint) -> LogPoint {
         let is_all = end.index <= self.hint || is_planted(Mutant::CommitWhatIsFound);
         if is_all { end } else { self.commit }

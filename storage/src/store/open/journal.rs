@@ -1,4 +1,4 @@
-//! Applying the journal at a start: before anything else looks at the extents.
+//! Applies the journal at a start, before anything else reads the extents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,34 +19,34 @@ use crate::map::StoreMap;
 use crate::report::{OpenError, RecoveryReport};
 use crate::store::journal::journal_bytes;
 
-/// Pages in memory before they are written.
+/// Pages kept in memory before they are written.
 const PAGES_BYTES_MAX: usize = 64 << 20;
 
-/// What the journal had.
+/// What the journal contained.
 #[derive(Debug, Default)]
 pub(super) struct OpenedJournal {
-    /// The file, with its size, if it can be used again.
+    /// The file with its size, if it can be reused.
     pub(super) file: Option<(FileId, u64)>,
     /// The latest era found.
     pub(super) era: Option<Incarnation>,
-    /// The era that the map names or that was found, if it may have more than could be applied: slabs are missing, or part of the journal.
-    /// It is kept as it is, so that the next start finds the same, or the files that were put back.
+    /// The era that the map names or that was found, if it may have more than could be applied because slabs or a part of the journal are missing. It
+    /// is kept unchanged, so that the next start finds the same, or the files after they were put back.
     pub(super) held: Option<Incarnation>,
     pub(super) faults: JournalFaults,
 }
 
-/// What the journal had and has lost.
+/// What the journal contained and has lost.
 #[derive(Debug, Default)]
 pub(super) struct JournalFaults {
-    /// Which records is not known: those of any partition with an open end may be missing.
+    /// Unknown records are lost: those of any partition with an open end may be missing.
     pub(super) lost: Option<String>,
-    /// Extents of which a piece could not be applied, by incarnation: where the first one begins.
+    /// Extents that lack a piece that could not be applied, by incarnation, with the position of the first such piece.
     pub(super) damaged: BTreeMap<u64, u32>,
-    /// The disk has no space to apply pieces: it copies what it writes.
+    /// Whether the disk has no space to apply pieces, because it copies what it writes.
     pub(super) no_space: bool,
 }
 
-/// The slabs, read page by page.
+/// The slabs, read by pages.
 struct SlabFiles<'a> {
     disk: &'a mut dyn Disk,
     slabs: &'a Slabs,
@@ -65,7 +65,7 @@ impl SlabPages for SlabFiles<'_> {
     }
 }
 
-/// Opens the journal and brings the extents up to what it has. `map`: `None` if it is lost.
+/// Opens the journal and writes to the extents what they lack. `map`: `None` if it is lost.
 pub(super) fn open(
     config: &StoreConfig,
     disk: &mut dyn Disk,
@@ -96,9 +96,9 @@ pub(super) fn open(
         Some(map) => map.macs.map(|macs| macs.key),
         None => key_in_slabs(disk, slabs),
     };
-    // Without a key no extent was ever begun, or none can be found: there is nothing that a piece could belong to.
+    // Without a key no extent was ever begun, or none can be found: a piece could belong to nothing.
     if let Some(key) = key {
-        // Bytes that a cache holds from before a crash of the process must not count as durable.
+        // Bytes that are only in the page cache since a crash of the process must not count as durable.
         disk.sync_file(file).map_err(io_error(&path))?;
         let mut ring = vec![0; bytes as usize];
         if let Err(e) = read_ring(&mut ring, &mut |at, buf| disk.read_at(file, at, buf)) {
@@ -109,7 +109,7 @@ pub(super) fn open(
         match scan(&ring, &owner) {
             Ok(scanned) => opened.apply(config, disk, slabs, (map, &scanned), report)?,
             Err(EntryFault::Foreign(..) | EntryFault::None) if expected.is_none() => {
-                // Nothing is needed of it. It is not written over.
+                // Nothing in it is needed. It is not overwritten.
                 opened.file = None;
                 super::quarantine(config, disk, JOURNAL_NAME, report)?;
             }
@@ -125,12 +125,12 @@ pub(super) fn open(
     Ok(opened)
 }
 
-/// What is said of a journal that does not have what it had.
+/// Returns the warning about a journal that has lost data.
 fn lost(path: &Path, what: &str) -> String {
     format!("{}: {what}; records that were acknowledged last may be lost", path.display())
 }
 
-/// Why a journal cannot be used.
+/// Returns why a journal cannot be used.
 fn refusal(config: &StoreConfig, path: PathBuf, fault: EntryFault) -> OpenError {
     let of = match fault {
         EntryFault::Newer(version) => {
@@ -219,7 +219,7 @@ fn write_pages(
     outcome.map_err(|e| (failed, e))
 }
 
-/// The key of the store, from the header at the start of a slab: no record can be there.
+/// Returns the key of the store from the header at the start of a slab: no record can be there.
 fn key_in_slabs(disk: &mut dyn Disk, slabs: &Slabs) -> Option<MacKey> {
     slabs.values().find_map(|slab| {
         let mut block = [0; EXTENT_HEADER_BYTES];

@@ -1,7 +1,7 @@
-//! Opening a store: reading its folder and its map, and finding the end of every log.
+//! Opens a store: reads its folder and its map, and finds the end of every log.
 //!
-//! Nothing is deleted here, and nothing is truncated that may have been acknowledged. Frames that were never acknowledged stay where they
-//! are; logs go on after them.
+//! Nothing is deleted here, and nothing that may have been acknowledged is truncated. Frames that were never acknowledged stay on disk; logs continue
+//! after them.
 
 mod chains;
 mod commit;
@@ -50,14 +50,14 @@ pub(crate) use chains::chain_of;
 pub(super) use rebuild::Orphans;
 pub(super) use recover::orphan_fault;
 
-/// Where files go that nothing knows, beside the stores.
+/// Folder for unknown files, beside the stores.
 const QUARANTINE_DIR: &str = "quarantine";
 
 /// The slabs of a store.
 type Slabs = BTreeMap<SlabId, SlabFile>;
 
 impl Store {
-    /// Opens the store in its folder, making it if there is none, and recovers every partition found. Blocks.
+    /// Opens the store in its folder, creating it if there is none, and recovers every partition found. Blocks.
     pub fn open(config: StoreConfig, disk: &mut dyn Disk) -> Result<(Self, RecoveryReport), OpenError> {
         config.limits.assert_consistent();
         disk.create_dir_all(&config.dir).map_err(io_error(&config.dir))?;
@@ -141,7 +141,7 @@ impl Store {
         Ok((store, report))
     }
 
-    /// Keeps what the journal has for the next start, if that may need it; records that nothing of it is needed otherwise.
+    /// Keeps the contents of the journal for the next start if it may need them; otherwise records that none are needed.
     fn settle_journal(&mut self, held: Option<Incarnation>, is_known: bool) {
         if let Some(era) = held {
             self.journal.hold(era);
@@ -151,7 +151,7 @@ impl Store {
         }
     }
 
-    /// If the disk had no space to make sure of the last record of the map, nothing in any extent becomes durable before a new map is.
+    /// If the disk had no space to make the last record of the map certain, nothing in any extent becomes durable before a new map does.
     fn wait_for_recovered_map(&mut self) {
         let last = self.state.appended();
         if self.state.certain() == last {
@@ -164,7 +164,7 @@ impl Store {
         }
     }
 
-    /// Keeps space for the state log, and says so if records will find none.
+    /// Reserves space for the state log, and warns if records will find none.
     fn prepare_space(&mut self, disk: &mut dyn Disk, report: &mut RecoveryReport) {
         let path = self.config.dir.join(RESERVE_NAME);
         let made = disk.create_file(&path, self.config.limits.state_log_bytes_used);
@@ -190,12 +190,12 @@ impl Store {
         report: &RecoveryReport,
     ) {
         if report.map_rebuilt {
-            // Nothing is recorded before this is durable: a map with later records only would hand out the space of everything else.
+            // Nothing is recorded before this is durable: a map with only later records would hand out the space of everything else.
             self.snapshot_at_once(disk);
         }
         for (tp, finding) in &report.findings {
             if let PartitionFinding::Truncated { .. } = finding {
-                // The new epoch comes first: once the map has the truncation, the next start will not find out again that an epoch has to begin.
+                // The new epoch comes first: once the map has the truncation, the next start will not notice again that an epoch has to begin.
                 let taken = self.take_checkpoint(self.by_tp[tp], false);
                 debug_assert!(taken, "everything found is durable");
             }
@@ -213,7 +213,8 @@ impl Store {
         for at in 0..self.partitions.entry_count() {
             let slot = PartitionSlot(self.partitions.key_at(at).expect("none was deleted yet"));
             self.record_all_seals(slot);
-            // A log that had to be searched gets a checkpoint, with the next ones or when the store is idle, so that it need not be searched again.
+            // A log that had to be searched gets a checkpoint, in the next round or when the store is idle, so that the next start need not search
+            // it.
             let partition = self.partitions.get_mut(slot.0).expect("it was just made");
             partition.flags.touched = !partition.faulty && partition.tail_state == TailState::Active;
             if partition.flags.touched {
@@ -223,7 +224,7 @@ impl Store {
     }
 }
 
-/// Opens every slab and moves strangers out of the way.
+/// Opens every slab and quarantines unknown files.
 fn open_slabs(
     config: &StoreConfig,
     disk: &mut dyn Disk,
@@ -234,7 +235,7 @@ fn open_slabs(
         let path = config.dir.join(&entry.name);
         let Some(id) = parse_slab_name(&entry.name).filter(|_| !entry.is_dir) else {
             if is_unfinished(&entry.name) {
-                // It would keep its space for nothing, and this may be a start on a full disk.
+                // It would use its space for nothing, and this may be a start on a full disk.
                 disk.remove_file(&path).map_err(io_error(&path))?;
             } else if !is_of_state_log(&entry.name) && ![RESERVE_NAME, JOURNAL_NAME].contains(&&*entry.name) {
                 quarantine(config, disk, &entry.name, report)?;
@@ -242,7 +243,7 @@ fn open_slabs(
             continue;
         };
         let file = disk.open(&path, OpenMode::ReadWrite).map_err(io_error(&path))?;
-        // Bytes that a cache holds from before a crash of the process must not count as durable.
+        // Bytes that are only in the page cache since a crash of the process must not count as durable.
         disk.sync_file(file).map_err(io_error(&path))?;
         let bytes = disk.file_bytes(file).map_err(io_error(&path))?;
         slabs.insert(id, SlabFile { file, bytes });
@@ -250,7 +251,7 @@ fn open_slabs(
     Ok(slabs)
 }
 
-/// Whether this is an unfinished file of a store, which was being made when the process ended.
+/// Returns whether this is an unfinished file of a store that was being created when the process ended.
 fn is_unfinished(name: &str) -> bool {
     name.strip_suffix(".tmp").is_some_and(|name| {
         parse_slab_name(name).is_some()
@@ -289,7 +290,7 @@ fn quarantine(
     Ok(())
 }
 
-/// The map as the state log has it; `None` if it has to be rebuilt.
+/// Returns the map in the state log; `None` if it has to be rebuilt.
 fn open_map(
     config: &StoreConfig,
     disk: &mut dyn Disk,
@@ -323,7 +324,7 @@ fn open_map(
             state.close(disk);
         }
         Err(e @ (StateLogError::Damaged { .. } | StateLogError::Older { .. })) if slabs.is_empty() => {
-            // Taken for a new one, it would give its partitions' offsets to other records.
+            // If it were taken for a new store, its partitions' offsets would be given to other records.
             let what = format!("{e}, and there are no slabs to rebuild it from");
             return Err(OpenError::Lost { path: config.dir.clone(), what });
         }
@@ -342,7 +343,7 @@ fn open_map(
     Ok((state, None))
 }
 
-/// The map, with the state of the slabs that follows from it.
+/// The map, with the resulting state of the slabs.
 struct OpenedMap {
     map: StoreMap,
     faults: SlabFaults,
@@ -373,7 +374,7 @@ fn open_space(
     Ok(OpenedMap { map, faults, space })
 }
 
-/// The space of the store, with everything that the map knows taken.
+/// Returns the space of the store without everything that the map knows.
 fn space_of(
     config: &StoreConfig,
     slabs: &Slabs,

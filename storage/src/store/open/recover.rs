@@ -1,11 +1,11 @@
-//! Recovering one partition: walking its extents to where its log ends.
+//! Recovers one partition: walks its extents to the end of its log.
 //!
-//! Extents before the last checkpoint are taken as the map says. From the checkpoint on every frame is read again, which also
-//! restores the last batches of producers. Where one extent ends and the next begins, three things can be wrong:
+//! The map is trusted about extents before the last checkpoint. From the checkpoint on every frame is read again, which also restores the last
+//! batches of producers. Three things can be wrong between the end of an extent and the beginning of the next:
 //!
-//! - frames are missing that had been durable (the map knows, or frames after them prove it): the partition is faulty;
-//! - frames are missing that were never acknowledged: what follows them was never acknowledged either, and is given up;
-//! - the map was rebuilt, and a whole run of extents before it is left over from before retention freed it: it is given up.
+//! - frames are missing that had been durable, as the map or later frames prove: the partition is faulty;
+//! - frames are missing that were never acknowledged: what follows them was never acknowledged either, and is discarded;
+//! - the map was rebuilt, and all extents before a point are left over from before retention freed them: they are discarded.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ use crate::recovery::{Decision, Later, proves_durable};
 use crate::report::{OpenError, PartitionFinding, RecoveryReport};
 use crate::tail::Tail;
 
-/// Everything that recovering a partition needs.
+/// Everything needed to recover a partition.
 pub(super) struct Recovery<'a> {
     pub(super) config: &'a StoreConfig,
     pub(super) disk: &'a mut dyn Disk,
@@ -41,9 +41,9 @@ pub(super) struct Recovery<'a> {
     pub(super) tp: TopicPartition,
     pub(super) orphans: &'a Orphans,
     pub(super) macs: &'a StoreMacs,
-    /// The checkpoint was written by a version that did not keep where epochs began.
+    /// Whether the checkpoint was written by a version that did not keep where epochs began.
     pub(super) without_epochs: bool,
-    /// The commit point, as far as the frames read so far say.
+    /// The commit point, according to the frames read so far.
     pub(super) commit: CommitTracker,
     /// When batches without a timestamp were appended, by extent.
     pub(super) untimed: &'a BTreeMap<u64, i64>,
@@ -53,12 +53,12 @@ pub(super) struct Recovery<'a> {
 /// A recovered partition.
 pub(super) struct RecoveredPartition {
     pub(super) partition: Partition,
-    /// Extents of which nothing was acknowledged, or that were freed before.
+    /// Extents without acknowledged records, and extents that had been freed.
     pub(super) discarded: Vec<ExtentEntry>,
 }
 
 impl Recovery<'_> {
-    /// Recovers a partition. `trusted`: its checkpoint is where its log ends.
+    /// Recovers a partition. `trusted`: its log ends at its checkpoint.
     pub(super) fn run(
         mut self,
         slot: PartitionSlot,
@@ -118,13 +118,13 @@ impl Recovery<'_> {
             truncated |= is_last && matches!(walked.decision, Decision::Truncate { .. });
         }
         if truncated && !is_planted(Mutant::WriteBeforeStaleTail) {
-            // The log goes on in another extent. The frames that were given up may still be on disk and in the map: if the log went on here and
-            // the power failed again, it could come to lie exactly before it. The map learns of the next extent only after
-            // it has learnt which frames were given up.
+            // The log continues in another extent. Discarded frames may still be on disk and in the map: if the log continued here and the power
+            // failed again, its end could come to lie exactly before them. The map learns of the next extent only after it has learnt which frames
+            // were discarded.
             partition.seal_active();
         }
         if damage.is_none() && partition.active().is_some_and(|active| active.version != EXTENT_VERSION) {
-            // Begun by an older version: the next frame goes into another extent.
+            // An older version began it: the next frame goes into another extent.
             partition.seal_active();
         }
         if let Some(last) = partition.extents.back_mut() {
@@ -139,7 +139,7 @@ impl Recovery<'_> {
         Ok(RecoveredPartition { partition, discarded })
     }
 
-    /// The partition as the map knows it, without extents.
+    /// Returns the partition as the map knows it, without extents.
     fn begin(&mut self, slot: PartitionSlot, entry: &PartitionEntry) -> Partition {
         // Until the owner sets the partition's rule, only frames that were known to be committed before count as committed.
         let config = PartitionConfig { commit: CommitRule::Quorum, ..PartitionConfig::KEEP_ALL };
@@ -162,7 +162,7 @@ impl Recovery<'_> {
         partition
     }
 
-    /// The damage that orphaned frames of the partition are, if there are any.
+    /// Returns the damage that orphaned frames of the partition indicate, if there are any.
     fn orphaned(&self, partition: &Partition) -> Option<(Offset, String)> {
         let orphan = self.orphans.of(self.tp.tag(), LogIndex(0))?;
         let is_beyond = orphan.index >= partition.durable.index.0;
@@ -170,7 +170,7 @@ impl Recovery<'_> {
         Some((at, orphan_fault(&orphan)))
     }
 
-    /// The damage that follows from what the journal has lost, if the log does not have the records in another way.
+    /// Returns the damage that results from losses of the journal, if the log does not have the records otherwise.
     fn lost_with_journal(&self, partition: &Partition, trusted: bool) -> Option<(Offset, String)> {
         let end = partition.durable.offset;
         let lost = self.journal.lost.as_ref().filter(|_| !trusted && !partition.extents.is_empty());
@@ -188,7 +188,7 @@ impl Recovery<'_> {
         (*position >= last.end).then_some((end, why))
     }
 
-    /// Sets the state that follows from the extents that were found, and reports the findings.
+    /// Sets the state that results from the extents that were found, and reports the findings.
     fn finish(
         &mut self,
         partition: &mut Partition,
@@ -200,7 +200,7 @@ impl Recovery<'_> {
         if let Some(first) = partition.extents.front().map(|first| first.start_mark().point())
             && first.index > partition.commit.index
         {
-            // Frames that were deleted before it had been committed.
+            // Frames were deleted before they had been committed.
             partition.commit = first;
         }
         partition.extent_end = partition.durable;
@@ -214,7 +214,7 @@ impl Recovery<'_> {
         if let Some((at, why)) = damage {
             self.report.findings.push((self.tp, PartitionFinding::Faulty { at, why }));
         } else if truncated {
-            // New frames must not be taken for those that are gone, which a client may have seen with their epoch.
+            // New frames must not be taken for the lost ones, which a client may have seen with their epoch.
             partition.last_epoch = Some(LeaderEpoch(partition.last_epoch.map_or(0, |last| last.0) + 1));
             self.report
                 .findings
@@ -222,7 +222,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// Classifies the gap between the end of an extent, which was decided like this, and the beginning of the next.
+    /// Classifies the gap between the end of an extent, with this decision about it, and the beginning of the next.
     fn gap(
         &mut self,
         (end, last): (Mark, Decision),
@@ -247,8 +247,8 @@ impl Recovery<'_> {
             return Gap::Missing(missing);
         }
         if self.report.map_rebuilt {
-            // Retention frees from the front: a whole run of extents that is gone, before frames that know it to have been durable, was
-            // freed, and so were the frames before it. Anything else is an error.
+            // Retention frees from the front. If all extents before frames that know them to have been durable are gone, they were freed, and so were
+            // the frames before them. Anything else is an error.
             let lost = last != Decision::End;
             let proven = behind.iter().any(|extent| self.proves(extent, epoch, end.index));
             return if proven && !lost { Gap::FreedBefore } else { Gap::Missing(missing) };
@@ -261,7 +261,7 @@ impl Recovery<'_> {
         Gap::NeverAcknowledged
     }
 
-    /// Whether an extent holds a frame that says that the one with this index had been durable. An unreadable extent may.
+    /// Returns whether an extent holds a frame that says that the one with this index had been durable. An unreadable extent may.
     fn proves(&mut self, extent: &ExtentEntry, epoch: Option<LeaderEpoch>, index: LogIndex) -> bool {
         let Some(slab) = self.slabs.get(&SlabId(extent.slab)) else { return true };
         if self.faults.of(extent).is_some() {
@@ -272,7 +272,7 @@ impl Recovery<'_> {
         proves_durable(&expect, &mut bytes, index) == Later::Proven
     }
 
-    /// Brings the partial last page into memory, so that appends go on in it.
+    /// Reads the partial last page into memory, so that appends continue in it.
     fn resume_tail(&mut self, partition: &mut Partition) {
         let Some(active) = partition.active() else { return };
         let within = active.end as usize % PAGE_BYTES;
@@ -292,7 +292,7 @@ impl Recovery<'_> {
     }
 }
 
-/// Why a partition with orphaned frames is out of service.
+/// Returns why a partition with orphaned frames is out of service.
 pub(in crate::store) fn orphan_fault(orphan: &OrphanEntry) -> String {
     format!(
         "frames from {} on rest in {} at {}, where the extent's header is damaged and the map of the store was lost",

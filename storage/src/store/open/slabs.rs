@@ -1,11 +1,10 @@
-//! Whether the slabs are the files that this store left there.
+//! Checks whether the slabs are the files that this store left there.
 //!
-//! The map says which extents lie where. A slab that is missing or cut short takes the partitions whose extents are gone out of
-//! service. One that was replaced, by an older copy or by another store's file, is noticed by the extent in it that was begun last of
-//! those known to hold durable frames: either its header or its first frame has to be there. If neither is, every extent of that slab is
-//! looked at.
+//! The map says where the extents are. A slab that is missing or cut short takes the partitions of its lost extents out of service. A slab that was
+//! replaced by an older copy or by another store's file is noticed by one extent in it: the last one begun of those known to hold durable frames.
+//! Either its header or its first frame has to be there. If neither is, every extent of that slab is checked.
 //!
-//! Only sound slabs hand out space. Intact extents in the others are served, and written to in place.
+//! Only sound slabs provide space. Intact extents in the others are served, and written to in place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +22,7 @@ use crate::store::space::{SlabFile, Space};
 /// The faults of the slabs.
 #[derive(Default, Debug)]
 pub(super) struct SlabFaults {
-    /// Slabs from which no space is handed out.
+    /// Slabs that provide no space.
     unsound: BTreeSet<SlabId>,
     /// Why extents cannot be used, by their incarnations.
     unusable: BTreeMap<u64, String>,
@@ -34,7 +33,7 @@ impl SlabFaults {
         !self.unsound.contains(&slab)
     }
 
-    /// Why this extent cannot be used, if it cannot.
+    /// Returns why this extent cannot be used, if it cannot.
     pub(super) fn of(&self, extent: &ExtentEntry) -> Option<&String> {
         self.unusable.get(&extent.incarnation)
     }
@@ -45,7 +44,7 @@ impl SlabFaults {
 struct Known<'a> {
     tp: TopicPartition,
     extent: &'a ExtentEntry,
-    /// It holds frames that are known to be durable.
+    /// Whether it is known to hold durable frames.
     has_frames: bool,
 }
 
@@ -57,7 +56,7 @@ enum Rests {
     Else(String),
 }
 
-/// Looks at every slab that is there or that the map knows.
+/// Checks every slab that exists or that the map knows.
 pub(super) fn examine(
     config: &StoreConfig,
     disk: &mut dyn Disk,
@@ -80,14 +79,14 @@ pub(super) fn examine(
     for (slab, known) in by_slab {
         let Some(file) = slabs.get(&slab) else {
             let why = format!("{} is missing", slab_name(slab));
-            faults.give_up(config, slab, &known, &why, report);
+            faults.fail_extents(config, slab, &known, &why, report);
             continue;
         };
         let (inside, outside): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|known| known.extent.end_at() <= file.bytes);
         if !outside.is_empty() {
             let why = format!("{} was cut to {} bytes", slab_name(slab), file.bytes);
-            faults.give_up(config, slab, &outside, &why, report);
+            faults.fail_extents(config, slab, &outside, &why, report);
         }
         faults.examine_inside(config, disk, slab, *file, &inside, report);
         let min = config.limits.extent_bytes_min;
@@ -108,8 +107,8 @@ pub(super) fn examine(
 }
 
 impl SlabFaults {
-    /// These extents are out of service.
-    fn give_up(
+    /// Takes these extents out of service.
+    fn fail_extents(
         &mut self,
         config: &StoreConfig,
         slab: SlabId,
@@ -142,17 +141,17 @@ impl SlabFaults {
         let Rests::Else(what) = look(config, disk, file, newest) else { return };
         let gone: Vec<Known<'_>> = inside
             .iter()
-            // Of an extent that is not known to hold frames it cannot be told whether there were any.
+            // If an extent is not known to hold frames, nobody can tell whether there were any.
             .filter(|known| !known.has_frames || matches!(look(config, disk, file, known), Rests::Else(_)))
             .copied()
             .collect();
         let why = format!("{} is not the file that this store left there ({what})", slab_name(slab));
-        self.give_up(config, slab, &gone, &why, report);
+        self.fail_extents(config, slab, &gone, &why, report);
     }
 }
 
-/// Whether an extent was begun that the map, left by an orderly stop, does not know: then it is an old copy. Space is handed out in
-/// order, so the first extent that it does not know begins where the next one would.
+/// Returns whether an extent was begun that the map, left by an orderly stop, does not know: then the map is an old copy. Space is handed out in
+/// order, so the first unknown extent begins where the next one would.
 pub(super) fn holds_later_life(
     config: &StoreConfig,
     disk: &mut dyn Disk,
@@ -171,7 +170,7 @@ pub(super) fn holds_later_life(
     })
 }
 
-/// Looks at the header of an extent and at its first frame.
+/// Reads the header of an extent and its first frame.
 fn look(config: &StoreConfig, disk: &mut dyn Disk, file: SlabFile, known: &Known<'_>) -> Rests {
     let extent = known.extent;
     let mut pages = vec![0; EXTENT_HEADER_BYTES + PAGE_BYTES];

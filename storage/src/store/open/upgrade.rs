@@ -1,4 +1,4 @@
-//! What versions before did not keep in checkpoints, found out from the extents, once.
+//! Restores from the extents, once, what earlier versions did not keep in checkpoints.
 
 use highwater_protocol::frame::{Frame, FrameKind};
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
@@ -12,8 +12,8 @@ use crate::map::{CheckpointEntry, ExtentEntry};
 use crate::recovery::scan;
 
 impl Recovery<'_> {
-    /// Where the epochs before a checkpoint began. An extent says in which epoch it was begun, so only those have to be read in which
-    /// another epoch began.
+    /// Finds where the epochs before a checkpoint began. The header of an extent has the epoch in which it was begun, so only extents in which
+    /// another epoch began have to be read.
     pub(super) fn epochs_in_front_of(
         &mut self,
         extents: &[ExtentEntry],

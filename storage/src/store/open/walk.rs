@@ -1,4 +1,4 @@
-//! Walking the frames of one extent of a partition, from its beginning or from the last checkpoint.
+//! Walks the frames of one extent of a partition, from its beginning or from the last checkpoint.
 
 use std::io;
 
@@ -26,7 +26,7 @@ pub(super) struct Walked {
     pub(super) extent: Extent,
     pub(super) last_epoch: Option<LeaderEpoch>,
     pub(super) decision: Decision,
-    /// Damage in it: offset of the first missing record, and a description.
+    /// Damage in it: the offset of the first missing record, and a description.
     pub(super) damage: Option<(Offset, String)>,
 }
 
@@ -64,7 +64,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// Reads the frames of the first of these extents, from the checkpoint on if that is in it.
+    /// Reads the frames of the first of these extents, from the checkpoint on if it is in that extent.
     pub(super) fn walk(
         &mut self,
         partition: &mut Partition,
@@ -86,7 +86,7 @@ impl Recovery<'_> {
             partition.epochs.last(),
             LogIndex(checkpoint.map_or(0, |c| c.index)),
         );
-        // Where the next extent begins, this one was given up: the frames that follow are stale.
+        // Where the next extent begins, this one was discarded: the frames that follow are stale.
         let stop = behind.get(1).map_or(u64::MAX, |next| next.base_index);
         let mut stopped: Option<Mark> = None;
         let limits = &self.config.limits;
@@ -104,7 +104,7 @@ impl Recovery<'_> {
                 return;
             }
             let epoch = LeaderEpoch(header.leader_epoch.get());
-            // Also of padding, even if the frame that it was written for is not there: what follows must not have a lower epoch.
+            // This includes the epoch of padding whose frame is missing: later frames must not have a lower epoch.
             last_epoch = Some(epoch);
             if frame.kind() != FrameKind::Padding {
                 let point = LogPoint {
@@ -149,7 +149,7 @@ impl Recovery<'_> {
         Ok(Walked { extent, last_epoch, decision, damage })
     }
 
-    /// What a scan found besides frames.
+    /// The results of a scan, other than frames.
     fn note_scan(
         &mut self,
         entry: &ExtentEntry,
@@ -201,7 +201,7 @@ impl Recovery<'_> {
         Some((gap.from.offset, why))
     }
 
-    /// Looks at the header of an extent whose frames have been read, and writes it again if it is damaged.
+    /// Checks the header of an extent whose frames have been read, and rewrites it if it is damaged.
     fn check_header(
         &mut self,
         entry: &ExtentEntry,
@@ -216,7 +216,7 @@ impl Recovery<'_> {
             return Ok(());
         }
         if !extent.has_frames() {
-            // It was allocated and not written to yet.
+            // It was allocated and never written to.
             extent.header_written = false;
             return Ok(());
         }
@@ -224,7 +224,7 @@ impl Recovery<'_> {
         let written = self.disk.write_at(file, entry.at, &block).and_then(|()| self.disk.sync_file(file));
         let outcome = match written {
             Ok(()) => "written again",
-            // The map knows what it says; the next start tries again.
+            // The map has its contents; the next start tries again.
             Err(e) if is_out_of_space(&e) => "there is no space on the disk to write it again",
             Err(source) => return Err(OpenError::Io { path, source }),
         };
@@ -238,7 +238,7 @@ impl Recovery<'_> {
     }
 }
 
-/// Ends an extent where the map says that it was sealed. Returns damage, if its frames end elsewhere.
+/// Ends an extent where the map says that it was sealed. Returns the damage if its frames end elsewhere.
 fn end_as_sealed(entry: &ExtentEntry, seal: &SealEntry, extent: &mut Extent) -> Option<(Offset, String)> {
     let (end_index, end_offset) = (extent.end_index.0, extent.end_offset.0);
     let ends = (end_index, end_offset) == (seal.index, seal.offset);
@@ -260,7 +260,7 @@ fn end_as_sealed(entry: &ExtentEntry, seal: &SealEntry, extent: &mut Extent) -> 
     Some((Offset(end_offset.min(seal.offset)), why))
 }
 
-/// The end of the first of these extents, if the map's word for it is enough.
+/// Returns the end of the first of these extents, if the map is enough to know it.
 pub(super) fn known_end(
     behind: &[ExtentEntry],
     checkpoint: Option<&CheckpointEntry>,
