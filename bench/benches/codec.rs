@@ -17,7 +17,7 @@ use highwater_protocol::ids::{
     Incarnation, LeaderEpoch, LogIndex, Offset, PartitionIndex, Timestamp, TopicId, TopicPartition,
 };
 use highwater_protocol::native::{
-    Acks, Body, CommitOffsetsRequest, CommittedOffset, MessageKind, ProducePrefix, ProduceReply, StartAt,
+    Acks, Body, CommitOffsetsRequest, CommittedOffset, MessageKind, ProducePrefix, ProduceReply, Start,
     SubscribeRequest, WIRE_HEADER_BYTES, WireHeader, message, produce_head, put_message,
 };
 use highwater_protocol::partitioner::partition_for_key;
@@ -256,7 +256,7 @@ fn requests(c: &mut Criterion) {
         &SubscribeRequest {
             topic: to.topic,
             partition: to.partition,
-            start: StartAt::Earliest,
+            start: Start::Earliest,
             credit_bytes: 1 << 20,
         },
     );

@@ -8,26 +8,26 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use highwater_protocol::native::{
     AlterTopicRequest, CommitOffsetsRequest, CommittedOffset, CreateTopicReply, CreateTopicRequest,
-    DeleteRecordsRequest, DeleteTopicRequest, DescribeTopicReply, DescribeTopicRequest, ListOffsetsReply,
-    ListOffsetsRequest, ListedOffset, MessageKind, MetadataReply, ReadOffsetsReply, ReadOffsetsRequest,
-    StartAt, StatsReply,
+    DeleteRecordsRequest, DeleteTopicRequest, DescribeTopicRequest, ListOffsetsReply, ListOffsetsRequest,
+    ListedOffset, MessageKind, ReadOffsetsReply, ReadOffsetsRequest, Start,
 };
 
 use crate::client::Client;
 use crate::error::{AdminError, CallError};
 use crate::io::calls::RetryPolicy;
+use crate::{BrokerStats, ClusterMetadata, TopicDescription};
 
 /// The result of an administrative call.
 pub type AdminResult<T> = Result<T, AdminError>;
 
 impl Client {
     /// Returns the cluster's nodes and all topics.
-    pub async fn metadata(&self) -> AdminResult<MetadataReply> {
+    pub async fn metadata(&self) -> AdminResult<ClusterMetadata> {
         self.cluster.metadata(None).await.map_err(failed(format_args!("the cluster cannot be described")))
     }
 
     /// Returns the counters of one broker, one that the client is connected to. `docs/operations.md` describes them.
-    pub async fn stats(&self) -> AdminResult<StatsReply> {
+    pub async fn stats(&self) -> AdminResult<BrokerStats> {
         let result = self.cluster.call_without_body(MessageKind::Stats).await;
         result.map_err(failed(format_args!("the broker's statistics cannot be read")))
     }
@@ -41,7 +41,7 @@ impl Client {
             configs: Vec::new(),
             validate_only: false,
         };
-        CreateTopic { client: self.clone(), request, if_missing: false }
+        CreateTopic { client: self.clone(), request, if_not_exists: false }
     }
 
     /// Deletes a topic with all its records.
@@ -58,7 +58,7 @@ impl Client {
     }
 
     /// Returns a topic's configuration and the offset bounds of its partitions.
-    pub async fn describe_topic(&self, name: impl Into<String>) -> AdminResult<DescribeTopicReply> {
+    pub async fn describe_topic(&self, name: impl Into<String>) -> AdminResult<TopicDescription> {
         let request = DescribeTopicRequest { name: name.into() };
         let result = self.cluster.call(&request, RetryPolicy::Always).await;
         result.map_err(failed(format_args!("topic {} cannot be described", request.name)))
@@ -68,7 +68,7 @@ impl Client {
     pub async fn list_offsets(
         &self,
         topic: &str,
-        partitions: impl IntoIterator<Item = (u32, StartAt)>,
+        partitions: impl IntoIterator<Item = (u32, Start)>,
     ) -> AdminResult<Vec<ListedOffset>> {
         let failed = failed(format_args!("offsets of topic {topic} cannot be listed"));
         let partitions =
@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// Returns the positions that a named consumer has committed.
-    pub async fn committed(&self, consumer: &str, topic: &str) -> AdminResult<Vec<CommittedOffset>> {
+    pub async fn committed_offsets(&self, consumer: &str, topic: &str) -> AdminResult<Vec<CommittedOffset>> {
         let failed = failed(format_args!("positions of {consumer} in topic {topic} cannot be read"));
         let topic = self.topic_id(topic).await.map_err(&failed)?;
         let request = ReadOffsetsRequest { consumer: consumer.to_owned(), topic };
@@ -145,7 +145,7 @@ pub(crate) fn failed(what: fmt::Arguments<'_>) -> impl Fn(CallError) -> AdminErr
 pub struct CreateTopic {
     client: Client,
     request: CreateTopicRequest,
-    if_missing: bool,
+    if_not_exists: bool,
 }
 
 impl CreateTopic {
@@ -162,8 +162,8 @@ impl CreateTopic {
     }
 
     /// If the topic already exists, leaves it unchanged, whatever its partitions and configuration, and returns its id.
-    pub fn if_missing(mut self) -> Self {
-        self.if_missing = true;
+    pub fn if_not_exists(mut self) -> Self {
+        self.if_not_exists = true;
         self
     }
 
@@ -180,12 +180,12 @@ impl IntoFuture for CreateTopic {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { client, request, if_missing } = self;
+            let Self { client, request, if_not_exists } = self;
             let failed = failed(format_args!("topic {} cannot be created", request.name));
-            let repeat = if if_missing { RetryPolicy::Always } else { RetryPolicy::IfUnsent };
+            let repeat = if if_not_exists { RetryPolicy::Always } else { RetryPolicy::IfUnsent };
             match client.cluster.call(&request, repeat).await {
                 Ok(CreateTopicReply { id, .. }) => Ok(id),
-                Err(CallError::Refused { code: ErrorCode::TopicExists, .. }) if if_missing => {
+                Err(CallError::Rejected { code: ErrorCode::TopicExists, .. }) if if_not_exists => {
                     client.topic_id(&request.name).await.map_err(failed)
                 }
                 Err(error) => Err(failed(error)),
@@ -216,7 +216,7 @@ impl AlterTopic {
     }
 
     /// Resets a configuration entry to its default.
-    pub fn default_config(mut self, name: impl Into<String>) -> Self {
+    pub fn reset_config(mut self, name: impl Into<String>) -> Self {
         self.request.configs.push((name.into(), None));
         self
     }

@@ -64,7 +64,7 @@ impl Client {
     /// Sets the positions of a group, which must have no members. Creates the group if it does not exist. Unlike
     /// positions set with [`Client::commit_offsets`], a group's positions expire when it has had no members for some
     /// time.
-    pub async fn seek_group(
+    pub async fn alter_group_offsets(
         &self,
         name: impl Into<String>,
         topic: &str,
@@ -78,27 +78,27 @@ impl Client {
         let request = CommitGroupOffsetsRequest { group, member: String::new(), epoch: -1, topics };
         let reply: Result<CommitGroupOffsetsReply, _> =
             self.cluster.call(&request, RetryPolicy::Always).await;
-        let refused = match reply {
+        let rejected = match reply {
             Ok(reply) => match reply.rejected.first() {
                 None => return Ok(()),
-                Some(refused) => {
-                    let text = format!("the broker rejected partition {}", refused.partition);
-                    CallError::Refused { code: refused.error, text }
+                Some(rejected) => {
+                    let text = format!("the broker rejected partition {}", rejected.partition);
+                    CallError::Rejected { code: rejected.error, text }
                 }
             },
             // The broker's error for an unknown member.
-            Err(CallError::Refused { code: ErrorCode::UnknownMember, .. }) => {
+            Err(CallError::Rejected { code: ErrorCode::UnknownMember, .. }) => {
                 let text = "the group has members, which would overwrite them; stop them first".to_owned();
-                CallError::Refused { code: ErrorCode::GroupNotEmpty, text }
+                CallError::Rejected { code: ErrorCode::GroupNotEmpty, text }
             }
             Err(error) => error,
         };
-        Err(failed(refused))
+        Err(failed(rejected))
     }
 
     /// Returns the positions of a group: by topic and partition, the offset of the next record to read. Positions in
     /// deleted topics are omitted.
-    pub async fn group_positions(
+    pub async fn list_group_offsets(
         &self,
         name: impl Into<String>,
     ) -> AdminResult<BTreeMap<(String, u32), Offset>> {

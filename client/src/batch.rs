@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use highwater_protocol::batch::{self, Header, Records};
+use highwater_protocol::batch::{self, Records};
 use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp};
 use highwater_protocol::native::CommittedOffset;
 
+use crate::HeaderRef;
 use crate::core::decode::BatchPart;
 use crate::core::subscription::Origin;
 use crate::error::CommitError;
@@ -177,7 +178,7 @@ impl<'a> RecordRef<'a> {
     }
 
     /// Returns the headers.
-    pub fn headers(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
+    pub fn headers(&self) -> impl Iterator<Item = HeaderRef<'a>> + use<'a> {
         self.record.headers.clone()
     }
 

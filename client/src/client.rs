@@ -110,8 +110,8 @@ impl ClientBuilder {
     }
 
     /// Sets the silence after which the client sends a keep-alive request. Default: 10 s.
-    pub fn keep_alive(mut self, interval: Duration) -> Self {
-        self.config.keep_alive = interval;
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.config.keep_alive_interval = interval;
         self
     }
 
@@ -123,8 +123,8 @@ impl ClientBuilder {
     }
 
     /// Sets how often the client checks topics in use for new partitions. Default: 1 minute.
-    pub fn metadata_refresh(mut self, interval: Duration) -> Self {
-        self.config.metadata_refresh = interval;
+    pub fn metadata_refresh_interval(mut self, interval: Duration) -> Self {
+        self.config.metadata_refresh_interval = interval;
         self
     }
 
@@ -132,7 +132,7 @@ impl ClientBuilder {
     ///
     /// Must be called within a tokio runtime with time and I/O enabled; the client's tasks run there.
     pub async fn connect(self) -> Result<Client, ConnectError> {
-        let interval = self.config.metadata_refresh.max(Duration::from_millis(10));
+        let interval = self.config.metadata_refresh_interval.max(Duration::from_millis(10));
         let cluster = Arc::new(Cluster::new(self.config));
         cluster.bootstrap().await?;
         let watched = Arc::downgrade(&cluster);

@@ -9,10 +9,10 @@ pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
-    pub(crate) keep_alive: Duration,
+    pub(crate) keep_alive_interval: Duration,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
-    pub(crate) metadata_refresh: Duration,
+    pub(crate) metadata_refresh_interval: Duration,
 }
 
 impl Default for Config {
@@ -22,10 +22,10 @@ impl Default for Config {
             name: concat!("highwater-rust/", env!("CARGO_PKG_VERSION")).into(),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(10),
+            keep_alive_interval: Duration::from_secs(10),
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
-            metadata_refresh: Duration::from_mins(1),
+            metadata_refresh_interval: Duration::from_mins(1),
         }
     }
 }

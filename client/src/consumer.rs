@@ -9,13 +9,13 @@ use futures_core::Stream;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::limits::CREDIT_BYTES_MAX;
-use highwater_protocol::native::{ReadOffsetsReply, ReadOffsetsRequest, StartAt};
+use highwater_protocol::native::{ReadOffsetsReply, ReadOffsetsRequest, Start};
 use highwater_protocol::text::counted;
 use tokio::sync::oneshot;
 
 use crate::batch::Batch;
 use crate::core::subscription::ConsumerCore;
-use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, Outcome};
+use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, WriteOutcome};
 use crate::group::GroupBuilder;
 use crate::io::calls::RetryPolicy;
 use crate::io::cluster::Cluster;
@@ -40,11 +40,11 @@ pub struct ConsumerBuilder {
 #[derive(Debug)]
 pub(crate) struct ReadSettings {
     /// Where to start in a partition without a committed position.
-    pub(crate) start: StartAt,
+    pub(crate) start: Start,
     pub(crate) buffer_bytes: usize,
     pub(crate) until_end: bool,
     /// Where to continue when the position no longer exists.
-    pub(crate) reset: Option<StartAt>,
+    pub(crate) reset: Option<Start>,
 }
 
 impl ConsumerBuilder {
@@ -56,7 +56,7 @@ impl ConsumerBuilder {
             name: None,
             create: None,
             reading: ReadSettings {
-                start: StartAt::Earliest,
+                start: Start::Earliest,
                 buffer_bytes: 16 << 20,
                 until_end: false,
                 reset: None,
@@ -70,9 +70,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Sets where to start in partitions without a committed position. Default: [`StartAt::Earliest`], the first
-    /// available record, as on the command line. [`StartAt::Latest`] skips all records written so far.
-    pub fn start(mut self, start: StartAt) -> Self {
+    /// Sets where to start in partitions without a committed position. Default: [`Start::Earliest`], the first
+    /// available record, as on the command line. [`Start::Latest`] skips all records written so far.
+    pub fn start(mut self, start: Start) -> Self {
         self.reading.start = start;
         self
     }
@@ -94,7 +94,7 @@ impl ConsumerBuilder {
 
     /// Creates the topic if it is missing, with this many partitions and the broker's default configuration. Default: a
     /// missing topic is an error.
-    pub fn create_if_missing(mut self, partitions: u32) -> Self {
+    pub fn create_if_not_exists(mut self, partitions: u32) -> Self {
         self.create = Some(partitions);
         self
     }
@@ -117,7 +117,7 @@ impl ConsumerBuilder {
     /// and recreated and has fewer records. The client emits [`Event::PositionReset`](crate::Event::PositionReset).
     /// Without this setting, `next_batch` returns an error of the kind [`FetchErrorKind::OutOfRange`], and the
     /// partition stops until [`Consumer::seek`].
-    pub fn on_out_of_range(mut self, start: StartAt) -> Self {
+    pub fn on_out_of_range(mut self, start: Start) -> Self {
         self.reading.reset = Some(start);
         self
     }
@@ -136,7 +136,12 @@ impl ConsumerBuilder {
             let count = counted(count as usize, "partition");
             let text = format!("topic {topic} has {count}, numbered from 0, and no partition {unknown}");
             let code = ErrorCode::UnknownPartition;
-            return Err(FetchError::with_code(FetchErrorKind::UnknownTopic, Outcome::NotWritten, code, text));
+            return Err(FetchError::with_code(
+                FetchErrorKind::UnknownTopic,
+                WriteOutcome::NotWritten,
+                code,
+                text,
+            ));
         }
         let committed = match &self.name {
             Some(name) => {
@@ -149,7 +154,7 @@ impl ConsumerBuilder {
         };
         let starts = partitions.into_iter().map(|partition| {
             let committed = committed.iter().find(|position| position.partition.0 == partition);
-            (partition, committed.map_or(self.reading.start, |position| StartAt::Offset(position.offset)))
+            (partition, committed.map_or(self.reading.start, |position| Start::Offset(position.offset)))
         });
         let buffer_bytes = self.reading.buffer_bytes.min(CREDIT_BYTES_MAX as usize);
         let core = ConsumerCore::new(starts, buffer_bytes, self.reading.until_end);
@@ -261,7 +266,7 @@ impl Consumer {
     }
 
     /// Continues at another position of a partition. Records fetched before the call are not delivered after it.
-    pub fn seek(&mut self, partition: u32, to: StartAt) -> Result<(), FetchError> {
+    pub fn seek(&mut self, partition: u32, to: Start) -> Result<(), FetchError> {
         self.with_partition(partition, |core, index| core.seek(index, to))
     }
 
@@ -283,7 +288,7 @@ impl Consumer {
         let mut core = self.shared.core();
         let Some(index) = core.index_of(partition) else {
             let text = format!("{}/{partition} is not read by this consumer", self.shared.topic);
-            return Err(FetchError::new(FetchErrorKind::Invalid, Outcome::NotWritten, text));
+            return Err(FetchError::new(FetchErrorKind::Invalid, WriteOutcome::NotWritten, text));
         };
         change(&mut core, index);
         drop(core);

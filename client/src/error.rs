@@ -15,7 +15,7 @@ use highwater_protocol::ids::Offset;
 
 /// Whether a failed operation made its change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Outcome {
+pub enum WriteOutcome {
     /// The change was not made and will not be made: repeating the call cannot make it twice.
     NotWritten,
     /// The change may have been made, or may still be made: the request was sent and no answer came.
@@ -27,7 +27,7 @@ pub enum Outcome {
 #[derive(Debug)]
 struct Inner<K> {
     kind: K,
-    outcome: Outcome,
+    outcome: WriteOutcome,
     retryable: bool,
     code: Option<ErrorCode>,
     text: String,
@@ -61,13 +61,13 @@ macro_rules! operation_error {
         pub struct $error(Arc<Inner<$kind>>);
 
         impl $error {
-            pub(crate) fn new(kind: $kind, outcome: Outcome, text: impl Into<String>) -> Self {
+            pub(crate) fn new(kind: $kind, outcome: WriteOutcome, text: impl Into<String>) -> Self {
                 Self(Arc::new(Inner { kind, outcome, retryable: kind.retryable(), code: None, text: text.into(), source: None }))
             }
 
             pub(crate) fn with_code(
                 kind: $kind,
-                outcome: Outcome,
+                outcome: WriteOutcome,
                 code: ErrorCode,
                 text: impl Into<String>,
             ) -> Self {
@@ -128,7 +128,7 @@ macro_rules! with_outcome {
         $(
             impl $error {
                 /// Returns whether the change was made.
-                pub fn outcome(&self) -> Outcome {
+                pub fn outcome(&self) -> WriteOutcome {
                     self.0.outcome
                 }
             }
@@ -151,8 +151,8 @@ operation_error! {
         NotHighwater = false,
         /// The broker belongs to a cluster other than the one the client connected to first.
         OtherCluster = false,
-        /// The broker refused the connection.
-        Refused = false,
+        /// The broker rejected the connection.
+        Rejected = false,
         /// The client was closed.
         Closed = false,
     }
@@ -181,7 +181,7 @@ operation_error! {
         /// The producer or the client was closed.
         Closed = false,
         /// The broker rejected the record for another reason; see [`ProduceError::code`].
-        Refused = false,
+        Rejected = false,
     }
 }
 
@@ -208,7 +208,7 @@ operation_error! {
         /// The group does not accept this member, or no longer does; [`FetchError::code`] and the text say why.
         Group = false,
         /// The broker rejected the request for another reason; see [`FetchError::code`].
-        Refused = false,
+        Rejected = false,
     }
 }
 
@@ -253,7 +253,7 @@ operation_error! {
         /// again.
         Fenced = false,
         /// The broker rejected the commit for another reason; see [`CommitError::code`].
-        Refused = false,
+        Rejected = false,
     }
 }
 
@@ -273,7 +273,7 @@ operation_error! {
         /// The client was closed.
         Closed = false,
         /// The broker rejected the call for another reason; see [`AdminError::code`].
-        Refused = false,
+        Rejected = false,
     }
 }
 
@@ -281,7 +281,7 @@ operation_error! {
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error("{text} ({code})")]
-    Refused { code: ErrorCode, text: String },
+    Rejected { code: ErrorCode, text: String },
     #[error("the connection to {address} was lost: {reason}")]
     Lost { sent: bool, address: Arc<str>, reason: Arc<str> },
     #[error("no answer within {seconds} s")]
@@ -295,18 +295,18 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
-    pub(crate) fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> WriteOutcome {
         match self {
-            Self::Refused { .. } | Self::Unreachable(_) | Self::Closed => Outcome::NotWritten,
-            Self::Lost { sent, .. } | Self::TimedOut { sent, .. } if !sent => Outcome::NotWritten,
-            Self::Lost { .. } | Self::TimedOut { .. } | Self::Malformed(_) => Outcome::Unknown,
+            Self::Rejected { .. } | Self::Unreachable(_) | Self::Closed => WriteOutcome::NotWritten,
+            Self::Lost { sent, .. } | Self::TimedOut { sent, .. } if !sent => WriteOutcome::NotWritten,
+            Self::Lost { .. } | Self::TimedOut { .. } | Self::Malformed(_) => WriteOutcome::Unknown,
         }
     }
 
     /// Returns whether the same request may succeed later or on another connection.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Refused { code, .. } => code.is_retryable(),
+            Self::Rejected { code, .. } => code.is_retryable(),
             Self::Lost { .. } | Self::TimedOut { .. } => true,
             Self::Unreachable(error) => error.is_retryable(),
             Self::Malformed(_) | Self::Closed => false,
@@ -315,7 +315,7 @@ impl CallError {
 
     fn code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Refused { code, .. } => Some(*code),
+            Self::Rejected { code, .. } => Some(*code),
             _ => None,
         }
     }
@@ -329,9 +329,9 @@ macro_rules! from_call {
             pub(crate) fn from_call(what: impl fmt::Display, error: &CallError) -> Self {
                 let text = format!("{what}: {error}");
                 let kind = match error {
-                    CallError::Refused { code, .. } => $of(*code),
+                    CallError::Rejected { code, .. } => $of(*code),
                     CallError::Closed => $kind::Closed,
-                    CallError::Malformed(_) => $kind::Refused,
+                    CallError::Malformed(_) => $kind::Rejected,
                     CallError::Lost { .. } | CallError::TimedOut { .. } | CallError::Unreachable(_) => {
                         $kind::Unavailable
                     }
@@ -359,7 +359,7 @@ pub(crate) fn produce_kind(code: ErrorCode) -> ProduceErrorKind {
         ErrorCode::OutOfOrderSequence | ErrorCode::ProducerFenced => ProduceErrorKind::Fenced,
         ErrorCode::PartitionFaulty => ProduceErrorKind::Faulty,
         code if code.is_retryable() => ProduceErrorKind::Unavailable,
-        _ => ProduceErrorKind::Refused,
+        _ => ProduceErrorKind::Rejected,
     }
 }
 
@@ -374,7 +374,7 @@ pub(crate) fn fetch_kind(code: ErrorCode) -> FetchErrorKind {
             FetchErrorKind::Group
         }
         code if code.is_retryable() => FetchErrorKind::Unavailable,
-        _ => FetchErrorKind::Refused,
+        _ => FetchErrorKind::Rejected,
     }
 }
 
@@ -386,7 +386,7 @@ pub(crate) fn commit_kind(code: ErrorCode) -> CommitErrorKind {
         | ErrorCode::UnknownGroup => CommitErrorKind::Fenced,
         ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => CommitErrorKind::UnknownTopic,
         code if code.is_retryable() => CommitErrorKind::Unavailable,
-        _ => CommitErrorKind::Refused,
+        _ => CommitErrorKind::Rejected,
     }
 }
 
@@ -402,7 +402,7 @@ fn admin_kind(code: ErrorCode) -> AdminErrorKind {
         | ErrorCode::OffsetOutOfRange
         | ErrorCode::TooLarge => AdminErrorKind::Invalid,
         code if code.is_retryable() => AdminErrorKind::Unavailable,
-        _ => AdminErrorKind::Refused,
+        _ => AdminErrorKind::Rejected,
     }
 }
 

@@ -53,7 +53,7 @@ pub enum Event {
     /// The broker cannot accept records of a topic at the moment, for example because its disk is full. The producer
     /// sends them again until they are accepted or their delivery timeout expires.
     #[non_exhaustive]
-    ProduceRefused {
+    ProduceRejected {
         /// The topic.
         topic: String,
         /// The broker's reason.

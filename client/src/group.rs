@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use highwater_protocol::native::StartAt;
+use highwater_protocol::native::Start;
 
 pub use self::builder::GroupBuilder;
 pub use self::stream::GroupStream;
@@ -68,7 +68,7 @@ impl Assignor {
 /// # When members come and go
 ///
 /// Heartbeats are sent in the background. When the group revokes a partition, the member stops delivering its records
-/// at once. When the records delivered so far are processed (see [`GroupBuilder::commit_every`]), their position is
+/// at once. When the records delivered so far are processed (see [`GroupBuilder::auto_commit_interval`]), their position is
 /// committed, and only then is the partition assigned to another member. So no record is lost and, as long as members
 /// live, none is processed twice. The broker removes a dead member after its session timeout, 45 s by default; records
 /// that the member had processed but not committed are delivered again.
@@ -163,7 +163,7 @@ impl GroupConsumer {
 
     /// Continues at another position of a partition that is assigned to this member. Records fetched before the call
     /// are not delivered after it. The next commit moves the group's position accordingly, backwards too.
-    pub fn seek(&mut self, topic: &str, partition: u32, to: StartAt) -> Result<(), FetchError> {
+    pub fn seek(&mut self, topic: &str, partition: u32, to: Start) -> Result<(), FetchError> {
         self.shared.with_partition(topic, partition, |core, index| core.reset(index, to))
     }
 
@@ -186,7 +186,7 @@ impl GroupConsumer {
     }
 
     /// Leaves the group, which reassigns this member's partitions at once. Before leaving, positions of processed
-    /// records are committed, unless the program commits by hand; the last batch counts as processed only if it was
+    /// records are committed, unless the program commits manually; the last batch counts as processed only if it was
     /// committed or `next_batch` was called after it.
     ///
     /// Returns an error if positions of processed records are not committed, or may not be: the next member of those

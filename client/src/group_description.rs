@@ -6,7 +6,7 @@ use highwater_protocol::ids::TopicId;
 use highwater_protocol::native::{DescribeGroupReply, GroupMemberInfo, TopicPartitions};
 
 /// Partitions by topic name. Topics that were deleted meanwhile are left out.
-pub type NamedPartitions = BTreeMap<String, Vec<u32>>;
+pub type PartitionsByTopic = BTreeMap<String, Vec<u32>>;
 
 /// A group and its members, from [`Client::describe_group`](crate::Client::describe_group).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,9 +32,9 @@ pub struct GroupDescription {
 #[non_exhaustive]
 pub struct GroupMember {
     /// Member id.
-    pub member: String,
+    pub member_id: String,
     /// Instance id, if it has one.
-    pub instance: Option<String>,
+    pub instance_id: Option<String>,
     /// Client name.
     pub client_name: String,
     /// Address of the client.
@@ -44,9 +44,9 @@ pub struct GroupMember {
     /// Names of the topics it subscribes to.
     pub topics: Vec<String>,
     /// Partitions it owns.
-    pub assignment: NamedPartitions,
+    pub assignment: PartitionsByTopic,
     /// Partitions it will own once all members have reconciled.
-    pub target: NamedPartitions,
+    pub target: PartitionsByTopic,
 }
 
 /// Names of topics by id.
@@ -72,8 +72,8 @@ impl GroupDescription {
 impl GroupMember {
     fn new(member: GroupMemberInfo, names: &TopicNames) -> Self {
         Self {
-            member: member.member,
-            instance: member.instance,
+            member_id: member.member,
+            instance_id: member.instance,
             client_name: member.client_name,
             host: member.host,
             epoch: member.epoch,
@@ -84,7 +84,7 @@ impl GroupMember {
     }
 }
 
-fn named(topics: Vec<TopicPartitions>, names: &TopicNames) -> NamedPartitions {
+fn named(topics: Vec<TopicPartitions>, names: &TopicNames) -> PartitionsByTopic {
     let named = topics.into_iter().filter_map(|of| {
         let partitions = of.partitions.into_iter().map(|partition| partition.0).collect();
         Some((names.get(&of.topic)?.clone(), partitions))

@@ -88,9 +88,9 @@
 //! ```no_run
 //! # use highwater_client::Client;
 //! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
-//! client.create_topic("orders").partitions(8).config("retention.ms", "604800000").if_missing().await?;
+//! client.create_topic("orders").partitions(8).config("retention.ms", "604800000").if_not_exists().await?;
 //! // Or create it with the broker's default configuration when a producer needs it:
-//! let producer = client.producer("payments").create_if_missing(8).await?;
+//! let producer = client.producer("payments").create_if_not_exists(8).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -150,7 +150,7 @@
 //!
 //! The members of a group share the partitions of its topics; Kafka's consumers can be members of the same group. A partition
 //! is assigned to one member at a time, and its position is committed before it is reassigned. Positions are committed in the
-//! background once records are processed, or [by hand](GroupBuilder::commit_by_hand).
+//! background once records are processed, or [manually](GroupBuilder::manual_commit).
 //!
 //! ```no_run
 //! # use highwater_client::{Client, Start};
@@ -180,7 +180,7 @@
 //!     println!("{} has {} partitions", topic.name, topic.partitions.len());
 //! }
 //! client.alter_topic("orders").partitions(16).config("retention.ms", "86400000").await?;
-//! for ((topic, partition), offset) in client.group_positions("billing").await? {
+//! for ((topic, partition), offset) in client.list_group_offsets("billing").await? {
 //!     let end = client.list_offsets(&topic, [(partition, Start::Latest)]).await?;
 //!     println!("{topic}/{partition}: at {offset}, the end is {:?}", end[0].found);
 //! }
@@ -196,11 +196,11 @@
 //! Errors of operations that change something have an `outcome()`: whether the change was made.
 //!
 //! ```no_run
-//! # use highwater_client::{Outcome, ProduceErrorKind, Producer, Record};
+//! # use highwater_client::{WriteOutcome, ProduceErrorKind, Producer, Record};
 //! # async fn example(producer: Producer) -> Result<(), Box<dyn std::error::Error>> {
 //! match producer.send(Record::new("paid")).await?.await {
 //!     Ok(receipt) => println!("{receipt:?}"),
-//!     Err(error) if error.outcome() == Outcome::Unknown => println!("it may have been written: {error}"),
+//!     Err(error) if error.outcome() == WriteOutcome::Unknown => println!("it may have been written: {error}"),
 //!     Err(error) if error.kind() == ProduceErrorKind::TimedOut => println!("later, perhaps: {error}"),
 //!     Err(error) => return Err(error.into()),
 //! }
@@ -208,7 +208,7 @@
 //! if let Err(error) = producer.flush().await {
 //!     println!("{error}");
 //!     for failed in error.into_records() {
-//!         if failed.outcome() == Outcome::NotWritten {
+//!         if failed.outcome() == WriteOutcome::NotWritten {
 //!             producer.send(failed.record).await?;
 //!         }
 //!     }
@@ -265,22 +265,22 @@ pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerBuilder, PartitionStatus, RecordStream};
 pub use error::{
     AdminError, AdminErrorKind, CommitError, CommitErrorKind, ConnectError, ConnectErrorKind, DamagedRange,
-    FetchError, FetchErrorKind, Outcome, ProduceError, ProduceErrorKind, TrySendError,
+    FetchError, FetchErrorKind, ProduceError, ProduceErrorKind, TrySendError, WriteOutcome,
 };
 pub use events::{Event, Events};
 pub use group::{Assignor, GroupBuilder, GroupConsumer, GroupStream};
-pub use group_description::{GroupDescription, GroupMember, NamedPartitions};
+pub use group_description::{GroupDescription, GroupMember, PartitionsByTopic};
 pub use metrics::{LatencySnapshot, MetricsSnapshot};
 pub use producer::{Delivery, Producer, ProducerBuilder, Receipt};
 pub use record::{ConsumedRecord, Record, RecordHeader};
 pub use undelivered::{DeliveryError, FailedRecord};
 
-pub use highwater_protocol::batch::{Compression, Header};
+pub use highwater_protocol::batch::{Compression, Header as HeaderRef};
 pub use highwater_protocol::error::ErrorCode;
 pub use highwater_protocol::ids::{ClusterId, NodeId, Offset, PartitionIndex, ShardId, Timestamp, TopicId};
 pub use highwater_protocol::native::{
-    Acks, CommittedOffset, DescribeTopicReply, GroupInfo, ListedOffset, MetadataReply, NodeInfo,
-    PartitionDetail, PartitionInfo, ShardStats, StartAt, StartAt as Start, StatsReply, TopicInfo,
-    TopicPartitions,
+    Acks, CommittedOffset, DescribeTopicReply as TopicDescription, GroupInfo, ListedOffset,
+    MetadataReply as ClusterMetadata, NodeInfo, PartitionDetail, PartitionInfo, ShardStats, Start,
+    StatsReply as BrokerStats, TopicInfo,
 };
 pub use highwater_protocol::partitioner::partition_for_key;

@@ -16,7 +16,7 @@ pub use self::delivery::{Delivery, Receipt};
 use crate::core::failures::BatchFailure;
 use crate::core::producer::{NotAppended, ProducerCore};
 use crate::core::ticket::{BatchResult, Ticket};
-use crate::error::{Outcome, ProduceError, ProduceErrorKind, TrySendError};
+use crate::error::{ProduceError, ProduceErrorKind, TrySendError, WriteOutcome};
 use crate::io::conn::Conn;
 use crate::io::producer::topics::Topics;
 use crate::io::producer::{Partitioner, ProducerShared};
@@ -192,7 +192,7 @@ impl ProducerHandle {
             }
             (None, None) => {
                 let text = "the record names no topic and the producer has none: set one by Record::topic";
-                Err(ProduceError::new(ProduceErrorKind::Invalid, Outcome::NotWritten, text))
+                Err(ProduceError::new(ProduceErrorKind::Invalid, WriteOutcome::NotWritten, text))
             }
         }
     }
@@ -280,12 +280,12 @@ impl ProducerShared {
                     "topic {} has {count}, numbered from 0, and no partition {partition}",
                     self.topic
                 );
-                Err(ProduceError::new(ProduceErrorKind::UnknownTopic, Outcome::NotWritten, text))
+                Err(ProduceError::new(ProduceErrorKind::UnknownTopic, WriteOutcome::NotWritten, text))
             }
             Err(NotAppended::TooLarge { bytes, max }) => Err(self.too_large(bytes, max)),
             Err(NotAppended::Headers(count)) => {
                 let text = format!("{}: {count} headers exceed the limit of a record", self.topic);
-                Err(ProduceError::new(ProduceErrorKind::Invalid, Outcome::NotWritten, text))
+                Err(ProduceError::new(ProduceErrorKind::Invalid, WriteOutcome::NotWritten, text))
             }
         }
     }
@@ -295,11 +295,11 @@ impl ProducerShared {
             "{}: the record needs a batch of {bytes} bytes, the limit is {max}; split it or raise the topic's max.message.bytes",
             self.topic
         );
-        ProduceError::new(ProduceErrorKind::TooLarge, Outcome::NotWritten, text)
+        ProduceError::new(ProduceErrorKind::TooLarge, WriteOutcome::NotWritten, text)
     }
 
     fn closed(&self) -> ProduceError {
         let text = format!("{}: the producer was closed", self.topic);
-        ProduceError::new(ProduceErrorKind::Closed, Outcome::NotWritten, text)
+        ProduceError::new(ProduceErrorKind::Closed, WriteOutcome::NotWritten, text)
     }
 }

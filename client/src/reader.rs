@@ -8,7 +8,7 @@ use highwater_protocol::ids::Offset;
 use crate::batch::Batch;
 use crate::core::decode::{Damage, Decoded, Decoder};
 use crate::core::subscription::{Chunk, NextItem, Origin};
-use crate::error::{DamagedRange, FetchError, FetchErrorKind, Outcome};
+use crate::error::{DamagedRange, FetchError, FetchErrorKind, WriteOutcome};
 use crate::io::consumer::ConsumerShared;
 
 /// Decodes the chunks received for one topic.
@@ -76,7 +76,8 @@ impl Reader {
         drop(core);
         let range = DamagedRange { topic: self.shared.topic.to_string(), partition, from, to: *to };
         (from < *to).then(|| {
-            FetchError::new(FetchErrorKind::Faulty, Outcome::NotWritten, range.to_string()).caused_by(range)
+            FetchError::new(FetchErrorKind::Faulty, WriteOutcome::NotWritten, range.to_string())
+                .caused_by(range)
         })
     }
 
@@ -162,7 +163,7 @@ impl Reader {
                 "{}/{partition}: data received from offset {position} on is damaged: {damage}; seek past it to continue",
                 self.shared.topic
             );
-            core.fail(index, FetchError::new(FetchErrorKind::Corrupt, Outcome::NotWritten, text));
+            core.fail(index, FetchError::new(FetchErrorKind::Corrupt, WriteOutcome::NotWritten, text));
         }
         drop(core);
         self.shared.changed(index);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Outcome, ProduceError};
+use crate::error::{ProduceError, WriteOutcome};
 use crate::limits::FAILED_RECORDS_MAX;
 use crate::record::Record;
 
@@ -67,7 +67,7 @@ impl DeliveryError {
 
 impl FailedRecord {
     /// Returns whether the record was written.
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> WriteOutcome {
         self.error.outcome()
     }
 }

@@ -121,8 +121,8 @@ async fn a_large_record_is_accepted_only_if_the_topic_allows_it() {
     client.create_topic("small").config("max.message.bytes", "10000").await.unwrap();
     client.create_topic("large").config("max.message.bytes", "9000000").await.unwrap();
     let small = client.producer("small").await.unwrap();
-    let refused = small.send(Record::new(vec![1; 20_000])).await.unwrap_err();
-    assert_eq!(refused.kind(), ProduceErrorKind::TooLarge);
+    let rejected = small.send(Record::new(vec![1; 20_000])).await.unwrap_err();
+    assert_eq!(rejected.kind(), ProduceErrorKind::TooLarge);
     // Batches stay below the topic's limit, whatever batch size is configured.
     for _ in 0..100 {
         small.send(Record::new(vec![1; 5000])).await.unwrap();
@@ -213,7 +213,7 @@ async fn a_named_consumer_continues_at_its_committed_position() {
         batch.commit().await.unwrap();
     }
     drop(first);
-    let committed = client.committed("billing", "orders").await.unwrap();
+    let committed = client.committed_offsets("billing", "orders").await.unwrap();
     assert_eq!(committed.iter().map(|position| position.offset.get()).collect::<Vec<_>>(), [5, 5]);
     send(10).await;
     let mut second = consumer().await.unwrap();
@@ -342,7 +342,7 @@ async fn cancelled_futures_behave_as_documented() {
     assert!(cancelled(batch.commit()).await);
     // The dropped commit may or may not have succeeded; the next one does.
     batch.commit().await.unwrap();
-    assert_eq!(client.committed("billing", "orders").await.unwrap()[0].offset, batch.next_offset());
+    assert_eq!(client.committed_offsets("billing", "orders").await.unwrap()[0].offset, batch.next_offset());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

@@ -170,7 +170,7 @@ async fn members_that_join_and_leave_share_partitions_and_get_each_record_once()
     assert_eq!(counts.len(), 2500);
     let twice: Vec<_> = counts.iter().filter(|(_, count)| **count != 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
-    let positions = client.group_positions("billing").await.unwrap();
+    let positions = client.list_group_offsets("billing").await.unwrap();
     assert_eq!(positions.values().map(|offset| offset.get()).sum::<i64>(), 2500);
 }
 
@@ -227,7 +227,7 @@ async fn a_member_that_processes_for_too_long_is_removed_cannot_commit_and_rejoi
     client.create_topic("orders").partitions(2).await.unwrap();
     send(&client, "orders", 0..100).await;
     let mut events = client.events();
-    let slow = client.consumer("orders").group("billing").start(Start::Earliest).commit_by_hand();
+    let slow = client.consumer("orders").group("billing").start(Start::Earliest).manual_commit();
     let mut slow = slow.rebalance_timeout(Duration::from_millis(100)).await.unwrap();
     // From the partition that it will have to release.
     let in_hand = loop {
@@ -302,7 +302,7 @@ async fn the_last_batch_before_the_end_counts_only_if_it_was_committed() {
     }
     consumer.commit().await.unwrap();
     consumer.close().await.unwrap();
-    let positions = client.group_positions("billing").await.unwrap();
+    let positions = client.list_group_offsets("billing").await.unwrap();
     assert_eq!(positions.into_values().collect::<Vec<_>>(), [Offset(10)]);
 }
 
@@ -314,7 +314,7 @@ async fn a_topic_that_is_recreated_while_commits_are_pending_is_read_again() {
     client.create_topic("returns").partitions(2).await.unwrap();
     send(&client, "orders", 0..100).await;
     let group = client.consumer("orders").group("billing").topic("returns").start(Start::Earliest);
-    let mut consumer = group.commit_every(Duration::from_hours(1)).await.unwrap();
+    let mut consumer = group.auto_commit_interval(Duration::from_hours(1)).await.unwrap();
     // From both partitions, so that there is something to commit wherever they are assigned.
     let mut partitions = BTreeSet::new();
     while partitions.len() < 2 {
@@ -345,7 +345,7 @@ async fn an_instance_keeps_its_partitions_over_a_restart_and_no_other_member_may
     let place = TestBed::new(LONG);
     let client = place.client().await;
     client.create_topic("orders").partitions(2).await.unwrap();
-    let member = |instance: &str| client.consumer("orders").group("billing").instance(instance);
+    let member = |instance: &str| client.consumer("orders").group("billing").instance_id(instance);
     let first = member("a").await.unwrap();
     let error = member("a").await.unwrap_err();
     assert_eq!(error.kind(), FetchErrorKind::Group, "{error}");

@@ -119,7 +119,7 @@ async fn every_kind_of_consumer_reports_a_lost_tail_and_reads_records_after_it()
     }
     member.close().await.unwrap();
     assert_eq!(seen, expected);
-    let positions = client.group_positions("billing").await.unwrap();
+    let positions = client.list_group_offsets("billing").await.unwrap();
     assert_eq!(positions.get(&("orders".to_owned(), 0)), Some(&Offset(33)));
 
     let mut stream = client.consumer("orders").group("auditing").until_end().await.unwrap().into_stream();

@@ -76,7 +76,7 @@ async fn try_send_returns_the_record_until_its_topic_is_known() {
 #[tokio::test]
 async fn flush_returns_the_failures_of_all_topics_and_names_the_topics() {
     let (_broker, client) = started().await;
-    let producer = client.multi_topic_producer().create_if_missing(1).await.unwrap();
+    let producer = client.multi_topic_producer().create_if_not_exists(1).await.unwrap();
     let two_days_ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_hours(48);
     for topic in ["orders", "payments"] {
         let record = Record::new("x").timestamp(Timestamp(two_days_ahead.as_millis() as i64));
@@ -93,18 +93,18 @@ async fn flush_returns_the_failures_of_all_topics_and_names_the_topics() {
 #[tokio::test]
 async fn missing_topics_are_created_and_existing_ones_left_unchanged() {
     let (_broker, client) = started().await;
-    let id = client.create_topic("orders").partitions(3).if_missing().await.unwrap();
-    assert_eq!(client.create_topic("orders").partitions(5).if_missing().await.unwrap(), id);
+    let id = client.create_topic("orders").partitions(3).if_not_exists().await.unwrap();
+    assert_eq!(client.create_topic("orders").partitions(5).if_not_exists().await.unwrap(), id);
     assert_eq!(client.create_topic("orders").await.unwrap_err().kind(), AdminErrorKind::Exists);
-    let producer = client.producer("orders").create_if_missing(7).await.unwrap();
+    let producer = client.producer("orders").create_if_not_exists(7).await.unwrap();
     assert_eq!(producer.partitions(), 3);
-    assert_eq!(client.producer("new").create_if_missing(2).await.unwrap().partitions(), 2);
+    assert_eq!(client.producer("new").create_if_not_exists(2).await.unwrap().partitions(), 2);
     assert_eq!(client.producer("none").await.unwrap_err().kind(), ProduceErrorKind::UnknownTopic);
-    let consumer = client.consumer("read").create_if_missing(4).await.unwrap();
+    let consumer = client.consumer("read").create_if_not_exists(4).await.unwrap();
     assert_eq!(consumer.status().len(), 4);
-    let member = client.consumer("shared").create_if_missing(2).group("billing").topic("shared too");
+    let member = client.consumer("shared").create_if_not_exists(2).group("billing").topic("shared too");
     assert!(member.await.is_err(), "a name that cannot be");
-    let member = client.consumer("shared").create_if_missing(2).group("billing").topic("shared-too");
+    let member = client.consumer("shared").create_if_not_exists(2).group("billing").topic("shared-too");
     member.await.unwrap().close().await.unwrap();
     assert_eq!(client.describe_topic("shared-too").await.unwrap().partitions.len(), 2);
 }

@@ -25,7 +25,7 @@ async fn send(client: &Client, partitions: u32, numbers: std::ops::Range<u32>) {
 }
 
 async fn member(client: &Client) -> GroupStream {
-    let group = client.consumer("orders").group("billing").commit_every(Duration::from_hours(1));
+    let group = client.consumer("orders").group("billing").auto_commit_interval(Duration::from_hours(1));
     group.await.unwrap().into_stream()
 }
 
@@ -34,7 +34,7 @@ async fn next(stream: &mut GroupStream) -> ConsumedRecord {
 }
 
 async fn position(client: &Client, partition: u32) -> Option<Offset> {
-    client.group_positions("billing").await.unwrap().get(&("orders".to_owned(), partition)).copied()
+    client.list_group_offsets("billing").await.unwrap().get(&("orders".to_owned(), partition)).copied()
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn a_named_consumers_stream_commits_and_pauses_by_record() {
         assert_eq!(stream.next().await.unwrap().unwrap().offset, Offset(n));
     }
     stream.commit().await.unwrap();
-    assert_eq!(client.committed("reports", "orders").await.unwrap()[0].offset, Offset(4));
+    assert_eq!(client.committed_offsets("reports", "orders").await.unwrap()[0].offset, Offset(4));
     stream.consumer().pause(0).unwrap();
     let idle = tokio::time::timeout(Duration::from_millis(50), stream.next()).await;
     assert!(idle.is_err(), "{idle:?}");

@@ -10,7 +10,7 @@ use highwater_engine::HostKind;
 use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, TopicPartition};
-use highwater_protocol::native::{Acks, DataPrefix, StartAt};
+use highwater_protocol::native::{Acks, DataPrefix, Start};
 
 #[test]
 fn topics_are_created_once_found_again_after_a_restart_and_deleted() {
@@ -75,7 +75,7 @@ fn records_are_acknowledged_pushed_fetched_and_found_again_after_a_restart() {
         assert_eq!(client.produced(to, &["a", "b"]), 0);
 
         let mut reader = Client::connect(broker.native_addr());
-        let (number, reply) = reader.subscribe(to, StartAt::Earliest, 1 << 20);
+        let (number, reply) = reader.subscribe(to, Start::Earliest, 1 << 20);
         assert_eq!((reply.start.get(), reply.high_watermark.get()), (0, 2));
         assert_eq!(reader.pushed_records(number, 2), [(0, "a".into()), (1, "b".into())]);
         assert_eq!(client.produced(to, &["c"]), 2);
@@ -131,14 +131,14 @@ fn damage_is_reported_only_for_records_that_are_damaged() {
     damage(dir.path(), b"unlucky-record");
     let broker = start(dir.path(), 1, HostKind::Thread);
     let mut client = Client::connect(broker.native_addr());
-    let body = client.fetch(to, StartAt::Earliest, 0).ok();
+    let body = client.fetch(to, Start::Earliest, 0).ok();
     let (prefix, frames) = DataPrefix::split(&body).expect("a prefix");
     assert_eq!((prefix.next_offset.get(), common::records_of(frames)), (1, vec![(0, "first".into())]));
-    let (code, text) = client.fetch(to, StartAt::Offset(Offset(1)), 0).err();
+    let (code, text) = client.fetch(to, Start::Offset(Offset(1)), 0).err();
     assert_eq!(code, ErrorCode::PartitionFaulty);
     assert!(text.contains("t/0") && text.contains("offset 2"), "{text}");
     assert_eq!(client.read_all(to, 2), [(2, "third".into())]);
-    let (number, _) = client.subscribe(to, StartAt::Offset(Offset(1)), 1000);
+    let (number, _) = client.subscribe(to, Start::Offset(Offset(1)), 1000);
     let told = client.data();
     assert_eq!((told.id, told.err().0), (number, ErrorCode::PartitionFaulty));
     stop(broker);

@@ -12,7 +12,7 @@ use common::{Client, partition, start, stop, try_start};
 use highwater_engine::HostKind;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, TopicPartition};
-use highwater_protocol::native::{DataPrefix, StartAt};
+use highwater_protocol::native::{DataPrefix, Start};
 
 const PAGE: usize = 4096;
 const RECORDS: usize = 40;
@@ -222,7 +222,7 @@ impl Proof {
 fn read(client: &mut Client, from: TopicPartition) -> (Vec<(i64, String)>, bool) {
     let (mut at, mut records, mut damaged) = (0, Vec::new(), false);
     loop {
-        let answer = client.fetch(from, StartAt::Offset(Offset(at)), 0);
+        let answer = client.fetch(from, Start::Offset(Offset(at)), 0);
         if answer.error.is_some() {
             damaged = true;
             at += 1;

@@ -10,7 +10,7 @@ use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{ClusterId, PartitionIndex, ShardId};
 use highwater_protocol::native::{
-    Acks, Credit, Hello, MessageKind, StartAt, SubscribeRequest, empty_message, message,
+    Acks, Credit, Hello, MessageKind, Start, SubscribeRequest, empty_message, message,
 };
 
 fn address(broker: &TestBroker) -> std::net::SocketAddr {
@@ -72,7 +72,7 @@ fn nonsense_after_the_hello_ends_that_connection_only() {
     let request = SubscribeRequest {
         topic,
         partition: PartitionIndex(0),
-        start: StartAt::Earliest,
+        start: Start::Earliest,
         credit_bytes: 1 << 20,
     };
     let number = client.send(&request);
@@ -123,9 +123,9 @@ fn subscriptions_that_do_not_exist_or_exist_already_are_refused() {
     let topic = client.created("t", 1, &[]);
     client.send_empty(MessageKind::Unsubscribe, 77);
     assert_eq!(client.reply_to(77).err().0, ErrorCode::BadSubscription);
-    let (number, _) = client.subscribe(partition(topic, 0), StartAt::Latest, 1000);
+    let (number, _) = client.subscribe(partition(topic, 0), Start::Latest, 1000);
     let again =
-        SubscribeRequest { topic, partition: PartitionIndex(0), start: StartAt::Latest, credit_bytes: 1 };
+        SubscribeRequest { topic, partition: PartitionIndex(0), start: Start::Latest, credit_bytes: 1 };
     client.send_raw(&message(number, &again));
     assert_eq!(client.reply_to(number).err().0, ErrorCode::BadSubscription);
     client.send_empty(MessageKind::Unsubscribe, number);
@@ -133,7 +133,7 @@ fn subscriptions_that_do_not_exist_or_exist_already_are_refused() {
     let outside = SubscribeRequest {
         topic,
         partition: PartitionIndex(0),
-        start: StartAt::Offset(highwater_protocol::ids::Offset(5)),
+        start: Start::Offset(highwater_protocol::ids::Offset(5)),
         credit_bytes: 1,
     };
     assert_eq!(client.call(&outside).err().0, ErrorCode::OffsetOutOfRange);

@@ -10,7 +10,7 @@ use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp, TopicId};
 use highwater_protocol::native::{
     Acks, AlterTopicRequest, Body, CommitOffsetsRequest, CommittedOffset, DataPrefix, DeleteRecordsRequest,
     InitProducerReply, ListOffsetsReply, ListOffsetsRequest, MessageKind, ProduceReply, ReadOffsetsReply,
-    ReadOffsetsRequest, StartAt, StatsReply,
+    ReadOffsetsRequest, Start, StatsReply,
 };
 
 /// A client on the shard that has a partition.
@@ -39,8 +39,8 @@ fn offsets_are_found_by_kind_and_time_whatever_shard_is_asked() {
             home.reply_to(id).ok();
         }
     }
-    let at = |ms: i64| StartAt::Timestamp(Timestamp(base + ms));
-    let mut ask = |starts: &[StartAt]| {
+    let at = |ms: i64| Start::Timestamp(Timestamp(base + ms));
+    let mut ask = |starts: &[Start]| {
         let partitions =
             (0..4).flat_map(|p| starts.iter().map(move |s| (PartitionIndex(p), *s))).collect::<Vec<_>>();
         let reply = admin.call(&ListOffsetsRequest { topic, partitions }).ok();
@@ -54,15 +54,7 @@ fn offsets_are_found_by_kind_and_time_whatever_shard_is_asked() {
     };
     let stamp = |ms: i64| Some(Timestamp(base + ms));
     assert_eq!(
-        ask(&[
-            StartAt::Earliest,
-            StartAt::Latest,
-            at(-5),
-            at(1),
-            at(1000),
-            at(2001),
-            StartAt::Offset(Offset(9))
-        ]),
+        ask(&[Start::Earliest, Start::Latest, at(-5), at(1), at(1000), at(2001), Start::Offset(Offset(9))]),
         [
             Ok(Some((Offset(0), None))),
             Ok(Some((Offset(6), None))),
@@ -75,7 +67,7 @@ fn offsets_are_found_by_kind_and_time_whatever_shard_is_asked() {
     );
     let nobody = admin.call(&ListOffsetsRequest {
         topic: TopicId([9; 16]),
-        partitions: vec![(PartitionIndex(0), StartAt::Latest)],
+        partitions: vec![(PartitionIndex(0), Start::Latest)],
     });
     let found = ListOffsetsReply::decode(&nobody.ok()).expect("a reply").partitions;
     assert_eq!(found[0].found, Err(ErrorCode::UnknownTopic));
@@ -142,7 +134,7 @@ fn records_are_deleted_up_to_an_offset_and_stay_deleted() {
         let mut home = at_home(&broker, "t", number);
         let to = partition(topic, number);
         assert_eq!(home.read_all(to, 2), [(2, "c".into())]);
-        let refused = home.fetch(to, StartAt::Offset(Offset(1)), 0).err();
+        let refused = home.fetch(to, Start::Offset(Offset(1)), 0).err();
         assert_eq!(refused.0, ErrorCode::OffsetOutOfRange);
     }
     broker.stop();
@@ -276,14 +268,14 @@ fn a_fetch_waits_for_records_as_long_as_it_was_told() {
     let broker = one_shard();
     let mut client = broker.native();
     let to = partition(client.created("t", 1, &[]), 0);
-    let body = client.fetch(to, StartAt::Latest, 20).ok();
+    let body = client.fetch(to, Start::Latest, 20).ok();
     let (prefix, frames) = DataPrefix::split(&body).expect("a prefix");
     assert_eq!((prefix.next_offset.get(), frames.len()), (0, 0), "nothing came");
     let mut reader = broker.native();
     let waiting = reader.send(&highwater_protocol::native::FetchRequest {
         topic: to.topic,
         partition: to.partition,
-        start: StartAt::Latest,
+        start: Start::Latest,
         max_bytes: 1 << 20,
         min_bytes: 1,
         wait_ms: 30_000,
@@ -307,7 +299,7 @@ fn a_fetch_that_leaves_something_behind_does_not_wait_for_more() {
     let body = client.call(&highwater_protocol::native::FetchRequest {
         topic: to.topic,
         partition: to.partition,
-        start: StartAt::Earliest,
+        start: Start::Earliest,
         max_bytes: 10_000,
         min_bytes: 10_000,
         wait_ms: 600_000,

@@ -9,7 +9,7 @@ use highwater_protocol::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT, BULK_BYTES_MIN};
 use highwater_protocol::native::{
     Acks, Body, CreateTopicRequest, Credit, FetchRequest, Hello, MessageKind, MetadataRequest,
-    PROTOCOL_VERSION, StartAt, WIRE_HEADER_BYTES, WireHeader, empty_message, message, produce_head,
+    PROTOCOL_VERSION, Start, WIRE_HEADER_BYTES, WireHeader, empty_message, message, produce_head,
 };
 use highwater_runtime::buf::AlignedBuf;
 use proptest::prelude::*;
@@ -117,7 +117,7 @@ fn any_message() -> impl Strategy<Value = Vec<u8>> {
             let fetch = FetchRequest {
                 topic: TopicId([1; 16]),
                 partition: PartitionIndex(0),
-                start: StartAt::Offset(Offset(5)),
+                start: Start::Offset(Offset(5)),
                 max_bytes: 1,
                 min_bytes: 2,
                 wait_ms: 3,

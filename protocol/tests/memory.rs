@@ -119,7 +119,7 @@ fn dense_offsets() -> Vec<Sample> {
             decode::<ListOffsetsRequest>,
             encoded(&ListOffsetsRequest {
                 topic,
-                partitions: (0..N).map(|n| (PartitionIndex(n as u32), StartAt::Latest)).collect(),
+                partitions: (0..N).map(|n| (PartitionIndex(n as u32), Start::Latest)).collect(),
             }),
         ),
         (
@@ -140,7 +140,7 @@ fn dense_offsets() -> Vec<Sample> {
             decode::<ListOffsetsRequest>,
             encoded(&ListOffsetsRequest {
                 topic,
-                partitions: vec![(PartitionIndex(0), StartAt::Timestamp(Timestamp(1)))],
+                partitions: vec![(PartitionIndex(0), Start::Timestamp(Timestamp(1)))],
             }),
         ),
     ]

@@ -41,12 +41,12 @@ prop_compose! {
     }
 }
 
-fn start_at() -> impl Strategy<Value = StartAt> {
+fn start_at() -> impl Strategy<Value = Start> {
     prop_oneof![
-        Just(StartAt::Earliest),
-        Just(StartAt::Latest),
-        (0..=i64::MAX).prop_map(|n| StartAt::Offset(Offset(n))),
-        any::<i64>().prop_map(|n| StartAt::Timestamp(Timestamp(n))),
+        Just(Start::Earliest),
+        Just(Start::Latest),
+        (0..=i64::MAX).prop_map(|n| Start::Offset(Offset(n))),
+        any::<i64>().prop_map(|n| Start::Timestamp(Timestamp(n))),
     ]
 }
 
@@ -247,7 +247,7 @@ fn out_of_range_values_are_rejected_with_the_field_name() {
     SubscribeRequest {
         topic: TopicId([0; 16]),
         partition: PartitionIndex(0),
-        start: StartAt::Latest,
+        start: Start::Latest,
         credit_bytes: CREDIT_BYTES_MAX + 1,
     }
     .encode(&mut subscribe);

@@ -5,7 +5,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use highwater_client::{Client, FetchError, GroupBuilder, GroupConsumer, Offset, StartAt};
+use highwater_client::{Client, FetchError, GroupBuilder, GroupConsumer, Offset, Start};
 use highwater_runtime::signals::is_ignored;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -14,7 +14,7 @@ use crate::consume::{Printer, affects_one_partition, topics};
 use crate::failure::{self, Failure};
 use crate::output;
 use crate::session::with_client_on_own_thread;
-use crate::start_at::StartPosition;
+use crate::start_position::StartPosition;
 
 /// Interval between commits of records written to stdout.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -86,12 +86,12 @@ async fn join(client: &Client, args: &ConsumeArgs, group: &str) -> Result<GroupC
     }
     let topics = topics(client, args).await?;
     let (first, others) = topics.split_first().expect("`topics` returns at least one topic for a group");
-    let mut builder = client.consumer(first).start(args.from.or_latest()).on_out_of_range(StartAt::Earliest);
+    let mut builder = client.consumer(first).start(args.from.or_latest()).on_out_of_range(Start::Earliest);
     if args.limit.is_none() && !args.follow {
         builder = builder.until_end();
     }
     let builder = others.iter().fold(builder.group(group), GroupBuilder::topic);
-    builder.commit_every(COMMIT_INTERVAL).await.map_err(Failure::general)
+    builder.auto_commit_interval(COMMIT_INTERVAL).await.map_err(Failure::general)
 }
 
 async fn print_records(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_client::{Client, GroupMember, Offset, StartAt};
+use highwater_client::{Client, GroupMember, Offset, Start};
 use highwater_protocol::text::{counted, grouped};
 use serde::Serialize;
 
@@ -106,7 +106,7 @@ fn owners(members: &[GroupMember], positions: &BTreeMap<(String, u32), Offset>) 
     }
     for member in members {
         for (topic, partitions) in &member.assignment {
-            let owner = || Some(member.member.clone());
+            let owner = || Some(member.member_id.clone());
             let topic_owners = owners.entry(topic.clone()).or_default();
             topic_owners.extend(partitions.iter().map(|partition| (*partition, owner())));
         }
@@ -116,10 +116,10 @@ fn owners(members: &[GroupMember], positions: &BTreeMap<(String, u32), Offset>) 
 
 pub(crate) async fn describe<'a>(client: &Client, group: &'a str) -> Result<Described<'a>, Failure> {
     let described = client.describe_group(group).await.map_err(Failure::general)?;
-    let positions = client.group_positions(group).await.map_err(Failure::general)?;
+    let positions = client.list_group_offsets(group).await.map_err(Failure::general)?;
     let mut partitions = Vec::new();
     for (topic, topic_owners) in owners(&described.members, &positions) {
-        let queries = topic_owners.keys().map(|partition| (*partition, StartAt::Latest));
+        let queries = topic_owners.keys().map(|partition| (*partition, Start::Latest));
         let ends = client.list_offsets(&topic, queries).await.map_err(Failure::general)?;
         for ((partition, member), end) in topic_owners.into_iter().zip(ends) {
             let position = positions.get(&(topic.clone(), partition)).map(|offset| offset.get());
@@ -137,8 +137,8 @@ pub(crate) async fn describe<'a>(client: &Client, group: &'a str) -> Result<Desc
     }
     let members = described.members.into_iter().map(|member| DescribedMember {
         partitions: member.assignment.values().map(Vec::len).sum(),
-        member: member.member,
-        instance: member.instance,
+        member: member.member_id,
+        instance: member.instance_id,
         client: member.client_name,
         host: member.host,
         epoch: member.epoch,

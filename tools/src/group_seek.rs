@@ -58,7 +58,7 @@ async fn seek(client: &Client, args: &SeekArgs) -> Result<(), Failure> {
         let done = if is_named {
             client.commit_offsets(group, topic, positions).await
         } else {
-            client.seek_group(group, topic, positions).await
+            client.alter_group_offsets(group, topic, positions).await
         };
         done.map_err(Failure::general)?;
     }

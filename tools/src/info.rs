@@ -1,6 +1,6 @@
 //! `info`: a summary of a cluster.
 
-use highwater_client::{Client, MetadataReply, StatsReply};
+use highwater_client::{BrokerStats, Client, ClusterMetadata};
 use highwater_protocol::text::{counted, grouped};
 use serde::Serialize;
 
@@ -43,9 +43,9 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
 }
 
 async fn fetch_info(client: &Client) -> Result<Info, Failure> {
-    let metadata: MetadataReply = client.metadata().await.map_err(Failure::general)?;
+    let metadata: ClusterMetadata = client.metadata().await.map_err(Failure::general)?;
     let groups = client.list_groups().await.map_err(Failure::general)?;
-    let stats: StatsReply = client.stats().await.map_err(Failure::general)?;
+    let stats: BrokerStats = client.stats().await.map_err(Failure::general)?;
     let total = |name: &str| stats.total(name).unwrap_or(0);
     let nodes = metadata.nodes.into_iter();
     Ok(Info {

@@ -28,7 +28,7 @@ mod record;
 mod session;
 mod settings;
 mod start;
-mod start_at;
+mod start_position;
 mod stats;
 mod topic;
 mod topic_trim;

@@ -1,10 +1,10 @@
 //! Resolves positions such as "latest" or a time to offsets in each partition.
 
-use highwater_client::{Client, ListedOffset, Offset, StartAt};
+use highwater_client::{Client, ListedOffset, Offset, Start};
 use highwater_protocol::text::counted;
 
 use crate::failure::Failure;
-use crate::start_at::StartPosition;
+use crate::start_position::StartPosition;
 
 /// A position resolved to an offset in a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,11 +42,11 @@ pub(crate) async fn resolve(
     partitions: &[u32],
     position: StartPosition,
 ) -> Result<Vec<ResolvedPosition>, Failure> {
-    let starts = list(client, topic, partitions, StartAt::Earliest).await?;
-    let ends = list(client, topic, partitions, StartAt::Latest).await?;
+    let starts = list(client, topic, partitions, Start::Earliest).await?;
+    let ends = list(client, topic, partitions, Start::Latest).await?;
     let times = match position {
         StartPosition::Time(millis) => {
-            list(client, topic, partitions, StartAt::Timestamp(highwater_client::Timestamp(millis))).await?
+            list(client, topic, partitions, Start::Timestamp(highwater_client::Timestamp(millis))).await?
         }
         _ => vec![None; partitions.len()],
     };
@@ -71,7 +71,7 @@ async fn list(
     client: &Client,
     topic: &str,
     partitions: &[u32],
-    at: StartAt,
+    at: Start,
 ) -> Result<Vec<Option<i64>>, Failure> {
     let queries = partitions.iter().map(|partition| (*partition, at));
     let found = client.list_offsets(topic, queries).await.map_err(Failure::general)?;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use highwater_client::{Client, StatsReply};
+use highwater_client::{BrokerStats, Client};
 use highwater_protocol::text::grouped;
 use serde_json::{Map, Value};
 
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &StatsArgs) -> Result<(), Failure> {
 }
 
 /// Counters and when they were read.
-type Sample = (Instant, StatsReply);
+type Sample = (Instant, BrokerStats);
 
 async fn fetch_sample(client: &Client) -> Result<Sample, Failure> {
     let reply = client.stats().await.map_err(Failure::general)?;
@@ -91,7 +91,7 @@ fn line((before, then): &Sample, (after, now): &Sample) -> String {
 }
 
 /// Returns the increase of a counter. A counter that decreased belongs to a restarted broker and counts from zero.
-fn increase(then: &StatsReply, now: &StatsReply, name: &str) -> u64 {
+fn increase(then: &BrokerStats, now: &BrokerStats, name: &str) -> u64 {
     let (then, now) = (then.total(name).unwrap_or(0), now.total(name).unwrap_or(0));
     now.checked_sub(then).unwrap_or(now)
 }
@@ -119,7 +119,7 @@ mod tests {
         let counters =
             vec![("records.appended".to_owned(), records), ("connections.now".to_owned(), connections)];
         let shard = |n| ShardStats { shard: ShardId(n), counters: counters.clone() };
-        (at, StatsReply { shards: vec![shard(0), shard(1)] })
+        (at, BrokerStats { shards: vec![shard(0), shard(1)] })
     }
 
     #[test]

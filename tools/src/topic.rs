@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_client::{AdminErrorKind, Client, DescribeTopicReply};
+use highwater_client::{AdminErrorKind, Client, TopicDescription};
 use highwater_protocol::text::counted;
 use serde::Serialize;
 
@@ -47,7 +47,7 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
                     alter = alter.config(name, value);
                 }
                 for name in unset {
-                    alter = alter.default_config(name);
+                    alter = alter.reset_config(name);
                 }
                 alter.await.map_err(Failure::general)?;
                 output::print(&format!("changed {topic}\n"))
@@ -161,7 +161,7 @@ struct DescribedPartition {
 }
 
 impl<'a> Described<'a> {
-    fn new(topic: &'a str, reply: &'a DescribeTopicReply) -> Self {
+    fn new(topic: &'a str, reply: &'a TopicDescription) -> Self {
         let configs = reply
             .configs
             .iter()

@@ -96,7 +96,7 @@ impl Backend for Native {
                 .batch_bytes(batch_bytes)
                 .buffer_bytes(outstanding.clamp(PRODUCER_BYTES_MIN, PRODUCER_BYTES_MAX))
                 .linger(Duration::from_micros(producers.linger_us))
-                .in_flight(producers.in_flight as usize)
+                .max_in_flight(producers.in_flight as usize)
                 .compression(compression(producers.compression))
                 .await
                 .map_err(failed)?;

@@ -5,7 +5,7 @@
 //! user asks for the next one.
 
 use highwater_protocol::ids::{Offset, PartitionIndex};
-use highwater_protocol::native::{CommittedOffset, StartAt};
+use highwater_protocol::native::{CommittedOffset, Start};
 
 use super::partition_state::{Ownership, PartitionState};
 use super::subscription::{ConsumerCore, UncommittedLoss};
@@ -23,7 +23,7 @@ pub(crate) enum ReleaseBlocker {
 
 impl ConsumerCore {
     /// Assigns a partition to this consumer.
-    pub(crate) fn assign(&mut self, partition: u32, start: StartAt) -> usize {
+    pub(crate) fn assign(&mut self, partition: u32, start: Start) -> usize {
         let index = self.index_of(partition).unwrap_or_else(|| {
             self.partitions.push(PartitionState::new(partition, start));
             self.partitions.len() - 1

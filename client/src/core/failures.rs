@@ -108,10 +108,10 @@ impl BatchFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Outcome, ProduceErrorKind};
+    use crate::error::{ProduceErrorKind, WriteOutcome};
 
     fn error(text: &str) -> ProduceError {
-        ProduceError::new(ProduceErrorKind::TimedOut, Outcome::NotWritten, text)
+        ProduceError::new(ProduceErrorKind::TimedOut, WriteOutcome::NotWritten, text)
     }
 
     fn add(failures: &Failures, count: u32, bytes: usize) -> BatchFailure {

@@ -30,7 +30,7 @@ use self::batch::BatchState;
 pub(crate) use self::batch::{Batch, Payload};
 use super::backoff::Backoff;
 use super::ticket::Ticket;
-use crate::error::Outcome;
+use crate::error::WriteOutcome;
 
 /// Maximum number of times a batch is renumbered before it fails. A broker that keeps losing producer state would
 /// otherwise cause endless retries.
@@ -87,7 +87,7 @@ pub(crate) enum RejectionOutcome {
     /// The batch will be sent again.
     Retry,
     /// The batch failed.
-    Failed(Batch, Outcome),
+    Failed(Batch, WriteOutcome),
     /// The batch had failed before.
     Settled,
 }
@@ -215,7 +215,7 @@ impl Lane {
             payload: Payload::Building(buffer),
             state: BatchState::Unsent,
             maybe_written: false,
-            refused: false,
+            rejected: false,
             settled: false,
             renumbered: 0,
         })
@@ -262,7 +262,9 @@ impl Lane {
             }
             Route::Down | Route::Asked => return LaneAction::Idle,
         }
-        if self.sequence_broken && self.in_flight == 0 && self.sent.front().is_some_and(|batch| batch.refused)
+        if self.sequence_broken
+            && self.in_flight == 0
+            && self.sent.front().is_some_and(|batch| batch.rejected)
         {
             self.requeue_sent();
         }
@@ -309,7 +311,7 @@ impl Lane {
         }
         let mut batch = self.queue.pop_front().expect("just checked");
         batch.state = BatchState::InFlight;
-        batch.refused = false;
+        batch.rejected = false;
         self.next_sequence = stamp.sequence_after(batch.records);
         self.in_flight += 1;
         let id = batch.id;
@@ -361,7 +363,7 @@ impl Lane {
     }
 
     /// The broker rejected a batch.
-    pub(crate) fn handle_refused(
+    pub(crate) fn handle_rejection(
         &mut self,
         id: u64,
         code: ErrorCode,
@@ -385,7 +387,7 @@ impl Lane {
         let batch = &mut self.sent[at];
         if out_of_order && batch.renumbered < RENUMBERED_MAX {
             batch.renumbered += 1;
-            batch.refused = true;
+            batch.rejected = true;
             self.sequence_broken = true;
             self.retry(at);
             return RejectionOutcome::Retry;
@@ -406,7 +408,7 @@ impl Lane {
         }
         let batch = self.remove(at);
         self.sequence_broken = limits.idempotent;
-        let outcome = if batch.maybe_written { Outcome::Unknown } else { Outcome::NotWritten };
+        let outcome = if batch.maybe_written { WriteOutcome::Unknown } else { WriteOutcome::NotWritten };
         RejectionOutcome::Failed(batch, outcome)
     }
 
@@ -430,14 +432,14 @@ impl Lane {
         &mut self,
         limits: &LaneLimits,
         now: Instant,
-        out: &mut Vec<(Batch, Outcome)>,
+        out: &mut Vec<(Batch, WriteOutcome)>,
     ) {
         let old = |batch: &Batch| batch.created_at + limits.delivery_timeout <= now;
         self.give_up(limits, old, out);
     }
 
     /// Removes all batches.
-    pub(crate) fn handle_close(&mut self, limits: &LaneLimits, out: &mut Vec<(Batch, Outcome)>) {
+    pub(crate) fn handle_close(&mut self, limits: &LaneLimits, out: &mut Vec<(Batch, WriteOutcome)>) {
         self.give_up(limits, |_| true, out);
     }
 
@@ -445,7 +447,7 @@ impl Lane {
         &mut self,
         limits: &LaneLimits,
         which: impl Fn(&Batch) -> bool,
-        out: &mut Vec<(Batch, Outcome)>,
+        out: &mut Vec<(Batch, WriteOutcome)>,
     ) {
         let mut at = 0;
         while let Some(batch) = self.sent.get_mut(at) {
@@ -453,20 +455,21 @@ impl Lane {
                 at += 1;
             } else if batch.state == BatchState::InFlight {
                 // Its answer will still show whether there is a gap.
-                out.push((batch.split_off(), Outcome::Unknown));
+                out.push((batch.split_off(), WriteOutcome::Unknown));
                 at += 1;
             } else {
                 let batch = self.remove(at);
-                let outcome = if batch.maybe_written { Outcome::Unknown } else { Outcome::NotWritten };
+                let outcome =
+                    if batch.maybe_written { WriteOutcome::Unknown } else { WriteOutcome::NotWritten };
                 self.sequence_broken = limits.idempotent;
                 out.push((batch, outcome));
             }
         }
         while self.queue.front().is_some_and(&which) {
-            out.extend(self.queue.pop_front().map(|batch| (batch, Outcome::NotWritten)));
+            out.extend(self.queue.pop_front().map(|batch| (batch, WriteOutcome::NotWritten)));
         }
         if self.queue.is_empty() && self.open.as_ref().is_some_and(which) {
-            out.extend(self.open.take().map(|batch| (batch, Outcome::NotWritten)));
+            out.extend(self.open.take().map(|batch| (batch, WriteOutcome::NotWritten)));
         }
     }
 

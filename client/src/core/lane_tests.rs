@@ -64,7 +64,7 @@ impl LaneHarness {
     }
 
     fn refuse(&mut self, id: u64, code: ErrorCode) -> RejectionOutcome {
-        self.lane.handle_refused(id, code, &LIMITS, self.now, 1.0)
+        self.lane.handle_rejection(id, code, &LIMITS, self.now, 1.0)
     }
 
     fn acknowledged(mut self) -> Self {
@@ -124,7 +124,9 @@ fn batches_after_a_failed_one_are_sent_under_a_new_producer_id() {
     let ids: Vec<_> = (0..3).map(|_| harness.batch(1)).collect();
     harness.sent();
     let failed = harness.refuse(ids[0], ErrorCode::InvalidTimestamp);
-    assert!(matches!(failed, RejectionOutcome::Failed(batch, Outcome::NotWritten) if batch.id == ids[0]));
+    assert!(
+        matches!(failed, RejectionOutcome::Failed(batch, WriteOutcome::NotWritten) if batch.id == ids[0])
+    );
     for id in &ids[1..] {
         assert!(matches!(harness.refuse(*id, ErrorCode::OutOfOrderSequence), RejectionOutcome::Retry));
     }
@@ -147,7 +149,7 @@ fn batches_that_may_have_been_written_are_settled_under_the_old_producer_id() {
     let mut gone = Vec::new();
     harness.lane.sent[0].created_at -= LIMITS.delivery_timeout;
     harness.lane.handle_expired(&LIMITS, harness.now, &mut gone);
-    assert!(matches!(gone[..], [(ref batch, Outcome::Unknown)] if batch.id == ids[0]));
+    assert!(matches!(gone[..], [(ref batch, WriteOutcome::Unknown)] if batch.id == ids[0]));
     harness.lane.set_routed(true);
     // It was written: its successor is accepted under the old id.
     assert_eq!(harness.sent(), [(ids[1], 7, 2)]);
@@ -167,7 +169,7 @@ fn a_batch_that_times_out_in_flight_and_is_acknowledged_later_leaves_no_gap() {
     harness.later(LIMITS.delivery_timeout);
     let mut gone = Vec::new();
     harness.lane.handle_expired(&LIMITS, harness.now, &mut gone);
-    assert!(matches!(gone[..], [(ref batch, Outcome::Unknown)] if batch.id == first));
+    assert!(matches!(gone[..], [(ref batch, WriteOutcome::Unknown)] if batch.id == first));
     assert!(harness.lane.is_empty());
     assert!(harness.lane.handle_acked(first).is_none(), "its records were settled already");
     let second = harness.batch(1);
@@ -182,7 +184,7 @@ fn a_batch_never_sent_times_out_as_not_written() {
     harness.later(LIMITS.delivery_timeout);
     let mut gone = Vec::new();
     harness.lane.handle_expired(&LIMITS, harness.now, &mut gone);
-    assert!(matches!(gone[..], [(ref batch, Outcome::NotWritten)] if batch.id == id));
+    assert!(matches!(gone[..], [(ref batch, WriteOutcome::NotWritten)] if batch.id == id));
 }
 
 #[test]

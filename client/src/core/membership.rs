@@ -39,7 +39,7 @@ pub(crate) struct Member {
     /// Topics with their last known ids.
     pub(crate) topics: Vec<(String, TopicId)>,
     /// Interval between commits of processed records. None: only the user commits.
-    pub(crate) commit_every: Option<Duration>,
+    pub(crate) auto_commit_interval: Option<Duration>,
 }
 
 /// A change to one partition of a subscribed topic.
@@ -147,7 +147,7 @@ pub(crate) struct Membership {
 
 impl Membership {
     pub(crate) fn new(member: Member, now: Instant, pause: Backoff) -> Self {
-        let commit_at = member.commit_every.map(|every| now + every);
+        let commit_at = member.auto_commit_interval.map(|every| now + every);
         Self {
             member,
             stage: Stage::Joining,

@@ -22,7 +22,7 @@ impl MemberHarness {
         Self::of(None, Some(Duration::from_secs(1)))
     }
 
-    fn of(instance: Option<&str>, commit_every: Option<Duration>) -> Self {
+    fn of(instance: Option<&str>, auto_commit_interval: Option<Duration>) -> Self {
         let now = Instant::now();
         let member = Member {
             group: "billing".into(),
@@ -31,7 +31,7 @@ impl MemberHarness {
             assignor: None,
             rebalance_timeout: Duration::from_mins(1),
             topics: vec![("orders".into(), TOPIC)],
-            commit_every,
+            auto_commit_interval,
         };
         let pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(10));
         let membership = Membership::new(member, now, pause);

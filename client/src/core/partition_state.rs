@@ -1,7 +1,7 @@
 //! The state of one partition of a consumer.
 
 use highwater_protocol::ids::Offset;
-use highwater_protocol::native::StartAt;
+use highwater_protocol::native::Start;
 
 use super::subscription::{CreditGrant, SubscriptionKey};
 
@@ -36,7 +36,7 @@ pub(crate) struct PartitionState {
     /// Where reading started. None until the broker's first answer.
     pub(super) began_at: Option<Offset>,
     /// Where to subscribe. A position that the broker resolves at first, an offset afterwards.
-    pub(super) start: StartAt,
+    pub(super) start: Start,
     /// Offsets below this were delivered. None until the broker's first answer.
     pub(super) delivered: Option<Offset>,
     /// Total credit of the current subscription: granted, owed, or held by waiting bytes.
@@ -62,7 +62,7 @@ pub(crate) struct PartitionState {
 }
 
 impl PartitionState {
-    pub(super) fn new(partition: u32, start: StartAt) -> Self {
+    pub(super) fn new(partition: u32, start: Start) -> Self {
         Self {
             partition,
             attempt: 0,
@@ -76,7 +76,7 @@ impl PartitionState {
             window_bytes: 0,
             start,
             delivered: match start {
-                StartAt::Offset(offset) => Some(offset),
+                Start::Offset(offset) => Some(offset),
                 _ => None,
             },
             waiting_bytes: 0,
@@ -102,7 +102,7 @@ impl PartitionState {
     }
 
     pub(super) fn is_fetched_to_end(&self) -> bool {
-        self.end.is_some_and(|end| matches!(self.start, StartAt::Offset(next) if next >= end))
+        self.end.is_some_and(|end| matches!(self.start, Start::Offset(next) if next >= end))
     }
 
     pub(super) fn update_bounds(&mut self, log_start: i64, high_watermark: i64) {

@@ -21,7 +21,7 @@ use highwater_protocol::partitioner::partition_for_key;
 use super::backoff::Backoff;
 use super::lane::{Batch, BatchSend, Identity, Lane, LaneAction, LaneLimits, Payload, RejectionOutcome};
 use super::ticket::{Acked, Ticket};
-use crate::error::Outcome;
+use crate::error::WriteOutcome;
 use crate::record::Record;
 
 /// Maximum number of empty builders and of buffers kept for reuse.
@@ -44,9 +44,9 @@ pub(crate) struct SettledBatch {
 #[derive(Debug)]
 pub(crate) enum Settlement {
     Acked(Acked),
-    Refused { code: ErrorCode, text: String, outcome: Outcome },
-    TimedOut(Outcome),
-    Closed(Outcome),
+    Rejected { code: ErrorCode, text: String, outcome: WriteOutcome },
+    TimedOut(WriteOutcome),
+    Closed(WriteOutcome),
 }
 
 /// Where a record was appended.
@@ -311,7 +311,7 @@ impl ProducerCore {
         self.lanes[lane as usize].set_routed(false);
         self.lanes[lane as usize].handle_close(&self.limits, &mut gone);
         self.settled.extend(gone.into_iter().map(|(batch, outcome)| {
-            let settlement = Settlement::Refused { code, text: text.to_owned(), outcome };
+            let settlement = Settlement::Rejected { code, text: text.to_owned(), outcome };
             SettledBatch { lane, batch, settlement }
         }));
         if lane == self.sticky_partition() {
@@ -345,7 +345,7 @@ impl ProducerCore {
     }
 
     /// The broker rejected a batch.
-    pub(crate) fn handle_refused(
+    pub(crate) fn handle_rejection(
         &mut self,
         lane: u32,
         batch: u64,
@@ -354,12 +354,12 @@ impl ProducerCore {
         jitter: f64,
     ) {
         let (code, text) = error;
-        let refused = self.lanes[lane as usize].handle_refused(batch, code, &self.limits, now, jitter);
-        if let RejectionOutcome::Failed(batch, outcome) = refused {
+        let rejected = self.lanes[lane as usize].handle_rejection(batch, code, &self.limits, now, jitter);
+        if let RejectionOutcome::Failed(batch, outcome) = rejected {
             self.settled.push(SettledBatch {
                 lane,
                 batch,
-                settlement: Settlement::Refused { code, text, outcome },
+                settlement: Settlement::Rejected { code, text, outcome },
             });
         }
         self.mark_ready(lane);

@@ -146,7 +146,7 @@ impl Simulation {
             };
             batch.ticket.resolve(match settlement {
                 Settlement::Acked(acked) => Ok(acked),
-                Settlement::Refused { outcome, .. }
+                Settlement::Rejected { outcome, .. }
                 | Settlement::TimedOut(outcome)
                 | Settlement::Closed(outcome) => failed(outcome),
             });
@@ -174,7 +174,7 @@ impl Simulation {
             }
             Err(code) => {
                 let jitter = self.rng.random();
-                self.core.handle_refused(lane, batch, (code, String::new()), self.now, jitter);
+                self.core.handle_rejection(lane, batch, (code, String::new()), self.now, jitter);
             }
         }
         self.settle();
@@ -237,9 +237,11 @@ impl Simulation {
                         assert_eq!(partition.log.get(at), Some(value), "acknowledged and not in its place");
                     }
                     Err(failed) => match failed.error.outcome() {
-                        Outcome::NotWritten => assert!(!seen.contains(value), "not written, and there it is"),
-                        Outcome::Unknown => {}
-                        Outcome::Written => panic!("an error never says that it was written"),
+                        WriteOutcome::NotWritten => {
+                            assert!(!seen.contains(value), "not written, and there it is");
+                        }
+                        WriteOutcome::Unknown => {}
+                        WriteOutcome::Written => panic!("an error never says that it was written"),
                     },
                 }
             }
@@ -312,8 +314,8 @@ fn keys_map_to_kafkas_partitions_and_named_partitions_take_precedence() {
         (to + 1) % 10
     );
     let nowhere = Record::new("v").partition(10);
-    let refused = core.append(&nowhere, Timestamp(0), nowhere.charge(), Instant::now).unwrap_err();
-    assert_eq!(refused, NotAppended::NoPartition { partition: 10, partitions: 10 });
+    let rejected = core.append(&nowhere, Timestamp(0), nowhere.charge(), Instant::now).unwrap_err();
+    assert_eq!(rejected, NotAppended::NoPartition { partition: 10, partitions: 10 });
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
-use highwater_protocol::native::{Body, DATA_PREFIX_BYTES, DataPrefix, StartAt, SubscribeReply};
+use highwater_protocol::native::{Body, DATA_PREFIX_BYTES, DataPrefix, Start, SubscribeReply};
 
 use super::partition_state::{Ownership, PartitionState};
 use crate::error::FetchError;
@@ -109,7 +109,7 @@ pub(crate) struct ConsumerCore {
 impl ConsumerCore {
     /// Creates the state for these partitions, which share `buffer_bytes`.
     pub(crate) fn new(
-        starts: impl IntoIterator<Item = (u32, StartAt)>,
+        starts: impl IntoIterator<Item = (u32, Start)>,
         buffer_bytes: usize,
         until_end: bool,
     ) -> Self {
@@ -171,13 +171,13 @@ impl ConsumerCore {
 
     /// Adds a partition, to be read from its first record.
     pub(crate) fn add(&mut self, partition: u32) -> usize {
-        self.partitions.push(PartitionState::new(partition, StartAt::Earliest));
+        self.partitions.push(PartitionState::new(partition, Start::Earliest));
         self.partitions.len() - 1
     }
 
     /// Starts a subscription: returns its key, its start and its first credit. None if the partition should have no
     /// subscription.
-    pub(crate) fn subscribe(&mut self, index: usize) -> Option<(SubscriptionKey, StartAt, u64)> {
+    pub(crate) fn subscribe(&mut self, index: usize) -> Option<(SubscriptionKey, Start, u64)> {
         if !self.wants_subscription(index) {
             return None;
         }
@@ -192,7 +192,7 @@ impl ConsumerCore {
     }
 
     /// Continues at another position. Discards received chunks and ends the subscription.
-    pub(crate) fn seek(&mut self, index: usize, to: StartAt) {
+    pub(crate) fn seek(&mut self, index: usize, to: Start) {
         self.drop_chunks(index);
         let at = &mut self.partitions[index];
         at.attempt += 1;
@@ -202,13 +202,13 @@ impl ConsumerCore {
         at.damaged_at = None;
         at.stopped = false;
         at.delivered = match to {
-            StartAt::Offset(offset) => Some(offset),
+            Start::Offset(offset) => Some(offset),
             _ => None,
         };
     }
 
     /// Continues at another position because the current one no longer exists. Committed positions no longer apply.
-    pub(crate) fn reset(&mut self, index: usize, to: StartAt) {
+    pub(crate) fn reset(&mut self, index: usize, to: Start) {
         self.seek(index, to);
         let at = &mut self.partitions[index];
         (at.began_at, at.processed, at.committed) = (None, None, None);
@@ -221,7 +221,7 @@ impl ConsumerCore {
         self.end_subscription(index);
         let at = &mut self.partitions[index];
         at.seeks += 1;
-        at.start = at.delivered.map_or(at.start, StartAt::Offset);
+        at.start = at.delivered.map_or(at.start, Start::Offset);
         at.paused = true;
         self.share_buffer();
     }
@@ -243,7 +243,7 @@ impl ConsumerCore {
     pub(crate) fn refetch(&mut self, index: usize) {
         let Some(delivered) = self.partitions[index].delivered else { return };
         let damaged_at = self.partitions[index].damaged_at;
-        self.seek(index, StartAt::Offset(delivered));
+        self.seek(index, Start::Offset(delivered));
         self.partitions[index].damaged_at = damaged_at;
     }
 
@@ -335,7 +335,7 @@ impl ConsumerCore {
             return SubscriptionOutcome::Malformed(format!("the subscription starts at offset {start}"));
         }
         at.subscribed = true;
-        at.start = StartAt::Offset(start);
+        at.start = Start::Offset(start);
         at.delivered.get_or_insert(start);
         at.began_at.get_or_insert(start);
         at.processed.get_or_insert(start);
@@ -356,7 +356,7 @@ impl ConsumerCore {
         };
         let next_offset = Offset(prefix.next_offset.get());
         at.update_bounds(prefix.log_start.get(), prefix.high_watermark.get());
-        at.start = StartAt::Offset(next_offset);
+        at.start = Start::Offset(next_offset);
         let frames = body.slice(DATA_PREFIX_BYTES..);
         at.waiting_bytes += frames.len();
         // The broker may push records after the requested end; they are not wanted.
@@ -371,7 +371,7 @@ impl ConsumerCore {
         SubscriptionOutcome::Applied
     }
 
-    pub(crate) fn handle_refused(
+    pub(crate) fn handle_rejection(
         &mut self,
         key: SubscriptionKey,
         code: ErrorCode,

@@ -7,7 +7,7 @@ use std::task::Wake;
 use super::*;
 use crate::core::decode::{Damage, Decoder};
 use crate::core::test_frames::{Log, data};
-use crate::error::{FetchErrorKind, Outcome};
+use crate::error::{FetchErrorKind, WriteOutcome};
 use highwater_protocol::batch::Compression;
 
 #[derive(Default)]
@@ -20,14 +20,14 @@ impl Wake for Count {
 }
 
 fn core(until_end: bool) -> ConsumerCore {
-    ConsumerCore::new([(0, StartAt::Earliest)], 1 << 20, until_end)
+    ConsumerCore::new([(0, Start::Earliest)], 1 << 20, until_end)
 }
 
 fn reply(start: i64, high_watermark: i64) -> SubscribeReply {
     SubscribeReply { start: start.into(), log_start: 0.into(), high_watermark: high_watermark.into() }
 }
 
-fn subscribe(core: &mut ConsumerCore) -> (SubscriptionKey, StartAt, u64) {
+fn subscribe(core: &mut ConsumerCore) -> (SubscriptionKey, Start, u64) {
     core.subscribe(0).expect("a subscription is wanted")
 }
 
@@ -63,7 +63,7 @@ fn a_lost_subscription_resumes_after_the_last_frame_received() {
     let log = Log::new(&[3, 3, 3, 3], Compression::None);
     let mut core = core(false);
     let (first, start, _) = subscribe(&mut core);
-    assert_eq!(start, StartAt::Earliest);
+    assert_eq!(start, Start::Earliest);
     core.handle_subscribed(first, &reply(0, 12));
     core.handle_data(first, &log.data(0..2));
     assert!(core.handle_lost(first));
@@ -71,7 +71,7 @@ fn a_lost_subscription_resumes_after_the_last_frame_received() {
     assert!(matches!(core.handle_data(first, &log.data(2..3)), SubscriptionOutcome::Stale));
     assert!(!core.handle_lost(first));
     let (second, start, _) = subscribe(&mut core);
-    assert_eq!(start, StartAt::Offset(Offset(6)));
+    assert_eq!(start, Start::Offset(Offset(6)));
     core.handle_subscribed(second, &reply(6, 12));
     // A broker may start with the frame that holds the offset, or with an earlier one.
     core.handle_data(second, &log.data(1..4));
@@ -81,22 +81,22 @@ fn a_lost_subscription_resumes_after_the_last_frame_received() {
 
 #[test]
 fn a_symbolic_start_is_requested_until_the_broker_has_resolved_it() {
-    let mut core = ConsumerCore::new([(0, StartAt::Latest)], 1 << 20, false);
+    let mut core = ConsumerCore::new([(0, Start::Latest)], 1 << 20, false);
     let (first, start, _) = subscribe(&mut core);
-    assert_eq!((start, core.partitions()[0].position()), (StartAt::Latest, None));
+    assert_eq!((start, core.partitions()[0].position()), (Start::Latest, None));
     core.handle_lost(first);
     let (second, start, _) = subscribe(&mut core);
-    assert_eq!(start, StartAt::Latest);
+    assert_eq!(start, Start::Latest);
     core.handle_subscribed(second, &reply(40, 40));
     assert_eq!(core.partitions()[0].position(), Some(Offset(40)));
     core.handle_lost(second);
-    assert_eq!(subscribe(&mut core).1, StartAt::Offset(Offset(40)));
+    assert_eq!(subscribe(&mut core).1, Start::Offset(Offset(40)));
 }
 
 #[test]
 fn credit_comes_back_as_chunks_are_taken_and_never_exceeds_the_window() {
     let log = Log::new(&[40; 200], Compression::None);
-    let mut core = ConsumerCore::new([(0, StartAt::Earliest)], 128 << 10, false);
+    let mut core = ConsumerCore::new([(0, Start::Earliest)], 128 << 10, false);
     let (key, _, window) = subscribe(&mut core);
     assert_eq!(window, 128 << 10);
     core.handle_subscribed(key, &reply(0, 8000));
@@ -130,11 +130,11 @@ fn after_a_seek_no_earlier_frames_are_delivered() {
     let (first, ..) = subscribe(&mut core);
     core.handle_subscribed(first, &reply(0, 9));
     core.handle_data(first, &log.data(0..2));
-    core.seek(0, StartAt::Offset(Offset(4)));
+    core.seek(0, Start::Offset(Offset(4)));
     assert!(matches!(core.handle_data(first, &log.data(2..3)), SubscriptionOutcome::Stale));
     assert!(matches!(take(&mut core), NextItem::Pending));
     let (second, start, _) = subscribe(&mut core);
-    assert_eq!(start, StartAt::Offset(Offset(4)));
+    assert_eq!(start, Start::Offset(Offset(4)));
     core.handle_subscribed(second, &reply(4, 9));
     core.handle_data(second, &log.data(1..3));
     assert_eq!(offsets(&mut core), [4, 5, 6, 7, 8]);
@@ -169,17 +169,17 @@ fn an_empty_partition_is_immediately_at_its_end_and_wakes_the_waiter() {
 
 #[test]
 fn a_failure_stops_only_its_own_partition_until_a_seek() {
-    let mut core = ConsumerCore::new([(0, StartAt::Earliest), (1, StartAt::Earliest)], 1 << 20, false);
+    let mut core = ConsumerCore::new([(0, Start::Earliest), (1, Start::Earliest)], 1 << 20, false);
     let (key, ..) = subscribe(&mut core);
-    let refused = core.handle_refused(key, ErrorCode::OffsetOutOfRange, "gone".into());
+    let rejected = core.handle_rejection(key, ErrorCode::OffsetOutOfRange, "gone".into());
     assert!(matches!(
-        refused,
+        rejected,
         SubscriptionOutcome::Ended { code: ErrorCode::OffsetOutOfRange, position: None, .. }
     ));
-    core.fail(0, FetchError::new(FetchErrorKind::OutOfRange, Outcome::NotWritten, "gone"));
+    core.fail(0, FetchError::new(FetchErrorKind::OutOfRange, WriteOutcome::NotWritten, "gone"));
     assert!(matches!(take(&mut core), NextItem::Failed(_)));
     assert!(!core.wants_subscription(0) && core.wants_subscription(1));
-    core.seek(0, StartAt::Latest);
+    core.seek(0, Start::Latest);
     assert!(core.wants_subscription(0));
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::limits::CREDIT_BYTES_MAX;
-use highwater_protocol::native::{FEATURE_GROUPS, StartAt};
+use highwater_protocol::native::{FEATURE_GROUPS, Start};
 
 use super::{Assignor, GroupConsumer};
 #[cfg(doc)]
@@ -17,7 +17,7 @@ use crate::consumer::ReadSettings;
 use crate::core::backoff::Backoff;
 use crate::core::membership::{Member, Membership};
 use crate::core::subscription::ConsumerCore;
-use crate::error::{CallError, FetchError, FetchErrorKind, Outcome};
+use crate::error::{CallError, FetchError, FetchErrorKind, WriteOutcome};
 use crate::io::cluster::Cluster;
 use crate::io::consumer::{CommitTarget, ConsumerShared};
 use crate::io::group::{GroupShared, MemberState};
@@ -36,7 +36,7 @@ pub struct GroupBuilder {
     instance: Option<String>,
     assignor: Option<Assignor>,
     rebalance_timeout: Duration,
-    commit_every: Option<Duration>,
+    auto_commit_interval: Option<Duration>,
 }
 
 impl GroupBuilder {
@@ -56,7 +56,7 @@ impl GroupBuilder {
             instance: None,
             assignor: None,
             rebalance_timeout: Duration::from_mins(5),
-            commit_every: Some(Duration::from_secs(5)),
+            auto_commit_interval: Some(Duration::from_secs(5)),
         }
     }
 
@@ -68,15 +68,15 @@ impl GroupBuilder {
 
     /// Creates missing topics with this many partitions each and the broker's default configuration. Default: a missing
     /// topic is an error.
-    pub fn create_if_missing(mut self, partitions: u32) -> Self {
+    pub fn create_if_not_exists(mut self, partitions: u32) -> Self {
         self.create = Some(partitions);
         self
     }
 
-    /// Sets where to start in partitions without a committed position of the group. Default: [`StartAt::Earliest`], the
-    /// first available record, as on the command line. [`StartAt::Latest`] skips all records written before the
+    /// Sets where to start in partitions without a committed position of the group. Default: [`Start::Earliest`], the
+    /// first available record, as on the command line. [`Start::Latest`] skips all records written before the
     /// partition is assigned, even in partitions that are added to a topic later.
-    pub fn start(mut self, start: StartAt) -> Self {
+    pub fn start(mut self, start: Start) -> Self {
         self.reading.start = start;
         self
     }
@@ -97,7 +97,7 @@ impl GroupBuilder {
     /// Sets where to continue when a position no longer exists because retention removed the record. Without this
     /// setting, `next_batch` returns an error of the kind [`FetchErrorKind::OutOfRange`], and the partition stops until
     /// [`GroupConsumer::seek`].
-    pub fn on_out_of_range(mut self, start: StartAt) -> Self {
+    pub fn on_out_of_range(mut self, start: Start) -> Self {
         self.reading.reset = Some(start);
         self
     }
@@ -105,8 +105,8 @@ impl GroupBuilder {
     /// Sets an instance id by which the group recognises the member after a restart of its program. If the restart
     /// takes less than the session timeout, the member keeps its partitions and nothing is reassigned. Two members must
     /// not use the same instance id at the same time.
-    pub fn instance(mut self, instance: impl Into<String>) -> Self {
-        self.instance = Some(instance.into());
+    pub fn instance_id(mut self, instance_id: impl Into<String>) -> Self {
+        self.instance = Some(instance_id.into());
         self
     }
 
@@ -126,9 +126,9 @@ impl GroupBuilder {
     /// Sets how often the positions of processed records are committed. Default: 5 s.
     ///
     /// A batch counts as processed when [`GroupConsumer::next_batch`] is called again. Programs that pass batches to
-    /// other tasks use [`GroupBuilder::commit_by_hand`] instead.
-    pub fn commit_every(mut self, interval: Duration) -> Self {
-        self.commit_every = Some(interval);
+    /// other tasks use [`GroupBuilder::manual_commit`] instead.
+    pub fn auto_commit_interval(mut self, interval: Duration) -> Self {
+        self.auto_commit_interval = Some(interval);
         self
     }
 
@@ -136,15 +136,15 @@ impl GroupBuilder {
     ///
     /// A revoked partition is still released only when [`GroupConsumer::next_batch`] is called after the last of its
     /// batches: commit before that.
-    pub fn commit_by_hand(mut self) -> Self {
-        self.commit_every = None;
+    pub fn manual_commit(mut self) -> Self {
+        self.auto_commit_interval = None;
         self
     }
 
     async fn start_up(self) -> Result<GroupConsumer, FetchError> {
         if self.group.is_empty() {
             let text = "cannot join a group: its name is empty";
-            return Err(FetchError::new(FetchErrorKind::Invalid, Outcome::NotWritten, text));
+            return Err(FetchError::new(FetchErrorKind::Invalid, WriteOutcome::NotWritten, text));
         }
         let what = format!("cannot join group {}", self.group);
         let failed = |error: CallError| FetchError::from_call(&what, &error);
@@ -158,7 +158,12 @@ impl GroupBuilder {
                 "{what}: the broker's version does not support groups of native clients; upgrade the broker"
             );
             let code = ErrorCode::UnsupportedVersion;
-            return Err(FetchError::with_code(FetchErrorKind::Refused, Outcome::NotWritten, code, text));
+            return Err(FetchError::with_code(
+                FetchErrorKind::Rejected,
+                WriteOutcome::NotWritten,
+                code,
+                text,
+            ));
         }
         let member = Member {
             group: self.group,
@@ -167,7 +172,7 @@ impl GroupBuilder {
             assignor: self.assignor.map(|assignor| assignor.name().to_owned()),
             rebalance_timeout: self.rebalance_timeout,
             topics: known.clone(),
-            commit_every: self.commit_every,
+            auto_commit_interval: self.auto_commit_interval,
         };
         let config = &self.cluster.config;
         let pause = Backoff::new(config.backoff_min, config.backoff_max);

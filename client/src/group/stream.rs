@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use highwater_protocol::native::StartAt;
+use highwater_protocol::native::Start;
 
 use super::GroupConsumer;
 use crate::error::{CommitError, FetchError};
@@ -28,7 +28,7 @@ use crate::records::Records;
 /// ```
 ///
 /// A record counts as processed when the next one is requested. Its position is then committed in the background,
-/// unless the program commits [by hand](super::GroupBuilder::commit_by_hand). When a partition is reassigned to another
+/// unless the program commits [manually](super::GroupBuilder::manual_commit). When a partition is reassigned to another
 /// member, that member gets the records that were not returned yet.
 ///
 /// Cancel-safe: a record is taken only when it is returned.
@@ -57,7 +57,7 @@ impl GroupStream {
     }
 
     /// Like [`GroupConsumer::seek`].
-    pub fn seek(&mut self, topic: &str, partition: u32, to: StartAt) -> Result<(), FetchError> {
+    pub fn seek(&mut self, topic: &str, partition: u32, to: Start) -> Result<(), FetchError> {
         self.consumer.seek(topic, partition, to)
     }
 

@@ -8,7 +8,7 @@ use highwater_protocol::native::{Body, MessageKind, empty_message, message};
 
 use super::cluster::Cluster;
 use crate::core::backoff::Backoff;
-use crate::error::{CallError, ConnectErrorKind, Outcome};
+use crate::error::{CallError, ConnectErrorKind, WriteOutcome};
 
 /// Whether a call may be retried when its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,7 +81,7 @@ impl Cluster {
             if self.is_closed() {
                 return Err(CallError::Closed);
             }
-            let may_repeat = repeat == RetryPolicy::Always || error.outcome() == Outcome::NotWritten;
+            let may_repeat = repeat == RetryPolicy::Always || error.outcome() == WriteOutcome::NotWritten;
             if !error.is_transient() || !may_repeat {
                 return Err(error);
             }

@@ -19,7 +19,7 @@ use super::connect::{Handshake, HelloParams, connect_first};
 use super::driver::{Driver, Timeouts};
 use crate::config::Config;
 use crate::core::backoff::Backoff;
-use crate::error::{ConnectError, ConnectErrorKind, Outcome};
+use crate::error::{ConnectError, ConnectErrorKind, WriteOutcome};
 use crate::events::{Event, EventHub};
 use crate::lock::lock;
 use crate::metrics::Metrics;
@@ -210,7 +210,7 @@ impl Cluster {
         check: impl Fn(&HelloReply) -> Result<(), String> + Clone + Send + 'static,
     ) -> Result<Arc<Conn>, ConnectError> {
         if self.is_closed() {
-            return Err(ConnectError::new(ConnectErrorKind::Closed, Outcome::NotWritten, CLIENT_CLOSED));
+            return Err(ConnectError::new(ConnectErrorKind::Closed, WriteOutcome::NotWritten, CLIENT_CLOSED));
         }
         let hello_params =
             HelloParams { client_name: self.config.name.clone(), shard, cluster: self.known().cluster };
@@ -243,8 +243,10 @@ impl Cluster {
         if self.is_closed() {
             conn.close(CLIENT_CLOSED);
         }
-        let timeouts =
-            Timeouts { keep_alive: self.config.keep_alive, request_timeout: self.config.request_timeout };
+        let timeouts = Timeouts {
+            keep_alive_interval: self.config.keep_alive_interval,
+            request_timeout: self.config.request_timeout,
+        };
         let mut driver = Driver::new(conn.clone(), stream, rest, timeouts, self.metrics.clone());
         self.metrics.connects.add(1);
         self.events.emit(&Event::Connected {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::error::{CommitError, CommitErrorKind, Outcome};
+use crate::error::{CommitError, CommitErrorKind, WriteOutcome};
 
 type Committed = Result<(), CommitError>;
 
@@ -48,7 +48,7 @@ impl<U: OnUnreported> Future for Commit<U> {
         Pin::new(&mut self.receiver).poll(cx).map(|answer| {
             answer.unwrap_or_else(|_| {
                 let text = "the runtime stopped before the commit was answered";
-                Err(CommitError::new(CommitErrorKind::Closed, Outcome::Unknown, text))
+                Err(CommitError::new(CommitErrorKind::Closed, WriteOutcome::Unknown, text))
             })
         })
     }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::conn::FIRST_REQUEST_ID;
 use crate::core::split::{READ_BYTES_MIN, next_message};
-use crate::error::{ConnectError, ConnectErrorKind, Outcome};
+use crate::error::{ConnectError, ConnectErrorKind, WriteOutcome};
 
 /// Time an address has before the next one is tried as well.
 const HEAD_START: Duration = Duration::from_millis(300);
@@ -73,7 +73,7 @@ fn all_failed(failures: &[ConnectError]) -> ConnectError {
     match failures {
         [] => ConnectError::new(
             ConnectErrorKind::Address,
-            Outcome::NotWritten,
+            WriteOutcome::NotWritten,
             "there is no address to connect to; give at least one `host:port`",
         ),
         [only] => only.clone(),
@@ -81,7 +81,7 @@ fn all_failed(failures: &[ConnectError]) -> ConnectError {
             // If a retry may succeed at one address, report that kind.
             let kind = failures.iter().find(|failure| failure.is_retryable()).unwrap_or(first).kind();
             let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
-            ConnectError::new(kind, Outcome::NotWritten, texts.join("; ")).caused_by(first.clone())
+            ConnectError::new(kind, WriteOutcome::NotWritten, texts.join("; ")).caused_by(first.clone())
         }
     }
 }
@@ -92,7 +92,7 @@ async fn connect(
     timeout: Duration,
     check: impl Fn(&HelloReply) -> Result<(), String>,
 ) -> Result<Handshake<TcpStream>, ConnectError> {
-    let failed = |kind, text: String| ConnectError::new(kind, Outcome::NotWritten, text);
+    let failed = |kind, text: String| ConnectError::new(kind, WriteOutcome::NotWritten, text);
     let greeted = async {
         let stream = open(&address).await?;
         greet(stream, address.clone(), hello_params).await
@@ -116,7 +116,7 @@ async fn connect(
 }
 
 async fn open(address: &Arc<str>) -> Result<TcpStream, ConnectError> {
-    let failed = |kind, text: String| ConnectError::new(kind, Outcome::NotWritten, text);
+    let failed = |kind, text: String| ConnectError::new(kind, WriteOutcome::NotWritten, text);
     let resolved = tokio::net::lookup_host(&**address).await.map_err(|error| {
         let kind = if error.kind() == std::io::ErrorKind::InvalidInput {
             ConnectErrorKind::Address
@@ -152,7 +152,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     hello_params: &HelloParams,
 ) -> Result<Handshake<S>, ConnectError> {
     let failed =
-        |kind, text: String| ConnectError::new(kind, Outcome::NotWritten, format!("{address}: {text}"));
+        |kind, text: String| ConnectError::new(kind, WriteOutcome::NotWritten, format!("{address}: {text}"));
     let hello = Hello {
         version_min: PROTOCOL_VERSION,
         version_max: PROTOCOL_VERSION,
@@ -178,7 +178,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     if let Some(code) = answer.error {
-        return Err(refused(&address, code, &error_text(&answer.body)));
+        return Err(rejected(&address, code, &error_text(&answer.body)));
     }
     if answer.kind != MessageKind::Hello || answer.request_id != HELLO_ID {
         return Err(failed(ConnectErrorKind::NotHighwater, "unexpected answer to the hello".into()));
@@ -188,8 +188,8 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Handshake { stream, rest, hello, address: address.clone() })
 }
 
-fn refused(address: &str, code: ErrorCode, text: &str) -> ConnectError {
-    let kind = if code.is_retryable() { ConnectErrorKind::Unreachable } else { ConnectErrorKind::Refused };
+fn rejected(address: &str, code: ErrorCode, text: &str) -> ConnectError {
+    let kind = if code.is_retryable() { ConnectErrorKind::Unreachable } else { ConnectErrorKind::Rejected };
     let text = format!("{address}: the broker rejected the connection: {text} ({code})");
-    ConnectError::with_code(kind, Outcome::NotWritten, code, text)
+    ConnectError::with_code(kind, WriteOutcome::NotWritten, code, text)
 }

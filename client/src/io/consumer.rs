@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
-use highwater_protocol::native::{CommitOffsetsRequest, CommittedOffset, StartAt, SubscribeRequest};
+use highwater_protocol::native::{CommitOffsetsRequest, CommittedOffset, Start, SubscribeRequest};
 use tokio::sync::{Notify, oneshot};
 use tracing::Instrument;
 
@@ -22,7 +22,7 @@ use crate::core::subscription::{
     ConsumerCore, CreditGrant, SubscriptionKey, SubscriptionOutcome, subscribe_reply,
 };
 use crate::error::{
-    CallError, CommitError, CommitErrorKind, FetchError, FetchErrorKind, Outcome, fetch_kind,
+    CallError, CommitError, CommitErrorKind, FetchError, FetchErrorKind, WriteOutcome, fetch_kind,
 };
 use crate::events::Event;
 use crate::lock::lock;
@@ -35,7 +35,7 @@ pub(crate) struct ConsumerShared {
     commit_target: CommitTarget,
     pub(crate) cluster: Arc<Cluster>,
     /// Where to continue when a position no longer exists.
-    pub(crate) reset: Option<StartAt>,
+    pub(crate) reset: Option<Start>,
     core: Mutex<ConsumerCore>,
     tasks: Mutex<Vec<Arc<PartitionTask>>>,
     /// Serialises commits: a later one must not be overtaken by an earlier one.
@@ -73,7 +73,7 @@ struct PartitionTask {
     changed: Notify,
     active: Mutex<Option<ActiveSubscription>>,
     /// The retryable error that ended the last subscription.
-    refused: Mutex<Option<ErrorCode>>,
+    rejected: Mutex<Option<ErrorCode>>,
 }
 
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl ConsumerShared {
         topic_id: TopicId,
         commit_target: CommitTarget,
         cluster: Arc<Cluster>,
-        reset: Option<StartAt>,
+        reset: Option<Start>,
         core: ConsumerCore,
     ) -> Self {
         Self {
@@ -162,7 +162,7 @@ impl ConsumerShared {
         let CommitTarget::Named(name) = &self.commit_target else {
             return Err(CommitError::new(
                 CommitErrorKind::Unnamed,
-                Outcome::NotWritten,
+                WriteOutcome::NotWritten,
                 format!("the consumer of {} has no name to commit under; set one with .name(..)", self.topic),
             ));
         };
@@ -223,13 +223,13 @@ impl ConsumerShared {
         };
         let Some(group) = group.upgrade() else {
             let text = format!("the consumer of {} was closed", self.topic);
-            return Err(CommitError::new(CommitErrorKind::Closed, Outcome::NotWritten, text));
+            return Err(CommitError::new(CommitErrorKind::Closed, WriteOutcome::NotWritten, text));
         };
         group.commit_batch(self.topic.clone(), generation, position).await
     }
 
     fn handle_error(&self, key: SubscriptionKey, code: ErrorCode, text: String) {
-        let outcome = self.core().handle_refused(key, code, text);
+        let outcome = self.core().handle_rejection(key, code, text);
         self.handle_outcome(key, outcome);
     }
 
@@ -266,7 +266,7 @@ impl ConsumerShared {
         let partition = self.core().partitions()[index].partition;
         if code.is_retryable() {
             if let Some(task) = self.task(index) {
-                *lock(&task.refused) = Some(code);
+                *lock(&task.rejected) = Some(code);
             }
             return;
         }
@@ -278,7 +278,7 @@ impl ConsumerShared {
         }
         let at = position.map_or_else(String::new, |position| format!(" at offset {position}"));
         let text = format!("{}/{partition}{at} cannot be read: {text} ({code})", self.topic);
-        let error = FetchError::with_code(fetch_kind(code), Outcome::NotWritten, code, text);
+        let error = FetchError::with_code(fetch_kind(code), WriteOutcome::NotWritten, code, text);
         self.core().fail(index, error);
     }
 
@@ -364,9 +364,9 @@ async fn keep_subscribed(
         if let Some(active) = lock(&task.active).take() {
             active.conn.unsubscribe(active.subscription);
         }
-        let refused = lock(&task.refused).take();
-        misrouted = refused == Some(ErrorCode::WrongShard);
-        if refused.is_some() {
+        let rejected = lock(&task.rejected).take();
+        misrouted = rejected == Some(ErrorCode::WrongShard);
+        if rejected.is_some() {
             tokio::time::sleep(pause.fail(rand::random())).await;
         } else {
             pause.succeed();

@@ -29,7 +29,7 @@ const SLICES_MAX: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     /// Silence after which a keep-alive request is sent.
-    pub(crate) keep_alive: Duration,
+    pub(crate) keep_alive_interval: Duration,
     /// Silence, with a request open, after which the connection is given up.
     pub(crate) request_timeout: Duration,
 }
@@ -157,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 if waited >= self.timeouts.request_timeout {
                     return Poll::Ready(format!("no answer within {} s", waited.as_secs_f64().round()));
                 }
-            } else if silence >= self.timeouts.keep_alive {
+            } else if silence >= self.timeouts.keep_alive_interval {
                 let nothing = MetadataRequest { topics: Some(Vec::new()) };
                 state.core.send_call(MetadataRequest::KIND, |id| message(id, &nothing), Call::Ping, now);
                 wake(state);
@@ -189,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 
 impl Timeouts {
     fn tick(&self) -> Duration {
-        (self.keep_alive.min(self.request_timeout) / 4).max(Duration::from_millis(5))
+        (self.keep_alive_interval.min(self.request_timeout) / 4).max(Duration::from_millis(5))
     }
 }
 
@@ -233,7 +233,7 @@ fn deliver(event: ConnEvent<Call, Subscriber>, metrics: &Metrics, unacknowledged
     match event {
         ConnEvent::Answered(Call::Once(sender), answer) => {
             // The caller may have stopped waiting.
-            let _ = sender.send(answer.map_err(|(code, text)| CallError::Refused { code, text }));
+            let _ = sender.send(answer.map_err(|(code, text)| CallError::Rejected { code, text }));
         }
         ConnEvent::Answered(Call::Produce(SentBatch { sink, lane, batch, sent_at, .. }), answer) => {
             metrics.produce_latency.record(sent_at.elapsed());

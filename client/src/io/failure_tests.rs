@@ -4,17 +4,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::native::{MessageKind, StartAt};
+use highwater_protocol::native::{MessageKind, Start};
 
 use super::fake_broker::{FakeBroker, Fault};
-use crate::{Client, DeliveryError, Event, Outcome, ProduceErrorKind, Producer, Record};
+use crate::{Client, DeliveryError, Event, ProduceErrorKind, Producer, Record, WriteOutcome};
 
 async fn client(broker: &FakeBroker) -> Client {
     Client::connect(broker.address()).await.unwrap()
 }
 
 /// Sends a record that the broker rejects, and drops its delivery.
-async fn send_refused(broker: &FakeBroker, producer: &Producer, value: &'static str) {
+async fn send_rejected(broker: &FakeBroker, producer: &Producer, value: &'static str) {
     broker.script([(MessageKind::Produce, Fault::Refuse(ErrorCode::InvalidTimestamp))]);
     drop(producer.send(Record::new(value).key("k")).await.unwrap());
 }
@@ -23,12 +23,15 @@ async fn send_refused(broker: &FakeBroker, producer: &Producer, value: &'static 
 async fn an_unseen_failure_is_returned_once_by_the_next_flush_with_its_record() {
     let broker = FakeBroker::start(1).await;
     let producer = client(&broker).await.producer("orders").await.unwrap();
-    send_refused(&broker, &producer, "lost").await;
+    send_rejected(&broker, &producer, "lost").await;
     let error = producer.flush().await.unwrap_err();
     assert_eq!((error.count(), error.records().len()), (1, 1));
     let failed = &error.records()[0];
     assert_eq!((failed.record.value(), failed.record.key_bytes()), (Some(&b"lost"[..]), Some(&b"k"[..])));
-    assert_eq!((failed.error.kind(), failed.outcome()), (ProduceErrorKind::Invalid, Outcome::NotWritten));
+    assert_eq!(
+        (failed.error.kind(), failed.outcome()),
+        (ProduceErrorKind::Invalid, WriteOutcome::NotWritten)
+    );
     assert!(error.to_string().contains("orders/0"), "{error}");
     producer.flush().await.unwrap();
     // The returned record can be sent again as it is.
@@ -91,7 +94,7 @@ async fn all_failures_are_counted_and_the_first_records_are_kept() {
 async fn two_flushes_that_wait_for_the_same_record_both_fail() {
     let broker = FakeBroker::start(1).await;
     let producer = client(&broker).await.producer("orders").await.unwrap();
-    send_refused(&broker, &producer, "lost").await;
+    send_rejected(&broker, &producer, "lost").await;
     let (one, two) = tokio::join!(producer.flush(), producer.flush());
     let (one, two) = (one.unwrap_err(), two.unwrap_err());
     assert_eq!((one.count(), two.count()), (1, 1));
@@ -120,7 +123,7 @@ async fn dropping_a_producer_emits_an_event_for_unreported_failures() {
     let client = client(&broker).await;
     let mut events = client.events();
     let producer = client.producer("orders").await.unwrap();
-    send_refused(&broker, &producer, "lost").await;
+    send_rejected(&broker, &producer, "lost").await;
     drop(producer);
     loop {
         if let Event::DeliveriesFailed { topic, count, reason } = events.next().await.unwrap() {
@@ -149,7 +152,7 @@ async fn closing_a_named_consumer_returns_the_error_of_a_commit_whose_future_was
     assert!(begin(Some(ErrorCode::TooLarge)).await);
     // The position was committed before.
     consumer.close().await.unwrap();
-    let mut consumer = client.consumer("orders").name("reports").start(StartAt::Earliest).await.unwrap();
+    let mut consumer = client.consumer("orders").name("reports").start(Start::Earliest).await.unwrap();
     broker.script([(MessageKind::CommitOffsets, Fault::Refuse(ErrorCode::TooLarge))]);
     consumer.next_batch().await.unwrap().unwrap();
     {

@@ -12,7 +12,7 @@ use highwater_protocol::ids::{
 use highwater_protocol::native::{
     Body, CommitOffsetsRequest, CommittedOffset, Credit, DATA_PREFIX_BYTES, DescribeTopicReply,
     FEATURE_GROUPS, Hello, HelloReply, InitProducerReply, MessageKind, MetadataReply, MetadataRequest,
-    NodeInfo, PROTOCOL_VERSION, PartitionInfo, ProducePrefix, ProduceReply, ReadOffsetsReply, StartAt,
+    NodeInfo, PROTOCOL_VERSION, PartitionInfo, ProducePrefix, ProduceReply, ReadOffsetsReply, Start,
     SubscribeReply, SubscribeRequest, TopicInfo, WIRE_HEADER_BYTES, WireHeader, empty_message, error_message,
     message,
 };
@@ -56,7 +56,7 @@ pub(crate) struct BrokerState {
     pub(crate) connections: u32,
     pub(crate) committed: Vec<CommittedOffset>,
     /// The starts of all subscriptions.
-    pub(crate) starts: Vec<StartAt>,
+    pub(crate) starts: Vec<Start>,
     /// Open subscriptions.
     subscriptions: Vec<Subscription>,
     /// The next sequence, and the base offsets of the last batches by first sequence.
@@ -375,9 +375,9 @@ impl BrokerState {
         self.starts.push(request.start);
         let end = self.log.next_offset();
         let start = match request.start {
-            StartAt::Earliest | StartAt::Timestamp(_) => self.log_start,
-            StartAt::Latest => end,
-            StartAt::Offset(Offset(offset)) => offset,
+            Start::Earliest | Start::Timestamp(_) => self.log_start,
+            Start::Latest => end,
+            Start::Offset(Offset(offset)) => offset,
         };
         if start < self.log_start || start > end {
             let kind = MessageKind::Subscribe as u16;

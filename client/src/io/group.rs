@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use highwater_protocol::ids::TopicId;
 use highwater_protocol::native::{
-    GroupHeartbeatReply, JOIN_EPOCH, ReadGroupOffsetsReply, ReadGroupOffsetsRequest, StartAt,
+    GroupHeartbeatReply, JOIN_EPOCH, ReadGroupOffsetsReply, ReadGroupOffsetsRequest, Start,
 };
 use tokio::sync::{Notify, watch};
 
@@ -21,7 +21,7 @@ use crate::core::membership::{
     ChangeKind, HeartbeatOutcome, Membership, MembershipAction, PartitionChange, RequestFailure,
 };
 use crate::core::subscription::ConsumerCore;
-use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, Outcome};
+use crate::error::{CallError, CommitError, FetchError, FetchErrorKind, WriteOutcome};
 use crate::events::Event;
 use crate::lock::lock;
 
@@ -44,7 +44,7 @@ pub(crate) struct GroupShared {
     /// The topics, in the order of [`Member::topics`](crate::core::membership::Member::topics).
     pub(crate) topics: Vec<Arc<ConsumerShared>>,
     /// Where to start in partitions without a committed position.
-    start: StartAt,
+    start: Start,
     core: Mutex<Membership>,
     /// Wakes the task.
     changed: Notify,
@@ -65,7 +65,7 @@ impl GroupShared {
     pub(crate) fn new(
         cluster: Arc<Cluster>,
         topics: Vec<Arc<ConsumerShared>>,
-        start: StartAt,
+        start: Start,
         membership: Membership,
     ) -> Self {
         Self {
@@ -151,7 +151,7 @@ impl GroupShared {
                 "{topic}/{partition} is not assigned to this member of group {} at the moment",
                 self.name
             );
-            return Err(FetchError::new(FetchErrorKind::Invalid, Outcome::NotWritten, text));
+            return Err(FetchError::new(FetchErrorKind::Invalid, WriteOutcome::NotWritten, text));
         };
         shared.changed(index);
         Ok(())
@@ -181,7 +181,7 @@ impl GroupShared {
         let (group, name) = (self.name.clone(), topic.topic.to_string());
         let index = match kind {
             ChangeKind::Start(from) => {
-                let index = topic.core().assign(partition, from.map_or(self.start, StartAt::Offset));
+                let index = topic.core().assign(partition, from.map_or(self.start, Start::Offset));
                 topic.start();
                 let event = Event::PartitionAssigned { group, topic: name, partition, from };
                 self.cluster.events.emit(&event);
@@ -237,7 +237,7 @@ impl GroupShared {
 
 pub(super) fn failure(error: &CallError) -> RequestFailure {
     match error {
-        CallError::Refused { code, .. } => RequestFailure::Rejected(*code),
+        CallError::Rejected { code, .. } => RequestFailure::Rejected(*code),
         CallError::Closed | CallError::Malformed(_) => RequestFailure::Fatal,
         CallError::Lost { .. } | CallError::TimedOut { .. } | CallError::Unreachable(_) => {
             RequestFailure::Unanswered

@@ -16,7 +16,7 @@ use super::consumer::{CommitBatch, CommitFuture, ConsumerShared};
 use super::group::{GroupShared, failure};
 use crate::core::membership::RequestFailure;
 use crate::core::subscription::ConsumerCore;
-use crate::error::{CallError, CommitError, CommitErrorKind, Outcome, commit_kind};
+use crate::error::{CallError, CommitError, CommitErrorKind, WriteOutcome, commit_kind};
 use crate::events::Event;
 use crate::lock::lock;
 
@@ -76,24 +76,24 @@ impl GroupShared {
         if pending.is_empty() {
             return Ok(Vec::new());
         }
-        let refused = match self.cluster.call(&request, RetryPolicy::Always).await {
+        let rejected = match self.cluster.call(&request, RetryPolicy::Always).await {
             Ok(CommitGroupOffsetsReply { rejected }) => {
                 let tp = |topic, partition: PartitionIndex| TopicPartition { topic, partition };
                 rejected.into_iter().map(|p| (tp(p.topic, p.partition), p.error)).collect()
             }
             // The broker rejects the whole request if the reason applies to all positions.
-            Err(CallError::Refused { code, .. }) if is_topic_gone(code) => {
+            Err(CallError::Rejected { code, .. }) if is_topic_gone(code) => {
                 pending.iter().map(|pending| (pending.tp, code)).collect::<RejectedPositions>()
             }
             Err(error) => return Err(error),
         };
         for PendingCommit { topic, tp, generation, offset } in pending {
-            let code = refused.iter().find(|(at, _)| at == tp).map(|(_, code)| *code);
+            let code = rejected.iter().find(|(at, _)| at == tp).map(|(_, code)| *code);
             if code.is_none_or(is_topic_gone) {
                 self.topics[*topic].core().mark_committed(tp.partition.get(), *generation, *offset);
             }
         }
-        Ok(refused)
+        Ok(rejected)
     }
 
     /// Commits positions for a caller who may stop waiting.
@@ -142,7 +142,7 @@ impl GroupShared {
             if is_news { vec![position.clone()] } else { Vec::new() }
         });
         if !may_commit {
-            return Err(self.fenced(Outcome::NotWritten));
+            return Err(self.fenced(WriteOutcome::NotWritten));
         }
         self.commit_picked(turn, pending, |_| Ok(())).await
     }
@@ -158,12 +158,12 @@ impl GroupShared {
         let then = move |shared: &Self| {
             // The loss is reported now, or it happened during this commit and the broker accepted the positions.
             shared.topics.iter().for_each(|topic| topic.core().clear_lost());
-            if has_lost { Err(shared.fenced(Outcome::NotWritten)) } else { Ok(()) }
+            if has_lost { Err(shared.fenced(WriteOutcome::NotWritten)) } else { Ok(()) }
         };
         self.commit_picked(turn, pending, then).await
     }
 
-    fn fenced(&self, outcome: Outcome) -> CommitError {
+    fn fenced(&self, outcome: WriteOutcome) -> CommitError {
         let text = format!(
             "cannot commit positions of group {}: a partition was, or may have been, reassigned to another member, which gets the records again",
             self.name
@@ -174,13 +174,13 @@ impl GroupShared {
     fn to_commit_result(&self, sent: Result<RejectedPositions, CallError>) -> Result<(), CommitError> {
         let what = format_args!("cannot commit positions of group {}", self.name).to_string();
         match sent {
-            Ok(refused) => match refused.first() {
+            Ok(rejected) => match rejected.first() {
                 None => Ok(()),
                 Some((tp, code)) => {
                     let topic = self.core().topic_of(tp.topic).map(|topic| self.topics[topic].topic.clone());
                     let topic = topic.map_or_else(|| tp.topic.to_string(), |topic| topic.to_string());
                     let text = format!("{what}: {topic}/{}: {code}", tp.partition);
-                    Err(CommitError::with_code(commit_kind(*code), Outcome::NotWritten, *code, text))
+                    Err(CommitError::with_code(commit_kind(*code), WriteOutcome::NotWritten, *code, text))
                 }
             },
             Err(error) => Err(CommitError::from_call(what, &error)),
@@ -193,11 +193,11 @@ impl GroupShared {
         let _turn = self.committing.clone().lock_owned().await;
         let (request, pending) = self.collect(|_, core| core.uncommitted_positions());
         let mut sent = self.send_commit(request, &pending).await;
-        if let Ok(refused) = &mut sent {
-            refused.retain(|(_, code)| !is_topic_gone(*code));
+        if let Ok(rejected) = &mut sent {
+            rejected.retain(|(_, code)| !is_topic_gone(*code));
         }
         let outcome = match &sent {
-            Ok(refused) => refused.first().map_or(Ok(()), |(_, code)| Err(RequestFailure::Rejected(*code))),
+            Ok(rejected) => rejected.first().map_or(Ok(()), |(_, code)| Err(RequestFailure::Rejected(*code))),
             Err(error) => Err(failure(error)),
         };
         let error = self.to_commit_result(sent).err();
@@ -224,17 +224,17 @@ impl GroupShared {
     pub(crate) fn leave_result(&self) -> Result<(), CommitError> {
         let (commits_by_itself, is_confirmed) = {
             let membership = self.core();
-            (membership.member().commit_every.is_some(), membership.is_leave_confirmed())
+            (membership.member().auto_commit_interval.is_some(), membership.is_leave_confirmed())
         };
         let has = |what: fn(&ConsumerCore) -> bool| self.topics.iter().any(|topic| what(&topic.core()));
         if commits_by_itself && has(|core| core.lost().processed) {
             // If no commit failed, one was in flight when the partitions were reassigned.
             let why = lock(&self.failed_commit).take();
-            return Err(why.unwrap_or_else(|| self.fenced(Outcome::Unknown)));
+            return Err(why.unwrap_or_else(|| self.fenced(WriteOutcome::Unknown)));
         }
         if has(ConsumerCore::has_unreported_failure) {
             let why = lock(&self.unreported_commit).take();
-            return Err(why.unwrap_or_else(|| self.fenced(Outcome::Unknown)));
+            return Err(why.unwrap_or_else(|| self.fenced(WriteOutcome::Unknown)));
         }
         if !is_confirmed {
             let text = format!(
@@ -242,7 +242,7 @@ impl GroupShared {
                  reassigned after the session timeout",
                 self.name
             );
-            return Err(CommitError::new(CommitErrorKind::Unavailable, Outcome::Written, text));
+            return Err(CommitError::new(CommitErrorKind::Unavailable, WriteOutcome::Written, text));
         }
         Ok(())
     }

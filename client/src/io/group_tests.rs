@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
-use highwater_protocol::native::{JOIN_EPOCH, LEAVE_EPOCH, MessageKind, StartAt};
+use highwater_protocol::native::{JOIN_EPOCH, LEAVE_EPOCH, MessageKind, Start};
 
 use super::fake_broker::{FakeBroker, Fault};
 use crate::group::GroupBuilder;
-use crate::{Batch, Client, CommitErrorKind, Event, GroupConsumer, Outcome};
+use crate::{Batch, Client, CommitErrorKind, Event, GroupConsumer, WriteOutcome};
 
 const COMMIT: MessageKind = MessageKind::CommitGroupOffsets;
 const BEAT: MessageKind = MessageKind::GroupHeartbeat;
@@ -38,12 +38,12 @@ impl GroupHarness {
     }
 
     fn member(&self) -> GroupBuilder {
-        self.client.consumer("orders").start(StartAt::Earliest).group("billing")
+        self.client.consumer("orders").start(Start::Earliest).group("billing")
     }
 
     /// Returns a member that has received this many batches and commits only when it must.
     async fn reader(&self, batches: usize) -> GroupConsumer {
-        let mut consumer = self.member().commit_every(NEVER).await.unwrap();
+        let mut consumer = self.member().auto_commit_interval(NEVER).await.unwrap();
         for _ in 0..batches {
             next(&mut consumer).await;
         }
@@ -109,7 +109,7 @@ async fn positions_that_can_never_be_committed_do_not_keep_their_partition() {
 async fn a_commit_queued_behind_another_fails_if_the_member_is_fenced_meanwhile() {
     let harness = GroupHarness::new(&[0]).await;
     harness.broker.script([(COMMIT, Fault::Ignore)]);
-    let mut consumer = harness.member().commit_every(Duration::from_millis(1)).await.unwrap();
+    let mut consumer = harness.member().auto_commit_interval(Duration::from_millis(1)).await.unwrap();
     let batch = next(&mut consumer).await;
     harness.broker.until(|inner| inner.seen.contains(&COMMIT)).await;
     let mut commit = pin!(batch.commit());
@@ -165,14 +165,14 @@ async fn closing_returns_the_error_of_the_last_commit() {
     let consumer = harness.reader(2).await;
     harness.broker.script([(COMMIT, Fault::Refuse(ErrorCode::TooLarge))]);
     let error = consumer.close().await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (CommitErrorKind::Refused, Some(ErrorCode::TooLarge)));
+    assert_eq!((error.kind(), error.code()), (CommitErrorKind::Rejected, Some(ErrorCode::TooLarge)));
     harness.broker.until(|inner| inner.group.beats.last().unwrap().0 == LEAVE_EPOCH).await;
 }
 
 #[tokio::test]
 async fn committing_an_older_batch_after_a_newer_one_does_not_move_the_group_back() {
     let harness = GroupHarness::new(&[0]).await;
-    let mut consumer = harness.member().commit_every(NEVER).await.unwrap();
+    let mut consumer = harness.member().auto_commit_interval(NEVER).await.unwrap();
     let older = next(&mut consumer).await;
     let newer = next(&mut consumer).await;
     newer.commit().await.unwrap();
@@ -186,18 +186,18 @@ async fn committing_an_older_batch_after_a_newer_one_does_not_move_the_group_bac
 #[tokio::test]
 async fn closing_returns_the_error_of_a_commit_whose_future_was_dropped() {
     let harness = GroupHarness::new(&[0]).await;
-    let mut consumer = harness.member().commit_by_hand().await.unwrap();
+    let mut consumer = harness.member().manual_commit().await.unwrap();
     let batch = next(&mut consumer).await;
     harness.broker.script([(COMMIT, Fault::Refuse(ErrorCode::TooLarge))]);
     begin(pin!(batch.commit())).await;
     let error = consumer.close().await.unwrap_err();
-    assert_eq!((error.kind(), error.code()), (CommitErrorKind::Refused, Some(ErrorCode::TooLarge)));
+    assert_eq!((error.kind(), error.code()), (CommitErrorKind::Rejected, Some(ErrorCode::TooLarge)));
 }
 
 #[tokio::test]
 async fn a_commit_continues_after_its_future_is_dropped_and_a_later_one_clears_its_failure() {
     let harness = GroupHarness::new(&[0]).await;
-    let mut consumer = harness.member().commit_by_hand().await.unwrap();
+    let mut consumer = harness.member().manual_commit().await.unwrap();
     let batch = next(&mut consumer).await;
     begin(pin!(batch.commit())).await;
     harness.broker.until(|inner| inner.group.offset(0) == Some(Offset(2))).await;
@@ -216,7 +216,7 @@ async fn a_failed_background_commit_is_an_event() {
     let harness = GroupHarness::new(&[0]).await;
     let mut events = harness.client.events();
     harness.broker.script([(COMMIT, Fault::Refuse(ErrorCode::TooLarge))]);
-    let mut consumer = harness.member().commit_every(Duration::from_millis(1)).await.unwrap();
+    let mut consumer = harness.member().auto_commit_interval(Duration::from_millis(1)).await.unwrap();
     for _ in 0..3 {
         next(&mut consumer).await;
     }
@@ -236,9 +236,13 @@ async fn closing_fails_if_the_broker_does_not_confirm_the_leave() {
     let (short, long) = (Duration::from_millis(1), Duration::from_millis(20));
     let builder = Client::builder().bootstrap([harness.broker.address()]).reconnect_backoff(short, long);
     let client = builder.request_timeout(Duration::from_millis(200)).connect().await.unwrap();
-    let mut consumer = client.consumer("orders").group("billing").commit_by_hand().await.unwrap();
+    let mut consumer = client.consumer("orders").group("billing").manual_commit().await.unwrap();
     next(&mut consumer).await;
     harness.broker.go_away();
     let error = consumer.close().await.unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (CommitErrorKind::Unavailable, Outcome::Written), "{error}");
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (CommitErrorKind::Unavailable, WriteOutcome::Written),
+        "{error}"
+    );
 }

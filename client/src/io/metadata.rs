@@ -79,7 +79,7 @@ impl Cluster {
         };
         match info.error {
             None => Ok(Arc::new(info)),
-            Some(code) => Err(CallError::Refused { code, text: format!("there is no topic {name}") }),
+            Some(code) => Err(CallError::Rejected { code, text: format!("there is no topic {name}") }),
         }
     }
 
@@ -90,13 +90,13 @@ impl Cluster {
         create: Option<u32>,
     ) -> Result<Arc<TopicInfo>, CallError> {
         let found = self.topic(name, Some(Instant::now())).await;
-        let is_missing = matches!(&found, Err(CallError::Refused { code: ErrorCode::UnknownTopic, .. }));
+        let is_missing = matches!(&found, Err(CallError::Rejected { code: ErrorCode::UnknownTopic, .. }));
         let Some(partitions) = create.filter(|_| is_missing) else { return found };
         let (configs, validate_only) = (Vec::new(), false);
         let request = CreateTopicRequest { name: name.to_owned(), partitions, configs, validate_only };
         match self.call::<_, CreateTopicReply>(&request, RetryPolicy::Always).await {
             // Created concurrently, by another client or by a retry of this call.
-            Ok(_) | Err(CallError::Refused { code: ErrorCode::TopicExists, .. }) => {}
+            Ok(_) | Err(CallError::Rejected { code: ErrorCode::TopicExists, .. }) => {}
             Err(error) => return Err(error),
         }
         self.topic(name, Some(Instant::now())).await
@@ -150,7 +150,7 @@ impl Cluster {
                 let count = counted(info.partitions.len(), "partition");
                 let text =
                     format!("topic {topic} has {count}, numbered from 0, and no partition {partition}");
-                return Err(CallError::Refused { code: ErrorCode::UnknownPartition, text });
+                return Err(CallError::Rejected { code: ErrorCode::UnknownPartition, text });
             };
             match self.connection(leader.leader, leader.shard).await {
                 Ok(conn) => {

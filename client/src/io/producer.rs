@@ -22,7 +22,7 @@ use crate::core::failures::Failures;
 use crate::core::lane::BatchSend;
 use crate::core::producer::{ProducerAction, ProducerCore, Settlement};
 use crate::core::ticket::Acked;
-use crate::error::{CallError, Outcome};
+use crate::error::{CallError, WriteOutcome};
 use crate::events::Event;
 use crate::lock::lock;
 use crate::record::Record;
@@ -33,7 +33,7 @@ pub(crate) struct Settings {
     pub(crate) linger: Duration,
     pub(crate) batch_bytes: usize,
     pub(crate) buffer_bytes: usize,
-    pub(crate) in_flight: usize,
+    pub(crate) in_flight_max: usize,
     pub(crate) delivery_timeout: Duration,
     pub(crate) compression: Compression,
     pub(crate) acks: Acks,
@@ -183,9 +183,9 @@ impl ProduceSink for ProducerShared {
                 // A stale route is corrected without the user's knowledge.
                 if error.0.is_retryable() && error.0 != ErrorCode::WrongShard {
                     let (topic, reason) = (self.topic.to_string(), error.1.clone());
-                    self.cluster.events.emit(&Event::ProduceRefused { topic, reason });
+                    self.cluster.events.emit(&Event::ProduceRejected { topic, reason });
                 }
-                self.with(|core| core.handle_refused(lane, batch, error, Instant::now(), rand::random()));
+                self.with(|core| core.handle_rejection(lane, batch, error, Instant::now(), rand::random()));
             }
         }
     }
@@ -201,7 +201,7 @@ impl ProduceSink for ProducerShared {
     }
 
     fn handle_late_rejection(&self, lane: u32, records: u32, (code, text): (ErrorCode, String)) {
-        let settlement = Settlement::Refused { code, text, outcome: Outcome::NotWritten };
+        let settlement = Settlement::Rejected { code, text, outcome: WriteOutcome::NotWritten };
         let Err(error) = self.result(lane, settlement) else { return };
         self.cluster.metrics.records_failed.add(u64::from(records));
         self.failures.add(records, error, |_| Vec::new(), false);
@@ -328,7 +328,7 @@ async fn find_route(shared: Arc<ProducerShared>, lane: u32, misrouted: bool) {
         }
         Err(error) => {
             let (code, text) = match error {
-                CallError::Refused { code, text } => (code, text),
+                CallError::Rejected { code, text } => (code, text),
                 other => (ErrorCode::Unavailable, other.to_string()),
             };
             shared.with(|core| core.handle_unroutable(lane, code, &text));

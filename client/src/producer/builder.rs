@@ -10,7 +10,7 @@ use highwater_protocol::limits::DEDUP_BATCHES_MAX;
 use highwater_protocol::native::Acks;
 
 use super::{Producer, ProducerHandle};
-use crate::error::{Outcome, ProduceError, ProduceErrorKind};
+use crate::error::{ProduceError, ProduceErrorKind, WriteOutcome};
 use crate::io::cluster::Cluster;
 use crate::io::producer::topics::Topics;
 use crate::io::producer::{Partitioner, Settings};
@@ -32,7 +32,7 @@ impl ProducerBuilder {
             linger: Duration::ZERO,
             batch_bytes: 256 << 10,
             buffer_bytes: 32 << 20,
-            in_flight: DEDUP_BATCHES_MAX,
+            in_flight_max: DEDUP_BATCHES_MAX,
             delivery_timeout: Duration::from_mins(2),
             compression: Compression::None,
             acks: Acks::All,
@@ -66,8 +66,8 @@ impl ProducerBuilder {
 
     /// Sets how many batches to one partition may be sent and not yet acknowledged. Default: 5, which is also the
     /// maximum for an idempotent producer.
-    pub fn in_flight(mut self, batches: usize) -> Self {
-        self.settings.in_flight = batches;
+    pub fn max_in_flight(mut self, batches: usize) -> Self {
+        self.settings.in_flight_max = batches;
         self
     }
 
@@ -102,8 +102,8 @@ impl ProducerBuilder {
     }
 
     /// Creates missing topics with this many partitions each and the broker's default configuration. Default: a missing
-    /// topic is an error. To choose the configuration, see [`CreateTopic::if_missing`](crate::CreateTopic::if_missing).
-    pub fn create_if_missing(mut self, partitions: u32) -> Self {
+    /// topic is an error. To choose the configuration, see [`CreateTopic::if_not_exists`](crate::CreateTopic::if_not_exists).
+    pub fn create_if_not_exists(mut self, partitions: u32) -> Self {
         self.settings.create = Some(partitions);
         self
     }
@@ -133,12 +133,13 @@ impl ProducerBuilder {
 
     async fn start(self) -> Result<Producer, ProduceError> {
         let Self { cluster, topic, settings } = self;
-        let invalid = |text: &str| ProduceError::new(ProduceErrorKind::Invalid, Outcome::NotWritten, text);
+        let invalid =
+            |text: &str| ProduceError::new(ProduceErrorKind::Invalid, WriteOutcome::NotWritten, text);
         let idempotent = settings.idempotent && settings.acks != Acks::None;
-        if settings.in_flight == 0 || (idempotent && settings.in_flight > DEDUP_BATCHES_MAX) {
+        if settings.in_flight_max == 0 || (idempotent && settings.in_flight_max > DEDUP_BATCHES_MAX) {
             return Err(invalid(&format!(
-                "in_flight({}) must be between 1 and {DEDUP_BATCHES_MAX}, the number of batches that the broker remembers of a producer",
-                settings.in_flight
+                "max_in_flight({}) must be between 1 and {DEDUP_BATCHES_MAX}, the number of batches that the broker remembers of a producer",
+                settings.in_flight_max
             )));
         }
         if settings.buffer_bytes == 0 || settings.buffer_bytes > tokio::sync::Semaphore::MAX_PERMITS {

@@ -9,7 +9,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{NodeId, Offset, PartitionIndex, ShardId, TopicPartition};
 use highwater_protocol::native::{
     DeleteRecordsRequest, DescribeTopicReply, DescribeTopicRequest, ListOffsetsReply, ListOffsetsRequest,
-    ListedOffset, PartitionDetail, PartitionInfo, StartAt,
+    ListedOffset, PartitionDetail, PartitionInfo, Start,
 };
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
@@ -22,12 +22,12 @@ use crate::calls::FanOut;
 use crate::meta::{Topic, configs};
 use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
-const fn offset_spec(start: StartAt) -> OffsetSpec {
+const fn offset_spec(start: Start) -> OffsetSpec {
     match start {
-        StartAt::Earliest => OffsetSpec::Earliest,
-        StartAt::Latest => OffsetSpec::Latest,
-        StartAt::Offset(at) => OffsetSpec::At(at),
-        StartAt::Timestamp(at) => OffsetSpec::Since(at),
+        Start::Earliest => OffsetSpec::Earliest,
+        Start::Latest => OffsetSpec::Latest,
+        Start::Offset(at) => OffsetSpec::At(at),
+        Start::Timestamp(at) => OffsetSpec::Since(at),
     }
 }
 
@@ -108,7 +108,7 @@ struct Listing {
 }
 
 impl Resolve for Listing {
-    type Wanted = (PartitionIndex, StartAt);
+    type Wanted = (PartitionIndex, Start);
 
     fn index((partition, _): &Self::Wanted) -> PartitionIndex {
         *partition

@@ -14,7 +14,7 @@ use highwater_storage::{FindOutcome, FindResult, ReadId};
 
 use super::Shard;
 use super::query::WorkId;
-use super::subscribe::Start;
+use super::subscribe::StartingReader;
 use crate::api::{ApiError, FoundOffset};
 use crate::limits::{SEARCH_DECODER_READS, SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
 use crate::message::Message;
@@ -36,7 +36,7 @@ pub(super) enum Asker {
     /// A part of a query.
     Query { work: WorkId, number: u32 },
     /// A reader that begins.
-    Reader(Start),
+    Reader(StartingReader),
 }
 
 /// A search in a partition.

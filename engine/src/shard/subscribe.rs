@@ -7,7 +7,7 @@ use highwater_net::{CreditLine, ProtocolViolation, Reply, ReplySlot};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::native::{
-    FetchRequest, MessageKind, StartAt, SubscribeReply, SubscribeRequest, error_message,
+    FetchRequest, MessageKind, Start, SubscribeReply, SubscribeRequest, error_message,
 };
 use highwater_runtime::plane::{ConnId, Plane};
 use highwater_storage::{Cursor, FindResult};
@@ -26,7 +26,7 @@ use crate::session::{Keeps, held_bytes};
 
 /// A reader whose first offset is being searched for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
+pub(super) struct StartingReader {
     pub(super) reader: ReaderId,
     pub(super) slot: ReplySlot,
 }
@@ -95,7 +95,7 @@ impl Shard {
         conn: ConnId,
         slot: ReplySlot,
         tp: TopicPartition,
-        start: StartAt,
+        start: Start,
         kind: ReaderKind,
     ) {
         let begin = self.locate(tp).and_then(|partition| Ok((partition, self.begin_at(partition, start)?)));
@@ -121,33 +121,33 @@ impl Shard {
             }
         }
         match begin {
-            Begin::At(offset) => self.reader_found(Start { reader: id, slot }, offset),
+            Begin::At(offset) => self.reader_found(StartingReader { reader: id, slot }, offset),
             // In the queue of all searches: each may hold a buffer, and takes time.
             Begin::Since(at) => {
-                let asker = Asker::Reader(Start { reader: id, slot });
+                let asker = Asker::Reader(StartingReader { reader: id, slot });
                 self.searches.add(Search { asker, partition, sought: Sought::Since(at), needs: 0 });
             }
         }
     }
 
-    fn begin_at(&self, id: PartitionId, start: StartAt) -> Result<Begin, ApiError> {
+    fn begin_at(&self, id: PartitionId, start: Start) -> Result<Begin, ApiError> {
         let partition = self.partitions.get(id).ok_or(ApiError::TopicDeleted)?;
         let high_watermark = partition.high_watermark();
         let log_start = self.partitions.bounds(partition).log_start;
         Ok(Begin::At(match start {
-            StartAt::Earliest => log_start,
-            StartAt::Latest => high_watermark,
-            StartAt::Offset(offset) if (log_start..=high_watermark).contains(&offset) => offset,
-            StartAt::Offset(offset) => {
+            Start::Earliest => log_start,
+            Start::Latest => high_watermark,
+            Start::Offset(offset) if (log_start..=high_watermark).contains(&offset) => offset,
+            Start::Offset(offset) => {
                 let (partition, start, end) = (partition.name(), log_start, high_watermark);
                 return Err(ApiError::OffsetOutOfRange { partition, offset, start, end });
             }
-            StartAt::Timestamp(at) => return Ok(Begin::Since(at)),
+            Start::Timestamp(at) => return Ok(Begin::Since(at)),
         }))
     }
 
     /// The search for a reader's first offset is done.
-    pub(super) fn on_start_found(&mut self, start: Start, result: FindResult) {
+    pub(super) fn on_start_found(&mut self, start: StartingReader, result: FindResult) {
         let Some(reader) = self.readers.get(&start.reader) else { return };
         let Some(partition) = self.partitions.get(reader.partition) else { return };
         let high_watermark = partition.high_watermark();
@@ -162,7 +162,7 @@ impl Shard {
     }
 
     /// Starts a reader at this offset.
-    fn reader_found(&mut self, Start { reader: id, slot }: Start, offset: Offset) {
+    fn reader_found(&mut self, StartingReader { reader: id, slot }: StartingReader, offset: Offset) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         reader.cursor = Cursor::at(offset);
         let conn = reader.conn;

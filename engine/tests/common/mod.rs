@@ -19,7 +19,7 @@ use highwater_protocol::ids::{Offset, PartitionIndex, ShardId, Timestamp, TopicI
 use highwater_protocol::native::{
     Acks, Body, CreateTopicReply, CreateTopicRequest, Credit, DataPrefix, DeleteTopicRequest,
     DescribeTopicReply, DescribeTopicRequest, FetchRequest, Hello, HelloReply, MessageKind, MetadataReply,
-    MetadataRequest, PROTOCOL_VERSION, ProduceReply, StartAt, SubscribeReply, SubscribeRequest,
+    MetadataRequest, PROTOCOL_VERSION, ProduceReply, Start, SubscribeReply, SubscribeRequest,
     WIRE_HEADER_BYTES, WireHeader, empty_message, error_text, message, produce_head,
 };
 
@@ -181,7 +181,7 @@ impl Client {
         ProduceReply::decode(&body).expect("a reply").base_offset.get()
     }
 
-    pub fn fetch(&mut self, from: TopicPartition, start: StartAt, wait_ms: u32) -> Answer {
+    pub fn fetch(&mut self, from: TopicPartition, start: Start, wait_ms: u32) -> Answer {
         self.call(&FetchRequest {
             topic: from.topic,
             partition: from.partition,
@@ -197,7 +197,7 @@ impl Client {
         let mut at = start;
         let mut records = Vec::new();
         loop {
-            let body = self.fetch(from, StartAt::Offset(Offset(at)), 0).ok();
+            let body = self.fetch(from, Start::Offset(Offset(at)), 0).ok();
             let (prefix, frames) = DataPrefix::split(&body).expect("a prefix");
             records.extend(records_of(frames).into_iter().filter(|(offset, _)| *offset >= at));
             at = prefix.next_offset.get();
@@ -210,7 +210,7 @@ impl Client {
     pub fn subscribe(
         &mut self,
         from: TopicPartition,
-        start: StartAt,
+        start: Start,
         credit_bytes: u64,
     ) -> (u64, SubscribeReply) {
         let request = SubscribeRequest { topic: from.topic, partition: from.partition, start, credit_bytes };

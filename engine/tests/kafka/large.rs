@@ -11,7 +11,7 @@ use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::TopicPartition;
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
-use highwater_protocol::native::{Acks, Body as _, MessageKind, ProduceReply, StartAt, StatsReply};
+use highwater_protocol::native::{Acks, Body as _, MessageKind, ProduceReply, Start, StatsReply};
 
 use crate::client::{Fetch, Kafka, request};
 use crate::common::{Client, batch, partition, stop};
@@ -98,7 +98,7 @@ fn check_three(kafka: &mut Kafka, native: &mut Client, tp: TopicPartition) {
     let read = native.read_all(tp, 0);
     assert_eq!(read.len(), 3);
     assert!(is_whole(&read[0].1, b'k') && read[1].1 == "small" && is_whole(&read[2].1, b'n'));
-    let (number, _) = native.subscribe(tp, StartAt::Earliest, 1 << 20);
+    let (number, _) = native.subscribe(tp, Start::Earliest, 1 << 20);
     let pushed = native.pushed_records(number, 3);
     assert!(pushed.iter().map(|(_, value)| value.len()).eq(read.iter().map(|(_, value)| value.len())));
 }

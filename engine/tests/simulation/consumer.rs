@@ -6,7 +6,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_protocol::native::{
-    Credit, DataPrefix, FetchRequest, MessageKind, StartAt, SubscribeRequest, message,
+    Credit, DataPrefix, FetchRequest, MessageKind, Start, SubscribeRequest, message,
 };
 use highwater_runtime::sim::SimRng;
 use rand::RngExt;
@@ -64,7 +64,7 @@ impl Consumer {
     fn ask(&mut self) {
         let Some(wire) = &mut self.wire else { return };
         let TopicPartition { topic, partition } = self.seen.from();
-        let start = StartAt::Offset(Offset(self.seen.next()));
+        let start = Start::Offset(Offset(self.seen.next()));
         if self.subscribes {
             let credit_bytes = self.rng.random_range(100..60_000);
             wire.send(&SubscribeRequest { topic, partition, start, credit_bytes });

@@ -10,7 +10,7 @@ use highwater_protocol::ids::{Offset, PartitionIndex};
 use highwater_protocol::native::{
     self, AlterTopicRequest, Body, CommitGroupOffsetsRequest, CommitOffsetsRequest, CommittedOffset,
     GroupHeartbeatRequest, ListOffsetsReply, MetadataReply, ReadGroupOffsetsRequest, ReadOffsetsReply,
-    ReadOffsetsRequest, StartAt, SubscribeRequest, TopicPartitions as NativePartitions, TopicPositions,
+    ReadOffsetsRequest, Start, SubscribeRequest, TopicPartitions as NativePartitions, TopicPositions,
 };
 
 use crate::bounds::{Bed, LOOK, LOOKS_MAX, create, named};
@@ -256,7 +256,7 @@ fn native_requests_about_very_many_partitions_are_answered_whole() {
     let native = &mut Native::connect(&mut bed.world, address, Some(0));
     let indexes = || (0..WIDE as u32).map(PartitionIndex);
 
-    let partitions = indexes().map(|partition| (partition, StartAt::Latest)).collect();
+    let partitions = indexes().map(|partition| (partition, Start::Latest)).collect();
     let body =
         ask(&mut bed, native, &native::ListOffsetsRequest { topic, partitions }).body.expect("no error");
     let reply = ListOffsetsReply::decode(&body).expect("a reply");
@@ -325,7 +325,7 @@ fn very_many_subscriptions_to_a_topic_end_in_pieces_when_it_is_deleted() {
         let mut here = partitions.iter().filter(|info| info.shard.0 == shard);
         for _ in 0..SUBSCRIPTIONS {
             let partition = here.next().expect("they are distributed").index;
-            let start = StartAt::Earliest;
+            let start = Start::Earliest;
             client.send(&SubscribeRequest { topic, partition, start, credit_bytes: 1 << 20 });
         }
         let mut missing = SUBSCRIPTIONS;

@@ -11,7 +11,7 @@ use highwater_net::kafka::messages::{
 };
 use highwater_protocol::ids::{Offset, PartitionIndex};
 use highwater_protocol::native::{
-    self, Body as _, DescribeTopicReply, DescribeTopicRequest, MessageKind, StartAt,
+    self, Body as _, DescribeTopicReply, DescribeTopicRequest, MessageKind, Start,
 };
 
 use crate::bounds::{Bed, create};
@@ -77,7 +77,7 @@ fn native_requests_about_very_many_partitions_are_looked_up_and_answered_in_piec
     let told = reply(&mut bed, &mut native, MessageKind::DescribeTopic);
     let topic = DescribeTopicReply::decode(&told).expect("a reply").id;
     let before = units(&bed);
-    let partitions = (0..COUNT).map(|n| (PartitionIndex(n % 3), StartAt::Latest)).collect();
+    let partitions = (0..COUNT).map(|n| (PartitionIndex(n % 3), Start::Latest)).collect();
     native.send(&native::ListOffsetsRequest { topic, partitions });
     let told = reply(&mut bed, &mut native, MessageKind::ListOffsets);
     let told = native::ListOffsetsReply::decode(&told).expect("a reply").partitions;

@@ -13,7 +13,7 @@ use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
 use highwater_protocol::native::{
     Body, CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommittedOffset, DataPrefix, FetchRequest,
     GroupHeartbeatReply, GroupHeartbeatRequest, JOIN_EPOCH, LEAVE_EPOCH, ReadGroupOffsetsReply,
-    ReadGroupOffsetsRequest, StartAt, TopicPartitions, TopicPositions,
+    ReadGroupOffsetsRequest, Start, TopicPartitions, TopicPositions,
 };
 use highwater_runtime::sim::SimRng;
 use rand::RngExt;
@@ -368,7 +368,7 @@ impl Member {
         let request = FetchRequest {
             topic: tp.topic,
             partition: tp.partition,
-            start: StartAt::Offset(Offset(next)),
+            start: Start::Offset(Offset(next)),
             max_bytes: self.rng.random_range(1..100_000),
             min_bytes: 0,
             wait_ms: 0,

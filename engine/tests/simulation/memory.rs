@@ -13,7 +13,7 @@ use highwater_net::kafka::messages::{
 use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_protocol::native::{
-    DataPrefix, FetchRequest as NativeFetch, MessageKind, StartAt, SubscribeRequest,
+    DataPrefix, FetchRequest as NativeFetch, MessageKind, Start, SubscribeRequest,
 };
 use highwater_runtime::sim::{NetworkConfig, SimNode};
 
@@ -219,7 +219,7 @@ fn subscriptions_whose_data_nobody_takes_hold_no_more_memory_than_there_is_and_o
                 let mut wire = bed.native(shard);
                 for _ in 0..100 {
                     let (topic, partition) = (tp.topic, tp.partition);
-                    let start = StartAt::Earliest;
+                    let start = Start::Earliest;
                     wire.send(&SubscribeRequest { topic, partition, start, credit_bytes: 1 << 20 });
                 }
                 unread.push(wire);
@@ -252,7 +252,7 @@ fn batches_that_are_larger_than_all_the_memory_there_is_are_read_one_at_a_time()
     bed.serve_honest_clients();
     for (tp, shard) in bed.partitions.clone() {
         let mut wire = bed.native(shard);
-        let (topic, partition, start) = (tp.topic, tp.partition, StartAt::Offset(Offset(1)));
+        let (topic, partition, start) = (tp.topic, tp.partition, Start::Offset(Offset(1)));
         wire.send(&NativeFetch { topic, partition, start, max_bytes: 1, min_bytes: 1, wait_ms: 0 });
         let body = bed.answer(&mut wire).expect("it stays");
         assert!(DataPrefix::split(&body).expect("a prefix").1.len() > bytes);
@@ -277,7 +277,7 @@ fn fetches_that_are_pipelined_on_many_connections_over_both_shards_are_all_answe
                 let mut wire = bed.native(shard);
                 for n in 0..6 {
                     let (topic, partition) = (tp.topic, tp.partition);
-                    let (start, max_bytes) = (StartAt::Offset(Offset(n)), 1 << 20);
+                    let (start, max_bytes) = (Start::Offset(Offset(n)), 1 << 20);
                     wire.send(&NativeFetch { topic, partition, start, max_bytes, min_bytes: 1, wait_ms: 1 });
                 }
                 natives.push(wire);
@@ -377,7 +377,7 @@ fn a_client_that_takes_nothing_is_cut_off_once_others_wait_for_its_memory_and_no
     let (tp, shard) = bed.partitions[0];
     let subscribe = |bed: &mut Bed| {
         let mut wire = bed.native(shard);
-        let (topic, partition, start) = (tp.topic, tp.partition, StartAt::Earliest);
+        let (topic, partition, start) = (tp.topic, tp.partition, Start::Earliest);
         wire.send(&SubscribeRequest { topic, partition, start, credit_bytes: 1 << 20 });
         wire
     };

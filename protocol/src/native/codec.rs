@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::header::MessageKind;
 use super::messages::{
-    Acks, CommittedOffset, Credit, DataPrefix, PartitionInfo, ProducePrefix, ProduceReply, StartAt,
+    Acks, CommittedOffset, Credit, DataPrefix, PartitionInfo, ProducePrefix, ProduceReply, Start,
     SubscribeReply,
 };
 use super::reader::{DecodeError, Reader};
@@ -70,7 +70,7 @@ pub(super) fn read_partition(reader: &mut Reader<'_>) -> Result<PartitionIndex, 
     reader.u32("partition").map(PartitionIndex)
 }
 
-impl StartAt {
+impl Start {
     /// Bytes of the shortest encoding.
     pub(super) const BYTES_MIN: usize = 1;
 

@@ -10,7 +10,7 @@ use super::codec::{
 use super::header::MessageKind;
 use super::messages::{
     CommitOffsetsRequest, DeleteRecordsRequest, FetchRequest, ListOffsetsReply, ListOffsetsRequest,
-    ListedOffset, ReadOffsetsReply, ReadOffsetsRequest, StartAt, SubscribeRequest,
+    ListedOffset, ReadOffsetsReply, ReadOffsetsRequest, Start, SubscribeRequest,
 };
 use super::reader::{DecodeError, Reader};
 use crate::error::ErrorCode;
@@ -35,7 +35,7 @@ impl Body for SubscribeRequest {
         let request = Self {
             topic: read_topic(reader)?,
             partition: read_partition(reader)?,
-            start: StartAt::read(reader)?,
+            start: Start::read(reader)?,
             credit_bytes: reader.u64("credit bytes")?,
         };
         if request.credit_bytes > CREDIT_BYTES_MAX {
@@ -65,7 +65,7 @@ impl Body for FetchRequest {
         Ok(Self {
             topic: read_topic(reader)?,
             partition: read_partition(reader)?,
-            start: StartAt::read(reader)?,
+            start: Start::read(reader)?,
             max_bytes: reader.u32("max bytes")?,
             min_bytes: reader.u32("min bytes")?,
             wait_ms: reader.u32("wait ms")?,
@@ -86,11 +86,11 @@ impl Body for ListOffsetsRequest {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        const ENTRY_BYTES_MIN: usize = 4 + StartAt::BYTES_MIN;
+        const ENTRY_BYTES_MIN: usize = 4 + Start::BYTES_MIN;
         Ok(Self {
             topic: read_topic(reader)?,
             partitions: reader.list("partitions", ENTRY_BYTES_MIN, ENTRIES_MAX, |r| {
-                Ok((read_partition(r)?, StartAt::read(r)?))
+                Ok((read_partition(r)?, Start::read(r)?))
             })?,
         })
     }

@@ -60,7 +60,7 @@ pub struct MetadataRequest {
     pub topics: Option<Vec<String>>,
 }
 
-/// Reply to [`MetadataRequest`].
+/// The nodes of a cluster and some or all of its topics: the reply to [`MetadataRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MetadataReply {
     /// The cluster.
@@ -153,7 +153,7 @@ pub struct DescribeTopicRequest {
     pub name: String,
 }
 
-/// Reply to [`DescribeTopicRequest`].
+/// The configuration and the partitions of a topic: the reply to [`DescribeTopicRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DescribeTopicReply {
     /// Topic id.
@@ -188,7 +188,7 @@ pub struct InitProducerReply {
     pub epoch: i16,
 }
 
-/// Reply to a `Stats` request, whose body is empty.
+/// The counters of a broker: the reply to a `Stats` request, whose body is empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StatsReply {
     /// The broker's shards, in order.
@@ -268,7 +268,7 @@ pub struct ProduceReply {
 
 /// Where to start reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StartAt {
+pub enum Start {
     /// The first available record.
     Earliest,
     /// After the last acknowledged record.
@@ -287,7 +287,7 @@ pub struct SubscribeRequest {
     /// The partition.
     pub partition: PartitionIndex,
     /// Where to start.
-    pub start: StartAt,
+    pub start: Start,
     /// Bytes of frames that the server may send before it receives more credit.
     pub credit_bytes: u64,
 }
@@ -346,7 +346,7 @@ pub struct FetchRequest {
     /// The partition.
     pub partition: PartitionIndex,
     /// Where to start.
-    pub start: StartAt,
+    pub start: Start,
     /// Maximum bytes of frames; at least one whole frame is returned regardless.
     pub max_bytes: u32,
     /// Minimum bytes of frames to wait for; with 0 and 1 the reply is sent as soon as there is a record.
@@ -361,7 +361,7 @@ pub struct ListOffsetsRequest {
     /// The topic.
     pub topic: TopicId,
     /// Partitions, each with the position to look up.
-    pub partitions: Vec<(PartitionIndex, StartAt)>,
+    pub partitions: Vec<(PartitionIndex, Start)>,
 }
 
 /// Reply to [`ListOffsetsRequest`].

@@ -5,7 +5,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::ServerArgs;
 use crate::format::{self, Format};
-use crate::start_at::StartPosition;
+use crate::start_position::StartPosition;
 use crate::units::count;
 
 const EXAMPLES: &str = "\

@@ -4,7 +4,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
 use super::ServerArgs;
-use crate::start_at::StartPosition;
+use crate::start_position::StartPosition;
 
 /// `group`.
 #[derive(Subcommand, Debug)]

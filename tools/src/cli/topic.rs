@@ -4,7 +4,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
 use super::{ServerArgs, setting};
-use crate::start_at::StartPosition;
+use crate::start_position::StartPosition;
 
 /// `topic`.
 #[derive(Subcommand, Debug)]

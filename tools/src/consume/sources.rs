@@ -5,13 +5,13 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use highwater_client::{Batch, Client, Consumer, FetchError, Offset, PartitionStatus, StartAt};
+use highwater_client::{Batch, Client, Consumer, FetchError, Offset, PartitionStatus, Start};
 use regex::RegexSet;
 
 use crate::cli::ConsumeArgs;
 use crate::failure::Failure;
 use crate::positions::resolve;
-use crate::start_at::StartPosition;
+use crate::start_position::StartPosition;
 
 /// Interval between searches for new topics with matching names.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
@@ -65,7 +65,7 @@ impl<'a> Sources<'a> {
         }
         // A committed position, or a start that retention removes meanwhile, may be out of range; an offset given by the user must exist.
         if args.consumer.is_some() || !matches!(from, StartPosition::Offset(_)) {
-            builder = builder.on_out_of_range(StartAt::Earliest);
+            builder = builder.on_out_of_range(Start::Earliest);
         }
         let mut consumer = builder.await.map_err(Failure::general)?;
         if let StartPosition::BeforeEnd(records) = from {
@@ -220,7 +220,7 @@ async fn seek_before_end(
 ) -> Result<(), Failure> {
     let topic = consumer.topic().to_owned();
     let committed = match &args.consumer {
-        Some(name) => client.committed(name, &topic).await.map_err(Failure::general)?,
+        Some(name) => client.committed_offsets(name, &topic).await.map_err(Failure::general)?,
         None => Vec::new(),
     };
     let partitions: Vec<u32> = consumer
@@ -230,7 +230,7 @@ async fn seek_before_end(
         .filter(|partition| committed.iter().all(|position| position.partition.get() != *partition))
         .collect();
     for resolved in resolve(client, &topic, &partitions, StartPosition::BeforeEnd(records)).await? {
-        let to = StartAt::Offset(Offset(resolved.offset));
+        let to = Start::Offset(Offset(resolved.offset));
         consumer.seek(resolved.partition, to).map_err(Failure::general)?;
     }
     Ok(())

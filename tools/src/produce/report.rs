@@ -109,7 +109,7 @@ pub(super) async fn report_rejections(mut events: Events) -> Infallible {
     let mut reported = String::new();
     loop {
         match events.next().await {
-            Some(Event::ProduceRefused { reason, .. }) if reason != reported => {
+            Some(Event::ProduceRejected { reason, .. }) if reason != reported => {
                 print_line(&format!("the broker rejects records: {reason}; retrying until --timeout"));
                 reported = reason;
             }

@@ -22,7 +22,7 @@ pub(crate) struct Batch {
     /// An earlier attempt was sent and not answered.
     pub(super) maybe_written: bool,
     /// The broker does not have it and rejected its sequence.
-    pub(super) refused: bool,
+    pub(super) rejected: bool,
     /// The outcome of its records is decided; only its place in the sequence still matters.
     pub(super) settled: bool,
     pub(super) renumbered: u32,

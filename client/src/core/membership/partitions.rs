@@ -35,7 +35,7 @@ impl Membership {
         blocker_of: &impl Fn(TopicPartition) -> ReleaseBlocker,
     ) -> ReleaseBlocker {
         match blocker_of(tp) {
-            ReleaseBlocker::Commit if self.member.commit_every.is_none() => ReleaseBlocker::None,
+            ReleaseBlocker::Commit if self.member.auto_commit_interval.is_none() => ReleaseBlocker::None,
             blocker => blocker,
         }
     }
@@ -59,7 +59,7 @@ impl Membership {
             return other;
         }
         if is_due {
-            self.commit_at = self.member.commit_every.map(|every| now + every);
+            self.commit_at = self.member.auto_commit_interval.map(|every| now + every);
         }
         commits.then_some(MembershipAction::Commit(self.incarnation))
     }

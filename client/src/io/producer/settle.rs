@@ -9,7 +9,7 @@ use super::ProducerShared;
 use crate::core::lane::Payload;
 use crate::core::producer::{SettledBatch, Settlement};
 use crate::core::ticket::Acked;
-use crate::error::{Outcome, ProduceError, ProduceErrorKind, produce_kind};
+use crate::error::{ProduceError, ProduceErrorKind, WriteOutcome, produce_kind};
 use crate::events::Event;
 use crate::record::{Record, RecordHeader};
 
@@ -48,12 +48,12 @@ impl ProducerShared {
     pub(super) fn result(&self, lane: u32, settlement: Settlement) -> Result<Acked, ProduceError> {
         let partition = format_args!("{}/{lane}", self.topic);
         let may = |outcome| match outcome {
-            Outcome::NotWritten => "it was not written",
-            Outcome::Unknown | Outcome::Written => "it may have been written",
+            WriteOutcome::NotWritten => "it was not written",
+            WriteOutcome::Unknown | WriteOutcome::Written => "it may have been written",
         };
         Err(match settlement {
             Settlement::Acked(acked) => return Ok(acked),
-            Settlement::Refused { code, text, outcome } => {
+            Settlement::Rejected { code, text, outcome } => {
                 let text =
                     format!("{partition}: the broker rejected the record: {text} ({code}); {}", may(outcome));
                 ProduceError::with_code(produce_kind(code), outcome, code, text)

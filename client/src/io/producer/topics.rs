@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::{ProducerShared, Settings, drive};
 use crate::core::lane::LaneLimits;
 use crate::core::producer::ProducerCore;
-use crate::error::{Outcome, ProduceError, ProduceErrorKind};
+use crate::error::{ProduceError, ProduceErrorKind, WriteOutcome};
 use crate::io::calls::RetryPolicy;
 use crate::io::cluster::Cluster;
 use crate::limits::PRODUCER_TOPICS_MAX;
@@ -91,11 +91,11 @@ impl Topics {
         let mut known = lock(&self.known);
         if known.closed {
             let text = format!("{topic}: the producer was closed");
-            return Err(ProduceError::new(ProduceErrorKind::Closed, Outcome::NotWritten, text));
+            return Err(ProduceError::new(ProduceErrorKind::Closed, WriteOutcome::NotWritten, text));
         }
         if known.open.len() == PRODUCER_TOPICS_MAX {
             let text = format!("{topic}: a producer sends to at most {PRODUCER_TOPICS_MAX} topics");
-            return Err(ProduceError::new(ProduceErrorKind::Invalid, Outcome::NotWritten, text));
+            return Err(ProduceError::new(ProduceErrorKind::Invalid, WriteOutcome::NotWritten, text));
         }
         known.open.insert(topic.clone(), shared.clone());
         drop(known);
@@ -114,7 +114,7 @@ impl Topics {
         let batch_bytes_max = max_message_bytes(&described).clamp(1, BATCH_BYTES_MAX);
         let limits = LaneLimits {
             linger: settings.linger,
-            in_flight_max: settings.in_flight,
+            in_flight_max: settings.in_flight_max,
             delivery_timeout: settings.delivery_timeout,
             idempotent: settings.idempotent && settings.acks != Acks::None,
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{NodeId, Offset, ShardId};
-use highwater_protocol::native::{MessageKind, StartAt};
+use highwater_protocol::native::{MessageKind, Start};
 
 use super::super::fake_broker::{FakeBroker, Fault};
 use crate::{Client, ConnectErrorKind, Event, FetchErrorKind, ProduceErrorKind, Record};
@@ -31,9 +31,9 @@ async fn a_silent_connection_is_closed_and_re_established() {
 #[tokio::test]
 async fn an_idle_connection_is_kept_alive_by_pings() {
     let broker = FakeBroker::start(1).await;
-    let client = builder(&broker).keep_alive(Duration::from_millis(20)).connect().await.unwrap();
+    let client = builder(&broker).keep_alive_interval(Duration::from_millis(20)).connect().await.unwrap();
     // No data arrives on this subscription: only pings show that the broker is there.
-    let mut consumer = client.consumer("orders").start(StartAt::Earliest).await.unwrap();
+    let mut consumer = client.consumer("orders").start(Start::Earliest).await.unwrap();
     tokio::select! {
         () = broker.until(|inner| inner.pings == 5) => {}
         batch = consumer.next_batch() => panic!("there is nothing: {batch:?}"),
@@ -94,7 +94,7 @@ async fn partitions_that_move_to_another_shard_are_followed() {
     broker.lock().shards = 3;
     let client = client(&broker).await;
     let producer = client.producer("orders").await.unwrap();
-    let mut consumer = client.consumer("orders").start(StartAt::Earliest).await.unwrap();
+    let mut consumer = client.consumer("orders").start(Start::Earliest).await.unwrap();
     assert_eq!(consumer.next_batch().await.unwrap().unwrap().len(), 2);
     broker.lock().shard = 2;
     broker.script([(MessageKind::Produce, Fault::Refuse(ErrorCode::WrongShard))]);

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
-use highwater_protocol::native::{MessageKind, StartAt};
+use highwater_protocol::native::{MessageKind, Start};
 
 use super::super::fake_broker::{FakeBroker, Fault};
 use crate::{CommitErrorKind, Event, FetchErrorKind};
@@ -18,7 +18,7 @@ async fn a_consumer_gets_every_record_once_across_broken_connections() {
     let broker = FakeBroker::start(1).await;
     broker.append(&[10; 10]);
     let client = client(&broker).await;
-    let mut consumer = client.consumer("orders").start(StartAt::Earliest).await.unwrap();
+    let mut consumer = client.consumer("orders").start(Start::Earliest).await.unwrap();
     let (mut next, mut hang_ups) = (0, 0);
     while next < 1000 {
         let batch = consumer.next_batch().await.unwrap().unwrap();
@@ -47,7 +47,7 @@ async fn a_named_consumer_continues_at_its_committed_position() {
     let broker = FakeBroker::start(1).await;
     broker.append(&[2, 2, 2]);
     let client = client(&broker).await;
-    let start = || client.consumer("orders").name("billing").start(StartAt::Earliest);
+    let start = || client.consumer("orders").name("billing").start(Start::Earliest);
     let mut consumer = start().await.unwrap();
     // Each data message holds one frame here, so batches are those of the log.
     let first = consumer.next_batch().await.unwrap().unwrap();
@@ -58,7 +58,7 @@ async fn a_named_consumer_continues_at_its_committed_position() {
     assert_eq!(second.iter().next().unwrap().offset(), Offset(2));
     consumer.commit().await.unwrap();
     assert_eq!(broker.lock().committed[0].offset, Offset(4));
-    let mut unnamed = client.consumer("orders").start(StartAt::Earliest).await.unwrap();
+    let mut unnamed = client.consumer("orders").start(Start::Earliest).await.unwrap();
     let batch = unnamed.next_batch().await.unwrap().unwrap();
     assert_eq!(batch.commit().await.unwrap_err().kind(), CommitErrorKind::Unnamed);
 }
@@ -69,7 +69,7 @@ async fn damaged_frames_are_fetched_again_and_reported_the_second_time() {
     broker.append(&[2, 2]);
     broker.lock().damage = 1;
     let client = client(&broker).await;
-    let mut consumer = client.consumer("orders").start(StartAt::Earliest).await.unwrap();
+    let mut consumer = client.consumer("orders").start(Start::Earliest).await.unwrap();
     let batch = consumer.next_batch().await.unwrap().unwrap();
     assert_eq!((batch.len(), batch.next_offset()), (2, Offset(2)));
     assert_eq!(client.metrics().frames_damaged, 1);
@@ -77,14 +77,14 @@ async fn damaged_frames_are_fetched_again_and_reported_the_second_time() {
 
     // Damage both frames, both times.
     broker.lock().damage = 4;
-    let mut consumer = client.consumer("orders").partitions([0]).start(StartAt::Earliest).await.unwrap();
+    let mut consumer = client.consumer("orders").partitions([0]).start(Start::Earliest).await.unwrap();
     let mut result = consumer.next_batch().await;
     while let Ok(Some(_)) = result {
         result = consumer.next_batch().await;
     }
     let error = result.unwrap_err();
     assert_eq!(error.kind(), FetchErrorKind::Corrupt);
-    consumer.seek(0, StartAt::Offset(Offset(3))).unwrap();
+    consumer.seek(0, Start::Offset(Offset(3))).unwrap();
     let batch = consumer.next_batch().await.unwrap().unwrap();
     assert_eq!(batch.iter().map(|record| record.offset().get()).collect::<Vec<_>>(), [3]);
 }
@@ -95,12 +95,12 @@ async fn a_position_that_no_longer_exists_is_an_error_or_reset_as_configured() {
     broker.append(&[2, 2, 2]);
     broker.lock().log_start = 4;
     let client = client(&broker).await;
-    let from = |offset| client.consumer("orders").start(StartAt::Offset(Offset(offset)));
+    let from = |offset| client.consumer("orders").start(Start::Offset(Offset(offset)));
     let error = from(1).await.unwrap().next_batch().await.unwrap_err();
     assert_eq!(error.kind(), FetchErrorKind::OutOfRange);
     assert!(error.to_string().contains("orders/0 at offset 1"), "{error}");
     let mut events = client.events();
-    let mut consumer = from(1).on_out_of_range(StartAt::Earliest).await.unwrap();
+    let mut consumer = from(1).on_out_of_range(Start::Earliest).await.unwrap();
     assert_eq!(consumer.next_batch().await.unwrap().unwrap().iter().next().unwrap().offset(), Offset(4));
     let reset = Event::PositionReset { topic: "orders".into(), partition: 0, from: Some(Offset(1)) };
     assert_eq!(events.next().await, Some(reset));
@@ -112,13 +112,8 @@ async fn records_that_the_broker_has_lost_are_reported_once_and_reading_continue
     broker.append(&[2, 3, 2, 4]);
     broker.lock().lost_frames = [1, 3].into();
     let client = client(&broker).await;
-    let mut consumer = client
-        .consumer("orders")
-        .partitions([0])
-        .start(StartAt::Offset(Offset(3)))
-        .until_end()
-        .await
-        .unwrap();
+    let mut consumer =
+        client.consumer("orders").partitions([0]).start(Start::Offset(Offset(3))).until_end().await.unwrap();
     let lost = consumer.next_batch().await.unwrap_err();
     assert_eq!(lost.kind(), FetchErrorKind::Faulty);
     let range = lost.damaged().unwrap();
@@ -150,12 +145,12 @@ async fn until_end_does_not_wait_for_a_partition_that_an_error_has_stopped() {
     broker.append(&[2, 2, 2]);
     broker.lock().log_start = 4;
     let client = client(&broker).await;
-    let consumer = client.consumer("orders").partitions([0]).start(StartAt::Offset(Offset(1)));
+    let consumer = client.consumer("orders").partitions([0]).start(Start::Offset(Offset(1)));
     let mut consumer = consumer.until_end().await.unwrap();
     assert_eq!(consumer.next_batch().await.unwrap_err().kind(), FetchErrorKind::OutOfRange);
     assert!(consumer.next_batch().await.unwrap().is_none());
     // A seek continues after the end.
-    consumer.seek(0, StartAt::Earliest).unwrap();
+    consumer.seek(0, Start::Earliest).unwrap();
     assert_eq!(consumer.next_batch().await.unwrap().unwrap().iter().next().unwrap().offset(), Offset(4));
 }
 
@@ -166,8 +161,8 @@ async fn a_reset_in_the_middle_of_a_chunk_continues_at_the_reset_position() {
     broker.append(&[40_000]);
     let client = client(&broker).await;
     let mut events = client.events();
-    let consumer = client.consumer("orders").start(StartAt::Earliest);
-    let mut consumer = consumer.on_out_of_range(StartAt::Earliest).await.unwrap();
+    let consumer = client.consumer("orders").start(Start::Earliest);
+    let mut consumer = consumer.on_out_of_range(Start::Earliest).await.unwrap();
     assert_eq!(consumer.next_batch().await.unwrap().unwrap().len(), 40_000);
     broker.lock().log_start = 40_000;
     broker.script([(MessageKind::Subscribe, Fault::Ignore)]);
@@ -189,7 +184,7 @@ async fn until_end_stops_at_the_end_seen_first() {
     let broker = FakeBroker::start(2).await;
     broker.append(&[3, 3]);
     let client = client(&broker).await;
-    let mut consumer = client.consumer("orders").start(StartAt::Earliest).until_end().await.unwrap();
+    let mut consumer = client.consumer("orders").start(Start::Earliest).until_end().await.unwrap();
     let mut records = 0;
     while let Some(batch) = consumer.next_batch().await.unwrap() {
         records += batch.len();
@@ -204,7 +199,7 @@ async fn until_end_stops_at_the_end_seen_first() {
 async fn cancelling_next_batch_loses_no_records() {
     let broker = FakeBroker::start(1).await;
     let client = client(&broker).await;
-    let mut consumer = client.consumer("orders").start(StartAt::Earliest).await.unwrap();
+    let mut consumer = client.consumer("orders").start(Start::Earliest).await.unwrap();
     let mut seen = 0;
     for _ in 0..200 {
         broker.append(&[1]);
@@ -226,7 +221,7 @@ async fn a_minimal_credit_is_enough_to_read_a_long_log() {
     broker.append(&[100; 200]);
     let client = client(&broker).await;
     let mut stream =
-        client.consumer("orders").start(StartAt::Earliest).buffer_bytes(1).await.unwrap().into_stream();
+        client.consumer("orders").start(Start::Earliest).buffer_bytes(1).await.unwrap().into_stream();
     for offset in 0..20_000 {
         let record = stream.next().await.unwrap().unwrap();
         assert_eq!(record.offset, Offset(offset));

@@ -8,7 +8,7 @@ use highwater_protocol::limits::BATCH_BYTES_MAX;
 use highwater_protocol::native::MessageKind;
 
 use super::super::fake_broker::{FakeBroker, Fault};
-use crate::{Acks, Event, FailedRecord, Outcome, ProduceErrorKind, Record, TrySendError};
+use crate::{Acks, Event, FailedRecord, ProduceErrorKind, Record, TrySendError, WriteOutcome};
 
 use super::*;
 
@@ -64,7 +64,7 @@ async fn retryable_rejections_are_retried_and_others_fail_at_once() {
     assert_eq!(send(&producer, 1).await, [0]);
     broker.script([(MessageKind::Produce, Fault::Refuse(ErrorCode::InvalidTimestamp))]);
     let error = producer.send(Record::new("x")).await.unwrap().await.unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (ProduceErrorKind::Invalid, Outcome::NotWritten));
+    assert_eq!((error.kind(), error.outcome()), (ProduceErrorKind::Invalid, WriteOutcome::NotWritten));
     assert_eq!(error.code(), Some(ErrorCode::InvalidTimestamp));
     assert!(!error.is_retryable());
     assert_eq!(send(&producer, 1).await, [1], "the producer goes on");
@@ -81,13 +81,13 @@ async fn an_event_reports_retryable_rejections() {
         (MessageKind::Produce, Fault::Refuse(ErrorCode::StorageFull)),
     ]);
     assert_eq!(send(&producer, 1).await, [0]);
-    let refused = loop {
-        if let Event::ProduceRefused { topic, reason } = events.next().await.unwrap() {
+    let rejected = loop {
+        if let Event::ProduceRejected { topic, reason } = events.next().await.unwrap() {
             break (topic, reason);
         }
     };
-    assert_eq!(refused.0, "orders");
-    assert!(!refused.1.is_empty());
+    assert_eq!(rejected.0, "orders");
+    assert!(!rejected.1.is_empty());
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn an_unanswered_record_times_out_with_an_unknown_outcome() {
     send(&producer, 1).await;
     broker.script([(MessageKind::Produce, Fault::Ignore)]);
     let error = producer.send(Record::new("x")).await.unwrap().await.unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (ProduceErrorKind::TimedOut, Outcome::Unknown));
+    assert_eq!((error.kind(), error.outcome()), (ProduceErrorKind::TimedOut, WriteOutcome::Unknown));
     assert!(error.is_retryable());
 }
 
@@ -169,7 +169,7 @@ async fn closing_returns_unacknowledged_records_in_order_with_keys_and_headers()
     let failed = deliveries.iter().filter(|delivery| delivery.result().unwrap().is_err()).count();
     assert_eq!((error.count(), error.records().len()), (failed as u64, failed));
     assert!(failed >= 1);
-    assert_eq!(error.records()[0].outcome(), Outcome::Unknown);
+    assert_eq!(error.records()[0].outcome(), WriteOutcome::Unknown);
     let records = error.into_records().into_iter();
     let numbers: Vec<u32> = records
         .map(|FailedRecord { record, .. }| {
@@ -179,8 +179,8 @@ async fn closing_returns_unacknowledged_records_in_order_with_keys_and_headers()
         })
         .collect();
     assert!(numbers.is_sorted(), "{numbers:?}");
-    let refused = other.send(Record::new("x")).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.outcome()), (ProduceErrorKind::Closed, Outcome::NotWritten));
+    let rejected = other.send(Record::new("x")).await.unwrap_err();
+    assert_eq!((rejected.kind(), rejected.outcome()), (ProduceErrorKind::Closed, WriteOutcome::NotWritten));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use highwater_client::{Offset, StartAt, Timestamp};
+use highwater_client::{Offset, Start, Timestamp};
 
 use crate::units::timestamp_ms;
 
@@ -23,12 +23,12 @@ pub(crate) enum StartPosition {
 
 impl StartPosition {
     /// Converts to the client's type. `BeforeEnd` becomes the end, from which the caller has to seek back.
-    pub(crate) fn or_latest(self) -> StartAt {
+    pub(crate) fn or_latest(self) -> Start {
         match self {
-            Self::Earliest => StartAt::Earliest,
-            Self::Latest | Self::BeforeEnd(_) => StartAt::Latest,
-            Self::Offset(offset) => StartAt::Offset(Offset(offset)),
-            Self::Time(millis) => StartAt::Timestamp(Timestamp(millis)),
+            Self::Earliest => Start::Earliest,
+            Self::Latest | Self::BeforeEnd(_) => Start::Latest,
+            Self::Offset(offset) => Start::Offset(Offset(offset)),
+            Self::Time(millis) => Start::Timestamp(Timestamp(millis)),
         }
     }
 }
