@@ -10,7 +10,7 @@ use highwater_storage::StoreLimits;
 use highwater_storage::limits::PRODUCER_BYTES;
 use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 
-/// The journal of a store has as many bytes as this part of its cache.
+/// The journal of a store has one part in this many of the bytes of its cache.
 pub const JOURNAL_PART: u64 = 4;
 
 /// The smallest and the largest journal of a store, in bytes.
@@ -28,7 +28,7 @@ pub const FETCH_BYTES_MAX: usize = 4 << 20;
 /// Bytes of records in the answer to one fetch of a Kafka client, unless a single batch is larger.
 pub const KAFKA_FETCH_BYTES_MAX: usize = 16 << 20;
 
-/// Partitions in which a shard remembers where one connection is.
+/// Cursors in partitions that a shard remembers for one connection of a Kafka client.
 pub const FETCH_PLACES_MAX: usize = 10_000;
 
 /// Longest time a fetch may wait for records.
@@ -37,129 +37,130 @@ pub const FETCH_WAIT_MAX: Duration = Duration::from_mins(1);
 /// Bytes of frames that are pushed to a subscription in one message, unless a single frame is larger.
 pub const PUSH_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes that are pushed in one turn, all subscriptions together; the rest follows in the next turn, so that requests are not kept waiting.
+/// Bytes that are pushed in one turn to all subscriptions together. The rest follows in later turns, so that requests do not wait.
 pub const PUSH_BYTES_PER_TURN_MAX: usize = 8 << 20;
 
-/// What any read counts for, in bytes, however little it gives: a long poll that ends empty takes its time too.
+/// Bytes that a read counts as at least, however little it returns: a long poll that returns nothing takes time too.
 pub const READ_BYTES_COUNTED_MIN: usize = 8 << 10;
 
-/// Partitions that fetches of Kafka clients read in one turn, or begin to wait for, all of them together. The rest follows in the next turn.
+/// Partitions that all fetches of Kafka clients together read, or begin to wait for, in one turn. The rest follows in later turns.
 pub const KAFKA_FETCH_READS_PER_TURN_MAX: usize = 128;
 
-/// Bytes of records that they read in one turn. The last read may be over it.
+/// Bytes of records that all fetches of Kafka clients together read in one turn. The last read may exceed it.
 pub const KAFKA_FETCH_BYTES_PER_TURN_MAX: usize = 2 << 20;
 
-/// Partitions that one of them reads before it is the turn of another.
+/// Partitions that one fetch of a Kafka client reads before another fetch has its turn.
 pub const KAFKA_FETCH_READS_PER_STEP_MAX: usize = 32;
 
-/// Units of work that the jobs of a shard do in one turn; a unit is about half a microsecond. See `shard/work.rs`.
+/// Units of work that the jobs of a shard do in one turn. A unit takes about half a microsecond. See `shard/work.rs`.
 pub const WORK_PER_TURN_MAX: usize = 2048;
 
-/// Units of work that may be done in a turn for changes of the metadata, however much was done at once before.
+/// Units of work per turn that are reserved for metadata changes, however much was done before in the turn.
 pub const PUBLISH_WORK_PER_TURN_MIN: usize = WORK_PER_TURN_MAX / 4;
 
-/// The same for all other jobs, however much was done before.
+/// Units of work per turn that are reserved for all other jobs, however much was done before in the turn.
 pub const JOBS_WORK_PER_TURN_MIN: usize = WORK_PER_TURN_MAX / 2;
 
-/// Units of it that one job does before it is another one's turn.
+/// Units of work that one job does before the next job has its turn.
 pub const WORK_PER_STEP_MAX: usize = 256;
 
-/// Units of work that are done at once when a request or a message comes. More makes a job of it.
+/// Units of work that are done at once when a request or a message arrives. Whatever needs more becomes a job.
 pub const WORK_AT_ONCE_MAX: usize = 64;
 
-/// What the requests count for that are taken up as they come in one turn, and as much again of those that were held back. A Produce counts
-/// for one: more of them in a turn make commit rounds larger, and cost little.
+/// Total cost of the requests admitted in one turn, and again of those of waiting connections. A Produce costs 1: many of them in a turn make commit
+/// rounds larger, and take little time.
 pub const REQUESTS_PER_TURN_MAX: usize = 4096;
 
-/// What any other request counts for.
+/// Cost of any other request, in the unit of [`REQUESTS_PER_TURN_MAX`].
 pub const REQUEST_COST: usize = 4;
 
-/// Entries of a request's lists that count as much as one in [`REQUESTS_PER_TURN_MAX`]: to read them takes as long.
+/// List entries of a request that add 1 to its cost, because decoding them takes as long.
 pub const REQUEST_ENTRIES_PER_COST: usize = 16;
 
-/// Bytes of a native request, apart from a batch, that count as much: each entry of a list has four at least.
+/// Bytes of a native request, without batches, that count as one list entry. An entry has at least four bytes.
 pub const REQUEST_BYTES_PER_ENTRY: usize = 8;
 
-/// Entries of the lists of large requests that are read for each turn. A request that has more is read in one go, and then no other large one
-/// until as many turns have passed as it would have taken.
+/// List entries of large requests that one turn pays off. A request with more is decoded in one step; then no other large request is decoded for as
+/// many turns as it would have taken.
 pub const REQUEST_ENTRIES_PER_TURN: usize = 10_000;
 
-/// Bytes of long answers that are written in one turn. A piece may be over it.
+/// Bytes of long answers that are encoded in one turn. The last piece may exceed it.
 pub const LONG_ANSWER_BYTES_PER_TURN_MAX: usize = 512 << 10;
 
-/// Bytes of a long answer that wait to be sent, before it goes on.
+/// Queued bytes of a connection at which its long answer pauses.
 pub const LONG_ANSWER_QUEUE_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes of an answer that are counted in a unit of work.
+/// Encoded bytes of an answer that count as one unit of work.
 pub const PIECE_BYTES_PER_UNIT: usize = 256;
 
-/// Entries of an answer that are filled in with what was found of them for a unit of work.
+/// Results that are filled into an answer for one unit of work.
 pub const FOUND_PER_UNIT: usize = 16;
 
-/// Partitions of the answer to a fetch of a Kafka client that are written for a unit of work.
+/// Partitions of the answer to a fetch of a Kafka client that are encoded for one unit of work.
 pub const FETCHED_PER_UNIT: usize = 8;
 
-/// Partitions of a topic that are written as one part of a long answer.
+/// Partitions of a topic that are encoded as one part of a long answer.
 pub const PARTITIONS_PER_PART: usize = 256;
 
-/// Events of a store that are handled at once. The others come in the next turn.
+/// Events of a store that are handled in one poll. The rest follows in the next turn.
 pub const EVENTS_PER_POLL_MAX: usize = 2048;
 
-/// Answers of the controller and of the coordinator of groups that leave in one turn.
+/// Replies of the controller and of the group coordinator that are sent in one turn.
 pub const ANSWERS_PER_TURN_MAX: usize = 1024;
 
-/// Questions that one request has asked shard 0 and that are not answered. The others wait until these are.
-pub const ASKS_PER_REQUEST_MAX: usize = 64;
+/// Unanswered requests to shard 0 that one client request may have. Further ones are sent as these are answered.
+pub const CALLS_PER_REQUEST_MAX: usize = 64;
 
-/// Groups that one question to their coordinator may concern.
-pub const GROUPS_PER_ASK_MAX: usize = 32;
+/// Groups that one request to their coordinator may name.
+pub const GROUPS_PER_CALL_MAX: usize = 32;
 
-/// Questions of a shard that others have not answered; then it takes up no further requests. Members that wait for others are among
-/// them, and their memory is bounded to less.
-pub const ASKED_MAX: usize = 1 << 18;
+/// Unanswered requests of a shard to other shards. At this number it admits no further client requests. Members that wait for a rebalance are among
+/// them; their memory has a lower limit.
+pub const OPEN_CALLS_MAX: usize = 1 << 18;
 
-/// Messages of a shard that wait for room, here or in another shard's queue; then it takes up no further requests. What one request
-/// posts comes on top: a few for each shard, and [`ASKS_PER_REQUEST_MAX`].
+/// Messages of a shard that wait for room in its own queue or another shard's. At this number it admits no further client requests. The messages of
+/// one more request come on top: a few for each shard, and [`CALLS_PER_REQUEST_MAX`].
 pub const BACKLOG_MAX: usize = 4096;
 
-const _: () = assert!(BACKLOG_MAX + ASKED_MAX < highwater_runtime::plane::BACKLOG_MAX / 2);
+const _: () = assert!(BACKLOG_MAX + OPEN_CALLS_MAX < highwater_runtime::plane::BACKLOG_MAX / 2);
 
-/// Bytes that one connection may hold of a shard's memory for what is sent: reads for it and what waits to be sent. Then nothing more is read
-/// for it, and its requests are not taken up.
+/// Bytes of a shard's memory for sending that one connection may use, for its reads and its send queue. At this number nothing more is read for it,
+/// and its requests are not admitted.
 pub const SEND_QUEUE_BYTES_MAX: usize = 8 << 20;
 
-/// The same when many connections share that memory, and the least that a read begins with.
+/// The same limit when many connections share that memory, and the smallest reservation of a read.
 pub const SEND_QUEUE_BYTES_MIN: usize = 64 << 10;
 
-/// Bytes of disk reads in flight of a shard, all its stores together, unless a single batch is larger. Further reads are queued, and writes
-/// pass them: an append does not wait for all that clients read.
+/// Bytes of disk reads in flight on a shard, over all its stores, unless a single batch is larger. Further reads are queued, and writes pass them, so
+/// that an append does not wait for everything that clients read.
 pub const DISK_READS_INFLIGHT_BYTES_MAX: usize = 2 << 20;
 
-/// Bytes of memory that a read reserves at least, however few are wanted: what it looks for lies somewhere in them.
+/// Bytes of memory that a read reserves at least, however few are requested: the records can be anywhere in them.
 pub const READ_MEMORY_BYTES_MIN: usize = 64 << 10;
 
-/// Connections and fetches that wait for memory and are tried in one turn.
+/// Connections and fetches that wait for memory and are retried in one turn.
 pub const LINE_TRIES_PER_TURN_MAX: usize = 64;
 
-/// How often the line of those who wait for memory is looked at when nothing else happens: memory also comes back on other shards.
+/// How often those who wait for memory are retried when nothing else happens: memory is also returned on other shards.
 pub const LINE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How often clients that take nothing are looked for while others wait for memory.
+/// How often slow readers are looked for while others wait for memory.
 pub const SHORTAGE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A client that has something to take and takes less than [`SLOW_READER_BYTES_MIN`] of it in this time is cut off while others wait for memory.
+/// A client with queued data that receives less than [`SLOW_READER_BYTES_MIN`] in this time is disconnected while others wait for memory.
 pub const SLOW_READER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// See [`SLOW_READER_TIME_MAX`].
 pub const SLOW_READER_BYTES_MIN: usize = 64 << 10;
 
-/// Bytes that the answer to a fetch has for each partition, beside records.
+/// Bytes that the answer to a fetch has for each partition, in addition to records.
 pub const FETCH_ANSWER_BYTES_PER_PARTITION: usize = 64;
 
-/// An answer to a fetch that has less than this beside records needs no memory for that.
+/// An answer to a fetch with fewer bytes than this, not counting records, is not charged for them.
 pub const FETCH_ANSWER_BYTES_FREE: usize = 4 << 10;
 
-/// Bytes of the offsets of all groups together, however much memory a broker has. A snapshot of them, with the groups' members, is one payload of a state log.
+/// Bytes of the offsets of all groups together, however much memory a broker has. A snapshot of them, with the groups' members, is one payload of a
+/// state log.
 pub const OFFSETS_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of the metadata of all topics together. A snapshot of it is one payload of a state log.
@@ -167,180 +168,181 @@ pub const METADATA_BYTES_MAX: usize = 32 << 20;
 
 const _: () = assert!(2 * METADATA_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 
-/// Bytes of memory that the metadata of a partition counts for, or that of a topic: what every shard keeps of it.
+/// Bytes of memory that the metadata of a partition or of a topic is charged: what every shard keeps of it.
 pub const METADATA_BYTES_PER_ENTRY: u64 = 1 << 10;
 
 /// Partitions of a broker, however much memory it has.
 pub const PARTITIONS_MAX: usize = 1 << 20;
 
-/// Producers of which a shard remembers that a batch was rejected and has not been sent again. Of more, the one that was silent longest is
+/// Producers for which a shard remembers a rejected batch that has not been sent again. Beyond that, the producer that was silent longest is
 /// forgotten.
 pub const REJECTED_PRODUCERS_MAX: usize = 10_000;
 
 /// Topics and other resources that one request of a Kafka client may change.
 pub const KAFKA_CHANGES_PER_REQUEST_MAX: usize = 10_000;
 
-/// Partitions whose sizes one request of a Kafka client may ask for.
+/// Partitions whose sizes one request of a Kafka client may request.
 pub const KAFKA_SIZES_PER_REQUEST_MAX: usize = 100_000;
 
 /// Producers that a shard describes in its part of the answer to one request.
 pub const PRODUCERS_PER_ANSWER_MAX: usize = 20_000;
 
-const _: () = assert!(PRODUCERS_PER_ANSWER_MAX >= 10_000, "those of one partition always fit");
+const _: () = assert!(PRODUCERS_PER_ANSWER_MAX >= 10_000, "the producers of one partition always fit");
 
-/// States and kinds of groups that a request of a Kafka client may list those of. There are fewer than ten.
+/// Maximum number of filters by state or type in one ListGroups request. Fewer than ten values exist.
 pub const KAFKA_FILTERS_MAX: usize = 100;
 
-/// Bytes that the answer to a request may have which tells of whole groups or many partitions and has to ask others. So much is set
-/// aside for it, so that only so many wait at once on a connection.
+/// Bytes reserved for the answer to a request that concerns whole groups or many partitions and has to be sent to other shards. It limits how many
+/// such requests of a connection are in flight.
 pub const KAFKA_ANSWER_BYTES_EXPECTED: usize = 1 << 20;
 
-/// Bytes of memory that a request counts for until it is answered, for each of its bytes, unless it has batches: the names that it gives are
-/// kept, each by itself, with what is found out about them.
+/// Bytes of memory charged for each byte of a request without batches, until it is answered: each name in it is kept by itself, with the result for
+/// it.
 pub const HELD_BYTES_PER_BYTE: usize = 6;
 
-/// Bytes that each group of an OffsetFetch counts for until that is answered.
+/// Bytes of memory charged for each group of an OffsetFetch until it is answered.
 pub const HELD_BYTES_PER_GROUP: usize = 320;
 
-/// Bytes that each further batch of a Produce counts for, apart from its own, until that is answered: its place, its outcome and the answer
-/// for it.
+/// Bytes of memory charged for each batch of a Produce after the first, in addition to its own bytes, until it is answered: its place, its outcome
+/// and its part of the answer.
 pub const HELD_BYTES_PER_BATCH: usize = 512;
 
-/// Searches by time of a shard that read from disk at once, each into a buffer of its own. Others wait for their turn.
+/// Searches by time of a shard that read from disk at the same time, each into its own buffer. Others are queued.
 pub const SEARCHES_MAX: usize = 4;
 
-/// What a search is charged for unpacking, in disk reads of the largest size: the decoder with its window, and what it has unpacked.
+/// Memory that a search is charged for decompression, as a number of disk reads of the largest size: the decoder with its window, and its output.
 pub const SEARCH_DECODER_READS: usize = 1;
 
 /// Searches by time that begin in one turn.
 pub const SEARCHES_PER_TURN_MAX: usize = 32;
 
-/// Work of all searches in one turn, in the units of `highwater_protocol::batch::Work`: what is cached is searched at once, what is
-/// compressed has to be unpacked, and other requests are not to be kept waiting.
+/// Work of all searches in one turn, in units of `highwater_protocol::batch::Work`. Cached frames are searched at once and compressed ones have to be
+/// decompressed; other requests must not wait for that.
 pub const SEARCH_WORK_PER_TURN_MAX: usize = 1_000_000;
 
-/// Work of checking that a batch may take when it comes, before the next request is looked at; see `highwater_protocol::batch::Work`. A batch
-/// of 1 MiB that is not compressed fits.
+/// Work of checking a batch when it arrives, before the next request is handled, in units of `highwater_protocol::batch::Work`. An uncompressed batch
+/// of 1 MiB fits.
 pub const CHECK_WORK_AT_ONCE_MAX: usize = 500_000;
 
-/// Work that each batch of a Kafka client's request counts for, apart from its records: it is routed, appended and answered.
+/// Work charged for each batch of a Kafka client's request, in addition to its records: it is routed, appended and answered.
 pub const CHECK_WORK_PER_BATCH: usize = 500;
 
-/// Work of checking batches as they come, in one turn.
+/// Work of checking arriving batches in one turn.
 pub const CHECK_WORK_ON_ARRIVAL_MAX: usize = 2_000_000;
 
-/// Work in one turn on the checks that were not finished when their batches came.
+/// Work in one turn on checks that were not finished when their batches arrived.
 pub const CHECK_WORK_PER_TURN_MAX: usize = 1_000_000;
 
-/// Work after which a check goes behind those that may take less.
+/// Work after which a check counts as long, and no longer delays the short ones.
 pub const CHECK_WORK_SHORT_MAX: usize = 8_000_000;
 
-/// Unfinished checks that keep their decoders while they wait. Others begin anew when it is their turn.
+/// Unfinished short checks that keep their decoders while they wait. Others restart when they have their turn.
 pub const CHECKS_OPEN_MAX: usize = 8;
 
-/// What of the memory for decoders is for the checks that wait and do not take long: one of so many parts. As much again is for the one of
-/// them that goes on, and for the decoder that is kept for the next batch; the rest is for one that takes long.
+/// One part in this many of the decoders' memory is for short checks that wait. The same amount each is for the short check that is running and for
+/// the decoder that is kept for the next batch. A long check has the rest.
 pub const DECODERS_SHORT_PART: usize = 12;
 
-/// Bytes of memory that the decoder may take which is kept for the next batch. The window of zstd's default level fits.
+/// Memory of the decoder that is kept for the next batch, at most. The window of zstd's default level fits.
 pub const DECODER_IDLE_BYTES_MAX: usize = 4 << 20;
 
-/// How often connections are looked at for having taken too long.
+/// How often connections are checked for missed deadlines.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A connection that was told why it ends and does not take that is cut off after this time.
+/// A connection that is being closed and does not receive what is queued for it is closed at once after this time.
 pub const CLOSING_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How often retention is enforced.
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How often a full disk is tried again.
+/// How often a full disk is checked for space.
 pub const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What was asked before a stop is finished in this time, or dropped.
+/// How long a stop waits for requests in flight before it drops them.
 pub const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// How long a stop waits for the disk once clients have been answered. A disk that is full takes nothing more.
+/// How long a stop waits for the disk once clients have been answered. A full disk may never finish.
 pub const CLOSE_TIME: Duration = Duration::from_secs(5);
 
-/// Stores that one shard can serve: each has a number in the top byte of its operations' tokens.
+/// Stores of one shard. Each has a number in the top byte of its operations' tokens.
 pub const STORES_PER_SHARD_MAX: usize = 200;
 
-/// Warnings of one kind that a start gives one by one for each store; of the others it says how many there are.
+/// Warnings of one kind that a start logs one by one for each store. The rest are only counted.
 pub const START_WARNINGS_MAX: usize = 10;
 
-/// Bytes that the offsets of all groups together may take, of the `memory_bytes` of a broker.
+/// Returns the bytes of the offsets of all groups together, for a broker with `memory_bytes`.
 pub const fn offsets_bytes_max(memory_bytes: u64) -> usize {
     let part = memory_bytes / OFFSETS_PART;
     if part < OFFSETS_BYTES_MAX as u64 { part as usize } else { OFFSETS_BYTES_MAX }
 }
 
-/// Bytes of memory that free buffers may keep, to be used again, of the `memory_bytes` of a broker. What offsets take comes out of their part.
+/// Returns the bytes of free buffers that a broker with `memory_bytes` keeps for reuse. The offsets of groups use a part of the same share.
 pub fn idle_buffer_bytes(memory_bytes: u64, shards: u16) -> usize {
     let part = memory_bytes / FREE_BUFFERS_PART - offsets_bytes_max(memory_bytes) as u64;
     part.min((32 << 20) * (1 + u64::from(shards))) as usize
 }
 
-/// What the limit for the bytes of a batch may be set to.
+/// Valid values of the limit on the bytes of a batch.
 pub const BATCH_BYTES_MAX_RANGE: RangeInclusive<usize> = 1 << 20..=BATCH_BYTES_MAX;
 
-/// What a shard takes for requests, for the decoders that check their batches, for what is on its way to clients and for the cache of its stores, however little memory there is, where
-/// batches have at most [`BATCH_BYTES_MAX_DEFAULT`].
+/// The least memory of a shard for requests, for the decoders that check their batches, for data on its way to clients and for the cache of its
+/// stores, if batches have at most [`BATCH_BYTES_MAX_DEFAULT`].
 const REQUEST_BYTES_MIN: u64 = 20 << 20;
 const DECODER_BYTES_MIN: u64 = 12 << 20;
 const SEND_BYTES_MIN: u64 = 24 << 20;
 const CACHE_BYTES_MIN: u64 = 16 << 20;
 
-/// What decoders take of the memory for them and for requests: so many of as many parts. More than the largest windows need is of no use.
+/// The decoders' share of the memory for requests and decoders, as numerator and denominator. Memory beyond the largest windows is of no use.
 const DECODERS_PARTS: (u64, u64) = (3, 8);
 const DECODERS_BYTES_MAX: u64 = 192 << 20;
 
-/// What the metadata of partitions, idempotent producers and free buffers take of the memory: one of so many parts each. The offsets of groups
-/// take a part of the last.
+/// The metadata of partitions, idempotent producers and free buffers each get one part in this many of the memory. The offsets of groups get a part
+/// of the share of the free buffers.
 const METADATA_PART: u64 = 8;
 const PRODUCERS_PART: u64 = 16;
 const FREE_BUFFERS_PART: u64 = 16;
 const OFFSETS_PART: u64 = 32;
 
-/// What is left of sixteen parts when these three have theirs.
+/// Sixteenths of the memory that remain after these three.
 const OTHER_PARTS_OF_16: u64 = 16 - 16 / METADATA_PART - 16 / PRODUCERS_PART - 16 / FREE_BUFFERS_PART;
 
-/// What a shard needs more of each of the three where batches are larger: one of the largest size has to fit, while others wait.
+/// Returns the bytes that a shard needs in addition, for requests, for sending and for the cache each, if batches can exceed the default limit: one
+/// of the largest size has to fit while others wait.
 const fn more_for_batches(batch_bytes_max: usize) -> u64 {
     batch_bytes_max.saturating_sub(BATCH_BYTES_MAX_DEFAULT) as u64
 }
 
-/// Memory without which a shard that takes batches of up to so many bytes does not work, in whole MiB.
+/// Returns the least memory of a shard that accepts batches of up to `batch_bytes_max`, in whole MiB.
 pub const fn shard_memory_bytes_min(batch_bytes_max: usize) -> u64 {
     let requests = REQUEST_BYTES_MIN + DECODER_BYTES_MIN;
     let least = requests + SEND_BYTES_MIN + CACHE_BYTES_MIN + 3 * more_for_batches(batch_bytes_max);
     (least * 16).div_ceil(OTHER_PARTS_OF_16).next_multiple_of(1 << 20)
 }
 
-/// What a shard may hold in memory, and the sizes of its stores.
+/// The memory limits of a shard, and the sizes of its stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShardLimits {
-    /// Requests that were received and not answered, in bytes. When it is used up, sockets are not read.
+    /// Requests that have not been answered, in bytes. When it is used up, sockets are not read.
     pub request_bytes_max: usize,
-    /// Decoders that check compressed batches of requests. Batches that need more by themselves are rejected, others wait.
+    /// Decoders that check compressed batches of requests, in bytes. A batch whose decoder alone needs more is rejected; others wait.
     pub decoder_bytes_max: usize,
-    /// What is on its way to clients: reads under way, what they found, and answers that are queued. When it is used up, nothing is read.
+    /// Data on its way to clients, in bytes: reads in flight, their results, and queued answers. When it is used up, nothing is read.
     pub send_bytes_max: usize,
-    /// Metadata of all partitions and topics of the broker, at [`METADATA_BYTES_PER_ENTRY`] each. When it is used up, no more are created.
+    /// Metadata of all partitions and topics of the broker, at [`METADATA_BYTES_PER_ENTRY`] each. When it is used up, no more can be created.
     pub metadata_bytes_max: u64,
     /// Connections.
     pub connections_max: usize,
     /// See [`CHECK_WORK_AT_ONCE_MAX`].
     pub check_work_at_once: usize,
-    /// Each store's own.
+    /// The limits of each store.
     pub store: StoreLimits,
-    /// Size of the files of the controller's and of the groups' log while these hold little.
+    /// Size of the files of the metadata log and of the groups' log while they hold little.
     pub state_log_bytes: u64,
 }
 
 impl ShardLimits {
-    /// How `memory_bytes` are divided on one of `shards` shards with `stores` stores, for batches of up to `batch_bytes_max`. What the others leave
-    /// is the cache's. The table is in `docs/operations.md`.
+    /// Divides `memory_bytes` for one of `shards` shards with `stores` stores, for batches of up to `batch_bytes_max`. The cache gets what the other
+    /// parts leave. `docs/operations.md` has the table.
     pub fn production(memory_bytes: u64, shards: u16, stores: usize, batch_bytes_max: usize) -> Self {
         let shards = shards.max(1);
         let share = memory_bytes / u64::from(shards);
@@ -386,22 +388,22 @@ impl ShardLimits {
         }
     }
 
-    /// Topics and partitions that a broker keeps at most, both together.
+    /// Returns the maximum number of topics and partitions together.
     pub const fn metadata_entries_max(&self) -> usize {
         (self.metadata_bytes_max / METADATA_BYTES_PER_ENTRY) as usize
     }
 
-    /// The memory that a broker needs to keep so many topics and partitions, in bytes.
+    /// Returns the memory that a broker needs for this many topics and partitions, in bytes.
     pub const fn memory_bytes_for(entries: usize) -> u64 {
         entries as u64 * METADATA_BYTES_PER_ENTRY * METADATA_PART
     }
 
-    /// Bytes of the largest batch that is taken.
+    /// Returns the size of the largest batch that is accepted, in bytes.
     pub fn batch_bytes_max(&self) -> usize {
         self.store.payload_bytes_max
     }
 
-    /// Limits that a short simulation runs into.
+    /// Limits so small that a short simulation reaches them.
     pub const fn tiny() -> Self {
         Self {
             request_bytes_max: 256 << 10,
@@ -410,14 +412,14 @@ impl ShardLimits {
             metadata_bytes_max: PARTITIONS_MAX as u64 * METADATA_BYTES_PER_ENTRY,
             connections_max: 64,
             check_work_at_once: 50,
-            // Topics have thousands of partitions here, and each turn takes its time.
+            // Topics in simulations have thousands of partitions, and each turn takes its time.
             store: StoreLimits { snapshot_bytes_per_turn: 16 << 10, ..StoreLimits::tiny_with_journal() },
             state_log_bytes: 32 << 10,
         }
     }
 }
 
-/// The size of a store's journal: the cache keeps what the journal has until the extents have it too.
+/// Returns the size of a store's journal. The cache keeps what is in the journal until the extents have it too.
 fn journal_bytes(cache_bytes: u64) -> u64 {
     let bytes = cache_bytes / JOURNAL_PART;
     1 << bytes.clamp(*JOURNAL_BYTES.start(), *JOURNAL_BYTES.end()).ilog2()
@@ -427,7 +429,7 @@ fn journal_bytes(cache_bytes: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// What a broker may hold, as it is divided.
+    /// Returns the sum of all parts of a broker's memory.
     fn total(memory: u64, shards: u16, stores: usize, batch_bytes_max: usize) -> u64 {
         let limits = ShardLimits::production(memory, shards, stores, batch_bytes_max);
         limits.store.assert_consistent();
@@ -440,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_broker_may_hold_in_memory_adds_up_to_what_it_is_given_whatever_that_is() {
+    fn the_parts_of_a_brokers_memory_add_up_to_all_of_it() {
         for batch_mib in [1, 2, 15, 16, 17, 20, 31, 32, 50, 64, 99, 100] {
             for batch_bytes_max in [batch_mib << 20, (batch_mib << 20) + 1] {
                 if !BATCH_BYTES_MAX_RANGE.contains(&batch_bytes_max) {
@@ -465,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_the_largest_size_fits_each_part_of_the_least_memory_that_is_accepted() {
+    fn a_batch_of_the_largest_size_fits_each_part_of_the_smallest_memory_that_is_accepted() {
         for batch_bytes_max in [1 << 20, 16 << 20, 17 << 20, 100 << 20] {
             let least = shard_memory_bytes_min(batch_bytes_max);
             let limits = ShardLimits::production(least, 1, 1, batch_bytes_max);

@@ -10,7 +10,7 @@ use crate::api::{
     ApiError, ControllerCall, ControllerReply, ControllerRequest, PartitionAnswer, PartitionCall,
     PartitionQuery, Service,
 };
-use crate::limits::ASKS_PER_REQUEST_MAX;
+use crate::limits::CALLS_PER_REQUEST_MAX;
 use crate::message::{Message, Ticket};
 use crate::shard::Context;
 
@@ -87,7 +87,7 @@ impl Calls {
         let missing = requests.len();
         let unsent = requests.into_iter();
         let call = self.insert(PendingCall { conn, missing, sent: 0, unsent, waits_for_others, gather });
-        for _ in 0..ASKS_PER_REQUEST_MAX {
+        for _ in 0..CALLS_PER_REQUEST_MAX {
             self.send_next(call);
         }
     }
@@ -351,10 +351,10 @@ mod tests {
     fn of_many_requests_a_few_are_sent_at_once_and_each_reply_lets_another_one_go() {
         let mut calls = Calls::default();
         let kept = Rc::new(RefCell::new(Vec::new()));
-        let count = ASKS_PER_REQUEST_MAX + 2;
+        let count = CALLS_PER_REQUEST_MAX + 2;
         calls.ask(Some(CONN), deletions(count), false, Box::new(Keep(Rc::clone(&kept))));
         let mut open: VecDeque<_> = sent(&mut calls).into();
-        assert_eq!((open.len(), calls.open()), (ASKS_PER_REQUEST_MAX, ASKS_PER_REQUEST_MAX));
+        assert_eq!((open.len(), calls.open()), (CALLS_PER_REQUEST_MAX, CALLS_PER_REQUEST_MAX));
         for replies in 1..=count {
             let ticket = open.pop_front().expect("one is open");
             let finished = calls.handle_reply(ticket, done(), |_| true);
@@ -370,7 +370,7 @@ mod tests {
     fn what_is_unsent_when_its_client_is_gone_is_not_sent() {
         let mut calls = Calls::default();
         let gather = Box::new(Keep(Rc::default()));
-        calls.ask(Some(CONN), deletions(ASKS_PER_REQUEST_MAX + 5), false, gather);
+        calls.ask(Some(CONN), deletions(CALLS_PER_REQUEST_MAX + 5), false, gather);
         let open = sent(&mut calls);
         for ticket in open {
             assert!(calls.handle_reply(ticket, done(), |conn| conn != CONN).is_none());

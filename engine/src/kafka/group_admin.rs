@@ -21,7 +21,7 @@ use super::error::code;
 use super::names::distinct;
 use crate::api::{ApiError, ControllerCall, DeleteGroups, DescribeConsumerGroups, DescribeGroups};
 use crate::coord::groups::{self, GroupError};
-use crate::limits::{GROUPS_PER_ASK_MAX, KAFKA_FILTERS_MAX};
+use crate::limits::{GROUPS_PER_CALL_MAX, KAFKA_FILTERS_MAX};
 use crate::shard::{AnswerTo, Context};
 
 /// The state of an unknown group.
@@ -98,7 +98,7 @@ fn ask_about_groups<C: ControllerCall>(
     request: impl Fn(Vec<String>) -> C,
     finish: impl FnOnce(&mut Context<'_>, Vec<(Vec<String>, Result<C::Reply, ApiError>)>) + 'static,
 ) {
-    let names: Vec<Vec<String>> = names.chunks(GROUPS_PER_ASK_MAX).map(<[String]>::to_vec).collect();
+    let names: Vec<Vec<String>> = names.chunks(GROUPS_PER_CALL_MAX).map(<[String]>::to_vec).collect();
     let requests = names.iter().map(|names| request(names.clone())).collect();
     context.ask_each(call.conn, requests, move |context, replies| {
         finish(context, names.into_iter().zip(replies).collect());

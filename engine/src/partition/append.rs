@@ -1,4 +1,4 @@
-//! The one way into a log, for batches of both protocols.
+//! Appends batches of both protocols to the logs.
 
 use std::fmt;
 
@@ -32,16 +32,16 @@ pub struct AppendRequest<'a> {
 #[derive(Debug)]
 pub(super) struct ValidBatch<'a> {
     pub(super) batch: ParsedBatch<'a>,
-    /// The largest timestamp of its records; -1 for none.
+    /// The largest timestamp of its records; -1 if none has one.
     pub(super) max_timestamp: Timestamp,
 }
 
-/// Where a batch is in the log.
+/// The position of an appended batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AppendedAt {
     /// Offset of its first record.
     pub base_offset: Offset,
-    /// The time that the broker stamped it with; [`NO_TIMESTAMP`] if it did not.
+    /// The time that the broker stamped it with; [`NO_TIMESTAMP`] if the topic does not use log append time.
     pub log_append_time: Timestamp,
     /// Offset of the first record of the partition.
     pub log_start: Offset,
@@ -62,9 +62,9 @@ pub enum AppendFailure {
         /// The topic's `max.message.bytes`.
         max: usize,
     },
-    /// To decompress the records for the checks takes too much memory.
+    /// Decompressing the records for the checks needs too much memory.
     DecoderTooLarge {
-        /// What it may take, in bytes.
+        /// The limit, in bytes.
         max: usize,
     },
     /// The batch is over the broker's limit.
@@ -97,7 +97,7 @@ impl AppendRequest<'_> {
 }
 
 impl ValidBatch<'_> {
-    /// Returns what the broker has to write into the timestamps.
+    /// Returns what the broker has to write into the batch's timestamps.
     fn timestamp_stamp(&self, source: TimestampSource, wall_ms: i64) -> TimestampStamp {
         let header = self.batch.header();
         match source {
@@ -122,7 +122,7 @@ impl fmt::Display for AppendFailure {
             }
             Self::DecoderTooLarge { max } => write!(
                 f,
-                "to decompress the records takes more memory than this broker has for that, {}: send smaller batches, use a lower \
+                "decompressing the records needs more memory than this broker has for it, {}: send smaller batches, use a lower \
                  compression level, or start the broker with a larger --memory",
                 mib(*max as u64)
             ),
@@ -151,7 +151,7 @@ impl fmt::Display for AppendFailure {
 }
 
 impl Replicas {
-    /// Appends a batch. Its outcome comes as a [`PartitionEvent::Appended`]. Returns the batch if it has to wait for space.
+    /// Appends a batch, with its outcome as a [`PartitionEvent::Appended`]. Returns the batch if it has to wait for space.
     pub(super) fn try_append<'a>(
         &mut self,
         disk: &mut dyn Disk,

@@ -1,4 +1,4 @@
-//! A batch on its way into the log: its bytes, wherever they are, and its header, which is parsed once.
+//! A batch on its way into the log: its bytes, in whatever buffer, and its header, which is parsed once.
 
 use highwater_protocol::batch::{
     BatchError, BatchHeader, BatchView, stamp_create_time, stamp_log_append_time,
@@ -10,7 +10,7 @@ use highwater_storage::Payload;
 
 use super::rejected::SequenceStamp;
 
-/// The bytes of a batch, out of the buffer that it was received in.
+/// The bytes of a batch outside of the receive buffer.
 #[derive(Debug)]
 pub(crate) enum OwnedBatch {
     /// Copied.
@@ -51,7 +51,7 @@ impl BatchBytes<'_> {
     }
 }
 
-/// Exactly one batch. Its header was parsed when this was made and is not parsed again.
+/// Exactly one batch with its header, which is parsed when this is created and never again.
 #[derive(Debug)]
 pub(crate) struct ParsedBatch<'a> {
     header: BatchHeader,
@@ -82,7 +82,7 @@ impl<'a> ParsedBatch<'a> {
         matches!(self.bytes, BatchBytes::Owned(OwnedBatch::Bulk { .. }))
     }
 
-    /// Returns its place in its producer's order; none without an idempotent producer.
+    /// Returns its place in its producer's order; `None` without an idempotent producer.
     pub(super) fn sequence_stamp(&self, tp: TopicPartition) -> Option<SequenceStamp> {
         Some(SequenceStamp::new(tp, self.header.producer()?))
     }
@@ -91,7 +91,7 @@ impl<'a> ParsedBatch<'a> {
         ParsedBatch { header: self.header, bytes: self.bytes.into_owned() }
     }
 
-    /// Returns the batch for the store, with its timestamps stamped. Borrowed bytes are copied to `scratch` to be changed.
+    /// Returns the batch for the store, with its timestamps stamped. Borrowed bytes that have to be changed are copied to `scratch`.
     pub(super) fn into_payload<'s>(self, stamp: TimestampStamp, scratch: &'s mut Vec<u8>) -> Payload<'s>
     where
         'a: 's,
@@ -116,7 +116,7 @@ impl<'a> ParsedBatch<'a> {
     }
 }
 
-/// What the broker writes into a batch's timestamps.
+/// The timestamp that the broker writes into a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TimestampStamp {
     /// Nothing: they are correct.
@@ -128,7 +128,7 @@ pub(super) enum TimestampStamp {
 }
 
 impl TimestampStamp {
-    /// Stamps a batch that has this header. Returns its header then.
+    /// Stamps a batch with this header. Returns the stamped header.
     fn apply(self, header: BatchHeader, batch: &mut [u8]) -> BatchHeader {
         match self {
             Self::Keep => header,

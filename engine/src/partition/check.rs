@@ -18,28 +18,28 @@ use crate::meta::configs::{TimestampSource, TopicConfig};
 #[derive(Debug)]
 pub(super) struct OpenCheck {
     rules: RecordRules,
-    /// None if it has to begin anew.
+    /// The decoder with the results so far; `None` if the check has to restart.
     check: Option<Box<BatchCheck>>,
-    /// Work done, since it began last.
+    /// Work done since the check started or restarted.
     spent: Work,
-    /// Whether it has ever taken so long, or so much memory, that others come first.
+    /// Whether the check has ever used so much time or memory that short checks come first.
     is_long: bool,
 }
 
-/// Bytes of memory that the decoders of a shard's checks may take.
+/// The memory of the decoders of a shard's checks, in bytes.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_field_names, reason = "unit and qualifier come last in every limit's name")]
 pub(super) struct DecoderLimits {
-    /// One of a check that takes long. A batch that needs more is rejected.
+    /// The decoder of a long check. A batch that needs more is rejected.
     pub(super) long_bytes_max: usize,
-    /// All of the others together; one that needs more by itself takes long. One that is being used may come on top.
+    /// The decoders of all short checks together. A check that needs more by itself is a long one. The decoder of the running check may come on top.
     pub(super) short_bytes_max: usize,
-    /// What is kept for the next batch, when a check ends.
+    /// The decoder that is kept for the next batch when a check ends.
     pub(super) idle_bytes_max: usize,
 }
 
 impl DecoderLimits {
-    /// Divides what decoders may take together.
+    /// Divides the memory of all decoders.
     pub(super) fn new(decoder_bytes_max: usize) -> Self {
         let short_bytes_max = decoder_bytes_max / DECODERS_SHORT_PART;
         Self {
@@ -55,11 +55,11 @@ pub(super) enum Verdict {
     /// The batch may be appended. Carries the largest timestamp of its records; -1 for none.
     Valid(Timestamp),
     Failed(AppendFailure),
-    /// There is more to do.
+    /// The check is not finished.
     Open(OpenCheck),
 }
 
-/// Records of a batch that may not be in its topic.
+/// The records of a batch that are not allowed in its topic.
 #[derive(Debug)]
 pub struct RejectedRecords {
     checked: CheckedBatch,
@@ -84,27 +84,27 @@ impl OpenCheck {
         Self { rules, check: None, spent: 0, is_long: false }
     }
 
-    /// Returns whether the check has taken so long, or so much memory, that others come first.
+    /// Returns whether the check has used so much time or memory that short checks come first.
     pub(super) fn is_long(&self) -> bool {
         self.is_long
     }
 
-    /// Returns whether the check keeps a decoder, and what it has found so far.
+    /// Returns whether the check has a decoder, and with it the results so far.
     pub(super) fn has_decoder(&self) -> bool {
         self.check.is_some()
     }
 
-    /// Returns the memory that its decoder takes, in bytes.
+    /// Returns the memory of its decoder, in bytes.
     pub(super) fn decoder_bytes(&self) -> usize {
         self.check.as_ref().map_or(0, |check| check.memory_bytes())
     }
 
-    /// Gives up the decoder: the check begins anew.
+    /// Drops the decoder: the check will restart.
     pub(super) fn drop_decoder(&mut self) {
         self.check = None;
     }
 
-    /// Runs until `work` is used up. `unpacker` is for a check that begins, and comes back from one that ends.
+    /// Runs until `work` is used up. A check that starts takes `unpacker`, and one that ends puts it back.
     pub(super) fn step(
         self,
         batch: &ParsedBatch<'_>,
@@ -122,7 +122,7 @@ impl OpenCheck {
         let spent = spent + before - *work;
         let verdict = match outcome {
             Ok(None) => {
-                // A step does so little that it takes little more, too.
+                // Checked after the step: one step is so small that it cannot exceed the limit by much.
                 let (bytes, max) = (check.memory_bytes(), limits.long_bytes_max);
                 if bytes > max {
                     return Verdict::Failed(AppendFailure::DecoderTooLarge { max });
@@ -144,7 +144,7 @@ impl OpenCheck {
     }
 }
 
-/// Parses a batch and rejects what its size and its header alone rule out, so that its records need not be looked at.
+/// Parses the header of a batch. Rejects a batch that its size or its header rules out, so that its records need not be read.
 pub(crate) fn parse_batch<'a>(
     bytes: BatchBytes<'a>,
     config: &TopicConfig,
@@ -166,13 +166,13 @@ pub(crate) fn parse_batch<'a>(
 }
 
 impl RejectedRecords {
-    /// Returns whether the first of them was rejected for its timestamp.
+    /// Returns whether the first rejected record was rejected for its timestamp.
     pub(crate) fn have_invalid_timestamps(&self) -> bool {
         let first = self.checked.rejected.first();
         first.is_some_and(|record| matches!(record.reason, RejectReason::Timestamp(_)))
     }
 
-    /// Returns the first records that were rejected, by their numbers in the batch, with the reason for each.
+    /// Returns the first rejected records by their numbers in the batch, with the reason for each.
     pub(crate) fn reasons(&self) -> impl Iterator<Item = (u32, String)> {
         self.checked.rejected.iter().map(|record| (record.number, self.reason(record)))
     }
@@ -201,14 +201,14 @@ impl fmt::Display for RejectedRecords {
         write!(f, "record {number} of the batch: {why}")?;
         match self.checked.rejected_count {
             0 | 1 => Ok(()),
-            count => write!(f, "; {} more are refused too", count - 1),
+            count => write!(f, "; {} more are rejected too", count - 1),
         }
     }
 }
 
 #[cfg(test)]
 impl OpenCheck {
-    /// A check with a decoder that takes memory, or with one that takes none.
+    /// Creates an unfinished check with this decoder.
     pub(super) fn sample(is_long: bool, decoder: Unpacker) -> Self {
         let check = Some(Box::new(BatchCheck::new(RecordRules::FORMAT, decoder)));
         Self { rules: RecordRules::FORMAT, check, spent: 1, is_long }

@@ -1,13 +1,13 @@
-//! Checking batches in pieces that fit a turn.
+//! Checks batches in steps that fit a turn.
 //!
-//! Most batches are checked when they come. One that takes longer waits with its connection, of which nothing else is taken up
-//! meanwhile, so batches of a connection are appended in the order in which they came. At the end of every turn the checks
-//! that wait go on for a bounded time: half of it those that have not taken long yet, in the order in which they came, and half those that
-//! have. So what a client sends to keep the broker busy waits for its like, and not the batches of others for it.
+//! Most batches are checked when they arrive. A check that takes longer waits in this queue. No other request of its connection is handled
+//! meanwhile, so the batches of a connection are appended in the order in which they arrived. At the end of every turn the waiting checks
+//! continue for a bounded time: half of it is for short checks, in the order of arrival, and half for long ones. So a batch that was made to
+//! keep the broker busy only delays others of its kind.
 //!
-//! A check that waits may hold a decoder with its window. Only some may keep theirs, as far as there is memory for decoders
-//! ([`ShardLimits::decoder_bytes_max`]); the others begin anew when it is their turn. Of those that take long, or much memory, one at a
-//! time goes on, to its end. So there is always one that does, and a batch is rejected only if its decoder alone is too large.
+//! A waiting check may hold a decoder with its window. Checks keep their decoders while there is memory for them
+//! ([`ShardLimits::decoder_bytes_max`]); the others restart when they have their turn. Only one long check runs at a time, to its end. So one
+//! check always makes progress, and a batch is rejected only if its decoder alone is too large.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,7 +22,7 @@ use crate::limits::{CHECK_WORK_ON_ARRIVAL_MAX, CHECK_WORK_PER_TURN_MAX, CHECKS_O
 use crate::meta::configs::TopicConfig;
 use crate::reply_to::ReplyTo;
 
-/// The batches of a request that have not been checked, in their order. There is at least one.
+/// The batches of a request that have not been checked, in order. There is at least one.
 #[derive(Debug)]
 pub(crate) struct CheckJob<'a> {
     pub(super) conn: ConnId,
@@ -35,7 +35,7 @@ pub(crate) struct CheckJob<'a> {
 #[derive(Debug)]
 pub(crate) struct Unchecked<'a> {
     pub(super) tp: TopicPartition,
-    /// The shard that has the partition.
+    /// The shard that owns the partition.
     pub(super) owner: ShardIndex,
     pub(super) reply_to: ReplyTo,
     pub(super) batch: ParsedBatch<'a>,
@@ -46,15 +46,16 @@ pub(crate) struct Unchecked<'a> {
 pub(super) struct CheckQueue {
     limits: DecoderLimits,
     jobs: BTreeMap<ConnId, CheckJob<'static>>,
-    /// Connections whose checks have not taken long, in the order in which they came.
+    /// Connections with short checks, in the order of arrival.
     short: VecDeque<ConnId>,
+    /// Connections with long checks.
     long: VecDeque<ConnId>,
-    /// Checks that wait and keep their decoders, and the memory that these take, in bytes.
+    /// Number of waiting checks that have kept their decoders, and the memory of these, in bytes.
     open: usize,
     open_bytes: usize,
-    /// Of that: those of checks that do not take long.
+    /// The part of `open_bytes` that belongs to short checks.
     short_bytes: usize,
-    /// Work done in this turn on batches that have just come.
+    /// Work done in this turn on batches that have just arrived.
     on_arrival: Work,
     /// For the next check.
     unpacker: Unpacker,
@@ -64,12 +65,12 @@ pub(super) struct CheckQueue {
 #[derive(Debug)]
 pub(super) struct CheckShares {
     pub(super) long: Work,
-    /// What those that take long leave over comes on top.
+    /// What the long checks do not use is added to this.
     pub(super) short: Work,
 }
 
 impl<'a> Unchecked<'a> {
-    /// A batch for a partition of `owner`, to be checked by the rules of its topic at the broker's time `wall_ms`.
+    /// Creates an unchecked batch for a partition of `owner`. The rules of its topic apply, at the broker's time `wall_ms`.
     pub(crate) fn new(
         (tp, owner): (TopicPartition, ShardIndex),
         reply_to: ReplyTo,
@@ -88,12 +89,12 @@ impl<'a> Unchecked<'a> {
 }
 
 impl<'a> CheckJob<'a> {
-    /// The only batch of a request.
+    /// Creates the job of a request with one batch.
     pub(crate) fn of_one(conn: ConnId, acks: RequiredAcks, batch: Unchecked<'a>) -> Self {
         Self { conn, acks, next: batch, rest: VecDeque::new() }
     }
 
-    /// The batches of a request; `None` if there are none.
+    /// Creates the job of a request with these batches; `None` if there are none.
     pub(crate) fn of_many(
         conn: ConnId,
         acks: RequiredAcks,
@@ -103,7 +104,7 @@ impl<'a> CheckJob<'a> {
         Some(Self { conn, acks, next, rest: batches })
     }
 
-    /// Gives up the batches. Returns who would have received their outcomes.
+    /// Drops the batches. Returns who would have received their outcomes.
     pub(super) fn into_reply_to(self) -> impl Iterator<Item = ReplyTo> {
         std::iter::once(self.next).chain(self.rest).map(|batch| batch.reply_to)
     }
@@ -116,7 +117,7 @@ impl<'a> CheckJob<'a> {
 }
 
 impl CheckQueue {
-    /// Creates a queue without checks, whose decoders may take so many bytes of memory.
+    /// Creates an empty queue. Its decoders may use this many bytes of memory.
     pub(super) fn new(decoder_bytes_max: usize) -> Self {
         Self {
             limits: DecoderLimits::new(decoder_bytes_max),
@@ -131,7 +132,7 @@ impl CheckQueue {
         }
     }
 
-    /// Returns the memory that decoders take, in bytes.
+    /// Returns the memory of all decoders, in bytes.
     pub(super) fn decoder_bytes(&self) -> usize {
         self.open_bytes + self.unpacker.memory_bytes()
     }
@@ -145,7 +146,7 @@ impl CheckQueue {
         self.jobs.is_empty()
     }
 
-    /// Returns the work that may be done on a request when it comes, before the next one is looked at. It is at most `at_once`.
+    /// Returns the work that may be done on a request when it arrives, before the next one is handled: at most `at_once`.
     pub(super) fn work_on_arrival(&self, at_once: Work) -> Work {
         at_once.min(CHECK_WORK_ON_ARRIVAL_MAX.saturating_sub(self.on_arrival))
     }
@@ -162,33 +163,33 @@ impl CheckQueue {
         CheckShares { long, short: all - long }
     }
 
-    /// Goes on with a check, as far as `work` allows.
+    /// Continues a check until `work` is used up.
     pub(super) fn step(&mut self, check: OpenCheck, batch: &ParsedBatch<'_>, work: &mut Work) -> Verdict {
         check.step(batch, &mut self.unpacker, &self.limits, work)
     }
 
-    /// Adds the job of a request that has just come, after those that wait already.
+    /// Adds the job of a request that has just arrived, after the waiting ones.
     pub(super) fn add(&mut self, job: CheckJob<'static>) {
         self.push(job, false);
     }
 
-    /// Puts back a job after its turn. One that `goes_on` has not lost its turn.
-    pub(super) fn put_back(&mut self, job: CheckJob<'static>, goes_on: bool) {
-        self.push(job, goes_on);
+    /// Puts back a job after its turn. If it `continues`, it is the next one to run; otherwise it is queued after the others.
+    pub(super) fn put_back(&mut self, job: CheckJob<'static>, continues: bool) {
+        self.push(job, continues);
     }
 
-    fn push(&mut self, mut job: CheckJob<'static>, goes_on: bool) {
+    fn push(&mut self, mut job: CheckJob<'static>, continues: bool) {
         let (conn, check) = (job.conn, &mut job.next.check);
         let is_long = check.is_long();
         let queue = if is_long { &mut self.long } else { &mut self.short };
-        // Of those that take long only the one whose turn it is keeps its decoder.
+        // Only the first long check keeps its decoder.
         let may_keep = if is_long {
             queue.is_empty()
         } else {
             let bytes = self.short_bytes + check.decoder_bytes();
             self.open < CHECKS_OPEN_MAX && bytes <= self.limits.short_bytes_max
         };
-        if goes_on {
+        if continues {
             queue.push_front(conn);
         } else {
             queue.push_back(conn);
@@ -203,12 +204,12 @@ impl CheckQueue {
         self.jobs.insert(conn, job);
     }
 
-    /// Takes the next job of those that take long, or of the others.
+    /// Takes the next job with a long check, or with a short one.
     pub(super) fn pop(&mut self, long: bool) -> Option<CheckJob<'static>> {
         loop {
             let queue = if long { &mut self.long } else { &mut self.short };
             let conn = queue.pop_front()?;
-            // Its connection may be gone.
+            // The connection may have been closed.
             if let Some(job) = self.take(conn) {
                 return Some(job);
             }
@@ -251,7 +252,7 @@ mod tests {
         queue.take(conn).is_some_and(|job| job.next.check.has_decoder())
     }
 
-    /// A decoder that takes as much memory as it has written: some 300 KiB.
+    /// Returns a decoder whose memory is as large as its output: some 300 KiB.
     fn decoder() -> Unpacker {
         let stored = vec![7; 300 << 10];
         let mut unpacker = Unpacker::default();
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn only_some_checks_keep_their_decoders_while_they_wait_and_of_those_that_take_long_one() {
+    fn a_limited_number_of_short_checks_and_one_long_check_keep_their_decoders_while_they_wait() {
         let mut queue = queue();
         let all = 3 * CHECKS_OPEN_MAX as u64;
         for conn in 0..all {
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn decoders_of_checks_that_wait_are_kept_as_far_as_there_is_memory_for_them() {
+    fn waiting_checks_keep_their_decoders_while_there_is_memory_for_them() {
         let mut queue = queue();
         for conn in 0..CHECKS_OPEN_MAX as u64 {
             queue.add(job(conn, false, decoder()));
@@ -295,10 +296,10 @@ mod tests {
         assert!((1..4).contains(&kept), "{kept}");
         assert!(queue.decoder_bytes() <= max && queue.decoder_bytes() == queue.short_bytes);
         queue.add(job(100, true, decoder()));
-        assert_eq!(queue.open, kept + 1, "memory for those that take long is apart");
-        let goes_on = queue.pop(false).expect("the first");
-        queue.put_back(goes_on, true);
-        assert_eq!(queue.open, kept + 1, "one that goes on keeps what it has");
+        assert_eq!(queue.open, kept + 1, "the memory for long checks is separate");
+        let running = queue.pop(false).expect("the first");
+        queue.put_back(running, true);
+        assert_eq!(queue.open, kept + 1, "a check that continues keeps its decoder");
         for conn in (0..CHECKS_OPEN_MAX as u64).chain([100]) {
             queue.take(ConnId(conn)).expect("it waits");
         }
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn work_on_batches_that_arrive_is_bounded_for_each_request_and_for_a_turn() {
+    fn work_on_arriving_batches_is_bounded_for_each_request_and_for_a_turn() {
         let mut queue = queue();
         assert_eq!(queue.work_on_arrival(500), 500);
         queue.note_arrival(CHECK_WORK_ON_ARRIVAL_MAX - 100);

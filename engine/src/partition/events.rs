@@ -1,4 +1,4 @@
-//! What comes out of the partitions of a shard.
+//! The events of the partitions of a shard.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::reply_to::ReplyTo;
 pub(crate) enum PartitionEvent {
     /// The outcome of an append is known.
     Appended { reply_to: ReplyTo, tp: TopicPartition, outcome: AppendOutcome },
-    /// More of a partition can be read.
+    /// The high watermark of a partition has advanced.
     HighWatermarkMoved(PartitionId),
     /// A log start was moved durably, or could not be moved.
     LogStartMoved(LogStartMove, LogStartOutcome),
@@ -25,24 +25,24 @@ pub(crate) enum PartitionEvent {
     Read { store: usize, id: ReadId, result: ReadResult },
     /// A search of a store is done.
     Searched { store: usize, id: ReadId, result: FindResult },
-    /// A partition was deleted. Has its readers, and those of them that waited for more.
+    /// A partition was deleted. Carries its readers, and those of them that waited for more.
     Deleted { id: PartitionId, waiters: BTreeSet<Waiter>, readers: BTreeSet<ReaderId> },
-    /// Nothing of a deleted topic is left here.
+    /// All space of a deleted topic on this shard is free.
     TopicFreed(TopicId),
     /// A disk is full.
     DiskFull,
-    /// A disk failed in a way that its data cannot be trusted: the process has to end.
+    /// A disk failed so that its data cannot be trusted. The process has to end.
     Fatal(String),
 }
 
 impl PartitionEvent {
-    /// A producer's batch is as durable as it asked for.
+    /// Acknowledges a batch that is as durable as its producer required.
     pub(super) fn acknowledge(tp: TopicPartition, ack: Ack, log_start: Offset) -> Self {
         let at = AppendedAt { base_offset: ack.base_offset, log_append_time: ack.log_append_time, log_start };
         Self::Appended { reply_to: ack.reply_to, tp, outcome: Ok(at) }
     }
 
-    /// A producer that waits for its acknowledgement gets an error instead.
+    /// Fails a batch whose producer waits for its acknowledgement.
     pub(super) fn fail(tp: TopicPartition, ack: Ack, error: ApiError) -> Self {
         let outcome = Err(AppendFailure::Api(error));
         Self::Appended { reply_to: ack.reply_to, tp, outcome }

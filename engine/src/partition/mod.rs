@@ -14,13 +14,13 @@
 //!
 //! | type | what it is |
 //! |---|---|
-//! | [`ParsedBatch`] | a batch whose header has been parsed, once; it travels so to the store |
-//! | [`CheckJob`], `CheckQueue` | the batches of a request that have to be checked; those whose checks continue in later turns |
+//! | [`ParsedBatch`] | a batch with its parsed header, as which it travels to the store: the header is parsed once |
+//! | [`CheckJob`], `CheckQueue` | the batches of a request that have to be checked; the jobs that continue in later turns |
 //! | [`AppendRequest`], [`ReplyTo`] | a checked batch, and who receives its [`AppendOutcome`] |
-//! | `RejectedBatches` | what producers will send again, so that later batches do not overtake it |
+//! | `RejectedBatches` | rejected batches that their producers will send again, and that later batches must not overtake |
 //! | `PendingAppends` | batches that wait for space, by partition |
-//! | [`Partition`] | one replica: epoch, quorum, high watermark, and the acknowledgements that wait |
-//! | `LogStartMoves`, `Deletions` | starts that are being moved, topics whose space is being freed |
+//! | [`Partition`] | one replica: epoch, quorum, high watermark, and pending acknowledgements |
+//! | `LogStartMoves`, `Deletions` | log starts that are being moved, deleted topics whose space is being freed |
 //!
 //! Order: batches of a connection are checked one after the other, and batches of a partition are appended in the order in which they
 //! reached its owner. While a batch is checked, or a native client's batch waits for space, no other request of its connection is handled:
@@ -82,18 +82,18 @@ pub(crate) struct Partitions {
     checks: CheckQueue,
     /// Batches that wait for space, by store.
     pending: Vec<PendingAppends>,
-    /// Native connections with a batch among them.
+    /// Native connections that have a batch in `pending`, with its partition.
     waiting: BTreeMap<ConnId, TopicPartition>,
     /// Connections that may continue.
     released: Vec<ConnId>,
     /// Checked batches for other shards.
     forwards: Vec<(ShardIndex, AppendRequest<'static>)>,
-    /// The stores for which retention has not run in this round.
+    /// Stores for which retention still has to run in this round.
     retaining: Vec<usize>,
 }
 
-/// The stores, the partitions in them, and their events. Appends happen here; batches that wait for space are kept apart, so that retrying one
-/// cannot change which ones wait.
+/// The stores, the partitions in them, and their events. Appends happen here. Batches that wait for space are kept apart, so that retrying one
+/// cannot change the list of the others.
 struct Replicas {
     stores: Vec<StoreEntry>,
     table: Table,
@@ -106,7 +106,7 @@ struct Replicas {
     scratch: Vec<u8>,
 }
 
-/// Appends so far.
+/// Numbers of appended batches and records.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct AppendCounters {
     pub(crate) batches: u64,
@@ -114,7 +114,7 @@ pub(crate) struct AppendCounters {
 }
 
 impl Partitions {
-    /// Creates the partitions of a shard without any. [`put_topic`](Self::put_topic) adds those that `stores` have.
+    /// Creates a component without partitions. [`put_topic`](Self::put_topic) adds those that are in `stores`.
     pub(crate) fn new(
         me: ShardIndex,
         node: NodeId,
@@ -190,7 +190,7 @@ impl Partitions {
         &mut self.replicas.stores[index].store
     }
 
-    /// Returns whether a batch of this connection is being checked or waits for space. Nothing else of the connection may be taken up
+    /// Returns whether a batch of this connection is being checked or waits for space. No other request of the connection may be handled
     /// then, or batches would overtake each other.
     pub(crate) fn holds(&self, conn: ConnId) -> bool {
         self.checks.holds(conn) || self.waiting.contains_key(&conn)
@@ -250,9 +250,9 @@ impl Partitions {
                 self.released.push(conn);
                 continue;
             };
-            // A batch is checked until it is done or has taken long; then others have their turn.
-            let goes_on = job.rest.len() == batches && job.next.check.is_long() == long;
-            self.checks.put_back(job, goes_on);
+            // A batch is checked until it is done or becomes a long check; then others have their turn.
+            let continues = job.rest.len() == batches && job.next.check.is_long() == long;
+            self.checks.put_back(job, continues);
         }
     }
 
@@ -311,8 +311,8 @@ impl Partitions {
         });
     }
 
-    /// Drops the batches of a connection that is gone, as far as they are being checked here; those of a native client also if they wait
-    /// for space. Returns whose outcomes will not come.
+    /// Drops the batches of a closed connection that are being checked; for a native client, also those that wait for space. Returns who would
+    /// have received their outcomes.
     pub(crate) fn forget_connection(&mut self, conn: ConnId) -> impl Iterator<Item = ReplyTo> + use<> {
         if let Some(tp) = self.waiting.remove(&conn) {
             for pending in &mut self.pending {
@@ -360,7 +360,7 @@ impl Partitions {
         wall_ms: i64,
     ) -> (usize, bool) {
         let deleted = self.replicas.delete_topic(disk, topic, count_max);
-        // Batches for them that wait for space are rejected now.
+        // Rejects the batches for deleted partitions that wait for space.
         for store in 0..self.pending.len() {
             self.retry_pending(disk, store, wall_ms);
         }

@@ -1,5 +1,5 @@
-//! Batches that wait for space: the disk is behind, or another slab is being made. Those of a partition stay in the order in which they
-//! came, whichever protocol they came by, and partitions take turns.
+//! Batches that wait for space, because the disk is behind or another slab is being created. The batches of a partition stay in the order of
+//! arrival, whichever protocol they came by, and partitions take turns.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,12 +12,12 @@ use super::append::AppendRequest;
 #[derive(Default)]
 pub(super) struct PendingAppends {
     by_partition: BTreeMap<TopicPartition, VecDeque<AppendRequest<'static>>>,
-    /// The partitions, in the order in which they are tried.
+    /// The partitions, in the order of the next retry.
     turns: VecDeque<TopicPartition>,
 }
 
 impl PendingAppends {
-    /// Returns whether batches of this partition wait. Others must not overtake them.
+    /// Returns whether batches of this partition wait. Later ones must not overtake them.
     pub(super) fn holds(&self, tp: TopicPartition) -> bool {
         !self.turns.is_empty() && self.by_partition.contains_key(&tp)
     }
@@ -33,8 +33,8 @@ impl PendingAppends {
         batches.push_back(request);
     }
 
-    /// Tries the batches of each partition until `append` gives one back. Partitions that had some of the space go behind those that had
-    /// none, which come first the next time.
+    /// Retries the batches of each partition until `append` returns one. Partitions that got no space come first the next time, before those
+    /// that got some.
     pub(super) fn retry(
         &mut self,
         mut append: impl FnMut(AppendRequest<'static>) -> Option<AppendRequest<'static>>,
@@ -61,7 +61,7 @@ impl PendingAppends {
         self.turns.append(&mut served);
     }
 
-    /// Drops the batches of a partition that a connection waits for.
+    /// Drops the batches of a partition whose replies a connection waits for.
     pub(super) fn forget(&mut self, tp: TopicPartition, conn: ConnId) {
         let Some(batches) = self.by_partition.get_mut(&tp) else { return };
         batches.retain(|request| request.reply_to.waiting_conn() != Some(conn));
@@ -97,7 +97,7 @@ mod tests {
         pending
     }
 
-    /// Partition and number of the batches that were taken. There is space for `space` of them.
+    /// Retries with space for `space` batches. Returns the partition and number of those that were appended.
     fn take(pending: &mut PendingAppends, mut space: usize) -> Vec<(u32, u32)> {
         let mut taken = Vec::new();
         pending.retry(|request| {
@@ -116,7 +116,7 @@ mod tests {
     fn batches_of_a_partition_stay_in_order_and_partitions_take_turns() {
         let mut pending = pending(&[(3, 0), (1, 1), (3, 2), (1, 3), (2, 4), (3, 5)]);
         assert_eq!(take(&mut pending, 1), [(3, 0)]);
-        assert_eq!(take(&mut pending, 3), [(1, 1), (1, 3), (2, 4)], "the others had none of the space");
+        assert_eq!(take(&mut pending, 3), [(1, 1), (1, 3), (2, 4)], "they got no space before");
         assert!(pending.holds(tp(3)) && !pending.holds(tp(1)) && !pending.holds(tp(2)));
         assert_eq!(take(&mut pending, 0), []);
         assert_eq!(take(&mut pending, 9), [(3, 2), (3, 5)]);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_batch_of_a_connection_that_is_gone_is_dropped_and_no_other() {
+    fn only_the_batch_of_a_closed_connection_is_dropped() {
         let mut pending = pending(&[(1, 0)]);
         let native = |conn| ReplyTo::Native { conn: ConnId(conn), slot: None, id: 0 };
         pending.push(sample_request(tp(1), native(7)));

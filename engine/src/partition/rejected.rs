@@ -1,9 +1,9 @@
 //! Batches of a producer stay in order even if one of them is rejected.
 //!
-//! A log accepts any first sequence number of a producer that it does not know: it may have forgotten it. When the first of several
-//! batches in flight is rejected for a reason that passes, the second must not be appended just because the reason has passed
-//! meanwhile. The partition's owner remembers what it rejected until that batch is sent again, whichever protocol it came by. What a
-//! connection's shard rejects because it does not know the partition is remembered there (`shard/kafka/unrouted.rs`).
+//! A log accepts any first sequence number of a producer that it does not know, because it may have forgotten the producer. When the first of
+//! several batches in flight is rejected for a transient reason, the second must not be appended only because that reason has passed meanwhile.
+//! So the partition's owner remembers a rejected batch until it is sent again, whichever protocol it came by. A batch that the shard of its
+//! connection rejects because it does not know the partition is remembered there (`shard/kafka/unrouted.rs`).
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use highwater_protocol::ids::{ProducerId, TopicPartition};
 use crate::limits::REJECTED_PRODUCERS_MAX;
 use crate::mutants::{Mutant, is_planted};
 
-/// One instance of a producer in a partition, which is named by a `P`.
+/// One epoch of a producer in a partition. `P` identifies the partition.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct ProducerKey<P = TopicPartition> {
     pub(crate) partition: P,
@@ -29,15 +29,15 @@ pub(crate) struct SequenceStamp<P = TopicPartition> {
 }
 
 impl<P> SequenceStamp<P> {
-    /// The place of a batch of `producer` in a partition.
+    /// Creates the stamp of a batch of `producer` in a partition.
     pub(crate) fn new(partition: P, producer: BatchProducer) -> Self {
         let BatchProducer { id, epoch, sequence } = producer;
         Self { key: ProducerKey { partition, producer: id, epoch }, sequence }
     }
 }
 
-/// Rejected batches that their producers will send again: the first of each producer. Beyond [`REJECTED_PRODUCERS_MAX`] producers the
-/// one that was silent longest is forgotten; most likely it has given up.
+/// The first rejected batch of each producer, which the producer will send again. Beyond [`REJECTED_PRODUCERS_MAX`] producers the one that was
+/// silent longest is forgotten; most likely it has given up.
 pub(crate) struct RejectedBatches<P = TopicPartition> {
     by_producer: BTreeMap<ProducerKey<P>, Rejected>,
     /// The producers by the time of their last rejection, the latest last.
@@ -87,7 +87,7 @@ impl<P: Clone + Ord> RejectedBatches<P> {
         }
     }
 
-    /// Notes that a batch was accepted that may have been rejected before.
+    /// Notes that a batch was appended. It may have been rejected before.
     pub(crate) fn note_accepted(&mut self, SequenceStamp { key, sequence }: &SequenceStamp<P>) {
         if let Some(entry) = self.by_producer.get(key)
             && entry.sequence == *sequence
@@ -97,7 +97,7 @@ impl<P: Clone + Ord> RejectedBatches<P> {
         }
     }
 
-    /// Forgets the producers from `first` on, in the order of their keys, as far as their partitions belong to what is gone.
+    /// Forgets producers in the order of their keys, from `first` until the first whose partition is not gone.
     pub(crate) fn forget(&mut self, first: &ProducerKey<P>, is_gone: impl Fn(&P) -> bool) {
         while let Some((key, entry)) = self.by_producer.range(first..).next()
             && is_gone(&key.partition)
@@ -139,21 +139,21 @@ mod tests {
     fn of_too_many_producers_the_one_that_was_silent_longest_is_forgotten() {
         let mut rejected = RejectedBatches::default();
         let many = REJECTED_PRODUCERS_MAX as i64;
-        // The largest first: it is age that counts, not the number.
+        // In descending order, so that age and producer id differ.
         for producer in (0..many).rev() {
             rejected.note_rejected(stamp(producer, 0));
         }
         rejected.note_rejected(stamp(many - 1, 0));
         rejected.note_rejected(stamp(many, 0));
         let remembers = |producer| rejected.before(&stamp(producer, 1)).is_some();
-        assert!(!remembers(many - 2), "it was the oldest, once the first was heard of again");
+        assert!(!remembers(many - 2), "it was the oldest after the first had been rejected again");
         assert!(remembers(many) && remembers(many - 1) && remembers(many - 3) && remembers(0));
         let sizes = (rejected.by_producer.len(), rejected.by_age.len());
         assert_eq!(sizes, (REJECTED_PRODUCERS_MAX, REJECTED_PRODUCERS_MAX));
     }
 
     #[test]
-    fn producers_of_what_is_gone_are_forgotten_and_no_others() {
+    fn only_the_producers_of_a_deleted_partition_are_forgotten() {
         let mut rejected = RejectedBatches::default();
         let of = |partition: u32, producer: i64, sequence| {
             SequenceStamp::new(partition, BatchProducer { id: ProducerId(producer), epoch: 0, sequence })

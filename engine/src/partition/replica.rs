@@ -1,4 +1,4 @@
-//! A partition on its owner: what is durable, what is committed, and the acknowledgements that wait for that; and the table of partitions.
+//! A partition on its owner: its durable and committed ends and the pending acknowledgements; and the table of partitions.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

@@ -54,7 +54,7 @@ pub(crate) fn open_all(
             durable_form: setup.durable_form,
         };
         let (store, report) = Store::open(config, plane)?;
-        tell_findings(StoreId(id), report, &mut opened.warnings);
+        report_findings(StoreId(id), report, &mut opened.warnings);
         opened.topics.extend(store.partitions().map(|(tp, _)| tp.topic));
         for (tp, slot) in store.partitions() {
             let last = store.bounds(slot).last_epoch;
@@ -77,7 +77,7 @@ fn new_mac_key(plane: &mut dyn Plane<Message>) -> MacKey {
 }
 
 /// Logs what recovery found, and adds it to the start's warnings.
-fn tell_findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<String>) {
+fn report_findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<String>) {
     tracing::info!(
         store = store.0,
         partitions = report.partitions,
@@ -98,10 +98,10 @@ fn tell_findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<Stri
     }
     warn_some(warnings, faulty, "partitions that are damaged; `highwater topic describe` shows them");
     let of_store = |what: String| format!("store-{:03}: {what}", store.0);
-    let told = report.warnings.into_iter().map(of_store).collect();
+    let of_this_store = report.warnings.into_iter().map(of_store).collect();
     warn_some(
         warnings,
-        told,
+        of_this_store,
         &format!("warnings of store-{:03}; `highwater log verify` finds all damage", store.0),
     );
     if report.map_rebuilt {

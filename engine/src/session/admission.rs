@@ -1,6 +1,6 @@
-//! Whether a request is taken up: the one place that decides it, for both protocols and before any work is done for it.
+//! Admission of requests: the one place that decides whether a request is handled now, for both protocols and before any work is done.
 //!
-//! Nothing that is asked for is lost: a connection whose next request is not taken up is not read, and goes on when there is room.
+//! No request is lost. A connection whose next request is not admitted is not read any further; it resumes when there is room.
 
 use std::collections::VecDeque;
 
@@ -8,114 +8,117 @@ use highwater_runtime::plane::ConnId;
 
 use super::budget::{Budget, RequestBytes};
 use super::large_requests::LargeRequests;
-use crate::limits::{ASKED_MAX, BACKLOG_MAX, REQUEST_COST, REQUEST_ENTRIES_PER_COST, REQUESTS_PER_TURN_MAX};
+use crate::limits::{
+    BACKLOG_MAX, OPEN_CALLS_MAX, REQUEST_COST, REQUEST_ENTRIES_PER_COST, REQUESTS_PER_TURN_MAX,
+};
 
-/// What else a shard is busy with, as far as it decides whether another request is taken up.
+/// The load of a shard outside of [`Admission`], which limits admission too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     /// Requests to other shards that have not been answered.
     pub(crate) open_calls: usize,
     /// Messages in the queues to other shards.
     pub(crate) backlog: usize,
-    /// Whether what is on its way to clients takes more memory than there is for that.
+    /// Whether data on its way to clients uses more memory than its budget.
     pub(crate) is_sending_overdrawn: bool,
 }
 
-/// What has been taken up, and what may still be.
+/// What has been admitted, and the connections that wait for admission.
 #[derive(Debug)]
 pub(crate) struct Admission {
     /// Memory for requests.
     budget: Budget,
     large: LargeRequests,
-    /// The cost of the requests that were taken up in this turn.
-    taken: usize,
-    /// Connections whose next request was not taken up, in their order.
+    /// The cost of the requests admitted in this share of a turn.
+    cost: usize,
+    /// Connections whose next request was not admitted, the longest wait first.
     waiting: VecDeque<ConnId>,
-    /// Those have their share of the turn now.
+    /// Whether the waiting connections have their share of the turn now.
     is_resuming: bool,
 }
 
 impl Admission {
-    /// With so many bytes of memory for requests.
+    /// Creates the admission of a shard that has `request_bytes_max` of memory for requests.
     pub(crate) fn new(request_bytes_max: usize) -> Self {
         Self {
             budget: Budget::new(request_bytes_max),
             large: LargeRequests::default(),
-            taken: 0,
+            cost: 0,
             waiting: VecDeque::new(),
             is_resuming: false,
         }
     }
 
-    /// Whether another request may be taken up, whoever it is from: memory, time in this turn, and place in the queues to other shards.
-    pub(crate) fn may_take(&self, load: Load) -> bool {
+    /// Returns whether the shard may handle another request, from whatever connection: it needs memory, time in this turn, and room in the
+    /// queues to other shards.
+    pub(crate) fn may_admit(&self, load: Load) -> bool {
         self.budget.is_open()
             && !load.is_sending_overdrawn
-            && self.taken < REQUESTS_PER_TURN_MAX
-            && load.open_calls < ASKED_MAX
+            && self.cost < REQUESTS_PER_TURN_MAX
+            && load.open_calls < OPEN_CALLS_MAX
             && load.backlog < BACKLOG_MAX
     }
 
-    /// Whether a large request may be received, whatever its size. See [`Budget::admits`].
+    /// Returns whether a large request of any size may be received. See [`Budget::admits`].
     pub(crate) fn may_receive_large(&self) -> bool {
         self.budget.admits()
     }
 
-    /// Whether a large request may be decoded, which is whole. Those that wait already come first.
-    pub(crate) fn may_read_large(&self) -> bool {
+    /// Returns whether a large request that was received completely may be decoded. Connections that already wait come first.
+    pub(crate) fn may_decode_large(&self) -> bool {
         self.large.is_free() && (self.is_resuming || self.waiting.is_empty())
     }
 
-    /// A connection waits until its next request may be taken up. It must not wait already.
+    /// Adds a connection to those that wait for admission. It must not be one of them already.
     pub(crate) fn wait(&mut self, conn: ConnId) {
         self.waiting.push_back(conn);
     }
 
-    /// Number of connections that wait.
+    /// Returns the number of connections that wait.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The connection that has waited longest.
-    pub(crate) fn next_waiting(&mut self) -> Option<ConnId> {
+    /// Takes the connection that has waited longest.
+    pub(crate) fn pop_waiting(&mut self) -> Option<ConnId> {
         self.waiting.pop_front()
     }
 
-    /// A request was decoded whose lists have so many entries: these count like further requests.
-    pub(crate) fn take(&mut self, is_produce: bool, entries: usize) {
-        self.taken += if is_produce { 1 } else { REQUEST_COST };
-        self.taken += entries / REQUEST_ENTRIES_PER_COST;
+    /// Charges a decoded request to this turn. Its lists have this many entries, which count as further requests.
+    pub(crate) fn admit(&mut self, is_produce: bool, entries: usize) {
+        self.cost += if is_produce { 1 } else { REQUEST_COST };
+        self.cost += entries / REQUEST_ENTRIES_PER_COST;
         self.large.note(entries);
     }
 
-    /// The requests of a connection take another amount of memory.
+    /// Updates the memory that the requests of one connection use.
     pub(crate) fn recharge(&mut self, before: RequestBytes, after: RequestBytes) {
         self.budget.recharge(before, after);
     }
 
-    /// Bytes of memory that requests take.
+    /// Returns the bytes of memory that requests use.
     pub(crate) fn used_bytes(&self) -> usize {
         self.budget.used()
     }
 
-    /// Those that were held back have their share of the turn from here on, or have had it.
+    /// Begins or ends the share of the turn that belongs to the waiting connections.
     pub(crate) fn set_resuming(&mut self, is_resuming: bool) {
         self.is_resuming = is_resuming;
     }
 
-    /// Ends a share of a turn. True if it was used up.
+    /// Ends a share of a turn. Returns whether it was used up.
     pub(crate) fn end_share(&mut self) -> bool {
-        std::mem::take(&mut self.taken) >= REQUESTS_PER_TURN_MAX
+        std::mem::take(&mut self.cost) >= REQUESTS_PER_TURN_MAX
     }
 
-    /// Ends a turn. True if connections may wait only because a large request is being paid for.
+    /// Ends a turn. Returns whether connections may be waiting only because a large request is still being paid off.
     pub(crate) fn end_turn(&mut self) -> bool {
         let was_free = self.large.is_free();
         self.large.end_turn();
         !was_free && !self.waiting.is_empty()
     }
 
-    /// The most entries that were read in one turn so far.
+    /// Returns the largest number of entries decoded in one turn so far.
     pub(crate) fn most_entries(&self) -> usize {
         self.large.most()
     }
@@ -130,47 +133,47 @@ mod tests {
     #[test]
     fn each_limit_by_itself_keeps_requests_waiting() {
         let mut admission = Admission::new(100);
-        assert!(admission.may_take(IDLE));
+        assert!(admission.may_admit(IDLE));
         for busy in [
-            Load { open_calls: ASKED_MAX, ..IDLE },
+            Load { open_calls: OPEN_CALLS_MAX, ..IDLE },
             Load { backlog: BACKLOG_MAX, ..IDLE },
             Load { is_sending_overdrawn: true, ..IDLE },
         ] {
-            assert!(!admission.may_take(busy), "{busy:?}");
+            assert!(!admission.may_admit(busy), "{busy:?}");
         }
         let whole = RequestBytes { whole: 100, begun: 0 };
         admission.recharge(RequestBytes::default(), whole);
-        assert!(!admission.may_take(IDLE) && !admission.may_receive_large());
+        assert!(!admission.may_admit(IDLE) && !admission.may_receive_large());
         admission.recharge(whole, RequestBytes::default());
-        assert!(admission.may_take(IDLE));
+        assert!(admission.may_admit(IDLE));
     }
 
     #[test]
-    fn a_turn_takes_up_its_share_of_requests_and_those_held_back_have_a_share_of_their_own() {
+    fn a_turn_admits_its_share_of_requests_and_the_waiting_connections_have_a_share_of_their_own() {
         let mut admission = Admission::new(100);
         for _ in 0..REQUESTS_PER_TURN_MAX {
-            assert!(admission.may_take(IDLE));
-            admission.take(true, 0);
+            assert!(admission.may_admit(IDLE));
+            admission.admit(true, 0);
         }
-        assert!(!admission.may_take(IDLE));
+        assert!(!admission.may_admit(IDLE));
         assert!(admission.end_share(), "it was used up");
-        assert!(admission.may_take(IDLE));
+        assert!(admission.may_admit(IDLE));
         assert!(!admission.end_share());
     }
 
     #[test]
     fn a_large_request_is_decoded_after_those_that_wait_and_not_in_the_turns_that_pay_for_the_last() {
         let mut admission = Admission::new(100);
-        assert!(admission.may_read_large());
+        assert!(admission.may_decode_large());
         admission.wait(ConnId(1));
-        assert!(!admission.may_read_large(), "another waits");
+        assert!(!admission.may_decode_large(), "another waits");
         admission.set_resuming(true);
-        assert!(admission.may_read_large(), "it is one of those that wait");
-        admission.take(false, 1 << 20);
-        assert!(!admission.may_read_large() && !admission.may_take(IDLE));
+        assert!(admission.may_decode_large(), "it is one of those that wait");
+        admission.admit(false, 1 << 20);
+        assert!(!admission.may_decode_large() && !admission.may_admit(IDLE));
         assert!(admission.end_turn() && admission.end_share());
-        assert!(!admission.may_read_large(), "one turn has not paid for it");
-        assert_eq!((admission.next_waiting(), admission.waiting()), (Some(ConnId(1)), 0));
+        assert!(!admission.may_decode_large(), "one turn does not pay it off");
+        assert_eq!((admission.pop_waiting(), admission.waiting()), (Some(ConnId(1)), 0));
         assert!(!admission.end_turn(), "nobody waits for it");
     }
 }

@@ -1,26 +1,25 @@
-//! The memory of a shard for requests that were received and not answered.
+//! The memory of a shard for requests that have not been answered.
 
-/// Memory for requests that were not answered.
+/// Memory of requests that have not been answered, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct RequestBytes {
-    /// For those that came whole.
+    /// Requests that were received completely.
     pub(crate) whole: usize,
-    /// For large ones that were let in and are coming.
+    /// Large requests that were admitted and are being received.
     pub(crate) begun: usize,
 }
 
 impl RequestBytes {
-    /// Both together.
+    /// Returns the sum of both.
     pub(crate) fn total(self) -> usize {
         self.whole.saturating_add(self.begun)
     }
 }
 
-/// The memory of a shard for requests that were received and not answered.
+/// The memory of a shard for requests that have not been answered.
 ///
-/// Only what can be finished without more memory counts: requests in flight and messages that were let in. So what is used
-/// up always comes back. A large message takes its time to come, or never does, so what is set aside for one keeps only other large ones
-/// waiting.
+/// It counts only what can be finished without more memory: requests in flight, and messages that were admitted. So memory in use is always
+/// returned. A large message may arrive slowly, or never, so the memory reserved for one makes only other large messages wait.
 #[derive(Debug)]
 pub(crate) struct Budget {
     used: RequestBytes,
@@ -32,19 +31,19 @@ impl Budget {
         Self { used: RequestBytes::default(), max }
     }
 
-    /// Whether another request may be taken up.
+    /// Returns whether another request may be handled.
     pub(crate) fn is_open(&self) -> bool {
         self.used.whole < self.max
     }
 
-    /// Whether a large message may be let in, whatever its size: while something is left. One can be over what there is, and no
-    /// other comes then until it was answered. If there had to be room for all of it, the largest would never come in: something is
-    /// always in use, if only by the buffers of connections that are silent.
+    /// Returns whether a large message of any size may be admitted: yes while any memory is left. One message can exceed the budget; no other
+    /// is admitted then until that one has been answered. If there had to be room for all of it, the largest message would never be admitted,
+    /// because the buffers of silent connections always use some memory.
     pub(crate) fn admits(&self) -> bool {
         self.used() < self.max
     }
 
-    /// What a connection has changes.
+    /// Updates what one connection uses.
     pub(crate) fn recharge(&mut self, before: RequestBytes, after: RequestBytes) {
         self.used.whole = self.used.whole + after.whole - before.whole;
         self.used.begun = self.used.begun + after.begun - before.begun;
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_that_is_used_up_lets_nothing_in_until_it_comes_back() {
+    fn nothing_is_admitted_while_all_memory_is_in_use() {
         let whole = |whole| RequestBytes { whole, begun: 0 };
         let mut budget = Budget::new(100);
         budget.recharge(whole(0), whole(99));
@@ -73,17 +72,17 @@ mod tests {
     }
 
     #[test]
-    fn memory_for_what_is_still_coming_keeps_only_large_messages_waiting() {
+    fn memory_for_messages_being_received_makes_only_large_messages_wait() {
         let begun = RequestBytes { whole: 0, begun: 1000 };
         let mut budget = Budget::new(100);
         budget.recharge(RequestBytes::default(), begun);
         assert!(budget.is_open() && !budget.admits());
         budget.recharge(begun, RequestBytes { whole: 1000, begun: 0 });
-        assert!(!budget.is_open(), "now it is there");
+        assert!(!budget.is_open(), "it is complete now");
     }
 
     #[test]
-    fn a_message_that_is_larger_than_the_budget_comes_in_beside_what_others_hold() {
+    fn a_message_larger_than_the_budget_is_admitted_while_others_hold_memory() {
         let silent = RequestBytes { whole: 0, begun: 10 };
         let mut budget = Budget::new(100);
         budget.recharge(RequestBytes::default(), silent);

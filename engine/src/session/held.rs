@@ -1,22 +1,22 @@
-//! What a request counts for in the memory for requests, until it is answered: one rule for both protocols.
+//! The memory that a request is charged for until it is answered: one rule for both protocols.
 
 use crate::limits::{HELD_BYTES_PER_BATCH, HELD_BYTES_PER_BYTE, HELD_BYTES_PER_GROUP};
 
 /// What is kept of a request until it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Keeps {
-    /// So many batches, as they came, and the state of each.
+    /// This many batches, as received, and the state of each.
     Batches(usize),
-    /// So many groups, each with a state of its own, and the partitions that are wanted of them, by number.
+    /// This many groups with the state of each, and the requested partitions of each by number.
     Groups(usize),
-    /// Names and lists, decoded, with what is found out about them.
+    /// Decoded names and lists, and the results for them.
     Lists,
 }
 
-/// Returns the memory that a request of so many bytes counts for.
+/// Returns the memory that a request of `bytes` is charged for.
 pub(crate) fn held_bytes(bytes: usize, keeps: Keeps) -> usize {
     match keeps {
-        // The state of one batch is in what every request counts for.
+        // The charge of every request includes the state of one batch.
         Keeps::Batches(count) => {
             bytes.saturating_add(count.saturating_sub(1).saturating_mul(HELD_BYTES_PER_BATCH))
         }

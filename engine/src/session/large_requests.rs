@@ -1,38 +1,38 @@
-//! Large requests, read one at a time.
+//! Large requests are decoded one at a time.
 //!
-//! A request is read in one go, which takes some milliseconds if its lists have hundreds of thousands of entries. What was read is paid off by
-//! the turns that follow, a little by each, and until then no other large request is read: others are served in these turns.
+//! A request is decoded in one step, which takes some milliseconds if its lists have hundreds of thousands of entries. The following turns pay
+//! that off, each a part of it. Until then no other large request is decoded, and these turns serve other clients.
 
 use crate::counters::PerTurn;
 use crate::limits::REQUEST_ENTRIES_PER_TURN;
 
-/// Entries of requests' lists that were read and are not paid off.
+/// List entries that were decoded and have not been paid off.
 #[derive(Default, Debug)]
 pub(crate) struct LargeRequests {
     owed: usize,
-    /// Entries that were read, turn by turn.
+    /// Entries decoded per turn.
     counted: PerTurn,
 }
 
 impl LargeRequests {
-    /// Whether a large request may be read.
+    /// Returns whether a large request may be decoded.
     pub(crate) fn is_free(&self) -> bool {
         self.owed < REQUEST_ENTRIES_PER_TURN
     }
 
-    /// So many entries were read.
+    /// Notes that this many entries were decoded.
     pub(crate) fn note(&mut self, entries: usize) {
         self.owed += entries;
         self.counted.add(entries);
     }
 
-    /// A turn is over.
+    /// Ends a turn, which pays off its part.
     pub(crate) fn end_turn(&mut self) {
         self.counted.end_turn();
         self.owed = self.owed.saturating_sub(REQUEST_ENTRIES_PER_TURN);
     }
 
-    /// The most entries that were read in one turn so far.
+    /// Returns the largest number of entries decoded in one turn so far.
     pub(crate) fn most(&self) -> usize {
         self.counted.most()
     }

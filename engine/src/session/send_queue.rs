@@ -1,16 +1,15 @@
-//! What is queued for a connection, in its order.
+//! The bytes queued for a connection, in order.
 
 use std::collections::VecDeque;
 
-/// Whether bytes that are queued are charged for by themselves.
+/// Whether queued bytes carry a charge of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Charged {
     Yes,
     No,
 }
 
-/// Bytes that are on their way to a connection. Those that a read holds are charged for by themselves (see `read/charge.rs`); the others are
-/// counted here.
+/// Bytes on their way to a connection. Bytes of a read carry their own charge (see `read/charge.rs`); all others are counted here.
 #[derive(Default, Debug)]
 pub(crate) struct SendQueue {
     bytes: usize,
@@ -25,12 +24,12 @@ struct Run {
 }
 
 impl SendQueue {
-    /// All bytes.
+    /// Returns the number of queued bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Those that nobody else counts.
+    /// Returns the number of queued bytes without a charge of their own.
     pub(crate) fn uncharged(&self) -> usize {
         self.uncharged
     }
@@ -44,9 +43,9 @@ impl SendQueue {
         }
     }
 
-    /// So many bytes have left. Returns how many of them were counted here.
+    /// Removes bytes that were sent. Returns how many of them had no charge of their own.
     pub(crate) fn pop(&mut self, bytes: usize) -> usize {
-        assert!(bytes <= self.bytes, "{bytes} bytes have left of {}", self.bytes);
+        assert!(bytes <= self.bytes, "{bytes} bytes were sent of {} in the queue", self.bytes);
         self.bytes -= bytes;
         let (mut left, before) = (bytes, self.uncharged);
         while left > 0
@@ -69,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leaves_is_taken_off_in_order_and_what_is_charged_elsewhere_is_not_counted_twice() {
+    fn sent_bytes_are_removed_in_order_and_those_with_a_charge_are_not_counted_twice() {
         let mut queue = SendQueue::default();
         for (bytes, charged) in [(10, Charged::No), (5, Charged::No), (1000, Charged::Yes), (20, Charged::No)]
         {

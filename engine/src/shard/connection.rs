@@ -12,7 +12,7 @@ use highwater_runtime::plane::{Instant, ListenerId};
 use super::kafka::NextFetch;
 use crate::limits::{SLOW_READER_BYTES_MIN, SLOW_READER_TIME_MAX};
 use crate::read::{Account, ReaderId};
-use crate::session::{Charged, RequestBytes, SendQueue, Speaks};
+use crate::session::{Charged, ClientProtocol, RequestBytes, SendQueue};
 
 /// The stage of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,10 +137,10 @@ impl SendProgress {
 }
 
 impl Net {
-    pub(super) fn speaks(&self) -> Speaks {
+    pub(super) fn protocol(&self) -> ClientProtocol {
         match self {
-            Self::Native(_) => Speaks::Native,
-            Self::Kafka(_) => Speaks::Kafka,
+            Self::Native(_) => ClientProtocol::Native,
+            Self::Kafka(_) => ClientProtocol::Kafka,
         }
     }
 

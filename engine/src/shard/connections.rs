@@ -20,7 +20,7 @@ use crate::limits::{CLOSING_TIME_MAX, SWEEP_INTERVAL};
 use crate::message::{Greeting, Message};
 use crate::native;
 use crate::read::InLine;
-use crate::session::{Load, RequestBytes, Speaks};
+use crate::session::{ClientProtocol, Load, RequestBytes};
 
 /// Why the handling of a connection's input stopped.
 enum Input {
@@ -44,7 +44,7 @@ fn refuse_connection(plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, id:
 
 impl Shard {
     pub(super) fn accept(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via) {
-        if let Err(error) = self.check_room_for(plane, via.peer.ip(), Speaks::Native) {
+        if let Err(error) = self.check_room_for(plane, via.peer.ip(), ClientProtocol::Native) {
             return refuse_connection(plane, conn, via, 0, &error);
         }
         let net = NativeConn::new(plane.now(), self.setup.limits.batch_bytes_max());
@@ -56,16 +56,16 @@ impl Shard {
         &mut self,
         plane: &mut dyn Plane<Message>,
         address: IpAddr,
-        speaks: Speaks,
+        protocol: ClientProtocol,
     ) -> Result<(), ApiError> {
         if self.drain.is_some() {
             return Err(ApiError::Stopping(Service::Partitions));
         }
-        if let Some(silent) = self.places.to_drop(address, speaks) {
+        if let Some(silent) = self.connection_limits.to_drop(address, protocol) {
             self.close(plane, silent, Close::Now);
             self.remove_connection(silent);
         }
-        self.places.check(address, speaks)
+        self.connection_limits.check(address, protocol)
     }
 
     pub(super) fn insert_connection(
@@ -74,8 +74,9 @@ impl Shard {
         conn: ConnId,
         mut connection: Connection,
     ) {
-        let (ip, speaks) = (connection.via.peer.ip(), connection.net.speaks());
-        connection.silent = self.places.insert(conn, ip, speaks, connection.stage == Stage::Hello);
+        let (ip, protocol) = (connection.via.peer.ip(), connection.net.protocol());
+        connection.silent =
+            self.connection_limits.insert(conn, ip, protocol, connection.stage == Stage::Hello);
         if self.connections.is_empty() {
             self.timers.set_after(plane, SWEEP_INTERVAL, Timer::Sweep);
         }
@@ -83,28 +84,28 @@ impl Shard {
     }
 
     /// Notes that a connection has sent something.
-    pub(super) fn has_spoken(&mut self, conn: ConnId) {
+    pub(super) fn note_active(&mut self, conn: ConnId) {
         if let Some(connection) = self.connections.get_mut(&conn)
             && let Some(number) = connection.silent.take()
         {
-            self.places.has_spoken(connection.via.peer.ip(), connection.net.speaks(), number);
+            self.connection_limits.note_active(connection.via.peer.ip(), connection.net.protocol(), number);
         }
     }
 
     /// Removes a connection and everything that it waits for.
     pub(super) fn remove_connection(&mut self, conn: ConnId) {
-        self.has_spoken(conn);
+        self.note_active(conn);
         self.forget_batches(conn);
         self.recharge(conn);
         let Some(mut connection) = self.connections.remove(&conn) else { return };
         self.kafka.connection_is_gone(conn);
-        self.places.remove(connection.via.peer.ip(), connection.net.speaks());
+        self.connection_limits.remove(connection.via.peer.ip(), connection.net.protocol());
         let left = RequestBytes { whole: connection.producing, begun: 0 };
         self.admission.recharge(connection.charged, left);
         self.send_budget.unqueue(connection.queue.uncharged());
-        let who = match connection.net.speaks() {
-            Speaks::Native => InLine::Readers(conn),
-            Speaks::Kafka => InLine::KafkaConnection(conn),
+        let who = match connection.net.protocol() {
+            ClientProtocol::Native => InLine::Readers(conn),
+            ClientProtocol::Kafka => InLine::KafkaConnection(conn),
         };
         self.send_budget.leave(&mut connection.account, who);
         let readers = connection.readers().collect();
@@ -119,7 +120,7 @@ impl Shard {
         via: Via,
         greeting: &Greeting,
     ) {
-        if let Err(error) = self.check_room_for(plane, via.peer.ip(), Speaks::Native) {
+        if let Err(error) = self.check_room_for(plane, via.peer.ip(), ClientProtocol::Native) {
             return refuse_connection(plane, conn, via, greeting.id, &error);
         }
         let net = NativeConn::greeted(self.setup.limits.batch_bytes_max());
@@ -138,7 +139,7 @@ impl Shard {
             cluster: self.setup.identity.cluster,
             broker_version: env!("CARGO_PKG_VERSION").to_owned(),
         });
-        self.has_spoken(conn);
+        self.note_active(conn);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.stage = Stage::Open;
         connection.features = features;
@@ -267,7 +268,7 @@ impl Shard {
                     if !decoder.is_produce() && !self.is_answered(conn) {
                         break Input::Full;
                     }
-                    if !self.may_read_large_request() {
+                    if !self.may_decode_large_request() {
                         self.want_memory(conn);
                         break Input::Full;
                     }
@@ -327,7 +328,7 @@ impl Shard {
         if waits || !connection.may_ask(send_queue_max) {
             return false;
         }
-        if !self.may_take_requests(plane) {
+        if !self.may_admit_request(plane) {
             self.want_memory(conn);
             return false;
         }
@@ -341,8 +342,8 @@ impl Shard {
     }
 
     /// Returns whether there is room for another request on any connection.
-    fn may_take_requests(&self, plane: &dyn Plane<Message>) -> bool {
-        self.admission.may_take(Load {
+    fn may_admit_request(&self, plane: &dyn Plane<Message>) -> bool {
+        self.admission.may_admit(Load {
             open_calls: self.calls.open(),
             backlog: plane.backlog(),
             is_sending_overdrawn: self.send_budget.is_overdrawn(),
@@ -350,8 +351,8 @@ impl Shard {
     }
 
     /// Returns whether a complete large request may be decoded now. Those that already wait come first.
-    pub(super) fn may_read_large_request(&self) -> bool {
-        self.admission.may_read_large()
+    pub(super) fn may_decode_large_request(&self) -> bool {
+        self.admission.may_decode_large()
     }
 
     pub(super) fn want_memory(&mut self, conn: ConnId) {
@@ -385,10 +386,10 @@ impl Shard {
     pub(super) fn resume_memory_waiters(&mut self, plane: &mut dyn Plane<Message>) {
         self.admission.set_resuming(true);
         for _ in 0..self.admission.waiting() {
-            if !self.may_take_requests(plane) {
+            if !self.may_admit_request(plane) {
                 break;
             }
-            let Some(conn) = self.admission.next_waiting() else { break };
+            let Some(conn) = self.admission.pop_waiting() else { break };
             if let Some(connection) = self.connections.get_mut(&conn) {
                 connection.wants_memory = false;
                 self.resume(plane, conn);

@@ -70,7 +70,7 @@ use crate::message::{Message, Ticket};
 use crate::meta::Metadata;
 use crate::partition::{Partitions, open_all};
 use crate::read::{Reads, SendBudget};
-use crate::session::{Admission, Places};
+use crate::session::{Admission, ConnectionLimits};
 
 /// One core's share of the broker. See the module's doc.
 pub struct Shard {
@@ -87,7 +87,7 @@ pub struct Shard {
 
     connections: Connections,
     /// Limits on the number of connections.
-    places: Places,
+    connection_limits: ConnectionLimits,
     /// Decides whether another request is handled now.
     admission: Admission,
     /// Memory for data on its way to clients.
@@ -148,7 +148,7 @@ impl Shard {
             jobs: Jobs::default(),
             long_answers: VecDeque::new(),
             connections: Connections::default(),
-            places: Places::new(setup.limits.connections_max),
+            connection_limits: ConnectionLimits::new(setup.limits.connections_max),
             admission: Admission::new(setup.limits.request_bytes_max),
             send_budget: SendBudget::new(setup.limits.send_bytes_max),
             line: Line::default(),

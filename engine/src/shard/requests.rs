@@ -18,7 +18,7 @@ impl Shard {
         let Received { id, kind, bytes, request } = received;
         self.counted.requests += 1;
         let is_produce = matches!(request, Request::Produce(_));
-        self.admission.take(is_produce, if is_produce { 0 } else { bytes / REQUEST_BYTES_PER_ENTRY });
+        self.admission.admit(is_produce, if is_produce { 0 } else { bytes / REQUEST_BYTES_PER_ENTRY });
         // The data path first; these open their own reply slots.
         let request = match request {
             Request::Produce(produce) => return self.produce(plane, conn, id, bytes, produce),

@@ -5,7 +5,7 @@ use highwater_net::kafka::{KafkaConn, KafkaStep, ReplyTail};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use crate::message::{KafkaMessage, Message};
-use crate::session::Speaks;
+use crate::session::ClientProtocol;
 use crate::shard::Shard;
 use crate::shard::connection::{Connection, Net, Stage, Via};
 
@@ -35,7 +35,7 @@ impl Shard {
 
     /// Returns false if there are too many connections.
     fn begin_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, stage: Stage) -> bool {
-        if let Err(error) = self.check_room_for(plane, via.peer.ip(), Speaks::Kafka) {
+        if let Err(error) = self.check_room_for(plane, via.peer.ip(), ClientProtocol::Kafka) {
             tracing::debug!(peer = %via.peer, "connection refused: {error}");
             plane.close(conn, Close::Now);
             return false;
@@ -63,7 +63,7 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.stage = Stage::Open;
         }
-        self.has_spoken(conn);
+        self.note_active(conn);
         plane.stream(conn);
         true
     }
@@ -98,7 +98,7 @@ impl Shard {
                     if !decoder.is_produce() && !self.is_answered(conn) {
                         break Input::Full;
                     }
-                    if !self.may_read_large_request() {
+                    if !self.may_decode_large_request() {
                         self.want_memory(conn);
                         break Input::Full;
                     }

@@ -72,7 +72,7 @@ impl Shard {
     fn kafka_request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
         let Received { header, bytes, entries, request } = received;
         self.counted.requests += 1;
-        self.admission.take(matches!(request, Request::Produce(_)), entries);
+        self.admission.admit(matches!(request, Request::Produce(_)), entries);
         let reply_bytes = self.kafka_bytes_expected(&request);
         let Some(kafka) = self.connections.get_mut(&conn).and_then(super::connection::Connection::kafka)
         else {
