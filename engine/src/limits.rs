@@ -102,6 +102,9 @@ pub const FETCHED_PER_UNIT: usize = 8;
 /// Partitions of a topic that are encoded as one part of a long answer.
 pub const PARTITIONS_PER_PART: usize = 256;
 
+/// Producers of a partition that are encoded as one part of a long answer.
+pub const PRODUCERS_PER_PART: usize = 256;
+
 /// Events of a store that are handled in one poll. The rest follows in the next turn.
 pub const EVENTS_PER_POLL_MAX: usize = 2048;
 
@@ -192,9 +195,13 @@ const _: () = assert!(PRODUCERS_PER_ANSWER_MAX >= 10_000, "the producers of one 
 /// Maximum number of filters by state or type in one ListGroups request. Fewer than ten values exist.
 pub const KAFKA_FILTERS_MAX: usize = 100;
 
-/// Bytes reserved for the answer to a request that concerns whole groups or many partitions and has to be sent to other shards. It limits how many
-/// such requests of a connection are in flight.
+/// Bytes reserved for the answer to a request of a group's members or about offsets of partitions. It limits how many such requests of a connection
+/// are in flight.
 pub const KAFKA_ANSWER_BYTES_EXPECTED: usize = 1 << 20;
+
+/// Bytes of a reply in memory that are charged with its request. A reply that may be larger waits until it is the next to be sent, and is charged to
+/// the memory for sending.
+pub const SMALL_REPLY_BYTES_MAX: usize = 32 << 10;
 
 /// Bytes of memory charged for each byte of a request without batches, until it is answered: each name in it is kept by itself, with the result for
 /// it.

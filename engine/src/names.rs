@@ -22,6 +22,11 @@ impl Names {
         &self.text[begin as usize..self.ends[n] as usize]
     }
 
+    /// Returns the bytes of memory that they take.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.text.len() + size_of_val(&self.ends[..])
+    }
+
     pub(crate) fn push(&mut self, name: &str) {
         self.text.push_str(name);
         self.ends.push(u32::try_from(self.text.len()).expect("a request is not so large"));

@@ -18,6 +18,9 @@ pub trait Entries: fmt::Debug + Send {
     /// Encodes part `part` of an entry into `out`. Returns whether the entry has more parts. Parts are numbered from 0; only large entries
     /// have more than one.
     fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool;
+    /// Returns about how many bytes of memory the list keeps until it is sent, apart from what it shares with others and from what its owner
+    /// has charged for by other means.
+    fn memory_bytes(&self) -> usize;
 }
 
 /// A reply whose entries are encoded one by one.
@@ -59,6 +62,11 @@ impl Pieces {
         false
     }
 
+    /// Returns about how many bytes of memory the reply keeps until it is sent.
+    pub fn memory_bytes(&self) -> usize {
+        self.front.len() + self.back.len() + self.entries.memory_bytes()
+    }
+
     /// Restarts from the first piece.
     pub fn restart(&mut self) {
         (self.entry, self.part, self.begun) = (0, 0, false);
@@ -82,6 +90,11 @@ impl LongAnswer {
     /// Returns the number of bytes that have not been encoded.
     pub fn left(&self) -> usize {
         self.left
+    }
+
+    /// Returns about how many bytes of memory the reply keeps until it is sent.
+    pub fn memory_bytes(&self) -> usize {
+        self.pieces.memory_bytes()
     }
 
     /// Encodes the next piece into `out`. Returns whether more pieces follow. Fails if the reply does not have the announced length, which is a
@@ -119,6 +132,10 @@ mod tests {
             let left = self.0[entry] - part * PART;
             out.extend(std::iter::repeat_n(entry as u8, left.min(PART)));
             left > PART
+        }
+
+        fn memory_bytes(&self) -> usize {
+            self.0.len() * 8
         }
     }
 
@@ -175,5 +192,6 @@ mod tests {
         let mut out = BytesMut::new();
         assert!(!pieces.next(&mut out));
         assert_eq!(&out[..], b"fb");
+        assert_eq!(pieces.memory_bytes(), 2);
     }
 }

@@ -30,8 +30,13 @@ pub enum ControllerRequest {
     ReserveProducerIds,
     /// A request to the group coordinator.
     Group(GroupRequest),
-    /// Describe a group, whichever protocol its members speak.
-    DescribeGroup(String),
+    /// Describe a group, whichever protocol its members speak, in a reply that holds only so much memory.
+    DescribeGroup {
+        /// Name.
+        name: String,
+        /// Maximum bytes of the reply in memory.
+        bytes_max: usize,
+    },
 }
 
 /// The reply to a [`ControllerRequest`].
@@ -102,9 +107,9 @@ pub struct ConfigureTopic {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReserveProducerIds;
 
-/// Reads the offsets of several groups.
+/// Reads the offsets of groups.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FetchEachGroup(
+pub struct FetchOffsets(
     /// The request for each group.
     pub Vec<FetchRequest>,
 );
@@ -158,6 +163,52 @@ pub trait ControllerCall: 'static {
     fn reply_of(reply: ControllerReply) -> Result<Self::Reply, ApiError>;
 }
 
+/// A request to shard 0 whose reply may be much larger than itself, so that memory has to be reserved for it.
+pub trait MeasuredCall: ControllerCall {
+    /// Returns the request to send, for a reply of at most `bytes_max` bytes in memory.
+    fn within(self, bytes_max: usize) -> ControllerRequest;
+
+    /// Returns the request that came back because its reply needs more memory.
+    fn returned(request: GroupRequest) -> Result<Self, ApiError>
+    where
+        Self: Sized;
+}
+
+/// A request with the memory that its reply may take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Within<C> {
+    /// The request.
+    pub call: C,
+    /// Maximum bytes of the reply in memory.
+    pub bytes_max: usize,
+}
+
+/// The reply to [`Within`].
+#[derive(Debug)]
+pub enum Measured<C: ControllerCall> {
+    /// It fits.
+    Fits(C::Reply),
+    /// It would take so many bytes.
+    NeedsMemory(usize, C),
+}
+
+impl<C: MeasuredCall> ControllerCall for Within<C> {
+    type Reply = Measured<C>;
+
+    fn into_request(self) -> ControllerRequest {
+        self.call.within(self.bytes_max)
+    }
+
+    fn reply_of(reply: ControllerReply) -> Result<Self::Reply, ApiError> {
+        match reply {
+            ControllerReply::Group(GroupReply::NeedsMemory { bytes, request }) => {
+                C::returned(*request).map(|call| Measured::NeedsMemory(bytes, call))
+            }
+            reply => C::reply_of(reply).map(Measured::Fits),
+        }
+    }
+}
+
 macro_rules! controller_calls {
     ($($call:ty => $reply:ty { $self:ident => $request:expr, $pattern:pat => $value:expr })+) => {$(
         impl ControllerCall for $call {
@@ -209,13 +260,9 @@ controller_calls! {
         call => ControllerRequest::Group(GroupRequest::Commit(call)),
         ControllerReply::Group(GroupReply::Commit(outcomes)) => Ok(outcomes)
     }
-    FetchRequest => FetchReply {
-        call => ControllerRequest::Group(GroupRequest::Fetch(call)),
-        ControllerReply::Group(GroupReply::Fetch(reply)) => Ok(reply)
-    }
-    FetchEachGroup => Vec<FetchReply> {
-        call => ControllerRequest::Group(GroupRequest::FetchEach(call.0)),
-        ControllerReply::Group(GroupReply::FetchEach(replies)) => Ok(replies)
+    FetchOffsets => Vec<FetchReply> {
+        call => ControllerRequest::Group(GroupRequest::Fetch(call.0)),
+        ControllerReply::Group(GroupReply::Fetch(replies)) => Ok(replies)
     }
     DeleteOffsetsRequest => Result<Vec<CommitOutcome>, GroupError> {
         call => ControllerRequest::Group(GroupRequest::DeleteOffsets(call)),
@@ -243,11 +290,56 @@ controller_calls! {
     }
 }
 
+macro_rules! measured_calls {
+    ($($call:ty { $pattern:pat => $value:expr })+) => {$(
+        impl MeasuredCall for $call {
+            fn within(self, bytes_max: usize) -> ControllerRequest {
+                match self.into_request() {
+                    ControllerRequest::Group(request) => {
+                        let request = Box::new(request);
+                        ControllerRequest::Group(GroupRequest::Within { request, bytes_max })
+                    }
+                    other => other,
+                }
+            }
+
+            fn returned(request: GroupRequest) -> Result<Self, ApiError> {
+                match request {
+                    $pattern => Ok($value),
+                    other => Err(ApiError::wrong_reply(&other)),
+                }
+            }
+        }
+    )+};
+}
+
+measured_calls! {
+    ListRequest { GroupRequest::List(request) => request }
+    FetchOffsets { GroupRequest::Fetch(requests) => Self(requests) }
+    DescribeGroups { GroupRequest::Describe(names) => Self(names) }
+    DescribeConsumerGroups { GroupRequest::ConsumerDescribe(names) => Self(names) }
+}
+
+impl MeasuredCall for DescribeOneGroup {
+    fn within(self, bytes_max: usize) -> ControllerRequest {
+        ControllerRequest::DescribeGroup { name: self.0, bytes_max }
+    }
+
+    fn returned(request: GroupRequest) -> Result<Self, ApiError> {
+        match request {
+            GroupRequest::Describe(mut names) | GroupRequest::ConsumerDescribe(mut names) => {
+                names.pop().map(Self).ok_or(ApiError::Internal("no group was to be described"))
+            }
+            other => Err(ApiError::wrong_reply(&other)),
+        }
+    }
+}
+
 impl ControllerCall for DescribeOneGroup {
     type Reply = Result<DescribedOneGroup, GroupError>;
 
     fn into_request(self) -> ControllerRequest {
-        ControllerRequest::DescribeGroup(self.0)
+        self.within(usize::MAX)
     }
 
     fn reply_of(reply: ControllerReply) -> Result<Self::Reply, ApiError> {

@@ -98,6 +98,16 @@ pub enum ApiError {
     /// The answer would describe more producers than one answer may.
     #[error("the partitions have too many producers for one answer; ask for fewer partitions")]
     TooManyProducers,
+    /// The reply would take more memory than there is for all replies.
+    #[error(
+        "the reply would take {bytes} bytes of memory, and there are {max} for replies; ask for less, or start the broker with a larger --memory"
+    )]
+    ReplyTooLarge {
+        /// The memory that it would take.
+        bytes: usize,
+        /// The memory of the shard for what it sends.
+        max: usize,
+    },
     /// The offset is not between the start and the end of the partition.
     #[error("{partition}: offset {offset} is out of range: the partition has {start} to {end}")]
     OffsetOutOfRange {
@@ -176,6 +186,7 @@ impl ApiError {
             Self::ProducerIdsTaken,
             Self::ProducerIdsExhausted,
             Self::TooManyProducers,
+            Self::ReplyTooLarge { bytes: 2, max: 1 },
             Self::OffsetOutOfRange {
                 partition: reason.clone(),
                 offset: Offset(5),

@@ -21,11 +21,11 @@ pub use acks::RequiredAcks;
 pub use controller::{
     AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateTopic,
     DeleteGroups, DeleteTopic, DeleteTopicById, DescribeConsumerGroups, DescribeGroups, DescribeOneGroup,
-    DescribedOneGroup, FetchEachGroup, ReserveProducerIds,
+    DescribedOneGroup, FetchOffsets, Measured, MeasuredCall, ReserveProducerIds, Within,
 };
 pub use error::{ApiError, Service};
 pub use partitions::{
     DeleteRecords, Details, EpochEnd, EpochEnds, FoundOffset, FoundProducers, ListOffsets, NewStart,
-    OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, Producers,
+    OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, ProducerCounts, Producers,
 };
 pub(crate) use targets::Targets;

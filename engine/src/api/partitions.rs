@@ -40,8 +40,10 @@ pub enum PartitionQuery {
     EpochEnds(Vec<(u32, (TopicPartition, LeaderEpoch))>),
     /// Bounds and sizes.
     Details(Vec<(u32, TopicPartition)>),
-    /// Idempotent producers.
-    Producers(Vec<(u32, TopicPartition)>),
+    /// Idempotent producers, at most so many of each partition.
+    Producers(Vec<(u32, (TopicPartition, usize))>),
+    /// How many of these there are.
+    ProducerCounts(Vec<(u32, TopicPartition)>),
     /// Move the log start.
     DeleteRecords(Vec<(u32, NewStart)>),
 }
@@ -87,6 +89,8 @@ pub enum PartitionAnswer {
     Details(Vec<(u32, PartitionDetails)>),
     /// To `Producers`.
     Producers(Vec<(u32, FoundProducers)>),
+    /// To `ProducerCounts`.
+    ProducerCounts(Vec<(u32, usize)>),
     /// To `DeleteRecords`: the new log start of each partition, which is durable.
     DeleteRecords(Vec<(u32, Result<Offset, ApiError>)>),
 }
@@ -137,7 +141,9 @@ partition_calls! {
     /// Reads bounds and sizes.
     Details: Details, TopicPartition => PartitionDetails;
     /// Describes idempotent producers.
-    Producers: Producers, TopicPartition => FoundProducers;
+    Producers: Producers, (TopicPartition, usize) => FoundProducers;
+    /// Counts idempotent producers.
+    ProducerCounts: ProducerCounts, TopicPartition => usize;
     /// Moves log starts.
     DeleteRecords: DeleteRecords, NewStart => Result<Offset, ApiError>;
 }

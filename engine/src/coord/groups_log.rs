@@ -62,12 +62,13 @@ impl GroupsLog {
     }
 
     /// The request that describes a group, whichever protocol its members speak.
-    pub(crate) fn describe(&self, group: String) -> GroupRequest {
-        if self.coordinator.is_classic(&group) {
+    pub(crate) fn describe(&self, group: String, bytes_max: usize) -> GroupRequest {
+        let request = Box::new(if self.coordinator.is_classic(&group) {
             GroupRequest::Describe(vec![group])
         } else {
             GroupRequest::ConsumerDescribe(vec![group])
-        }
+        });
+        GroupRequest::Within { request, bytes_max }
     }
 
     /// A topic is new or has changed.

@@ -237,6 +237,15 @@ impl Entries for Resources {
         described.write(out, DescribeConfigsResponse::form(self.version));
         false
     }
+
+    fn memory_bytes(&self) -> usize {
+        let wanted = |resource: &Resource| {
+            let names = resource.names.iter().flatten();
+            names.map(|name| name.len() + size_of::<String>()).sum::<usize>()
+        };
+        let resources = size_of_val(&self.list[..]) + self.list.iter().map(wanted).sum::<usize>();
+        self.names.memory_bytes() + size_of_val(&self.of_broker[..]) + resources
+    }
 }
 
 impl Resources {

@@ -138,4 +138,8 @@ impl Entries for Coordinators {
         found.write(out, FindCoordinatorResponse::form(self.version));
         false
     }
+
+    fn memory_bytes(&self) -> usize {
+        self.keys.memory_bytes() + size_of_val(&self.found[..])
+    }
 }

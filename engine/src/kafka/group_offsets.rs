@@ -4,7 +4,7 @@
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
-    OffsetCommitPartitionResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetCommitTopicResponse,
+    OffsetCommitPartitionResponse, OffsetCommitRequest, OffsetCommitTopicResponse,
     OffsetDeletePartitionResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteTopicResponse,
 };
 use highwater_net::kafka::wire::Uuid;
@@ -12,6 +12,7 @@ use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 use super::Call;
 use super::error::code;
+use super::topic_answer::TopicsAnswer;
 use crate::coord::groups::{self, CommittedPartition, GroupError};
 use crate::shard::Context;
 
@@ -27,7 +28,7 @@ pub(super) fn resolve_topic(context: &Context<'_>, by_id: bool, name: &str, id: 
 pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &OffsetCommitRequest<'_>) {
     let by_id = call.origin.version >= BY_ID_FROM;
     let unknown = if by_id { KafkaError::UNKNOWN_TOPIC_ID } else { KafkaError::UNKNOWN_TOPIC_OR_PARTITION };
-    let mut response = OffsetCommitResponse::default();
+    let mut topics: Vec<OffsetCommitTopicResponse<'static>> = Vec::with_capacity(request.topics.len());
     let mut offsets = Vec::new();
     // The position of each outcome in the response.
     let mut places = Vec::new();
@@ -38,7 +39,7 @@ pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &Off
             let index = partition.partition_index;
             let error_code = match (id, u32::try_from(index)) {
                 (Some(topic), Ok(number)) => {
-                    places.push((response.topics.len(), partitions.len()));
+                    places.push((topics.len(), partitions.len()));
                     offsets.push(CommittedPartition {
                         topic,
                         partition: PartitionIndex(number),
@@ -53,14 +54,15 @@ pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &Off
             };
             partitions.push(OffsetCommitPartitionResponse { partition_index: index, error_code });
         }
-        response.topics.push(OffsetCommitTopicResponse {
+        topics.push(OffsetCommitTopicResponse {
             name: topic.name.to_owned().into(),
             topic_id: topic.topic_id,
             partitions,
         });
     }
+    let answer = TopicsAnswer { call, topics };
     if offsets.is_empty() {
-        return context.answer(call, &response);
+        return answer.send(context);
     }
     let ask = groups::CommitRequest {
         group: request.group_id.to_owned(),
@@ -72,30 +74,36 @@ pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &Off
         offsets,
     };
     context.ask(call.conn, ask, move |context, outcomes| {
-        let mut set = |(topic, partition): (usize, usize), error_code| {
-            response.topics[topic].partitions[partition].error_code = error_code;
-        };
-        match outcomes {
-            Ok(outcomes) => {
-                for (place, (topic, _, error)) in places.into_iter().zip(outcomes) {
+        let found: Vec<Committed> = match outcomes {
+            // A topic that was deleted meanwhile is as unknown as one that never existed.
+            Ok(outcomes) if by_id => outcomes
+                .into_iter()
+                .map(|(topic, _, error)| {
                     let is_gone = error == Some(GroupError::UnknownTopicOrPartition)
                         && context.metadata.is_none_or(|m| m.topic_by_id(topic).is_none());
-                    set(place, if is_gone { unknown } else { code(error) });
-                }
-            }
-            Err(error) => {
-                let error = error.into();
-                for place in places {
-                    set(place, error);
-                }
-            }
-        }
-        context.answer(call, &response);
+                    if is_gone { unknown } else { code(error) }
+                })
+                .collect(),
+            Ok(outcomes) => outcomes.into_iter().map(|(.., error)| code(error)).collect(),
+            Err(error) => vec![error.into(); places.len()],
+        };
+        context.fill(call.conn, answer, (places, found), fill_in, |context, answer| answer.send(context));
     });
 }
 
+type Committed = KafkaError;
+
+/// Takes the outcome of a partition.
+fn fill_in(
+    answer: &mut TopicsAnswer<OffsetCommitTopicResponse<'static>>,
+    (topic, partition): (usize, usize),
+    outcome: Committed,
+) {
+    answer.topics[topic].partitions[partition].error_code = outcome;
+}
+
 pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &OffsetDeleteRequest<'_>) {
-    let mut response = OffsetDeleteResponse::default();
+    let mut topics: Vec<OffsetDeleteTopicResponse<'static>> = Vec::with_capacity(request.topics.len());
     let mut partitions = Vec::new();
     let mut places = Vec::new();
     for topic in &request.topics {
@@ -106,7 +114,7 @@ pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &Off
             let index = partition.partition_index;
             let mut error_code = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
             if let (Some(_), Ok(number)) = (id, u32::try_from(index)) {
-                places.push((response.topics.len(), outcomes.len()));
+                places.push((topics.len(), outcomes.len()));
                 numbers.push(PartitionIndex(number));
                 error_code = KafkaError::NONE;
             }
@@ -114,23 +122,20 @@ pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &Off
         }
         partitions.extend(id.map(|id| (id, numbers)));
         let name = topic.name.to_owned().into();
-        response.topics.push(OffsetDeleteTopicResponse { name, partitions: outcomes });
+        topics.push(OffsetDeleteTopicResponse { name, partitions: outcomes });
     }
     let ask = groups::DeleteOffsetsRequest { group: request.group_id.to_owned(), partitions };
     context.ask(call.conn, ask, move |context, outcomes| {
-        match outcomes {
+        let error_code = match outcomes {
             Ok(Ok(outcomes)) => {
                 for ((topic, partition), (_, _, error)) in places.into_iter().zip(outcomes) {
-                    response.topics[topic].partitions[partition].error_code = code(error);
+                    topics[topic].partitions[partition].error_code = code(error);
                 }
+                return TopicsAnswer { call, topics }.send(context);
             }
-            Ok(Err(error)) => {
-                response = OffsetDeleteResponse { error_code: code(Some(error)), ..Default::default() };
-            }
-            Err(error) => {
-                response = OffsetDeleteResponse { error_code: error.into(), ..Default::default() };
-            }
-        }
-        context.answer(call, &response);
+            Ok(Err(error)) => code(Some(error)),
+            Err(error) => error.into(),
+        };
+        context.answer(call, &OffsetDeleteResponse { error_code, ..Default::default() });
     });
 }

@@ -1,18 +1,22 @@
 //! Requests of group members: join, sync, heartbeat, leave.
 
-use bytes::Bytes;
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
 use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{
     AssignedPartitions, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatAssignment,
     HeartbeatRequest, HeartbeatResponse, JoinGroupMember, JoinGroupRequest, JoinGroupResponse,
     LeaveGroupMemberResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
+use highwater_net::{Entries, Pieces};
 use highwater_protocol::ids::TopicId;
 
 use super::Call;
 use super::error::code;
-use crate::coord::groups::{self, JoinReply};
-use crate::shard::Context;
+use crate::coord::groups::{self, GroupError, JoinReply, JoinedMember};
+use crate::shard::{AnswerTo, Context};
 
 pub(super) fn join_group(
     context: &mut Context<'_>,
@@ -40,17 +44,51 @@ pub(super) fn join_group(
     };
     let member = request.member_id.to_owned();
     context.ask_and_wait(call.conn, ask, move |context, reply| {
-        let mut response = match reply {
+        let (mut response, members) = match reply {
             Ok(reply) => joined(reply),
             Err(error) => {
-                JoinGroupResponse { error_code: error.into(), member_id: member.into(), ..Default::default() }
+                let (error_code, member_id) = (error.into(), member.into());
+                (JoinGroupResponse { error_code, member_id, ..Default::default() }, Vec::new())
             }
         };
         if version < 7 {
             response.protocol_name.get_or_insert_default();
         }
-        context.answer(call, &response);
+        let Frame { front, back } = response.frame(version, members.len());
+        let pieces = Pieces::new(front, Joined { version, members }, back);
+        context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     });
+}
+
+/// The members of a JoinGroup response, which its leader gets.
+#[derive(Debug)]
+struct Joined {
+    version: i16,
+    members: Vec<JoinedMember>,
+}
+
+impl Entries for Joined {
+    fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
+        let member = &self.members[entry];
+        let member = JoinGroupMember {
+            member_id: Cow::Borrowed(&member.member),
+            group_instance_id: member.instance.as_deref().map(Cow::Borrowed),
+            metadata: Cow::Borrowed(&member.metadata),
+        };
+        member.put(self.version, out);
+        false
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let of = |member: &JoinedMember| {
+            member.member.len() + member.instance.as_ref().map_or(0, String::len) + member.metadata.len()
+        };
+        size_of_val(&self.members[..]) + self.members.iter().map(of).sum::<usize>()
+    }
 }
 
 pub(super) fn sync_group(context: &mut Context<'_>, call: Call, request: &SyncGroupRequest<'_>) {
@@ -112,26 +150,55 @@ pub(super) fn leave_group(context: &mut Context<'_>, call: Call, request: &Leave
     };
     let ask = groups::LeaveRequest { group: request.group_id.to_owned(), members };
     context.ask(call.conn, ask, move |context, reply| {
-        let mut response = LeaveGroupResponse::default();
-        match reply {
+        let (error_code, members) = match reply {
             Ok(reply) if leaves_alone => {
                 let of_member = reply.members.first().and_then(|(_, _, error)| *error);
-                response.error_code = code(reply.error.or(of_member));
+                (code(reply.error.or(of_member)), Vec::new())
             }
-            Ok(reply) => {
-                response.error_code = code(reply.error);
-                let members = reply.members.into_iter();
-                let members = members.map(|(member, instance, error)| LeaveGroupMemberResponse {
-                    member_id: member.into(),
-                    group_instance_id: instance.map(Into::into),
-                    error_code: code(error),
-                });
-                response.members = members.collect();
-            }
-            Err(error) => response.error_code = error.into(),
+            Ok(reply) => (code(reply.error), reply.members),
+            Err(error) => (error.into(), Vec::new()),
+        };
+        let response = LeaveGroupResponse { error_code, ..Default::default() };
+        if leaves_alone {
+            return context.answer(call, &response);
         }
-        context.answer(call, &response);
+        let version = call.version();
+        let Frame { front, back } = response.frame(version, members.len());
+        let pieces = Pieces::new(front, Left { version, members }, back);
+        context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     });
+}
+
+/// A member that was to leave: its id, its instance id, and why it is still there.
+type LeftMember = (String, Option<String>, Option<GroupError>);
+
+/// The members of a LeaveGroup response.
+#[derive(Debug)]
+struct Left {
+    version: i16,
+    members: Vec<LeftMember>,
+}
+
+impl Entries for Left {
+    fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
+        let (member, instance, error) = &self.members[entry];
+        let member = LeaveGroupMemberResponse {
+            member_id: Cow::Borrowed(member),
+            group_instance_id: instance.as_deref().map(Cow::Borrowed),
+            error_code: code(*error),
+        };
+        member.put(self.version, out);
+        false
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let of = |(member, instance, _): &LeftMember| member.len() + instance.as_ref().map_or(0, String::len);
+        size_of_val(&self.members[..]) + self.members.iter().map(of).sum::<usize>()
+    }
 }
 
 pub(super) fn consumer_group_heartbeat(
@@ -183,13 +250,8 @@ pub(super) fn consumer_group_heartbeat(
     });
 }
 
-fn joined(reply: JoinReply) -> JoinGroupResponse<'static> {
-    let members = reply.members.into_iter().map(|member| JoinGroupMember {
-        member_id: member.member.into(),
-        group_instance_id: member.instance.map(Into::into),
-        metadata: Vec::from(member.metadata).into(),
-    });
-    JoinGroupResponse {
+fn joined(reply: JoinReply) -> (JoinGroupResponse<'static>, Vec<JoinedMember>) {
+    let response = JoinGroupResponse {
         throttle_time_ms: 0,
         error_code: code(reply.error),
         generation_id: reply.generation,
@@ -198,8 +260,9 @@ fn joined(reply: JoinReply) -> JoinGroupResponse<'static> {
         leader: reply.leader.into(),
         skip_assignment: reply.skip_assignment,
         member_id: reply.member.into(),
-        members: members.collect(),
-    }
+        members: Vec::new(),
+    };
+    (response, reply.members)
 }
 
 fn assigned(topics: Vec<(TopicId, Vec<u32>)>) -> HeartbeatAssignment {

@@ -268,4 +268,11 @@ impl Entries for Topics {
         }
         more
     }
+
+    fn memory_bytes(&self) -> usize {
+        match &self.list {
+            List::All(_) => 0,
+            List::Wanted(names, topics) => names.memory_bytes() + size_of_val(&topics[..]),
+        }
+    }
 }

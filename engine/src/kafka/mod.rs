@@ -18,6 +18,7 @@ mod epochs;
 mod error;
 mod find_coordinator;
 mod group_admin;
+mod group_describe;
 mod group_offsets;
 mod groups;
 mod metadata;
@@ -115,7 +116,7 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, client: &str
         Request::LeaveGroup(request) => groups::leave_group(context, call, &request),
         Request::OffsetCommit(request) => group_offsets::offset_commit(context, call, &request),
         Request::OffsetFetch(request) => offset_fetch::offset_fetch(context, call, &request),
-        Request::DescribeGroups(request) => group_admin::describe_groups(context, call, &request),
+        Request::DescribeGroups(request) => group_describe::describe_groups(context, call, &request),
         Request::ListGroups(request) => group_admin::list_groups(context, call, &request),
         Request::DeleteGroups(request) => group_admin::delete_groups(context, call, &request),
         Request::OffsetDelete(request) => group_offsets::offset_delete(context, call, &request),
@@ -123,7 +124,7 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, client: &str
             groups::consumer_group_heartbeat(context, call, client, &request);
         }
         Request::ConsumerGroupDescribe(request) => {
-            group_admin::consumer_group_describe(context, call, &request);
+            group_describe::consumer_group_describe(context, call, &request);
         }
 
         Request::Produce(_) | Request::Fetch(_) => {

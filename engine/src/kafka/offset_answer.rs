@@ -4,13 +4,13 @@ use std::iter::Peekable;
 use std::vec::IntoIter;
 
 use bytes::BytesMut;
+use highwater_net::Entries;
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{
     OffsetFetchGroupPartitionResponse, OffsetFetchGroupResponse, OffsetFetchGroupTopicResponse,
     OffsetFetchResponse,
 };
-use highwater_net::{Entries, Pieces};
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
@@ -18,7 +18,7 @@ use super::error::code;
 use super::offset_fetch::{Group, WantedTopic};
 use crate::coord::groups::{CommittedPartition, FetchReply};
 use crate::limits::PARTITIONS_PER_PART;
-use crate::shard::{AnswerTo, ClientJob, Context, Work};
+use crate::shard::{AnswerTo, ClientJob, Context, ReplyMemory, Work};
 
 type FoundGroup = OffsetFetchGroupResponse<'static>;
 type FoundTopic = OffsetFetchGroupTopicResponse<'static>;
@@ -41,6 +41,10 @@ pub(super) struct Filling {
     current: Option<Current>,
     found: Vec<FoundGroup>,
     parts: Vec<Part>,
+    /// Bytes of memory of what the request names, which is there whether it has offsets or not.
+    unfound: usize,
+    /// For the offsets.
+    memory: ReplyMemory,
 }
 
 /// The group that is being filled in, which is the last one of the response.
@@ -96,10 +100,16 @@ impl ClientJob for Filling {
 }
 
 impl Filling {
-    pub(super) fn new(call: Call, wanted: Vec<Group>, replies: Result<Vec<FetchReply>, KafkaError>) -> Self {
+    pub(super) fn new(
+        call: Call,
+        wanted: Vec<Group>,
+        replies: Result<Vec<FetchReply>, KafkaError>,
+        memory: ReplyMemory,
+    ) -> Self {
         let found = Vec::with_capacity(wanted.len());
         let replies = replies.map(Vec::into_iter);
-        Self { call, wanted: wanted.into_iter(), replies, current: None, found, parts: Vec::new() }
+        let wanted = wanted.into_iter();
+        Self { call, wanted, replies, current: None, found, parts: Vec::new(), unfound: 0, memory }
     }
 
     fn begin(&mut self, group: Group) {
@@ -127,6 +137,7 @@ impl Filling {
     fn push(&mut self, topic: FoundTopic) {
         let group = self.found.len() as u32 - 1;
         let Some(found) = self.found.last_mut() else { return };
+        self.unfound += topic.name.len() + size_of_val(&topic.partitions[..]) + size_of::<FoundTopic>();
         let number = found.topics.len() as u32;
         let partitions = topic.partitions.len().max(1) as u32;
         let from = (0..partitions).step_by(PARTITIONS_PER_PART);
@@ -192,7 +203,7 @@ fn found_partition(offset: CommittedPartition) -> FoundPartition {
 
 /// Sends the response.
 pub(super) fn answer_offsets(context: &mut Context<'_>, filling: Filling) {
-    let Filling { call, found: groups, parts, .. } = filling;
+    let Filling { call, found: groups, parts, unfound, memory, .. } = filling;
     let version = call.version();
     let (entries, error_code) = match groups.first() {
         Some(group) if version < GROUPS_FROM => (group.topics.len(), group.error_code),
@@ -200,7 +211,8 @@ pub(super) fn answer_offsets(context: &mut Context<'_>, filling: Filling) {
     };
     let response = OffsetFetchResponse { error_code, ..Default::default() };
     let Frame { front, back } = response.frame(version, entries);
-    let pieces = Pieces::new(front, Offsets { version, groups, parts }, back);
+    let unfound = unfound + size_of_val(&groups[..]) + size_of_val(&parts[..]);
+    let pieces = memory.hold(front, Offsets { version, groups, parts, unfound }, back);
     context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
 }
 
@@ -210,6 +222,7 @@ struct Offsets {
     version: i16,
     groups: Vec<FoundGroup>,
     parts: Vec<Part>,
+    unfound: usize,
 }
 
 impl Entries for Offsets {
@@ -242,5 +255,10 @@ impl Entries for Offsets {
             group.put_back(self.version, out);
         }
         false
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // A `ReplyMemory` counts what was found.
+        self.unfound
     }
 }

@@ -19,10 +19,10 @@ use highwater_runtime::plane::ConnId;
 use super::Call;
 use super::group_offsets::{BY_ID_FROM, resolve_topic};
 use super::offset_answer::Filling;
-use crate::api::FetchEachGroup;
+use crate::api::FetchOffsets;
 use crate::coord::groups;
 use crate::coord::groups::limits::GROUPS_MAX;
-use crate::shard::{ClientJob, Context, Work};
+use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
 /// The first version with several groups in a request.
 const GROUPS_FROM: i16 = 8;
@@ -194,8 +194,8 @@ pub(super) fn offset_fetch(context: &mut Context<'_>, call: Call, request: &Offs
 
 fn ask_for_offsets(context: &mut Context<'_>, preparing: Preparing) {
     let Preparing { call, groups, asks, .. } = preparing;
-    context.ask(call.conn, FetchEachGroup(asks), move |context, replies| {
-        context.begin_job(Filling::new(call, groups, replies.map_err(KafkaError::from)));
+    context.ask_measured(AnswerTo::Kafka(call), FetchOffsets(asks), move |context, replies, memory| {
+        context.begin_job(Filling::new(call, groups, replies.map_err(KafkaError::from), memory));
     });
 }
 

@@ -1,18 +1,44 @@
 //! DescribeProducers: the idempotent producers of partitions.
+//!
+//! They are counted first: a request of a few bytes can be about very many.
 
 use std::borrow::Cow;
 
+use bytes::BytesMut;
+use highwater_net::Entries;
 use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{
     DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
 };
+use highwater_protocol::ids::TopicPartition;
+use highwater_runtime::plane::ShardIndex;
+use highwater_storage::ActiveProducer;
 
 use super::Call;
-use super::error::refused;
+use super::error::{Refused, refused};
 use super::names::{check_count, find_topic, target};
-use crate::api::Producers;
+use crate::api::{FoundProducers, ProducerCounts, Producers};
 use crate::calls::FanOut;
-use crate::shard::Context;
+use crate::limits::PRODUCERS_PER_PART;
+use crate::shard::{AnswerTo, Context, ReplyMemory};
+
+/// The producers of a partition of the response, or why there are none.
+#[derive(Debug)]
+struct Described {
+    index: i32,
+    found: Result<Vec<ActiveProducer>, (KafkaError, Option<String>)>,
+}
+
+/// The topics and partitions of a request.
+struct Wanted {
+    call: Call,
+    topics: Vec<String>,
+    /// Each with the number of its topic.
+    partitions: Vec<(usize, Described)>,
+    /// Those that exist: the place of each, its owner, and how many producers it may have.
+    known: Vec<(usize, TopicPartition, ShardIndex, usize)>,
+}
 
 pub(super) fn describe_producers(
     context: &mut Context<'_>,
@@ -20,50 +46,157 @@ pub(super) fn describe_producers(
     request: &DescribeProducersRequest<'_>,
 ) {
     let count = check_count(request.topics.iter().map(|topic| 1 + topic.partition_indexes.len()).sum());
-    let mut topics = Vec::with_capacity(request.topics.len());
-    let mut items = FanOut::new();
-    let mut places = Vec::new();
+    let mut wanted = Wanted { call, topics: Vec::new(), partitions: Vec::new(), known: Vec::new() };
     for topic in &request.topics {
         let named = find_topic(context, topic.name, [0; 16]);
-        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
         for index in &topic.partition_indexes {
-            let mut response = PartitionResponse { partition_index: *index, ..Default::default() };
-            match count.clone().and_then(|()| target(context, &named, *index).map_err(|e| (e, String::new())))
-            {
+            let found = match count.clone().and_then(|()| {
+                target(context, &named, *index).map_err(|error| -> Refused { (error, String::new()) })
+            }) {
                 Ok((tp, owner)) => {
-                    items.push(owner, tp);
-                    places.push((topics.len(), partitions.len()));
+                    wanted.known.push((wanted.partitions.len(), tp, owner, 0));
+                    Ok(Vec::new())
                 }
-                Err((error, text)) => {
-                    response.error_code = error;
-                    response.error_message = (!text.is_empty()).then_some(text.into());
-                }
-            }
-            partitions.push(response);
+                Err((error, text)) => Err((error, (!text.is_empty()).then_some(text))),
+            };
+            wanted.partitions.push((wanted.topics.len(), Described { index: *index, found }));
         }
-        topics.push(TopicResponse { name: topic.name.to_owned().into(), partitions });
+        wanted.topics.push(topic.name.to_owned());
     }
-    context.query::<Producers>(call.conn, items, move |context, found| {
-        for ((topic, partition), found) in places.into_iter().zip(found) {
-            let response: &mut PartitionResponse<'_> = &mut topics[topic].partitions[partition];
-            match found {
-                Some(Ok(producers)) => {
-                    let producers = producers.into_iter().map(|producer| ProducerState {
-                        producer_id: producer.id.0,
-                        producer_epoch: producer.epoch.into(),
-                        last_sequence: producer.last_sequence,
-                        last_timestamp: producer.last_timestamp.0,
-                        ..Default::default()
-                    });
-                    response.active_producers = producers.collect();
-                }
-                Some(Err(error)) => {
-                    let (code, text) = refused(&error);
-                    (response.error_code, response.error_message) = (code, Some(Cow::Owned(text)));
-                }
-                None => response.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
-            }
+    let mut items = FanOut::new();
+    for (_, tp, owner, _) in &wanted.known {
+        items.push(*owner, *tp);
+    }
+    context.query::<ProducerCounts>(call.conn, items, move |context, counts| {
+        let mut all = 0;
+        for ((.., max), count) in wanted.known.iter_mut().zip(counts) {
+            let count = count.unwrap_or(0);
+            // More may come until they are described.
+            *max = count + count / 8 + 1;
+            all += *max;
         }
-        context.answer(call, &DescribeProducersResponse { throttle_time_ms: 0, topics });
+        let bytes = all * 2 * size_of::<ActiveProducer>();
+        context.with_reply_memory(AnswerTo::Kafka(call), bytes, move |context, memory| match memory {
+            Ok(memory) => describe_counted(context, wanted, memory),
+            Err(error) => {
+                let (code, text) = refused(&error);
+                let mut wanted = wanted;
+                for (place, ..) in &wanted.known {
+                    wanted.partitions[*place].1.found = Err((code, Some(text.clone())));
+                }
+                answer(context, wanted, ReplyMemory::small());
+            }
+        });
     });
+}
+
+fn describe_counted(context: &mut Context<'_>, mut wanted: Wanted, memory: ReplyMemory) {
+    let mut items = FanOut::new();
+    for (_, tp, owner, max) in &wanted.known {
+        items.push(*owner, (*tp, *max));
+    }
+    context.query::<Producers>(wanted.call.conn, items, move |context, found| {
+        for ((place, ..), found) in wanted.known.iter().zip(found) {
+            wanted.partitions[*place].1.found = outcome(found);
+        }
+        answer(context, wanted, memory);
+    });
+}
+
+fn outcome(found: Option<FoundProducers>) -> Result<Vec<ActiveProducer>, (KafkaError, Option<String>)> {
+    match found {
+        Some(Ok(producers)) => Ok(producers),
+        Some(Err(error)) => {
+            let (code, text) = refused(&error);
+            Err((code, Some(text)))
+        }
+        None => Err((KafkaError::UNKNOWN_SERVER_ERROR, None)),
+    }
+}
+
+fn answer(context: &mut Context<'_>, wanted: Wanted, memory: ReplyMemory) {
+    let Wanted { call, topics, partitions, .. } = wanted;
+    let version = call.version();
+    let mut all: Vec<Topic> =
+        topics.into_iter().map(|name| Topic { name, partitions: Vec::new(), parts: Vec::new() }).collect();
+    for (topic, described) in partitions {
+        let topic = &mut all[topic];
+        let producers = described.found.as_ref().map_or(0, Vec::len).max(1);
+        let number = topic.partitions.len();
+        topic.parts.extend((0..producers).step_by(PRODUCERS_PER_PART).map(|from| (number, from)));
+        topic.partitions.push(described);
+    }
+    let Frame { front, back } = DescribeProducersResponse::default().frame(version, all.len());
+    let pieces = memory.hold(front, Topics { version, topics: all }, back);
+    context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
+}
+
+/// A topic of the response.
+#[derive(Debug)]
+struct Topic {
+    name: String,
+    partitions: Vec<Described>,
+    /// The number of a partition, and the first of its producers in this part.
+    parts: Vec<(usize, usize)>,
+}
+
+#[derive(Debug)]
+struct Topics {
+    version: i16,
+    topics: Vec<Topic>,
+}
+
+impl Entries for Topics {
+    fn count(&self) -> usize {
+        self.topics.len()
+    }
+
+    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
+        let (version, topic) = (self.version, &self.topics[entry]);
+        if part == 0 {
+            let head = TopicResponse { name: Cow::Borrowed(&topic.name), partitions: Vec::new() };
+            head.put_front(version, topic.partitions.len(), out);
+        }
+        if let Some((partition, from)) = topic.parts.get(part) {
+            put_producers(&topic.partitions[*partition], version, *from, out);
+        }
+        let more = part + 1 < topic.parts.len();
+        if !more {
+            DescribeProducersResponse::put_back(version, out);
+        }
+        more
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // A `ReplyMemory` counts the producers.
+        let of = |topic: &Topic| {
+            topic.name.len() + size_of_val(&topic.partitions[..]) + size_of_val(&topic.parts[..])
+        };
+        size_of_val(&self.topics[..]) + self.topics.iter().map(of).sum::<usize>()
+    }
+}
+
+/// Writes producers of a partition, from this one on.
+fn put_producers(described: &Described, version: i16, from: usize, out: &mut BytesMut) {
+    let producers = described.found.as_ref().map_or(&[][..], Vec::as_slice);
+    if from == 0 {
+        let mut head = PartitionResponse { partition_index: described.index, ..Default::default() };
+        if let Err((code, text)) = &described.found {
+            (head.error_code, head.error_message) = (*code, text.as_deref().map(Cow::Borrowed));
+        }
+        head.put_front(version, producers.len(), out);
+    }
+    for producer in producers.iter().skip(from).take(PRODUCERS_PER_PART) {
+        let state = ProducerState {
+            producer_id: producer.id.0,
+            producer_epoch: producer.epoch.into(),
+            last_sequence: producer.last_sequence,
+            last_timestamp: producer.last_timestamp.0,
+            ..Default::default()
+        };
+        state.put(version, out);
+    }
+    if from + PRODUCERS_PER_PART >= producers.len() {
+        DescribeProducersResponse::put_back(version, out);
+    }
 }

@@ -25,6 +25,21 @@ impl<T: ListedTopic + 'static> TopicsAnswer<T> {
     }
 }
 
+/// Writes part `part` of a topic. Returns whether it has more.
+pub(super) fn put_topic<T: ListedTopic>(topic: &T, version: i16, part: usize, out: &mut BytesMut) -> bool {
+    if part == 0 {
+        topic.put_front(version, out);
+    }
+    let from = part * PARTITIONS_PER_PART;
+    let until = from + PARTITIONS_PER_PART;
+    topic.put_partitions(version, from, until, out);
+    let more = topic.partitions() > until;
+    if !more {
+        T::put_back(version, out);
+    }
+    more
+}
+
 /// The topics of an answer.
 #[derive(Debug)]
 struct Topics<T> {
@@ -38,17 +53,10 @@ impl<T: ListedTopic> Entries for Topics<T> {
     }
 
     fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
-        let topic = &self.topics[entry];
-        if part == 0 {
-            topic.put_front(self.version, out);
-        }
-        let from = part * PARTITIONS_PER_PART;
-        let until = from + PARTITIONS_PER_PART;
-        topic.put_partitions(self.version, from, until, out);
-        let more = topic.partitions() > until;
-        if !more {
-            T::put_back(self.version, out);
-        }
-        more
+        put_topic(&self.topics[entry], self.version, part, out)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.topics.iter().map(T::memory_bytes).sum()
     }
 }

@@ -294,6 +294,16 @@ impl Entries for AllMade {
         topic.write(out, CreateTopicsResponse::form(self.version));
         false
     }
+
+    fn memory_bytes(&self) -> usize {
+        let texts = |made: &Made| {
+            let set = |set: &[(String, String)]| {
+                set.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>()).sum()
+            };
+            made.name.len() + made.outcome.as_ref().map_or_else(|(_, text)| text.len(), |(_, of, _)| set(of))
+        };
+        size_of_val(&self.topics[..]) + self.topics.iter().map(texts).sum::<usize>()
+    }
 }
 
 /// Returns the configuration of a new topic, for the response.

@@ -3,16 +3,23 @@
 //! Clients treat TRANSACTIONAL_ID_AUTHORIZATION_FAILED as final; INVALID_REQUEST, which would be closer to the truth, is retried by
 //! librdkafka until the caller's time is up. librdkafka and franz-go show the text that goes with it.
 
+use std::borrow::Cow;
+
+use bytes::BytesMut;
 use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
 use highwater_net::kafka::messages::{
     AddOffsetsToTxnResponse, AddPartitionsToTxnPartitionResult, AddPartitionsToTxnRequest,
     AddPartitionsToTxnResponse, AddPartitionsToTxnResult, AddPartitionsToTxnTopic,
-    AddPartitionsToTxnTopicResult, EndTxnResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
-    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+    AddPartitionsToTxnTopicResult, EndTxnResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponsePartition,
+    TxnOffsetCommitResponseTopic,
 };
+use highwater_net::kafka::topic_lists::ListedTopic;
+use highwater_net::{Entries, Pieces};
 
 use super::Call;
-use crate::shard::Context;
+use super::topic_answer::{TopicsAnswer, put_topic};
+use crate::shard::{AnswerTo, Context};
 
 /// The error for requests of transactions.
 pub(crate) const NO_TRANSACTIONS: KafkaError = KafkaError::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
@@ -26,18 +33,65 @@ pub(super) fn add_partitions_to_txn(
     call: Call,
     request: &AddPartitionsToTxnRequest<'_>,
 ) {
-    let transactions = request.transactions.iter().map(|transaction| AddPartitionsToTxnResult {
-        transactional_id: transaction.transactional_id.into(),
-        topic_results: refused(&transaction.topics),
-    });
-    let response = AddPartitionsToTxnResponse {
-        // That of the whole request; each partition has its own as well.
-        error_code: KafkaError::NONE,
-        results_by_transaction: transactions.collect(),
-        results_by_topic_v3_and_below: refused(&request.v3_and_below_topics),
-        ..Default::default()
-    };
-    context.answer(call, &response);
+    let version = call.version();
+    if version < TRANSACTIONS_FROM {
+        return TopicsAnswer { call, topics: refused(&request.v3_and_below_topics) }.send(context);
+    }
+    let mut refusals = Refusals { version, transactions: Vec::new(), topics: Vec::new() };
+    for transaction in &request.transactions {
+        let topics = refused(&transaction.topics);
+        refusals.transactions.push((transaction.transactional_id.to_owned(), topics.len()));
+        if topics.is_empty() {
+            refusals.topics.push((refusals.transactions.len() - 1, 0, None));
+        }
+        let of = topics.into_iter().enumerate();
+        refusals.topics.extend(of.map(|(at, topic)| (refusals.transactions.len() - 1, at, Some(topic))));
+    }
+    // The error of the whole request is none; each partition has its own.
+    let response = AddPartitionsToTxnResponse::default();
+    let Frame { front, back } = response.frame(version, refusals.transactions.len());
+    context.answer_in_pieces(AnswerTo::Kafka(call), Pieces::new(front, refusals, back));
+}
+
+/// The first version of AddPartitionsToTxn with several transactions.
+const TRANSACTIONS_FROM: i16 = 4;
+
+/// The transactions of an AddPartitionsToTxn response, topic by topic.
+#[derive(Debug)]
+struct Refusals {
+    version: i16,
+    /// Each by its id, with the number of its topics.
+    transactions: Vec<(String, usize)>,
+    /// Each with the number of its transaction and its own number there. A transaction without topics has one entry without.
+    topics: Vec<(usize, usize, Option<AddPartitionsToTxnTopicResult<'static>>)>,
+}
+
+impl Entries for Refusals {
+    fn count(&self) -> usize {
+        self.topics.len()
+    }
+
+    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
+        let (transaction, at, topic) = &self.topics[entry];
+        let (id, count) = &self.transactions[*transaction];
+        if (*at, part) == (0, 0) {
+            let result =
+                AddPartitionsToTxnResult { transactional_id: Cow::Borrowed(id), topic_results: Vec::new() };
+            result.put_front(self.version, *count, out);
+        }
+        let more = topic.as_ref().is_some_and(|topic| put_topic(topic, self.version, part, out));
+        if !more && at + 1 >= *count {
+            AddPartitionsToTxnResult::put_back(self.version, out);
+        }
+        more
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let ids: usize = self.transactions.iter().map(|(id, _)| id.len()).sum();
+        let topics: usize =
+            self.topics.iter().filter_map(|(.., topic)| Some(topic.as_ref()?.memory_bytes())).sum();
+        ids + topics + size_of_val(&self.transactions[..]) + size_of_val(&self.topics[..])
+    }
 }
 
 pub(super) fn add_offsets_to_txn(context: &mut Context<'_>, call: Call) {
@@ -51,7 +105,7 @@ pub(super) fn end_txn(context: &mut Context<'_>, call: Call) {
 
 pub(super) fn txn_offset_commit(context: &mut Context<'_>, call: Call, request: &TxnOffsetCommitRequest<'_>) {
     let topics = request.topics.iter().map(|topic| TxnOffsetCommitResponseTopic {
-        name: topic.name.into(),
+        name: topic.name.to_owned().into(),
         partitions: topic
             .partitions
             .iter()
@@ -61,17 +115,16 @@ pub(super) fn txn_offset_commit(context: &mut Context<'_>, call: Call, request: 
             })
             .collect(),
     });
-    let response = TxnOffsetCommitResponse { throttle_time_ms: 0, topics: topics.collect() };
-    context.answer(call, &response);
+    TopicsAnswer { call, topics: topics.collect() }.send(context);
 }
 
-fn refused<'a>(topics: &[AddPartitionsToTxnTopic<'a>]) -> Vec<AddPartitionsToTxnTopicResult<'a>> {
+fn refused(topics: &[AddPartitionsToTxnTopic<'_>]) -> Vec<AddPartitionsToTxnTopicResult<'static>> {
     let partition = |index: &i32| AddPartitionsToTxnPartitionResult {
         partition_index: *index,
         partition_error_code: NO_TRANSACTIONS,
     };
-    let topic = |topic: &AddPartitionsToTxnTopic<'a>| AddPartitionsToTxnTopicResult {
-        name: topic.name.into(),
+    let topic = |topic: &AddPartitionsToTxnTopic<'_>| AddPartitionsToTxnTopicResult {
+        name: topic.name.to_owned().into(),
         results_by_partition: topic.partitions.iter().map(partition).collect(),
     };
     topics.iter().map(topic).collect()

@@ -139,4 +139,11 @@ impl Entries for Topics {
         }
         topic.stores.len() > from + PARTITIONS_PER_PART
     }
+
+    fn memory_bytes(&self) -> usize {
+        match &self.list {
+            List::All(_) => 0,
+            List::Named(names, found) => names.memory_bytes() + size_of_val(&found[..]),
+        }
+    }
 }

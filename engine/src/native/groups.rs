@@ -1,30 +1,23 @@
-//! Groups: translates requests for the coordinator, and its replies.
+//! Groups: translates requests for the coordinator, and its replies. Those that may be long are in `group_lists.rs`.
 
 use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId};
-use highwater_protocol::limits::CONTROL_BODY_BYTES_MAX;
 use highwater_protocol::native::{
     CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommitOffsetsRequest, CommittedOffset,
-    DeleteGroupRequest, DescribeGroupReply, DescribeGroupRequest, GroupHeartbeatReply, GroupHeartbeatRequest,
-    GroupInfo, GroupMemberInfo, JOIN_EPOCH, ListGroupsReply, ListGroupsRequest, ReadGroupOffsetsReply,
-    ReadGroupOffsetsRequest, ReadOffsetsReply, ReadOffsetsRequest, RejectedPosition, TopicPartitions,
-    TopicPositions,
+    DeleteGroupRequest, GroupHeartbeatReply, GroupHeartbeatRequest, JOIN_EPOCH, RejectedPosition,
+    TopicPartitions, TopicPositions,
 };
 
 use super::Call;
 use super::error::reply_of;
-use crate::api::{ApiError, DeleteGroups, DescribeOneGroup, DescribedOneGroup};
+use crate::api::{ApiError, DeleteGroups};
 use crate::coord::groups::{
     Client, CommitOutcome, CommitRequest, CommittedPartition, ConsumerHeartbeatReply,
-    ConsumerHeartbeatRequest, DescribedConsumerGroup, DescribedConsumerMember, DescribedGroup, FetchReply,
-    FetchRequest, GroupConfig, GroupError, ListRequest, ListedGroup,
+    ConsumerHeartbeatRequest, GroupConfig, GroupError,
 };
 use crate::limits::OFFSETS_BYTES_MAX;
 use crate::shard::Context;
-
-/// Maximum bytes of group names in one reply to a list. The client requests the rest.
-const LIST_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX / 2;
 
 /// Heartbeat interval of a member that waits for partitions that others are revoking.
 const UNSETTLED_INTERVAL_MS: u32 = 500;
@@ -58,25 +51,6 @@ pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffse
     });
 }
 
-/// Reads the committed offsets of a named consumer.
-pub(super) fn read(context: &mut Context<'_>, call: Call, request: ReadOffsetsRequest) {
-    let topic = request.topic;
-    if let Err(error) = context.targets().topic_by_id(topic) {
-        return context.refuse(call, &error);
-    }
-    context.ask(call.conn, to_fetch(request.consumer, None, None), move |context, reply| {
-        let reply = match reply {
-            Ok(FetchReply { error: Some(error), .. }) => refuse(error, None),
-            Ok(FetchReply { error: None, offsets }) => {
-                let positions = offsets.into_iter().filter(|p| p.topic == topic).map(to_position);
-                Reply::body(&ReadOffsetsReply { positions: positions.collect() })
-            }
-            Err(error) => reply_of(&error),
-        };
-        context.reply(call, reply);
-    });
-}
-
 /// Handles a member's heartbeat.
 pub(super) fn member_heartbeat(context: &mut Context<'_>, call: Call, request: GroupHeartbeatRequest) {
     let (group, joins) = (request.group.clone(), request.epoch == JOIN_EPOCH);
@@ -96,47 +70,6 @@ pub(super) fn commit_of_member(context: &mut Context<'_>, call: Call, request: C
     });
 }
 
-/// Reads the committed offsets of a group, for a member or another client.
-pub(super) fn read_of_group(context: &mut Context<'_>, call: Call, request: ReadGroupOffsetsRequest) {
-    let partitions =
-        request.partitions.map(|topics| topics.into_iter().map(|of| (of.topic, of.partitions)).collect());
-    let request = to_fetch(request.group, request.member, partitions);
-    context.ask(call.conn, request, move |context, reply| {
-        let reply = match reply {
-            Ok(FetchReply { error: Some(error), .. }) => refuse(error, None),
-            Ok(FetchReply { error: None, offsets }) => bounded(
-                &ReadGroupOffsetsReply { topics: by_topic(offsets) },
-                "ask for the positions of fewer partitions",
-            ),
-            Err(error) => reply_of(&error),
-        };
-        context.reply(call, reply);
-    });
-}
-
-/// Lists groups.
-pub(super) fn list_groups(context: &mut Context<'_>, call: Call, request: ListGroupsRequest) {
-    let after = request.after;
-    let request = ListRequest { after: after.clone(), bytes_max: Some(LIST_BYTES_MAX), ..Default::default() };
-    context.ask(call.conn, request, move |context, groups| {
-        let reply = groups.map(|groups| list(&after, groups));
-        context.reply(call, reply.unwrap_or_else(|error| reply_of(&error)));
-    });
-}
-
-/// Describes a group, whichever protocol its members speak.
-pub(super) fn describe_group(context: &mut Context<'_>, call: Call, request: DescribeGroupRequest) {
-    context.ask(call.conn, DescribeOneGroup(request.name), move |context, found| {
-        let reply = match found {
-            Ok(Ok(DescribedOneGroup::Classic(group))) => describe(&of_classic(group)),
-            Ok(Ok(DescribedOneGroup::Consumer(group))) => describe(&of_consumers(group)),
-            Ok(Err(error)) => refuse(error, None),
-            Err(error) => reply_of(&error),
-        };
-        context.reply(call, reply);
-    });
-}
-
 /// Deletes a group.
 pub(super) fn delete_group(context: &mut Context<'_>, call: Call, request: DeleteGroupRequest) {
     context.ask(call.conn, DeleteGroups(vec![request.name]), move |context, outcomes| {
@@ -149,14 +82,6 @@ pub(super) fn delete_group(context: &mut Context<'_>, call: Call, request: Delet
         };
         context.reply(call, reply);
     });
-}
-
-fn to_fetch(
-    group: String,
-    member: Option<(String, i32)>,
-    partitions: Option<Vec<(TopicId, Vec<PartitionIndex>)>>,
-) -> FetchRequest {
-    FetchRequest { group, member, partitions, require_stable: false }
 }
 
 fn to_committed(topic: TopicId, of: CommittedOffset) -> CommittedPartition {
@@ -222,34 +147,12 @@ fn from_partitions(topics: Vec<TopicPartitions>) -> Vec<(TopicId, Vec<u32>)> {
     topics.map(|of| (of.topic, of.partitions.into_iter().map(|p| p.0).collect())).collect()
 }
 
-fn to_partitions(topics: Vec<(TopicId, Vec<u32>)>) -> Vec<TopicPartitions> {
+pub(super) fn to_partitions(topics: Vec<(TopicId, Vec<u32>)>) -> Vec<TopicPartitions> {
     let topics = topics.into_iter().map(|(topic, partitions)| TopicPartitions {
         topic,
         partitions: partitions.into_iter().map(PartitionIndex).collect(),
     });
     topics.collect()
-}
-
-fn to_position(of: CommittedPartition) -> CommittedOffset {
-    CommittedOffset {
-        partition: of.partition,
-        offset: of.offset,
-        leader_epoch: of.leader_epoch.0,
-        metadata: of.metadata,
-    }
-}
-
-/// Offsets come in the order of their topics, or of the request.
-fn by_topic(offsets: Vec<CommittedPartition>) -> Vec<TopicPositions> {
-    let mut topics: Vec<TopicPositions> = Vec::new();
-    for of in offsets {
-        let topic = of.topic;
-        match topics.last_mut() {
-            Some(last) if last.topic == topic => last.positions.push(to_position(of)),
-            _ => topics.push(TopicPositions { topic, positions: vec![to_position(of)] }),
-        }
-    }
-    topics
 }
 
 fn heartbeat(group: &str, joins: bool, reply: ConsumerHeartbeatReply, config: &GroupConfig) -> Reply {
@@ -285,83 +188,6 @@ fn committed(outcomes: &[CommitOutcome]) -> Reply {
     Reply::body(&CommitGroupOffsetsReply { rejected: rejected.collect() })
 }
 
-fn list(after: &str, groups: Vec<ListedGroup>) -> Reply {
-    let mut bytes = 0;
-    let mut listed = Vec::new();
-    let mut more = false;
-    for group in groups.into_iter().filter(|group| group.group.as_str() > after) {
-        bytes += group.group.len();
-        if bytes > LIST_BYTES_MAX {
-            more = true;
-            break;
-        }
-        let protocol = protocol_name(group.group_type, &group.protocol_type);
-        let (protocol, state) = (protocol.to_owned(), group.state.to_owned());
-        listed.push(GroupInfo { name: group.group, protocol, state });
-    }
-    Reply::body(&ListGroupsReply { groups: listed, more })
-}
-
-/// Returns the protocol of a group. Offsets that are committed under a name without being a member are a classic group to Kafka's clients.
-fn protocol_name<'a>(group_type: &'a str, protocol_type: &str) -> &'a str {
-    if group_type == "classic" && protocol_type.is_empty() { "named" } else { group_type }
-}
-
-fn describe(group: &DescribeGroupReply) -> Reply {
-    bounded(group, "the group has too many members and partitions for one message")
-}
-
-/// Returns a reply, or an error if it is too long. Its size depends on the data of other clients.
-fn bounded(body: &impl highwater_protocol::native::Body, or: &str) -> Reply {
-    match Reply::body(body) {
-        Reply::Body(bytes) if bytes.len() > CONTROL_BODY_BYTES_MAX => {
-            let text = format!("the answer has {} bytes, over the limit of a message: {or}", bytes.len());
-            Reply::error(ErrorCode::TooLarge, text)
-        }
-        reply => reply,
-    }
-}
-
-fn of_classic(group: DescribedGroup) -> DescribeGroupReply {
-    let members = group.members.into_iter().map(|member| GroupMemberInfo {
-        member: member.member,
-        instance: member.instance,
-        client_name: member.client_id,
-        host: member.client_host,
-        epoch: 0,
-        topics: Vec::new(),
-        assignment: Vec::new(),
-        target: Vec::new(),
-    });
-    DescribeGroupReply {
-        protocol: protocol_name("classic", &group.protocol_type).to_owned(),
-        state: group.state.to_owned(),
-        epoch: 0,
-        assignor: group.protocol,
-        members: members.collect(),
-    }
-}
-
-fn of_consumers(group: DescribedConsumerGroup) -> DescribeGroupReply {
-    let members = group.members.into_iter().map(|member: DescribedConsumerMember| GroupMemberInfo {
-        member: member.member,
-        instance: member.instance,
-        client_name: member.client_id,
-        host: member.client_host,
-        epoch: member.epoch,
-        topics: member.topic_names,
-        assignment: to_partitions(member.assignment),
-        target: to_partitions(member.target),
-    });
-    DescribeGroupReply {
-        protocol: "consumer".to_owned(),
-        state: group.state.to_owned(),
-        epoch: group.epoch,
-        assignor: group.assignor,
-        members: members.collect(),
-    }
-}
-
 /// Returns the native protocol's code for an error of the coordinator.
 const fn code_of(error: GroupError) -> ErrorCode {
     match error {
@@ -390,7 +216,7 @@ const fn code_of(error: GroupError) -> ErrorCode {
 }
 
 /// Returns the error reply. The client adds the operation and the group to the text.
-fn refuse(error: GroupError, message: Option<String>) -> Reply {
+pub(super) fn refuse(error: GroupError, message: Option<String>) -> Reply {
     Reply::error(code_of(error), message.unwrap_or_else(|| error.to_string()))
 }
 

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod error;
+mod group_lists;
 mod groups;
 mod partitions;
 mod topics;
@@ -47,12 +48,12 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, request: Req
         Request::DeleteTopic(request) => topics::delete(context, call, request),
         Request::AlterTopic(request) => topics::alter(context, call, request),
         Request::CommitOffsets(request) => groups::commit(context, call, request),
-        Request::ReadOffsets(request) => groups::read(context, call, request),
+        Request::ReadOffsets(request) => group_lists::read(context, call, request),
         Request::GroupHeartbeat(request) => groups::member_heartbeat(context, call, request),
         Request::CommitGroupOffsets(request) => groups::commit_of_member(context, call, request),
-        Request::ReadGroupOffsets(request) => groups::read_of_group(context, call, request),
-        Request::ListGroups(request) => groups::list_groups(context, call, request),
-        Request::DescribeGroup(request) => groups::describe_group(context, call, request),
+        Request::ReadGroupOffsets(request) => group_lists::read_of_group(context, call, request),
+        Request::ListGroups(request) => group_lists::list_groups(context, call, request),
+        Request::DescribeGroup(request) => group_lists::describe_group(context, call, request),
         Request::DeleteGroup(request) => groups::delete_group(context, call, request),
         Request::Hello(_)
         | Request::Stats

@@ -166,6 +166,10 @@ impl Entries for AllListed {
         self.0[entry].put(out);
         false
     }
+
+    fn memory_bytes(&self) -> usize {
+        size_of_val(&self.0[..])
+    }
 }
 
 pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: ListOffsetsRequest) {
@@ -260,6 +264,10 @@ impl Entries for AllDetails {
     fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
         self.0[entry].put(out);
         false
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of_val(&self.0[..])
     }
 }
 

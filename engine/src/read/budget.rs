@@ -54,11 +54,11 @@ impl Wanted {
 /// A reader that waits in line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InLine {
-    /// A native connection with readers that can run.
+    /// A native connection with a large reply that has not begun, or with readers that can run.
     Readers(ConnId),
     /// A fetch of a Kafka client on this shard.
     KafkaFetch(FetchId),
-    /// A Kafka connection with a fetch that has not begun.
+    /// A Kafka connection with a fetch or a large reply that has not begun.
     KafkaConnection(ConnId),
     /// The searches by timestamp of this shard.
     Searches,
@@ -158,6 +158,11 @@ impl SendBudget {
         };
         account.number = None;
         Some(Charge::new(bytes, &self.charged, &account.held))
+    }
+
+    /// Charges a connection for bytes that are in memory already.
+    pub(crate) fn charge(&mut self, account: &mut Account, bytes: usize) -> Charge {
+        Charge::new(bytes, &self.charged, &account.held)
     }
 
     /// Adds a reader that got no memory to the line. A reader that is in line keeps its place.

@@ -10,8 +10,9 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Instant, ListenerId};
 
 use super::kafka::NextFetch;
+use super::large_replies::LargeReply;
 use crate::limits::{SLOW_READER_BYTES_MIN, SLOW_READER_TIME_MAX};
-use crate::read::{Account, ReaderId};
+use crate::read::{Account, Charge, ReaderId};
 use crate::session::{Charged, ClientProtocol, RequestBytes, SendQueue};
 
 /// The stage of a connection.
@@ -81,6 +82,8 @@ pub(super) struct Connection {
     pub(super) next_fetch: Option<Box<NextFetch>>,
     /// A fetch whose partitions are being looked up; it becomes `next_fetch`. No further request is handled meanwhile either.
     pub(super) resolving_fetch: Option<ReplySlot>,
+    /// Replies that wait for memory.
+    pub(super) large_replies: BTreeMap<ReplySlot, LargeReply>,
     /// Long answers that are being measured, wait for their turn or are being sent. No further request is handled meanwhile.
     pub(super) long_answers: usize,
     /// The one that is being sent.
@@ -103,6 +106,8 @@ pub(super) struct Runnable {
 /// A long answer that is being sent.
 pub(super) struct Sending {
     pub(super) answer: LongAnswer,
+    /// For what it keeps in memory.
+    pub(super) _charge: Charge,
     /// Whether it waits for room in the send queue.
     pub(super) waits: bool,
     /// What has to be sent after it.
@@ -149,6 +154,14 @@ impl Net {
         match self {
             Self::Native(native) => native.replies.is_full(),
             Self::Kafka(kafka) => kafka.replies.is_full(),
+        }
+    }
+
+    /// Returns whether the reply of this slot is the next to send.
+    pub(super) fn is_next(&self, slot: ReplySlot) -> bool {
+        match self {
+            Self::Native(native) => native.replies.is_next(slot),
+            Self::Kafka(kafka) => kafka.replies.is_next(slot),
         }
     }
 
@@ -215,6 +228,7 @@ impl Connection {
             runnable: Runnable::default(),
             next_fetch: None,
             resolving_fetch: None,
+            large_replies: BTreeMap::new(),
             long_answers: 0,
             sending: None,
             dirty: false,

@@ -1,5 +1,6 @@
 //! The life of a connection: accept, hello, migration, requests, pausing, close.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -422,6 +423,7 @@ impl Shard {
         connection.held = Vec::new();
         connection.sending = None;
         connection.next_fetch = None;
+        connection.large_replies = BTreeMap::new();
         connection.runnable.readers.clear();
         self.forget_batches(conn);
         let Some(connection) = self.connections.get_mut(&conn) else { return };

@@ -111,8 +111,8 @@ impl Lead {
             ControllerRequest::ConfigureTopic(request) => self.controller.configure_topic(to, &request),
             ControllerRequest::ReserveProducerIds => self.controller.producer_ids(to),
             ControllerRequest::Group(request) => self.groups.handle(now, to, request, random_id()),
-            ControllerRequest::DescribeGroup(group) => {
-                let request = self.groups.describe(group);
+            ControllerRequest::DescribeGroup { name, bytes_max } => {
+                let request = self.groups.describe(name, bytes_max);
                 self.groups.handle(now, to, request, random_id());
             }
         }
@@ -122,7 +122,7 @@ impl Lead {
 
 fn service_of(request: &ControllerRequest) -> Service {
     match request {
-        ControllerRequest::Group(_) | ControllerRequest::DescribeGroup(_) => Service::Groups,
+        ControllerRequest::Group(_) | ControllerRequest::DescribeGroup { .. } => Service::Groups,
         ControllerRequest::CreateTopic(_)
         | ControllerRequest::DeleteTopic(_)
         | ControllerRequest::DeleteTopicById(_)

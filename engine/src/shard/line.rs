@@ -46,7 +46,7 @@ impl Shard {
             InLine::Readers(conn) => {
                 let Some(connection) = self.connections.get_mut(&conn) else { return 0 };
                 connection.account.is_tried();
-                self.run_connection(plane, conn)
+                if self.begin_large_reply(plane, conn) { self.run_connection(plane, conn) } else { 0 }
             }
             InLine::KafkaFetch(fetch) => self.try_kafka_fetch(plane, fetch),
             InLine::Searches => {
@@ -56,6 +56,7 @@ impl Shard {
             InLine::KafkaConnection(conn) => {
                 let Some(connection) = self.connections.get_mut(&conn) else { return 0 };
                 connection.account.is_tried();
+                self.begin_large_reply(plane, conn);
                 self.begin_next_fetch(plane, conn);
                 self.resume(plane, conn);
                 0

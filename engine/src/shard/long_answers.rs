@@ -11,14 +11,17 @@
 
 use bytes::BytesMut;
 use highwater_net::kafka::{KafkaReply, response_of};
-use highwater_net::{LongAnswer, Pieces, Reply, WrongLength};
+use highwater_net::{LongAnswer, Pieces, Reply, ReplySlot, WrongLength};
+use highwater_protocol::error::ErrorCode;
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
 use super::Shard;
 use super::connection::Sending;
 use super::context::Context;
 use super::work::{Job, Work};
-use crate::limits::{LONG_ANSWER_BYTES_PER_TURN_MAX, LONG_ANSWER_QUEUE_BYTES_MAX, PIECE_BYTES_PER_UNIT};
+use crate::limits::{
+    LONG_ANSWER_BYTES_PER_TURN_MAX, LONG_ANSWER_QUEUE_BYTES_MAX, PIECE_BYTES_PER_UNIT, SMALL_REPLY_BYTES_MAX,
+};
 use crate::message::Message;
 use crate::session::Charged;
 use crate::{kafka, native};
@@ -31,12 +34,27 @@ pub(crate) enum AnswerTo {
 }
 
 impl AnswerTo {
-    fn conn(self) -> ConnId {
+    pub(super) fn conn(self) -> ConnId {
         match self {
             Self::Native(call) => call.conn,
             Self::Kafka(call) => call.conn,
         }
     }
+
+    pub(super) fn slot(self) -> ReplySlot {
+        match self {
+            Self::Native(call) => call.slot,
+            Self::Kafka(call) => call.slot,
+        }
+    }
+}
+
+/// The longest body that the clients of a request take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyLimit {
+    pub(crate) bytes_max: usize,
+    /// What to do about a longer one, for people.
+    pub(crate) advice: &'static str,
 }
 
 /// An answer whose length is being measured.
@@ -44,6 +62,7 @@ struct Measuring {
     to: AnswerTo,
     pieces: Pieces,
     bytes: usize,
+    limit: Option<BodyLimit>,
 }
 
 impl Job for Measuring {
@@ -69,17 +88,28 @@ impl Job for Measuring {
         if more {
             return Some(self);
         }
-        let Self { to, pieces, bytes } = *self;
-        shard.context(plane).answer_long(to, LongAnswer::new(pieces, bytes));
+        let Self { to, pieces, bytes, limit } = *self;
+        shard.context(plane).answer_long(to, LongAnswer::new(pieces, bytes), limit);
         None
     }
 }
 
 impl Context<'_> {
-    /// Sends an answer in pieces; at once if there is only one.
-    pub(crate) fn answer_in_pieces(&mut self, to: AnswerTo, mut pieces: Pieces) {
+    /// Sends an answer in pieces; at once if it is short.
+    pub(crate) fn answer_in_pieces(&mut self, to: AnswerTo, pieces: Pieces) {
+        self.begin_answer(to, pieces, None);
+    }
+
+    /// The same for a native client that takes bodies up to a limit: it gets an error instead of a longer one.
+    pub(crate) fn reply_in_pieces(&mut self, call: native::Call, pieces: Pieces, limit: BodyLimit) {
+        self.begin_answer(AnswerTo::Native(call), pieces, Some(limit));
+    }
+
+    fn begin_answer(&mut self, to: AnswerTo, mut pieces: Pieces, limit: Option<BodyLimit>) {
         let mut out = BytesMut::new();
-        if !pieces.next(&mut out) {
+        let more = pieces.next(&mut out);
+        // A single piece may be large. It is counted until it is queued, which a short answer need not be.
+        if !more && out.len() <= SMALL_REPLY_BYTES_MAX {
             return match to {
                 AnswerTo::Native(call) => self.reply(call, Reply::Body(out.freeze())),
                 AnswerTo::Kafka(call) => self.kafka_reply(call, response_of(call.origin, &out)),
@@ -87,14 +117,31 @@ impl Context<'_> {
         }
         if let Some(connection) = self.connections.get_mut(&to.conn()) {
             connection.long_answers += 1;
-            self.jobs.add(Box::new(Measuring { to, pieces, bytes: out.len() }));
+            if !more {
+                return self.answer_long(to, LongAnswer::new(pieces, out.len()), limit);
+            }
+            self.jobs.add(Box::new(Measuring { to, pieces, bytes: out.len(), limit }));
         }
     }
 
     /// The length of an answer is known.
-    fn answer_long(&mut self, to: AnswerTo, answer: LongAnswer) {
+    fn answer_long(&mut self, to: AnswerTo, answer: LongAnswer, limit: Option<BodyLimit>) {
         match to {
-            AnswerTo::Native(call) => self.reply(call, Reply::Long(answer)),
+            AnswerTo::Native(call) => {
+                let bytes = answer.left();
+                let reply = match limit.filter(|limit| bytes > limit.bytes_max) {
+                    Some(BodyLimit { advice, .. }) => {
+                        if let Some(connection) = self.connections.get_mut(&call.conn) {
+                            connection.long_answers -= 1;
+                        }
+                        let text =
+                            format!("the answer has {bytes} bytes, over the limit of a message: {advice}");
+                        Reply::error(ErrorCode::TooLarge, text)
+                    }
+                    None => Reply::Long(answer),
+                };
+                self.reply(call, reply);
+            }
             AnswerTo::Kafka(call) => self.kafka_reply(call, KafkaReply::long(call.origin, answer)),
         }
     }
@@ -104,7 +151,10 @@ impl Shard {
     /// The turn of a long answer has come.
     pub(super) fn begin_long_answer(&mut self, conn: ConnId, answer: LongAnswer) {
         if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.sending = Some(Sending { answer, waits: false, queued_after: Vec::new() });
+            // Until now its request counted for it.
+            let charge = self.send_budget.charge(&mut connection.account, answer.memory_bytes());
+            connection.sending =
+                Some(Sending { answer, _charge: charge, waits: false, queued_after: Vec::new() });
             self.long_answers.push_back(conn);
         }
     }

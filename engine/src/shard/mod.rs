@@ -14,6 +14,7 @@ mod connections;
 mod context;
 mod drain;
 mod kafka;
+mod large_replies;
 mod lead;
 mod line;
 mod long_answers;
@@ -59,7 +60,8 @@ use timers::{Timer, Timers};
 use work::Jobs;
 
 pub(crate) use context::Context;
-pub(crate) use long_answers::AnswerTo;
+pub(crate) use large_replies::ReplyMemory;
+pub(crate) use long_answers::{AnswerTo, BodyLimit};
 pub use setup::{KafkaSetup, OnReady, OpenError, ShardSetup};
 pub(crate) use work::{ClientJob, Work};
 

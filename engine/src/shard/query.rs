@@ -39,6 +39,7 @@ enum PartList {
     Offsets(IntoIter<(u32, (TopicPartition, OffsetSpec))>),
     EpochEnds(IntoIter<(u32, (TopicPartition, LeaderEpoch))>),
     Details(IntoIter<(u32, TopicPartition)>),
+    ProducerCounts(IntoIter<(u32, TopicPartition)>),
     DeleteRecords(IntoIter<(u32, NewStart)>),
 }
 
@@ -46,7 +47,7 @@ impl PartList {
     fn len(&self) -> usize {
         match self {
             Self::Offsets(list) => list.len(),
-            Self::Details(list) => list.len(),
+            Self::Details(list) | Self::ProducerCounts(list) => list.len(),
             Self::EpochEnds(list) => list.len(),
             Self::DeleteRecords(list) => list.len(),
         }
@@ -86,6 +87,9 @@ impl Shard {
             }
             PartitionQuery::DeleteRecords(list) => {
                 (PartitionAnswer::DeleteRecords(Vec::new()), PartList::DeleteRecords(list.into_iter()))
+            }
+            PartitionQuery::ProducerCounts(list) => {
+                (PartitionAnswer::ProducerCounts(Vec::new()), PartList::ProducerCounts(list.into_iter()))
             }
             // Not split: the limit of an answer bounds the work.
             PartitionQuery::Producers(list) => {
@@ -140,6 +144,19 @@ impl Shard {
                     {
                         *missing -= 1;
                         details.extend(detail.map(|detail| (number, detail)));
+                    }
+                }
+                PartList::ProducerCounts(list) => {
+                    let Some((number, tp)) = list.next() else { break };
+                    let count = self.partitions.of(tp).map(|partition| {
+                        self.partitions.store(partition.store).producer_count(partition.slot)
+                    });
+                    if let Some(Answering {
+                        missing, answer: PartitionAnswer::ProducerCounts(counts), ..
+                    }) = self.work.get_mut(&id)
+                    {
+                        *missing -= 1;
+                        counts.extend(count.map(|count| (number, count)));
                     }
                 }
                 PartList::DeleteRecords(list) => {
@@ -229,13 +246,16 @@ impl Shard {
         })
     }
 
-    /// Returns the producers of partitions, up to the limit of an answer.
-    fn describe_producers(&self, list: Vec<(u32, TopicPartition)>) -> PartitionAnswer {
+    /// Returns the producers of partitions, up to the limit of each and that of an answer.
+    fn describe_producers(&self, list: Vec<(u32, (TopicPartition, usize))>) -> PartitionAnswer {
         let mut left = PRODUCERS_PER_ANSWER_MAX;
-        let mut of = |tp| {
+        let mut of = |(tp, max)| {
             let partition = self.partitions.of(tp).ok_or(ApiError::TopicDeleted)?;
             let store = self.partitions.store(partition.store);
             let count = store.producer_count(partition.slot);
+            if count > max {
+                return Err(ApiError::TooManyProducers);
+            }
             left = left.checked_sub(count).ok_or(ApiError::TooManyProducers)?;
             Ok(store.active_producers(partition.slot).collect())
         };

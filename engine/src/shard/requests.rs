@@ -6,7 +6,7 @@ use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
 use crate::api::{ApiError, Targets};
-use crate::limits::REQUEST_BYTES_PER_ENTRY;
+use crate::limits::{REQUEST_BYTES_PER_ENTRY, SMALL_REPLY_BYTES_MAX};
 use crate::message::Message;
 use crate::native;
 use crate::partition::PartitionId;
@@ -29,7 +29,15 @@ impl Shard {
             other => other,
         };
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let slot = connection.native().replies.open(kind, id, held_bytes(bytes, Keeps::Lists), 0);
+        let reply_bytes = match request {
+            Request::ReadOffsets(_)
+            | Request::ReadGroupOffsets(_)
+            | Request::ListGroups(_)
+            | Request::DescribeGroup(_) => SMALL_REPLY_BYTES_MAX,
+            _ => 0,
+        };
+        let held = held_bytes(bytes, Keeps::Lists) + reply_bytes;
+        let slot = connection.native().replies.open(kind, id, held, 0);
         let call = native::Call { conn, slot };
         if matches!(request, Request::Stats) {
             return self.reply_stats(conn, slot);

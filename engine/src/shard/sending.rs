@@ -78,6 +78,7 @@ impl Shard {
         for number in subscribed {
             self.start_subscription(plane, conn, number);
         }
+        self.begin_large_reply(plane, conn);
         self.wake_next_fetch(conn);
         self.resume(plane, conn);
     }

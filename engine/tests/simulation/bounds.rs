@@ -7,7 +7,7 @@ use highwater_engine::groups::limits::WORK_PER_TURN_MAX as GROUP_WORK_PER_TURN_M
 use highwater_engine::limits::{
     BACKLOG_MAX, JOBS_WORK_PER_TURN_MIN, KAFKA_FETCH_BYTES_PER_TURN_MAX, KAFKA_FETCH_READS_PER_TURN_MAX,
     LONG_ANSWER_BYTES_PER_TURN_MAX, PUBLISH_WORK_PER_TURN_MIN, PUSH_BYTES_PER_TURN_MAX,
-    REQUEST_ENTRIES_PER_TURN, WORK_PER_STEP_MAX, WORK_PER_TURN_MAX,
+    REQUEST_ENTRIES_PER_TURN, ShardLimits, WORK_PER_STEP_MAX, WORK_PER_TURN_MAX,
 };
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -26,7 +26,7 @@ use highwater_runtime::sim::SimNode;
 
 use crate::kafka::wire::Wire;
 use crate::kafka_wire::Answer;
-use crate::node::{SHARDS, World, world};
+use crate::node::{SESSION_MS, SHARDS, World, world, world_with};
 use crate::wire::Wire as Native;
 
 /// How often a client looks whether it was answered: after a turn or two.
@@ -48,6 +48,12 @@ pub(crate) struct Bed {
 impl Bed {
     pub(crate) fn new(seed: u64) -> Self {
         Self::of(world(seed))
+    }
+
+    /// The same with more memory for what is sent, for replies that are larger than all of the usual.
+    pub(crate) fn for_large_replies(seed: u64) -> Self {
+        let limits = ShardLimits { send_bytes_max: 16 << 20, ..ShardLimits::tiny() };
+        Self::of(world_with(seed, limits, SESSION_MS))
     }
 
     pub(crate) fn of((mut world, node): (World, SimNode)) -> Self {

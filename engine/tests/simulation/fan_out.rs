@@ -50,7 +50,7 @@ macro_rules! count {
 }
 
 fn bed(seed: u64) -> (Bed, Wire) {
-    let mut bed = Bed::new(seed);
+    let mut bed = Bed::for_large_replies(seed);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
     (bed, wire)

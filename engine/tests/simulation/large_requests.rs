@@ -45,7 +45,7 @@ fn is_committed(response: &OffsetCommitResponse<'_>, count: usize) -> bool {
 
 #[test]
 fn very_many_offsets_of_one_group_are_kept_and_given_in_pieces() {
-    let mut bed = Bed::new(11);
+    let mut bed = Bed::for_large_replies(11);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
     let (answer, served) = bed.call(&mut wire, ApiKey::OffsetCommit, 8, &commit("g", 0..WIDE));
@@ -88,7 +88,7 @@ fn very_many_offsets_of_one_group_are_kept_and_given_in_pieces() {
 
 #[test]
 fn very_many_groups_are_listed_in_pieces() {
-    let mut bed = Bed::new(12);
+    let mut bed = Bed::for_large_replies(12);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), 1)]);
     let names: Vec<String> = (0..5000).map(|n| format!("group-{n:04}")).collect();

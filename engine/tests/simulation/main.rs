@@ -20,6 +20,7 @@ mod kafka;
 mod kafka_wire;
 mod lane;
 mod large_answers;
+mod large_replies;
 mod large_requests;
 mod member;
 mod memory;

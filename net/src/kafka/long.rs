@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 
 use super::messages::{
-    CreateTopicsResponse, DescribeConfigsResponse, FindCoordinatorResponse, ListGroupsResponse,
-    MetadataPartition, MetadataResponse, MetadataTopic, OffsetFetchGroupPartitionResponse,
-    OffsetFetchGroupResponse, OffsetFetchGroupTopicResponse, OffsetFetchPartitionResponse,
-    OffsetFetchResponse,
+    CreateTopicsResponse, DeleteGroupsResponse, DescribeConfigsResponse, FindCoordinatorResponse,
+    ListGroupsResponse, MetadataPartition, MetadataResponse, MetadataTopic,
+    OffsetFetchGroupPartitionResponse, OffsetFetchGroupResponse, OffsetFetchGroupTopicResponse,
+    OffsetFetchPartitionResponse, OffsetFetchResponse,
 };
 use super::schema::Message;
 use super::wire::{Form, Wire, put_length, put_string, put_uvarint};
@@ -142,6 +142,14 @@ impl ListGroupsResponse<'_> {
     }
 }
 
+impl DeleteGroupsResponse<'_> {
+    /// Encodes the message around `results` groups, which are encoded one by one.
+    pub fn frame(&self, version: i16, results: usize) -> Frame {
+        let form = Self::form(version);
+        frame(form, results, |out| self.throttle_time_ms.write(out, form), |_| {})
+    }
+}
+
 /// First version of OffsetFetch with several groups.
 const GROUPS_FROM: i16 = 8;
 
@@ -223,7 +231,9 @@ impl OffsetFetchGroupPartitionResponse<'_> {
 mod tests {
     use super::*;
     use crate::kafka::error::KafkaError;
-    use crate::kafka::messages::{CreatedTopic, DescribedResource, ListedGroup, OffsetFetchTopicResponse};
+    use crate::kafka::messages::{
+        CreatedTopic, DeletedGroup, DescribedResource, ListedGroup, OffsetFetchTopicResponse,
+    };
     use crate::kafka::samples::{Sample, Samples, Shape};
 
     fn whole<'a>(message: &impl Message<'a>, version: i16) -> BytesMut {
@@ -327,6 +337,19 @@ mod tests {
             }
             parts.extend_from_slice(&back);
             assert_eq!(parts, whole(&listed, version), "ListGroups {version}");
+        }
+        for version in DeleteGroupsResponse::VERSION_MIN..=DeleteGroupsResponse::VERSION_MAX {
+            let deleted = DeleteGroupsResponse {
+                throttle_time_ms: 7,
+                results: vec![DeletedGroup::sample(&mut samples); 3],
+            };
+            let Frame { front, back } = deleted.frame(version, 3);
+            let mut parts = BytesMut::from(&front[..]);
+            for group in &deleted.results {
+                group.write(&mut parts, DeleteGroupsResponse::form(version));
+            }
+            parts.extend_from_slice(&back);
+            assert_eq!(parts, whole(&deleted, version), "DeleteGroups {version}");
         }
     }
 }

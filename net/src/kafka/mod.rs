@@ -13,6 +13,7 @@ mod conn;
 mod decoder;
 pub mod error;
 pub mod fetch;
+mod group_lists;
 mod intake;
 pub mod long;
 pub mod messages;

@@ -126,7 +126,8 @@ impl CommittedOffset {
     /// Bytes of the encoding without metadata.
     pub(super) const BYTES_MIN: usize = 20;
 
-    pub(super) fn put(&self, out: &mut impl BufMut) {
+    /// Appends the encoding to `out`.
+    pub fn put(&self, out: &mut impl BufMut) {
         out.put_u32_le(self.partition.0);
         out.put_i64_le(self.offset.0);
         out.put_i32_le(self.leader_epoch);

@@ -192,6 +192,13 @@ impl Body for ReadOffsetsRequest {
     }
 }
 
+impl ReadOffsetsReply {
+    /// Appends the reply up to its positions; `positions` entries must follow.
+    pub fn put_front(positions: usize, out: &mut impl BufMut) {
+        put_count(out, positions);
+    }
+}
+
 impl Body for ReadOffsetsReply {
     const KIND: MessageKind = MessageKind::ReadOffsets;
 

@@ -4,8 +4,7 @@
 use bytes::BufMut;
 
 use super::codec::{
-    Body, POSITIONS_MAX, put_count, put_option, put_positions, put_str, read_partition, read_positions,
-    read_topic,
+    Body, POSITIONS_MAX, put_count, put_option, put_str, read_partition, read_positions, read_topic,
 };
 use super::header::MessageKind;
 use super::messages_groups::{
@@ -16,6 +15,7 @@ use super::messages_groups::{
 };
 use super::reader::{DecodeError, Reader};
 use crate::error::ErrorCode;
+use crate::ids::TopicId;
 use crate::limits::{
     CLIENT_NAME_BYTES_MAX, CONTROL_BODY_BYTES_MAX, GROUP_NAME_BYTES_MAX, GROUP_WORD_BYTES_MAX,
     TOPIC_NAME_BYTES_MAX,
@@ -81,8 +81,10 @@ fn read_partitions(reader: &mut Reader<'_>) -> Result<Vec<TopicPartitions>, Deco
 fn put_topics(out: &mut impl BufMut, topics: &[TopicPositions]) {
     put_count(out, topics.len());
     for TopicPositions { topic, positions } in topics {
-        out.put_slice(&topic.0);
-        put_positions(out, positions);
+        TopicPositions::put_front(*topic, positions.len(), out);
+        for position in positions {
+            position.put(out);
+        }
     }
 }
 
@@ -207,6 +209,21 @@ impl Body for ReadGroupOffsetsRequest {
     }
 }
 
+impl ReadGroupOffsetsReply {
+    /// Appends the reply up to its topics; `topics` entries must follow.
+    pub fn put_front(topics: usize, out: &mut impl BufMut) {
+        put_count(out, topics);
+    }
+}
+
+impl TopicPositions {
+    /// Appends a topic's entry up to its positions; `positions` entries must follow.
+    pub fn put_front(topic: TopicId, positions: usize, out: &mut impl BufMut) {
+        out.put_slice(&topic.0);
+        put_count(out, positions);
+    }
+}
+
 impl Body for ReadGroupOffsetsReply {
     const KIND: MessageKind = MessageKind::ReadGroupOffsets;
 
@@ -279,24 +296,38 @@ name_only_bodies! {
     DeleteGroupRequest: DeleteGroup;
 }
 
-impl Body for DescribeGroupReply {
-    const KIND: MessageKind = MessageKind::DescribeGroup;
-
-    fn encode(&self, out: &mut impl BufMut) {
+impl DescribeGroupReply {
+    /// Appends the reply up to its members; `members` entries must follow.
+    pub fn put_front(&self, members: usize, out: &mut impl BufMut) {
         put_str(out, &self.protocol);
         put_str(out, &self.state);
         out.put_i32_le(self.epoch);
         put_str(out, &self.assignor);
-        put_count(out, self.members.len());
+        put_count(out, members);
+    }
+}
+
+impl GroupMemberInfo {
+    /// Appends the encoding to `out`.
+    pub fn put(&self, out: &mut impl BufMut) {
+        put_str(out, &self.member);
+        put_option(out, self.instance.as_ref(), |out, instance| put_str(out, instance));
+        put_str(out, &self.client_name);
+        put_str(out, &self.host);
+        out.put_i32_le(self.epoch);
+        put_names(out, &self.topics);
+        put_partitions(out, &self.assignment);
+        put_partitions(out, &self.target);
+    }
+}
+
+impl Body for DescribeGroupReply {
+    const KIND: MessageKind = MessageKind::DescribeGroup;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        self.put_front(self.members.len(), out);
         for member in &self.members {
-            put_str(out, &member.member);
-            put_option(out, member.instance.as_ref(), |out, instance| put_str(out, instance));
-            put_str(out, &member.client_name);
-            put_str(out, &member.host);
-            out.put_i32_le(member.epoch);
-            put_names(out, &member.topics);
-            put_partitions(out, &member.assignment);
-            put_partitions(out, &member.target);
+            member.put(out);
         }
     }
 

@@ -20,30 +20,6 @@ impl Group {
 }
 
 impl GroupCoordinator {
-    pub(super) fn describe(&mut self, token: Token, groups: Vec<String>) {
-        let described = groups.into_iter().map(|name| {
-            let found = match self.groups.get(&name).map(|group| &group.kind) {
-                Some(Kind::Classic(group)) => Ok(group.describe()),
-                _ => Err(GroupError::GroupIdNotFound),
-            };
-            (name, found)
-        });
-        let reply = GroupReply::Describe(described.collect());
-        self.reply_now(token, reply);
-    }
-
-    pub(super) fn consumer_describe(&mut self, token: Token, groups: Vec<String>) {
-        let described = groups.into_iter().map(|name| {
-            let found = match self.groups.get(&name).map(|group| &group.kind) {
-                Some(Kind::Consumer(group)) => Ok(group.describe()),
-                _ => Err(GroupError::GroupIdNotFound),
-            };
-            (name, found)
-        });
-        let reply = GroupReply::ConsumerDescribe(described.collect());
-        self.reply_now(token, reply);
-    }
-
     pub(super) fn delete(&mut self, token: Token, groups: Vec<String>) {
         let mut outcomes = Vec::with_capacity(groups.len());
         for name in groups {

@@ -130,7 +130,9 @@ impl GroupCoordinator {
         let before = reply.offsets.len();
         let Some(wanted) = &request.partitions else {
             reply.offsets.extend(group.offsets.all_after(at.after).take(count_max));
-            at.after = reply.offsets.last().map(|of| (of.topic, of.partition));
+            if let Some(last) = reply.offsets.last() {
+                at.after = Some((last.topic, last.partition));
+            }
             let count = reply.offsets.len() - before;
             return (group.last_seq(), count, count < count_max);
         };

@@ -7,6 +7,7 @@ use highwater_protocol::ids::TopicId;
 use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
 use super::deferred::Deferred;
+use super::describe::Protocol;
 use super::effects::{Context, WaitFor};
 use super::error::GroupError;
 use super::limits::{GROUPS_MAX, GroupConfig, LONG_ITEMS_PER_TURN_MAX, WORK_PER_TURN_MAX};
@@ -174,20 +175,27 @@ impl GroupCoordinator {
     /// Carries out a request for which everything that it needs is known.
     pub(super) fn carry_out(&mut self, now: Now, token: Token, request: GroupRequest, random: [u8; 16]) {
         let id = uuid::Builder::from_random_bytes(random).into_uuid();
+        let (request, bytes_max) = match request {
+            GroupRequest::Within { request, bytes_max } => (*request, bytes_max),
+            request => (request, usize::MAX),
+        };
         match request {
             GroupRequest::Join(request) => self.join(now, token, request, id),
             GroupRequest::Sync(request) => self.sync(now, token, request),
             GroupRequest::Heartbeat(request) => self.heartbeat(now, token, &request),
             GroupRequest::Leave(request) => self.leave(now, token, request),
             GroupRequest::Commit(request) => self.commit(now, token, request),
-            GroupRequest::Fetch(request) => self.fetch(now, token, false, vec![request]),
-            GroupRequest::FetchEach(requests) => self.fetch(now, token, true, requests),
+            GroupRequest::Fetch(requests) => self.fetch(now, token, requests, bytes_max),
             GroupRequest::DeleteOffsets(request) => self.delete_offsets(now, token, &request),
-            GroupRequest::List(request) => self.list(now, token, request),
-            GroupRequest::Describe(groups) => self.describe(token, groups),
+            GroupRequest::List(request) => self.list(now, token, request, bytes_max),
+            GroupRequest::Describe(groups) => self.describe(now, token, Protocol::Classic, groups, bytes_max),
             GroupRequest::Delete(groups) => self.delete(token, groups),
             GroupRequest::ConsumerHeartbeat(request) => self.consumer_heartbeat(now, token, &request, id),
-            GroupRequest::ConsumerDescribe(groups) => self.consumer_describe(token, groups),
+            GroupRequest::ConsumerDescribe(groups) => {
+                self.describe(now, token, Protocol::Consumer, groups, bytes_max);
+            }
+            // Limits are not nested.
+            GroupRequest::Within { request, .. } => self.carry_out(now, token, *request, random),
         }
     }
 

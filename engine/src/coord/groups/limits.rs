@@ -54,6 +54,9 @@ pub const LONG_ITEMS_PER_TURN_MAX: usize = 2048;
 /// The same for one request, before it is another one's turn.
 pub const LONG_ITEMS_PER_SLICE_MAX: usize = 512;
 
+/// Partitions of a member that are described for one of these.
+pub const DESCRIBED_PARTITIONS_PER_ITEM: usize = 64;
+
 /// What a name counts for, apart from its bytes.
 pub const MATCH_WORK_PER_NAME: usize = 32;
 

@@ -1,5 +1,7 @@
 //! Requests about very many groups or offsets, handled in slices of a few hundred items; all such requests together take turns for a few thousand
 //! items per turn. Changes between slices may or may not be visible: a list of groups is not a snapshot.
+//!
+//! A reply may have a limit of memory. Once it would take more, what was found is dropped, and the rest is only counted.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -8,9 +10,14 @@ use std::vec::IntoIter;
 use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::coordinator::GroupCoordinator;
+use super::describe::Describing;
 use super::limits::{LONG_ITEMS_PER_SLICE_MAX, LONG_ITEMS_PER_TURN_MAX};
-use super::reply::{CommitOutcome, FetchReply, GroupReply, ListedGroup};
-use super::request::{CommitRequest, CommittedPartition, FetchRequest, ListRequest, Now, Token};
+use super::reply::{
+    CommitOutcome, DescribedConsumerGroup, DescribedGroup, FetchReply, GroupReply, ListedGroup,
+};
+use super::request::{
+    CommitRequest, CommittedPartition, FetchRequest, GroupRequest, ListRequest, Now, Token,
+};
 
 /// A request in progress, with its results so far.
 #[derive(Debug)]
@@ -18,31 +25,39 @@ pub(super) enum Long {
     List(Listing),
     Fetch(Fetching),
     Commit(Committing),
+    Describe(Describing<DescribedGroup>),
+    ConsumerDescribe(Describing<DescribedConsumerGroup>),
 }
 
 /// A list of groups.
 #[derive(Debug)]
 pub(super) struct Listing {
-    pub(super) token: Token,
-    pub(super) request: ListRequest,
-    pub(super) listed: Vec<ListedGroup>,
-    /// Bytes of the names listed so far.
-    pub(super) bytes: usize,
+    token: Token,
+    request: ListRequest,
+    /// The last group that was looked at.
+    last: Option<String>,
+    /// The groups so far; none once they would take too much memory.
+    listed: Vec<ListedGroup>,
+    bytes: usize,
+    bytes_max: usize,
 }
 
 /// A read of offsets of groups.
 #[derive(Debug)]
 pub(super) struct Fetching {
-    pub(super) token: Token,
-    /// Whether the request was `FetchEach`, which determines the reply.
-    pub(super) each: bool,
-    pub(super) requests: IntoIter<FetchRequest>,
-    pub(super) current: Option<FetchRequest>,
-    pub(super) at: FetchAt,
-    /// The replies so far; the last one is that of the current request.
-    pub(super) found: Vec<FetchReply>,
+    token: Token,
+    requests: Vec<FetchRequest>,
+    /// The number of the current request.
+    next: usize,
+    /// Where it continues; `None` if it has not begun.
+    at: Option<FetchAt>,
+    /// The replies so far, up to that of the current request. If they would take too much memory, those before the current one and its offsets
+    /// are dropped.
+    found: Vec<FetchReply>,
+    bytes: usize,
+    bytes_max: usize,
     /// The last record that has to be durable before the reply.
-    pub(super) last: u64,
+    last: u64,
 }
 
 /// Where in a group's offsets a request continues.
@@ -53,6 +68,8 @@ pub(super) struct FetchAt {
     /// Positions of the topic and the partition in the request, for one that names them.
     pub(super) topic: usize,
     pub(super) partition: usize,
+    /// The topic of the last offset that was found.
+    last: Option<TopicId>,
 }
 
 /// A commit of offsets.
@@ -68,18 +85,18 @@ pub(super) struct Committing {
 }
 
 /// The rest of a request after a slice; `None` once it was answered.
-type Slice = Option<Long>;
+pub(super) type Slice = Option<Long>;
 
 impl GroupCoordinator {
-    pub(super) fn list(&mut self, now: Now, token: Token, request: ListRequest) {
-        self.begin(now, Long::List(Listing { token, request, listed: Vec::new(), bytes: 0 }));
+    pub(super) fn list(&mut self, now: Now, token: Token, request: ListRequest, bytes_max: usize) {
+        let listing = Listing { token, request, last: None, listed: Vec::new(), bytes: 0, bytes_max };
+        self.begin(now, Long::List(listing));
     }
 
-    pub(super) fn fetch(&mut self, now: Now, token: Token, each: bool, requests: Vec<FetchRequest>) {
+    pub(super) fn fetch(&mut self, now: Now, token: Token, requests: Vec<FetchRequest>, bytes_max: usize) {
         let found = Vec::with_capacity(requests.len());
-        let requests = requests.into_iter();
-        let at = FetchAt::default();
-        self.begin(now, Long::Fetch(Fetching { token, each, requests, current: None, at, found, last: 0 }));
+        let fetching = Fetching { token, requests, next: 0, at: None, found, bytes: 0, bytes_max, last: 0 };
+        self.begin(now, Long::Fetch(fetching));
     }
 
     pub(super) fn commit(&mut self, now: Now, token: Token, request: CommitRequest) {
@@ -94,7 +111,7 @@ impl GroupCoordinator {
     }
 
     /// Handles the first slice of a new request, unless others wait.
-    fn begin(&mut self, now: Now, long: Long) {
+    pub(super) fn begin(&mut self, now: Now, long: Long) {
         if !self.long.is_empty() || self.long_items == 0 {
             return self.long.push_back(long);
         }
@@ -122,6 +139,8 @@ impl GroupCoordinator {
             Long::List(listing) => self.list_some(listing, items),
             Long::Fetch(fetching) => self.fetch_some(fetching, items),
             Long::Commit(of) => self.commit_some(now, of, items),
+            Long::Describe(of) => self.describe_some(of, items),
+            Long::ConsumerDescribe(of) => self.describe_some(of, items),
         };
         self.long_items = self.long_items.saturating_sub(spent.max(1));
         slice
@@ -132,66 +151,81 @@ impl GroupCoordinator {
         let takes = |filter: &[String], value: &str| {
             filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value))
         };
-        let from = match &request.after[..] {
+        let from = match listing.last.as_ref().unwrap_or(&request.after).as_str() {
             "" => Bound::Unbounded,
             after => Bound::Excluded(after),
         };
+        let is_cut = |bytes: usize| request.cut_at_bytes.is_some_and(|max| bytes > max);
         let mut groups = self.groups.range::<str, _>((from, Bound::Unbounded)).peekable();
         let (mut spent, mut last) = (0, None);
         while spent < items
-            && request.bytes_max.is_none_or(|max| listing.bytes <= max)
+            && !is_cut(listing.bytes)
             && let Some((name, group)) = groups.next()
         {
             spent += 1;
             last = Some(name);
             let group = group.listed(name);
             if takes(&request.states, group.state) && takes(&request.types, group.group_type) {
-                listing.bytes += name.len();
-                listing.listed.push(group);
+                listing.bytes += group.memory_bytes();
+                if listing.bytes <= listing.bytes_max {
+                    listing.listed.push(group);
+                } else {
+                    listing.listed = Vec::new();
+                }
             }
         }
-        let is_over = groups.peek().is_none() || request.bytes_max.is_some_and(|max| listing.bytes > max);
-        if is_over {
-            self.reply_now(listing.token, GroupReply::List(listing.listed));
+        if groups.peek().is_none() || is_cut(listing.bytes) {
+            let Listing { token, request, listed, bytes, bytes_max, .. } = listing;
+            let reply = if bytes > bytes_max {
+                GroupReply::NeedsMemory { bytes, request: Box::new(GroupRequest::List(request)) }
+            } else {
+                GroupReply::List(listed)
+            };
+            self.reply_now(token, reply);
             return (None, spent);
         }
-        if let Some(last) = last {
-            listing.request.after.clone_from(last);
-        }
+        listing.last = last.cloned().or(listing.last);
         (Some(Long::List(listing)), spent)
     }
 
-    fn fetch_some(&mut self, mut fetching: Fetching, items: usize) -> (Slice, usize) {
+    fn fetch_some(&mut self, mut of: Fetching, items: usize) -> (Slice, usize) {
         let mut spent = 0;
         while spent < items {
-            let request = if let Some(request) = fetching.current.take() {
-                request
-            } else {
-                let Some(request) = fetching.requests.next() else {
-                    let Fetching { token, each, mut found, last, .. } = fetching;
-                    let reply = if each {
-                        GroupReply::FetchEach(found)
-                    } else {
-                        GroupReply::Fetch(found.pop().expect("one was asked for"))
-                    };
-                    self.reply(last, token, reply);
-                    return (None, spent);
-                };
-                spent += 1;
-                fetching.at = FetchAt::default();
-                fetching.found.push(FetchReply { error: None, offsets: Vec::new() });
-                request
+            let Some(request) = of.requests.get(of.next) else {
+                let Fetching { token, requests, found, bytes, bytes_max, last, .. } = of;
+                if bytes > bytes_max {
+                    let request = Box::new(GroupRequest::Fetch(requests));
+                    self.reply_now(token, GroupReply::NeedsMemory { bytes, request });
+                } else {
+                    self.reply(last, token, GroupReply::Fetch(found));
+                }
+                return (None, spent);
             };
-            let reply = fetching.found.last_mut().expect("each request has one");
+            let mut at = of.at.take().unwrap_or_else(|| {
+                spent += 1;
+                of.found.push(FetchReply { error: None, offsets: Vec::new() });
+                FetchAt::default()
+            });
+            let reply = of.found.last_mut().expect("the current request has one");
+            let before = reply.offsets.len();
+            let topic = at.last;
             let (seq, count, is_over) =
-                self.find_offsets(&request, &mut fetching.at, reply, items.saturating_sub(spent));
-            fetching.last = fetching.last.max(seq);
+                self.find_offsets(request, &mut at, reply, items.saturating_sub(spent));
+            of.last = of.last.max(seq);
             spent += count;
-            if !is_over {
-                fetching.current = Some(request);
+            of.bytes += reply.memory_bytes_from(before.min(reply.offsets.len()), topic);
+            at.last = reply.offsets.last().map(|of| of.topic).or(topic);
+            if of.bytes > of.bytes_max {
+                reply.offsets = Vec::new();
+                of.found.drain(..of.found.len() - 1);
+            }
+            if is_over {
+                of.next += 1;
+            } else {
+                of.at = Some(at);
             }
         }
-        (Some(Long::Fetch(fetching)), spent)
+        (Some(Long::Fetch(of)), spent)
     }
 
     fn commit_some(&mut self, now: Now, mut of: Committing, items: usize) -> (Slice, usize) {

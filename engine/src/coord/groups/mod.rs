@@ -20,6 +20,7 @@ mod consumer;
 mod consumer_protocol;
 mod coordinator;
 mod deferred;
+mod describe;
 mod effects;
 mod error;
 pub mod limits;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::error::GroupError;
-use super::request::CommittedPartition;
+use super::request::{CommittedPartition, GroupRequest};
 
 /// Topic, partition, and why its offset was not committed or deleted.
 pub type CommitOutcome = (TopicId, PartitionIndex, Option<GroupError>);
@@ -22,10 +22,8 @@ pub enum GroupReply {
     Leave(LeaveReply),
     /// To `Commit`: in the order of the request.
     Commit(Vec<CommitOutcome>),
-    /// To `Fetch`.
-    Fetch(FetchReply),
-    /// To `FetchEach`, in the order of the request.
-    FetchEach(Vec<FetchReply>),
+    /// To `Fetch`, in the order of the request.
+    Fetch(Vec<FetchReply>),
     /// To `DeleteOffsets`: partition by partition, or an error for all.
     DeleteOffsets(Result<Vec<CommitOutcome>, GroupError>),
     /// To `List`.
@@ -38,6 +36,13 @@ pub enum GroupReply {
     ConsumerHeartbeat(ConsumerHeartbeatReply),
     /// To `ConsumerDescribe`, in the order of the request.
     ConsumerDescribe(Vec<(String, Result<DescribedConsumerGroup, GroupError>)>),
+    /// To `Within`: the reply would take more memory than it may.
+    NeedsMemory {
+        /// The bytes that it would take now.
+        bytes: usize,
+        /// The request, without its limit.
+        request: Box<GroupRequest>,
+    },
 }
 
 /// The outcome of a join.
@@ -114,6 +119,57 @@ pub struct ListedGroup {
     pub state: &'static str,
     /// `classic` or `consumer`.
     pub group_type: &'static str,
+}
+
+/// What an entry of a list counts for in a reply's memory, apart from its texts: its place, and what their allocations take.
+const ENTRY_BYTES: usize = 64;
+
+/// What an offset counts for apart from its metadata: its entry as the coordinator made it, and as an adapter keeps it.
+const OFFSET_BYTES: usize = 160;
+
+/// What a topic counts for in a list of offsets or of partitions: with its name, which an adapter adds.
+const TOPIC_BYTES: usize = 384;
+
+impl ListedGroup {
+    /// Returns about how many bytes of memory it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + ENTRY_BYTES + self.group.len() + self.protocol_type.len()
+    }
+}
+
+impl FetchReply {
+    /// Returns about how many bytes of memory the offsets from number `from` on take, with what adapters make of them. `last` is the topic of
+    /// the one before.
+    pub(super) fn memory_bytes_from(&self, from: usize, mut last: Option<TopicId>) -> usize {
+        let mut bytes = 0;
+        for of in self.offsets.iter().skip(from) {
+            let is_new = last.replace(of.topic) != Some(of.topic);
+            bytes += OFFSET_BYTES + of.metadata.len() + if is_new { TOPIC_BYTES } else { 0 };
+        }
+        bytes
+    }
+}
+
+impl DescribedMember {
+    /// Returns about how many bytes of memory it takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let instance = self.instance.as_ref().map_or(0, String::len);
+        let names = self.member.len() + instance + self.client_id.len() + self.client_host.len();
+        size_of::<Self>() + ENTRY_BYTES + names + self.metadata.len() + self.assignment.len()
+    }
+}
+
+impl DescribedConsumerMember {
+    /// Returns about how many bytes of memory it takes, with the names of topics that adapters add.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let options = [&self.instance, &self.rack].into_iter().flatten();
+        let names = [&self.member, &self.client_id, &self.client_host, &self.topic_regex].into_iter();
+        let texts: usize = names.chain(options).map(String::len).sum();
+        let topics: usize = self.topic_names.iter().map(|name| ENTRY_BYTES + name.len()).sum();
+        let partitions = self.assignment.iter().chain(&self.target);
+        let partitions: usize = partitions.map(|(_, of)| TOPIC_BYTES + size_of_val(&of[..])).sum();
+        size_of::<Self>() + ENTRY_BYTES + texts + topics + partitions
+    }
 }
 
 /// A group of the classic protocol.

@@ -29,10 +29,8 @@ pub enum GroupRequest {
     Leave(LeaveRequest),
     /// Commits offsets.
     Commit(CommitRequest),
-    /// Reads offsets.
-    Fetch(FetchRequest),
-    /// The same of several groups.
-    FetchEach(Vec<FetchRequest>),
+    /// Reads offsets of groups.
+    Fetch(Vec<FetchRequest>),
     /// Deletes offsets.
     DeleteOffsets(DeleteOffsetsRequest),
     /// Which groups there are.
@@ -45,6 +43,14 @@ pub enum GroupRequest {
     ConsumerHeartbeat(ConsumerHeartbeatRequest),
     /// What groups of the consumer protocol look like.
     ConsumerDescribe(Vec<String>),
+    /// One of those that list, describe or read offsets, whose reply may hold only so much memory. If it would hold more, the reply is
+    /// [`NeedsMemory`](super::GroupReply::NeedsMemory).
+    Within {
+        /// The request.
+        request: Box<GroupRequest>,
+        /// Maximum bytes of the reply in memory.
+        bytes_max: usize,
+    },
 }
 
 /// Who sent a request.
@@ -187,8 +193,8 @@ pub struct ListRequest {
     pub types: Vec<String>,
     /// Only groups after this name.
     pub after: String,
-    /// Stops once the names have more bytes than this.
-    pub bytes_max: Option<usize>,
+    /// Stops once the list takes more bytes than this in memory.
+    pub cut_at_bytes: Option<usize>,
 }
 
 /// A heartbeat of a member of the consumer protocol. `None` means unchanged.

@@ -59,9 +59,8 @@ impl GroupReply {
                 }
                 Self::Commit(outcomes)
             }
-            Self::Fetch(reply) => Self::Fetch(reply.rejected(error)),
-            Self::FetchEach(replies) => {
-                Self::FetchEach(replies.into_iter().map(|reply| reply.rejected(error)).collect())
+            Self::Fetch(replies) => {
+                Self::Fetch(replies.into_iter().map(|reply| reply.rejected(error)).collect())
             }
             Self::DeleteOffsets(_) => Self::DeleteOffsets(Err(error)),
             Self::Delete(mut outcomes) => {
@@ -74,7 +73,7 @@ impl GroupReply {
                 Self::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(&reply.member, error))
             }
             // They tell of what is in memory and wait for nothing.
-            Self::List(_) | Self::Describe(_) | Self::ConsumerDescribe(_) => self,
+            Self::List(_) | Self::Describe(_) | Self::ConsumerDescribe(_) | Self::NeedsMemory { .. } => self,
         }
     }
 }

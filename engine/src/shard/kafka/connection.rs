@@ -158,6 +158,7 @@ impl Shard {
         if self.connections.get(&conn).is_some_and(is_over) {
             return self.drop_kafka(plane, conn, "a request without an answer failed");
         }
+        self.begin_large_reply(plane, conn);
         self.begin_next_fetch(plane, conn);
         self.resume(plane, conn);
     }

@@ -21,7 +21,7 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 use super::Shard;
 use crate::api::Targets;
 use crate::kafka::{Named, check_leader_epoch};
-use crate::limits::KAFKA_ANSWER_BYTES_EXPECTED;
+use crate::limits::{KAFKA_ANSWER_BYTES_EXPECTED, SMALL_REPLY_BYTES_MAX};
 use crate::message::{AppendOutcome, KafkaMessage, Message, RequestBatch, RequestId};
 use crate::session::{Keeps, held_bytes};
 
@@ -67,6 +67,19 @@ impl Kafka {
     }
 }
 
+/// Returns what the reply to a request counts for until it is known to be larger.
+fn small_reply_bytes(request: &Request<'_>) -> usize {
+    match request {
+        Request::OffsetFetch(_)
+        | Request::DescribeGroups(_)
+        | Request::ListGroups(_)
+        | Request::ConsumerGroupDescribe(_)
+        | Request::DescribeLogDirs(_)
+        | Request::DescribeProducers(_) => SMALL_REPLY_BYTES_MAX,
+        _ => 0,
+    }
+}
+
 impl Shard {
     /// Handles a request of a Kafka client, or sends it to other shards.
     fn kafka_request(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, received: Received<'_>) {
@@ -83,7 +96,7 @@ impl Shard {
             Request::OffsetFetch(request) => Keeps::Groups(request.groups.len()),
             _ => Keeps::Lists,
         };
-        let held = held_bytes(bytes, keeps);
+        let held = held_bytes(bytes, keeps) + small_reply_bytes(&request);
         let slot = kafka.replies.open(held, reply_bytes);
         let call = Call { conn, slot, origin: header.origin() };
         let client = header.client_id.unwrap_or_default();
@@ -101,13 +114,7 @@ impl Shard {
             Request::ListOffsets(_)
             | Request::OffsetForLeaderEpoch(_)
             | Request::JoinGroup(_)
-            | Request::SyncGroup(_)
-            | Request::OffsetFetch(_)
-            | Request::DescribeGroups(_)
-            | Request::ListGroups(_)
-            | Request::ConsumerGroupDescribe(_)
-            | Request::DescribeLogDirs(_)
-            | Request::DescribeProducers(_) => KAFKA_ANSWER_BYTES_EXPECTED,
+            | Request::SyncGroup(_) => KAFKA_ANSWER_BYTES_EXPECTED,
             _ => 0,
         }
     }

@@ -57,6 +57,12 @@ impl Wire {
         self.client.end().is_some()
     }
 
+    /// Takes a byte if one has arrived, and says whether anything has of the next answer.
+    pub(crate) fn begins_to_receive(&mut self) -> bool {
+        self.received.extend_from_slice(&self.client.receive_up_to(1));
+        !self.received.is_empty()
+    }
+
     /// Takes at most so many bytes of what has arrived, and gives the next answer if it is whole.
     pub(crate) fn receive(&mut self, bytes_max: usize) -> Option<(ApiKey, Answer)> {
         let bytes = self.client.receive_up_to(bytes_max);

@@ -19,6 +19,7 @@ mod record;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use highwater_protocol::ids::TopicId;
@@ -276,21 +277,31 @@ impl ClassicGroup {
         self.members.get(member).or_else(holder).map_or(0, Member::said_bytes)
     }
 
+    /// Returns the chosen protocol once the group is stable.
+    fn described_protocol(&self) -> Option<&str> {
+        self.protocol.as_deref().filter(|_| self.state == State::Stable)
+    }
+
+    /// Describes the group without its members.
     pub(super) fn describe(&self) -> DescribedGroup {
-        let protocol = self.protocol.as_deref().filter(|_| self.state == State::Stable);
-        let members = self.members.iter().map(|(id, m)| DescribedMember {
+        DescribedGroup {
+            state: self.state.name(),
+            protocol_type: self.protocol_type().to_owned(),
+            protocol: self.described_protocol().unwrap_or("").to_owned(),
+            members: Vec::new(),
+        }
+    }
+
+    /// Describes its members, from the first after this bound on.
+    pub(super) fn describe_members(&self, from: Bound<&str>) -> impl Iterator<Item = DescribedMember> {
+        let protocol = self.described_protocol();
+        self.members.range::<str, _>((from, Bound::Unbounded)).map(move |(id, m)| DescribedMember {
             member: id.clone(),
             instance: m.instance.clone(),
             client_id: m.client.id.clone(),
             client_host: m.client.host.clone(),
             metadata: protocol.and_then(|p| m.metadata(p)).cloned().unwrap_or_default(),
             assignment: protocol.map(|_| m.assignment.clone()).unwrap_or_default(),
-        });
-        DescribedGroup {
-            state: self.state.name(),
-            protocol_type: self.protocol_type().to_owned(),
-            protocol: protocol.unwrap_or("").to_owned(),
-            members: members.collect(),
-        }
+        })
     }
 }

@@ -16,6 +16,7 @@ mod record;
 mod subscription;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use highwater_protocol::ids::TopicId;
 
@@ -219,9 +220,23 @@ impl ConsumerGroup {
         GROUP_BYTES + self.name.len() + self.members_bytes
     }
 
+    /// Describes the group without its members.
     pub(super) fn describe(&self) -> DescribedConsumerGroup {
-        let assignor = self.assignor();
-        let members = self.members.iter().map(|(id, m)| DescribedConsumerMember {
+        DescribedConsumerGroup {
+            state: self.state_name(),
+            epoch: self.epoch,
+            assignment_epoch: self.target_epoch,
+            assignor: self.assignor().name().to_owned(),
+            members: Vec::new(),
+        }
+    }
+
+    /// Describes its members, from the first after this bound on.
+    pub(super) fn describe_members(
+        &self,
+        from: Bound<&str>,
+    ) -> impl Iterator<Item = DescribedConsumerMember> {
+        self.members.range::<str, _>((from, Bound::Unbounded)).map(|(id, m)| DescribedConsumerMember {
             member: id.clone(),
             instance: m.instance.clone(),
             rack: m.rack.clone(),
@@ -232,14 +247,7 @@ impl ConsumerGroup {
             topic_regex: m.topic_regex.clone(),
             assignment: member::partitions_of(&m.assigned),
             target: m.target.iter().map(|(t, p)| (*t, p.iter().copied().collect())).collect(),
-        });
-        DescribedConsumerGroup {
-            state: self.state_name(),
-            epoch: self.epoch,
-            assignment_epoch: self.target_epoch,
-            assignor: assignor.name().to_owned(),
-            members: members.collect(),
-        }
+        })
     }
 
     /// Whether members read a topic.

@@ -2,6 +2,7 @@
 
 use super::consumer::{Worker, described, worker};
 use super::*;
+use crate::coord::groups::coordinator::Group;
 use crate::coord::groups::limits::{ASSIGNING_HEARTBEAT_INTERVAL_MS, WORK_PER_TURN_MAX};
 
 const TOPICS: u16 = 3_000;
@@ -59,14 +60,9 @@ impl Desk {
         reply
     }
 
-    fn group_state(&mut self, group: &str) -> (&'static str, i32, i32) {
-        self.tokens += 1;
-        let token = Token(self.tokens);
-        let request = GroupRequest::ConsumerDescribe(vec![group.into()]);
-        self.coordinator.handle(self.now(), token, request, [0; 16]);
-        self.settle();
-        let Some(GroupReply::ConsumerDescribe(mut groups)) = self.reply(token) else { panic!("no answer") };
-        let group = groups.remove(0).1.expect("it is there");
+    fn group_state(&self, group: &str) -> (&'static str, i32, i32) {
+        let group = self.coordinator.groups.get(group).and_then(Group::as_consumer);
+        let group = group.expect("it is there").describe();
         (group.state, group.epoch, group.assignment_epoch)
     }
 }

@@ -355,8 +355,8 @@ fn members_read_offsets_with_their_epoch() {
     let [a, _] = two(&mut desk);
     let mut fetch = |member: Option<(String, i32)>| {
         let request = FetchRequest { group: "g".into(), member, partitions: None, require_stable: true };
-        match desk.call(GroupRequest::Fetch(request)) {
-            GroupReply::Fetch(reply) => reply.error,
+        match desk.call(GroupRequest::Fetch(vec![request])) {
+            GroupReply::Fetch(replies) => replies[0].error,
             other => panic!("{other:?}"),
         }
     };

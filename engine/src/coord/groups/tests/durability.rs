@@ -13,12 +13,13 @@ fn a_commit_is_answered_when_it_is_durable_and_not_read_before() {
     let mut desk = held();
     let committed = desk.ask(GroupRequest::Commit(commit("g", "", -1, 7)));
     let all = FetchRequest { group: "g".into(), member: None, partitions: None, require_stable: false };
-    let read = desk.ask(GroupRequest::Fetch(all));
+    let read = desk.ask(GroupRequest::Fetch(vec![all]));
     assert!(desk.reply(committed).is_none() && desk.reply(read).is_none());
     desk.write();
     desk.settle();
     assert!(matches!(desk.reply(committed), Some(GroupReply::Commit(_))));
-    let Some(GroupReply::Fetch(reply)) = desk.reply(read) else { panic!("no answer") };
+    let Some(GroupReply::Fetch(replies)) = desk.reply(read) else { panic!("no answer") };
+    let reply = &replies[0];
     assert_eq!(reply.offsets[0].offset, Offset(7));
 }
 
@@ -173,7 +174,7 @@ fn requests_that_wait_for_the_log_are_rejected_when_the_disk_is_full() {
     let mut desk = held();
     let committed = desk.ask(GroupRequest::Commit(commit("g", "", -1, 7)));
     let all = FetchRequest { group: "g".into(), member: None, partitions: None, require_stable: false };
-    let read = desk.ask(GroupRequest::Fetch(all.clone()));
+    let read = desk.ask(GroupRequest::Fetch(vec![all.clone()]));
     let deleted = desk.ask(GroupRequest::Delete(vec!["none".into(), "g".into()]));
     let beat = desk.ask(GroupRequest::ConsumerHeartbeat(worker("h", "a", &["one"]).request));
     assert!(desk.replies.is_empty(), "nothing is durable");
@@ -181,7 +182,8 @@ fn requests_that_wait_for_the_log_are_rejected_when_the_disk_is_full() {
     desk.stall(true);
     let Some(GroupReply::Commit(outcomes)) = desk.reply(committed) else { panic!("no answer") };
     assert_eq!(outcomes, [(topic(1), PartitionIndex(0), FULL)]);
-    let Some(GroupReply::Fetch(reply)) = desk.reply(read) else { panic!("no answer") };
+    let Some(GroupReply::Fetch(replies)) = desk.reply(read) else { panic!("no answer") };
+    let reply = &replies[0];
     assert_eq!((reply.error, reply.offsets.len()), (FULL, 0));
     let Some(GroupReply::Delete(outcomes)) = desk.reply(deleted) else { panic!("no answer") };
     let unknown = Some(GroupError::GroupIdNotFound);
@@ -190,8 +192,8 @@ fn requests_that_wait_for_the_log_are_rejected_when_the_disk_is_full() {
     assert_eq!((reply.error, &reply.member[..]), (FULL, "a"));
 
     // Nor is anybody told meanwhile of what is not durable.
-    let read = desk.ask(GroupRequest::Fetch(all));
-    assert!(matches!(desk.reply(read), Some(GroupReply::Fetch(reply)) if reply.error == FULL));
+    let read = desk.ask(GroupRequest::Fetch(vec![all]));
+    assert!(matches!(desk.reply(read), Some(GroupReply::Fetch(replies)) if replies[0].error == FULL));
     let again = desk.ask(GroupRequest::ConsumerHeartbeat(worker("h", "a", &["one"]).request));
     assert!(matches!(desk.reply(again), Some(GroupReply::ConsumerHeartbeat(reply)) if reply.error == FULL));
 

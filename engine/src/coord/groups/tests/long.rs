@@ -14,6 +14,15 @@ impl Desk {
         token
     }
 
+    /// So many members join a group; they wait for each other.
+    fn join_many(&mut self, group: &str, count: usize) {
+        for n in 0..count as u128 {
+            self.tokens += 1;
+            let request = GroupRequest::Join(join(group, ""));
+            self.coordinator.handle(self.now(), Token(self.tokens), request, n.to_le_bytes());
+        }
+    }
+
     /// Turns until there is a reply.
     fn turns_to(&mut self, token: Token) -> (usize, GroupReply) {
         for turns in 0..1000 {
@@ -40,12 +49,12 @@ fn commit_all(group: &str, offset: i64) -> CommitRequest {
 
 fn fetch_all(group: &str) -> GroupRequest {
     let request = FetchRequest { group: group.into(), member: None, partitions: None, require_stable: false };
-    GroupRequest::FetchEach(vec![request])
+    GroupRequest::Fetch(vec![request])
 }
 
 fn fetched(reply: GroupReply) -> Vec<(u32, i64)> {
     match reply {
-        GroupReply::FetchEach(mut replies) => {
+        GroupReply::Fetch(mut replies) => {
             let offsets = replies.pop().expect("one was asked for").offsets;
             offsets.into_iter().map(|of| (of.partition.0, of.offset.0)).collect()
         }
@@ -118,8 +127,8 @@ fn very_many_groups_are_listed_in_slices_and_each_once() {
     for name in &names {
         desk.call(GroupRequest::Commit(commit(name, "", -1, 3)));
     }
-    let list = |after: &str, bytes_max| {
-        GroupRequest::List(ListRequest { after: after.into(), bytes_max, ..Default::default() })
+    let list = |after: &str, cut_at_bytes| {
+        GroupRequest::List(ListRequest { after: after.into(), cut_at_bytes, ..Default::default() })
     };
     let token = desk.begin(list("", None));
     let (turns, reply) = desk.turns_to(token);
@@ -127,9 +136,71 @@ fn very_many_groups_are_listed_in_slices_and_each_once() {
     assert!(turns >= 2, "{turns} turns for {count} groups");
     assert!(listed.iter().map(|group| &group.group).eq(&names));
     // No more than was asked for.
-    let token = desk.begin(list("group-00009", Some(100)));
+    let bytes = listed[0].memory_bytes();
+    let token = desk.begin(list("group-00009", Some(10 * bytes - 1)));
     let (turns, reply) = desk.turns_to(token);
     let GroupReply::List(listed) = reply else { panic!("{reply:?}") };
     assert!(turns <= 1, "{turns} turns for ten groups");
     assert!(listed.iter().map(|group| &group.group).eq(&names[10..20]));
+}
+
+/// Asks for a reply of at most so many bytes: the reply, or how much memory it needs.
+fn within(desk: &mut Desk, request: &GroupRequest, bytes_max: usize) -> Result<GroupReply, usize> {
+    let limited = GroupRequest::Within { request: Box::new(request.clone()), bytes_max };
+    let token = desk.begin(limited);
+    match desk.turns_to(token).1 {
+        GroupReply::NeedsMemory { bytes, request: returned } => {
+            assert_eq!(*returned, *request, "it can be asked again");
+            Err(bytes)
+        }
+        reply => Ok(reply),
+    }
+}
+
+#[test]
+fn a_reply_that_would_take_more_memory_than_it_may_is_not_made_and_says_how_much_it_needs() {
+    let mut desk = Desk::new();
+    desk.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
+    let token = desk.begin(GroupRequest::Commit(commit_all("g", 5)));
+    desk.turns_to(token);
+    desk.join_many("classic", 2 * LONG_ITEMS_PER_SLICE_MAX);
+    for member in 0..2 * LONG_ITEMS_PER_SLICE_MAX {
+        let mut worker = super::consumer::worker("consumer", &format!("member-{member:05}"), &["one"]);
+        worker.beat(&mut desk);
+    }
+    for n in 0..2 * LONG_ITEMS_PER_SLICE_MAX {
+        desk.call(GroupRequest::Commit(commit(&format!("other-{n}"), "", -1, 3)));
+    }
+    let none = "none".to_owned();
+    for request in [
+        GroupRequest::List(ListRequest::default()),
+        fetch_all("g"),
+        GroupRequest::Describe(vec!["classic".into(), none.clone()]),
+        GroupRequest::ConsumerDescribe(vec![none, "consumer".into()]),
+    ] {
+        let token = desk.begin(request.clone());
+        let whole = desk.turns_to(token).1;
+        for bytes_max in [0, 1000] {
+            let needs = within(&mut desk, &request, bytes_max).expect_err("it does not fit");
+            assert!(needs > 100 * 2 * LONG_ITEMS_PER_SLICE_MAX, "{needs} bytes for {request:?}");
+            assert!(within(&mut desk, &request, needs - 1) == Err(needs), "not with a byte less");
+            assert!(within(&mut desk, &request, needs) == Ok(whole.clone()), "with that much");
+        }
+    }
+}
+
+#[test]
+fn a_group_of_very_many_members_is_described_in_slices_and_others_are_answered_meanwhile() {
+    let mut desk = Desk::new();
+    let count = 3 * LONG_ITEMS_PER_TURN_MAX + 1;
+    desk.join_many("g", count);
+    let long = desk.begin(GroupRequest::Describe(vec!["g".into()]));
+    let other = desk.begin(GroupRequest::Describe(vec!["none".into()]));
+    let (turns, _) = desk.turns_to(other);
+    assert!(turns <= 1, "{turns} turns for another group");
+    let (turns, reply) = desk.turns_to(long);
+    assert!(turns >= 2, "{turns} turns for {count} members");
+    let GroupReply::Describe(mut described) = reply else { panic!("{reply:?}") };
+    let members = described.remove(0).1.expect("it is there").members;
+    assert!(members.len() == count && members.is_sorted_by(|a, b| a.member < b.member));
 }

@@ -241,8 +241,8 @@ impl Desk {
             partitions: Some(vec![(topic(of), vec![PartitionIndex(partition)])]),
             require_stable: true,
         };
-        match self.call(GroupRequest::Fetch(request)) {
-            GroupReply::Fetch(reply) => reply.offsets.first().map(|o| o.offset.0),
+        match self.call(GroupRequest::Fetch(vec![request])) {
+            GroupReply::Fetch(replies) => replies[0].offsets.first().map(|o| o.offset.0),
             other => panic!("{other:?}"),
         }
     }

@@ -30,7 +30,10 @@ fn an_offset_comes_back_with_its_epoch_and_metadata() {
     let mut desk = Desk::new();
     assert_eq!(desk.commit(commit("g", "", -1, 42)), None);
     let all = FetchRequest { group: "g".into(), member: None, partitions: None, require_stable: false };
-    let GroupReply::Fetch(reply) = desk.call(GroupRequest::Fetch(all)) else { panic!("another reply") };
+    let GroupReply::Fetch(mut replies) = desk.call(GroupRequest::Fetch(vec![all])) else {
+        panic!("another reply")
+    };
+    let reply = replies.remove(0);
     assert_eq!(reply, FetchReply { error: None, offsets: commit("g", "", -1, 42).offsets });
     assert_eq!(desk.offset("g", 1, 1), None);
     assert_eq!(desk.offset("nobody", 1, 0), None);

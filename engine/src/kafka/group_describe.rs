@@ -1,0 +1,314 @@
+//! DescribeGroups and ConsumerGroupDescribe: descriptions of groups of the two protocols, with their members.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use highwater_net::Entries;
+use highwater_net::kafka::KafkaError;
+use highwater_net::kafka::long::Frame;
+use highwater_net::kafka::messages::{
+    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, DescribeGroupsRequest,
+    DescribeGroupsResponse, DescribedAssignment, DescribedConsumerGroup, DescribedConsumerGroupMember,
+    DescribedGroup, DescribedGroupMember, DescribedTopicPartitions,
+};
+use highwater_protocol::ids::TopicId;
+use highwater_runtime::plane::ConnId;
+
+use super::Call;
+use super::error::code;
+use super::group_admin::owned;
+use crate::api::{ApiError, DescribeConsumerGroups, DescribeGroups};
+use crate::coord::groups::{self, GroupError};
+use crate::meta::Topic;
+use crate::shard::{AnswerTo, ClientJob, Context, ReplyMemory, Work};
+
+/// The state of an unknown group.
+const DEAD: &str = "Dead";
+
+/// Kafka's number for a member of the consumer protocol.
+const CONSUMER_MEMBER: i8 = 1;
+
+/// The allowed operations on a group, as a bit set of Kafka's operations: read, delete, describe, describe and alter configuration.
+const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
+fn operations(are_wanted: bool) -> i32 {
+    if are_wanted { GROUP_OPERATIONS } else { i32::MIN }
+}
+
+/// Why a group is not described: an error of the whole request, or its own.
+#[derive(Debug)]
+enum Why {
+    Request(ApiError),
+    Group(GroupError),
+}
+
+impl Why {
+    fn code(&self) -> KafkaError {
+        match self {
+            Self::Request(error) => error.into(),
+            Self::Group(error) => code(Some(*error)),
+        }
+    }
+
+    fn text(&self, group: &str) -> String {
+        match self {
+            Self::Request(error) => error.to_string(),
+            Self::Group(error) => format!("group {group}: {error}"),
+        }
+    }
+}
+
+/// A group by name, with its description.
+type Found<D> = (String, Result<D, Why>);
+
+/// The coordinator's reply.
+type Reply<D> = Result<Vec<(String, Result<D, GroupError>)>, ApiError>;
+
+/// Returns what was found of each group.
+fn found<D>(names: Vec<String>, reply: Reply<D>) -> Vec<Found<D>> {
+    match reply {
+        Ok(found) => found.into_iter().map(|(name, found)| (name, found.map_err(Why::Group))).collect(),
+        Err(error) => names.into_iter().map(|name| (name, Err(Why::Request(error.clone())))).collect(),
+    }
+}
+
+pub(super) fn describe_groups(context: &mut Context<'_>, call: Call, request: &DescribeGroupsRequest<'_>) {
+    let authorized_operations = operations(request.include_authorized_operations);
+    let names = owned(&request.groups);
+    let ask = DescribeGroups(names.clone());
+    context.ask_measured(AnswerTo::Kafka(call), ask, move |context, reply, memory| {
+        let version = call.version();
+        let groups = found(names, reply);
+        let Frame { front, back } = DescribeGroupsResponse::default().frame(version, groups.len());
+        let pieces = memory.hold(front, Classic { version, authorized_operations, groups }, back);
+        context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
+    });
+}
+
+/// The groups of a DescribeGroups response. Each member is a part, and so is the end of a group without members.
+#[derive(Debug)]
+struct Classic {
+    version: i16,
+    authorized_operations: i32,
+    groups: Vec<Found<groups::DescribedGroup>>,
+}
+
+impl Entries for Classic {
+    fn count(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
+        let (name, found) = &self.groups[entry];
+        let members = found.as_ref().map_or(&[][..], |group| &group.members);
+        let head = self.head(name, found);
+        if part == 0 {
+            head.put_front(self.version, members.len(), out);
+        }
+        if let Some(member) = members.get(part) {
+            let member = DescribedGroupMember {
+                member_id: Cow::Borrowed(&member.member),
+                group_instance_id: member.instance.as_deref().map(Cow::Borrowed),
+                client_id: Cow::Borrowed(&member.client_id),
+                client_host: Cow::Borrowed(&member.client_host),
+                member_metadata: Cow::Borrowed(&member.metadata),
+                member_assignment: Cow::Borrowed(&member.assignment),
+            };
+            member.put(self.version, out);
+        }
+        let more = part + 1 < members.len();
+        if !more {
+            head.put_back(self.version, out);
+        }
+        more
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // A `ReplyMemory` counts it.
+        0
+    }
+}
+
+impl Classic {
+    fn head<'a>(&self, name: &'a str, found: &'a Result<groups::DescribedGroup, Why>) -> DescribedGroup<'a> {
+        let of_all = DescribedGroup { group_id: Cow::Borrowed(name), ..Default::default() };
+        match found {
+            Ok(group) => DescribedGroup {
+                group_state: Cow::Borrowed(group.state),
+                protocol_type: Cow::Borrowed(&group.protocol_type),
+                protocol_data: Cow::Borrowed(&group.protocol),
+                authorized_operations: self.authorized_operations,
+                ..of_all
+            },
+            // Old clients recognise an unknown group only by its state.
+            Err(Why::Group(GroupError::GroupIdNotFound)) if self.version < 6 => DescribedGroup {
+                group_state: Cow::Borrowed(DEAD),
+                authorized_operations: self.authorized_operations,
+                ..of_all
+            },
+            Err(why) => DescribedGroup {
+                error_code: why.code(),
+                error_message: Some(why.text(name).into()),
+                group_state: Cow::Borrowed(if matches!(why, Why::Group(_)) { DEAD } else { "" }),
+                authorized_operations: self.authorized_operations,
+                ..of_all
+            },
+        }
+    }
+}
+
+pub(super) fn consumer_group_describe(
+    context: &mut Context<'_>,
+    call: Call,
+    request: &ConsumerGroupDescribeRequest<'_>,
+) {
+    let authorized_operations = operations(request.include_authorized_operations);
+    let names = owned(&request.group_ids);
+    let ask = DescribeConsumerGroups(names.clone());
+    context.ask_measured(AnswerTo::Kafka(call), ask, move |context, reply, memory| {
+        let groups = found(names, reply);
+        let consumers =
+            Consumers { version: call.version(), authorized_operations, groups, topics: BTreeMap::new() };
+        context.begin_job(Naming { call, memory, consumers, group: 0, member: 0 });
+    });
+}
+
+/// A response whose topics are being looked up, member by member.
+struct Naming {
+    call: Call,
+    memory: ReplyMemory,
+    consumers: Consumers,
+    group: usize,
+    member: usize,
+}
+
+impl ClientJob for Naming {
+    fn conn(&self) -> ConnId {
+        self.call.conn
+    }
+
+    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+        let Consumers { groups, topics, .. } = &mut self.consumers;
+        while !work.is_over()
+            && let Some((_, found)) = groups.get(self.group)
+        {
+            work.spend(1);
+            let Some(member) = found.as_ref().ok().and_then(|group| group.members.get(self.member)) else {
+                (self.group, self.member) = (self.group + 1, 0);
+                continue;
+            };
+            self.member += 1;
+            work.spend((member.assignment.len() + member.target.len()) / 4);
+            for (id, _) in member.assignment.iter().chain(&member.target) {
+                if let Some(topic) = context.metadata.and_then(|metadata| metadata.topic_by_id(*id)) {
+                    topics.entry(*id).or_insert_with(|| Arc::clone(topic));
+                }
+            }
+        }
+        self.group == groups.len()
+    }
+
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        let Self { call, memory, consumers, .. } = *self;
+        let Frame { front, back } =
+            ConsumerGroupDescribeResponse::default().frame(call.version(), consumers.groups.len());
+        let pieces = memory.hold(front, consumers, back);
+        context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
+    }
+}
+
+/// The groups of a ConsumerGroupDescribe response, in parts as those of DescribeGroups.
+#[derive(Debug)]
+struct Consumers {
+    version: i16,
+    authorized_operations: i32,
+    groups: Vec<Found<groups::DescribedConsumerGroup>>,
+    /// The topics of their members. Those that were deleted meanwhile are missing.
+    topics: BTreeMap<TopicId, Arc<Topic>>,
+}
+
+impl Entries for Consumers {
+    fn count(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
+        let (name, found) = &self.groups[entry];
+        let members = found.as_ref().map_or(&[][..], |group| &group.members);
+        let head = self.head(name, found);
+        if part == 0 {
+            head.put_front(self.version, members.len(), out);
+        }
+        if let Some(member) = members.get(part) {
+            let names = member.topic_names.iter().map(|name| Cow::Borrowed(&name[..]));
+            let member = DescribedConsumerGroupMember {
+                member_id: Cow::Borrowed(&member.member),
+                instance_id: member.instance.as_deref().map(Cow::Borrowed),
+                rack_id: member.rack.as_deref().map(Cow::Borrowed),
+                member_epoch: member.epoch,
+                client_id: Cow::Borrowed(&member.client_id),
+                client_host: Cow::Borrowed(&member.client_host),
+                subscribed_topic_names: names.collect(),
+                subscribed_topic_regex: Some(Cow::Borrowed(&member.topic_regex)),
+                assignment: self.named(&member.assignment),
+                target_assignment: self.named(&member.target),
+                member_type: CONSUMER_MEMBER,
+            };
+            member.put(self.version, out);
+        }
+        let more = part + 1 < members.len();
+        if !more {
+            head.put_back(self.version, out);
+        }
+        more
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // A `ReplyMemory` counts it.
+        0
+    }
+}
+
+impl Consumers {
+    fn head<'a>(
+        &self,
+        name: &'a str,
+        found: &'a Result<groups::DescribedConsumerGroup, Why>,
+    ) -> DescribedConsumerGroup<'a> {
+        let authorized_operations = self.authorized_operations;
+        let of_all = DescribedConsumerGroup {
+            group_id: Cow::Borrowed(name),
+            authorized_operations,
+            ..Default::default()
+        };
+        match found {
+            Ok(group) => DescribedConsumerGroup {
+                group_state: Cow::Borrowed(group.state),
+                group_epoch: group.epoch,
+                assignment_epoch: group.assignment_epoch,
+                assignor_name: Cow::Borrowed(&group.assignor),
+                ..of_all
+            },
+            Err(why) => DescribedConsumerGroup {
+                error_code: why.code(),
+                error_message: Some(why.text(name).into()),
+                group_state: Cow::Borrowed(if matches!(why, Why::Group(_)) { DEAD } else { "" }),
+                ..of_all
+            },
+        }
+    }
+
+    /// Returns partitions with the names of their topics. Topics that were deleted meanwhile are left out.
+    fn named<'a>(&'a self, topics: &[(TopicId, Vec<u32>)]) -> DescribedAssignment<'a> {
+        let named = topics.iter().filter_map(|(id, partitions)| {
+            Some(DescribedTopicPartitions {
+                topic_id: id.0,
+                topic_name: Cow::Borrowed(&self.topics.get(id)?.name),
+                partitions: partitions.iter().map(|p| *p as i32).collect(),
+            })
+        });
+        DescribedAssignment { topic_partitions: named.collect() }
+    }
+}
