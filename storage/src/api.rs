@@ -11,6 +11,7 @@ use crate::expect::LogPoint;
 use crate::extent::ExtentRef;
 use crate::placement::FramePlacement;
 use crate::replica::{CutError, IndexRead};
+use crate::rewrite::{RewriteAborted, Rewritten};
 
 /// A partition within its store, for as long as the store is open. The place of a deleted partition is used again, its `PartitionSlot` is not: it
 /// names nothing any more.
@@ -338,6 +339,13 @@ pub enum StoreEvent {
         /// The partition.
         slot: PartitionSlot,
     },
+    /// A part of a log was rewritten, or is as it was: [`Store::rewrite`](crate::Store::rewrite).
+    Rewritten {
+        /// The partition.
+        slot: PartitionSlot,
+        /// What has become of it.
+        outcome: Result<Rewritten, RewriteAborted>,
+    },
     /// The start of a log was moved, durably.
     LogStart {
         /// The partition.
@@ -396,6 +404,12 @@ pub struct StoreStats {
     pub bytes_read: u64,
     /// Checkpoints.
     pub checkpoints: u64,
+    /// Parts of logs that were rewritten.
+    pub rewrites: u64,
+    /// Bytes of their frames before.
+    pub rewritten_bytes_before: u64,
+    /// Bytes of their frames after.
+    pub rewritten_bytes_after: u64,
     /// The most bytes of the map that went into a snapshot in one turn.
     pub snapshot_bytes_per_turn_max: u64,
     /// Bytes of frozen chunks held for readers.

@@ -61,6 +61,11 @@ impl Epochs {
         behind.checked_sub(1).map(|at| self.starts[at].epoch)
     }
 
+    /// Whether an epoch begins with the frame of this index.
+    pub(crate) fn begins_at(&self, index: LogIndex) -> bool {
+        self.starts.binary_search_by_key(&index, |start| start.index).is_ok()
+    }
+
     /// Where an epoch ends.
     pub(crate) fn end_of(&self, epoch: LeaderEpoch) -> EpochEnd {
         let newer = self.starts.partition_point(|start| start.epoch <= epoch);

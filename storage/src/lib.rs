@@ -43,6 +43,7 @@ mod producers;
 pub mod recovery;
 pub mod replica;
 pub mod report;
+pub mod rewrite;
 mod scan_chunk;
 mod scan_index;
 pub mod state_log;
@@ -63,4 +64,5 @@ pub use replica::{
     CutError, IndexCursor, IndexRead, IndexReadOutcome, ReplicateError, Replicated, ReplicatedFrame,
 };
 pub use report::{OpenError, PartitionFinding, RecoveryReport};
+pub use rewrite::{BatchFilter, RewritableExtent, RewriteAborted, RewriteError, Rewritten, Verdict};
 pub use store::Store;

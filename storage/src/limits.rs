@@ -53,6 +53,9 @@ pub const CHECKPOINT_PRODUCERS_PER_WORK: usize = 8;
 /// Logs whose cutting off goes on in one turn.
 pub const CUTS_PER_TURN_MAX: usize = 64;
 
+/// Extents that one rewrite replaces.
+pub const REWRITE_EXTENTS_MAX: usize = 256;
+
 /// Bytes of memory that one byte of a read's result may keep from being freed. Frames that are a smaller part of their buffer or chunk are copied.
 pub const HELD_BYTES_PER_BYTE_MAX: usize = 4;
 
@@ -103,6 +106,8 @@ pub struct StoreLimits {
     pub read_bytes_max: usize,
     /// Bytes of disk reads in flight, unless a single read is larger. Further reads are queued, so that writes do not wait behind them.
     pub reads_inflight_bytes_max: usize,
+    /// Bytes of one read and of one write of a rewrite, unless one frame needs more. One of them is in flight at a time.
+    pub rewrite_bytes_max: usize,
     /// Producers remembered per partition; the one that was silent longest is forgotten first.
     pub producers_max: usize,
     /// Producers remembered in all partitions of the store; the partition that has the most forgets some first.
@@ -134,6 +139,7 @@ impl Default for StoreLimits {
             index_interval_bytes: 32 << 10,
             read_bytes_max: 1 << 20,
             reads_inflight_bytes_max: 2 << 20,
+            rewrite_bytes_max: 256 << 10,
             producers_max: 10_000,
             store_producers_max: 100_000,
             producer_expiry_ms: 24 * 60 * 60 * 1000,
@@ -171,6 +177,7 @@ impl StoreLimits {
             index_interval_bytes: 2 << 10,
             read_bytes_max: 16 << 10,
             reads_inflight_bytes_max: 32 << 10,
+            rewrite_bytes_max: 8 << 10,
             producers_max: 4,
             store_producers_max: 64,
             producer_expiry_ms: 60_000,
@@ -199,6 +206,7 @@ impl StoreLimits {
         assert!(self.chunk_bytes_max.is_multiple_of(PAGE_BYTES) && self.chunk_bytes_max >= 2 * PAGE_BYTES);
         assert!(self.read_bytes_max.is_multiple_of(PAGE_BYTES) && self.read_bytes_max >= 2 * PAGE_BYTES);
         assert!(self.reads_inflight_bytes_max >= self.read_bytes_max);
+        assert!(self.rewrite_bytes_max.is_multiple_of(PAGE_BYTES) && self.rewrite_bytes_max > 0);
         assert!(
             self.unacked_bytes_max >= frame_bytes(self.payload_bytes_max) as u64,
             "the largest frame may wait for the disk"

@@ -43,6 +43,16 @@ pub enum Mutant {
     ReplayEarlierEras,
     /// A piece of the journal is applied whoever uses the space now.
     ReplayIntoAnyLife,
+    /// A rewritten extent takes the place of others before its frames are durable.
+    SwapBeforeSync,
+    /// A rewritten extent does not say that frames may be missing in it.
+    ForgetGapFlag,
+    /// The space of extents that were replaced is used again before the map knows durably that it is free.
+    FreeReplacedAtOnce,
+    /// A reader that was in an extent goes on in the one that has taken its place, as if nothing had moved.
+    ReadReplacedExtent,
+    /// The last batch of a producer is not shown to the filter as such.
+    DropLastOfProducer,
 }
 
 highwater_runtime::planted_bugs!(Mutant);

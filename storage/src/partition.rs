@@ -33,6 +33,7 @@ use crate::expect::{LogPoint, Mark};
 use crate::extent::{Extent, ExtentRef};
 use crate::mac::StoreMacs;
 use crate::map::CheckpointEntry;
+use crate::mutants::{Mutant, is_planted};
 use crate::producers::Producers;
 use crate::state_log::Seq;
 use crate::store::Cut;
@@ -300,7 +301,8 @@ impl Partition {
     /// The number of this extent. `None` if it is gone, also if another one has its place in the chain.
     pub(crate) fn extent_at(&self, extent: ExtentRef) -> Option<usize> {
         let at = self.extents.binary_search_by_key(&extent.sequence, |extent| extent.sequence).ok()?;
-        (self.extents[at].incarnation == extent.incarnation).then_some(at)
+        let is_it = self.extents[at].incarnation == extent.incarnation;
+        (is_it || is_planted(Mutant::ReadReplacedExtent)).then_some(at)
     }
 
     pub(crate) fn extent(&self, extent: ExtentRef) -> Option<&Extent> {

@@ -249,6 +249,15 @@ impl Producers {
         older.iter().rev().find(began_below)
     }
 
+    /// Whether a batch is the last one below `settled` of its producer: what is known of the producer can be found out from it again.
+    pub(crate) fn is_last(&self, producer: i64, base_offset: Offset, settled: Offset) -> bool {
+        let Some(known) = self.known.get(&producer) else { return false };
+        let is_newer = known.bumped_at.is_some_and(|at| at >= settled.0);
+        let version = if is_newer { self.version_below(known, settled) } else { Some(known) };
+        let last = version.and_then(|v| v.window.iter().rfind(|seen| seen.base_offset < settled.0));
+        last.is_some_and(|last| last.base_offset == base_offset.0)
+    }
+
     /// Forgets the batches from this offset on: the log was cut off there.
     pub(crate) fn truncate(&mut self, offset: Offset) {
         let known = std::mem::take(&mut self.known);

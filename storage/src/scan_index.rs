@@ -26,6 +26,17 @@ pub(crate) struct Take {
     pub(crate) max_bytes: usize,
     /// Only frames with lower indexes.
     pub(crate) up_to: LogIndex,
+    /// Who wants them.
+    pub(crate) reader: IndexReader,
+}
+
+/// Who reads frames by index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum IndexReader {
+    /// The owner of the store, for another replica.
+    Owner,
+    /// A rewrite of this part of the log.
+    Rewrite,
 }
 
 /// Frames found so far: from one position to another, and the index after them.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use highwater_protocol::ids::{ClusterId, Offset, StoreId};
 use highwater_runtime::fs::{Fs, OpenMode};
-use highwater_runtime::sim::{CrashPolicy, Damage, DiskHarness, Fault};
+use highwater_runtime::sim::{CrashPolicy, Damage, DiskHarness, Fault, SimDisk};
 use highwater_storage::{AppendError, Cursor, OpenError, PartitionFinding, ReadResult, Store, StoreConfig};
 use support::{Bed, batch, config, filled};
 
@@ -397,4 +397,25 @@ fn an_epoch_that_recovery_began_is_never_taken_back() {
         assert_eq!(bed.store.bounds(slot).last_epoch, Some(told));
     }
     assert!(begun > 20, "{begun}");
+}
+
+#[test]
+fn a_power_cut_right_after_a_lost_map_was_rebuilt_finds_every_log_whole() {
+    for steps in 0..12 {
+        let mut bed = Bed::new(31);
+        let slot = bed.slot(0);
+        for n in 0..40 {
+            bed.append_durably(slot, &filled(n, 2500));
+        }
+        let image = support::without_map(bed.disk.disk().image());
+        let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&image, steps)), support::config());
+        assert!(bed.report.map_rebuilt);
+        for _ in 0..steps {
+            bed.step();
+        }
+        let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+        assert_eq!(bed.report.findings, [], "after {steps} steps");
+        let slot = bed.slot(0);
+        assert_eq!(bed.values(slot).len(), 40);
+    }
 }

@@ -265,7 +265,8 @@ impl Replicas {
             // Events of replication, which does not exist yet: this broker holds the only replica of each partition.
             | StoreEvent::ReadByIndex { .. }
             | StoreEvent::Truncated { .. }
-            | StoreEvent::Started { .. } => {}
+            | StoreEvent::Started { .. }
+            | StoreEvent::Rewritten { .. } => {}
             StoreEvent::Fatal(why) => self.events.push_back(PartitionEvent::Fatal(why)),
             StoreEvent::Closed => entry.closed = true,
         }

@@ -44,6 +44,7 @@ impl Store {
             && self.waiting_for_map.is_empty()
             && self.space.is_quiet()
             && self.cuts.is_empty()
+            && self.rewrite.is_none()
             && self.journal.is_idle()
     }
 }

@@ -29,6 +29,14 @@ impl Store {
         self.known_producers.total
     }
 
+    /// Counts the producers that recovery found.
+    pub(super) fn count_all_producers(&mut self) {
+        let slots: Vec<PartitionSlot> = self.by_tp.values().copied().collect();
+        for slot in slots {
+            self.count_producers(slot);
+        }
+    }
+
     /// Updates the number of a partition's producers. If the store has too many, the partition with the most forgets those that were silent longest:
     /// a client that creates producers without end displaces its own.
     pub(super) fn count_producers(&mut self, slot: PartitionSlot) {

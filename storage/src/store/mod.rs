@@ -4,7 +4,7 @@
 //! [`append`] puts batches into tails, [`replica`] frames of other replicas, [`cut`] cuts logs off, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
 //! [`journal`] puts small tails into the journal and [`write_back`] takes them from there to the extents,
 //! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`snapshot`] writes it anew, [`known_producers`] bounds what is remembered of producers,
-//! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`read_queue`] starts their disk reads, [`retention`] lets go, [`open`] begins and [`close`] ends it.
+//! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`read_queue`] starts their disk reads, [`retention`] lets go, [`rewrite`] replaces extents, [`open`] begins and [`close`] ends it.
 
 mod append;
 mod cached;
@@ -20,6 +20,7 @@ mod read_queue;
 mod record;
 mod replica;
 mod retention;
+mod rewrite;
 mod round;
 mod slabs;
 mod snapshot;
@@ -51,6 +52,7 @@ pub(crate) use open::chain_of;
 
 use open::Orphans;
 use read_queue::Reads;
+use rewrite::Rewrite;
 use round::Rounds;
 use snapshot::MapSnapshot;
 use space::Space;
@@ -81,6 +83,8 @@ pub struct Store {
     stalled: BTreeSet<PartitionSlot>,
     /// Partitions of whose logs a part is being cut off.
     cuts: VecDeque<PartitionSlot>,
+    /// The part of a log that is being rewritten.
+    rewrite: Option<Box<Rewrite>>,
     /// The map waits for space on the disk.
     map_stalled: bool,
     /// Partitions appended to since their last checkpoint.
@@ -191,6 +195,7 @@ impl Store {
             Phase::Open | Phase::Draining => {
                 self.grow_space(disk);
                 self.go_on_cutting(disk);
+                self.give_up_changed_rewrite();
                 more |= self.continue_checkpoints();
                 more |= self.flush_map(disk);
                 self.start_round(disk);

@@ -9,7 +9,7 @@ use super::task::{Answer, Driven, Task};
 use crate::api::{CursorHint, PartitionSlot, ReadId, ReadLimits, StoreEvent};
 use crate::replica::{IndexCursor, IndexRead, IndexReadOutcome};
 use crate::scan_chunk::ReadGoal;
-use crate::scan_index::{IndexGoal, Take};
+use crate::scan_index::{IndexGoal, IndexReader, Take};
 
 impl Store {
     /// Reads durable frames of every kind below `up_to`, beginning at an index: at least one, then more while `limits` allow.
@@ -30,7 +30,26 @@ impl Store {
         if cursor.index >= up_to {
             return IndexReadOutcome::Ready(IndexRead::AtEnd);
         }
-        let take = Take { max_bytes: limits.bytes_max.min(limits.memory_bytes_max), up_to };
+        let (id, answer) = self.begin_index_read(disk, slot, cursor, limits, up_to, IndexReader::Owner);
+        match answer {
+            Some(answer) => IndexReadOutcome::Ready(self.index_result(slot, answer)),
+            None => IndexReadOutcome::Pending(id),
+        }
+    }
+
+    /// Begins a read of frames below `up_to`, which are durable. An answer, if it does not have to wait for the disk.
+    pub(super) fn begin_index_read(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: PartitionSlot,
+        cursor: IndexCursor,
+        limits: ReadLimits,
+        up_to: LogIndex,
+        reader: IndexReader,
+    ) -> (ReadId, Option<Answer>) {
+        let id = self.next_read_id();
+        let Some(partition) = self.partition(slot) else { return (id, Some(Answer::Deleted)) };
+        let take = Take { max_bytes: limits.bytes_max.min(limits.memory_bytes_max), up_to, reader };
         let goal = ReadGoal::Index(IndexGoal { index: cursor.index, take: Some(take) });
         let mut task =
             Task { memory_bytes_max: limits.memory_bytes_max, ..Task::new(slot, goal, partition.log_start) };
@@ -40,12 +59,11 @@ impl Store {
             task.extent = hint.extent;
             task.cursor.position = hint.position;
         } else if let Some(answer) = task.locate(partition) {
-            return IndexReadOutcome::Ready(self.index_result(slot, answer));
+            return (id, Some(answer));
         }
-        let id = self.next_read_id();
         match self.drive(disk, id, task, &mut Work::MAX.clone()) {
-            Driven::Done(answer) => IndexReadOutcome::Ready(self.index_result(slot, answer)),
-            Driven::Reading => IndexReadOutcome::Pending(id),
+            Driven::Done(answer) => (id, Some(answer)),
+            Driven::Reading => (id, None),
             Driven::Paused(_) => unreachable!("a read is not limited in its work"),
         }
     }
@@ -75,7 +93,7 @@ impl Store {
 
     /// Handles a completed disk read of a task that reads by index. It continues, or has this answer.
     pub(super) fn drive_index(&mut self, disk: &mut dyn Disk, id: ReadId, task: Task, known: Option<Answer>) {
-        let (slot, is_read) = (task.slot, task.takes_frames());
+        let (slot, reader) = (task.slot, task.index_reader());
         let answer = match known {
             Some(answer) => answer,
             None => match self.drive(disk, id, task, &mut Work::MAX.clone()) {
@@ -84,11 +102,13 @@ impl Store {
                 Driven::Paused(_) => unreachable!("a read is not limited in its work"),
             },
         };
-        if is_read {
-            let result = self.index_result(slot, answer);
-            self.push_event(StoreEvent::ReadByIndex { id, result });
-        } else {
-            self.on_located(slot, id, &answer);
+        match reader {
+            Some(IndexReader::Owner) => {
+                let result = self.index_result(slot, answer);
+                self.push_event(StoreEvent::ReadByIndex { id, result });
+            }
+            Some(IndexReader::Rewrite) => self.on_rewrite_read(id, answer),
+            None => self.on_located(slot, id, &answer),
         }
     }
 }

@@ -18,8 +18,8 @@ use crate::partition::{Partition, TailState};
 use crate::state_log::Seq;
 
 impl Extent {
-    /// Returns its entry in the map. `None` while it has no place on disk.
-    pub(crate) fn entry(&self) -> Option<ExtentEntry> {
+    /// Returns its entry in the map. `None` while it has no place on disk. `is_sealed`: the entry says where it ends.
+    pub(crate) fn entry(&self, is_sealed: bool) -> Option<ExtentEntry> {
         let Place { slab, at } = self.place?;
         Some(ExtentEntry {
             slab: slab.0,
@@ -34,7 +34,7 @@ impl Extent {
             leader_epoch: self.leader_epoch.0,
             has_gaps: self.has_gaps,
             created_ms: self.created_ms,
-            sealed: self.seal_recorded.then(|| self.seal_entry()),
+            sealed: is_sealed.then(|| self.seal_entry()),
         })
     }
 
@@ -81,15 +81,23 @@ impl Partition {
         })
     }
 
+    fn is_durable_to_its_end(&self, extent: &Extent) -> bool {
+        (extent.sequence, extent.end) <= (self.durable.sequence, self.durable.position)
+    }
+
     /// Returns its entry in a snapshot of the map. `last`: nothing will be written after this.
     pub(super) fn entry(&self, last: bool) -> PartitionEntry {
         let fresh = self.durable_checkpoint();
         let complete =
             fresh.is_some() && (self.tail_state == TailState::Clean || (last && self.flights.is_empty()));
+        // A checkpoint implies that every extent before it has an end: after a map was rebuilt no record has said so yet.
+        let is_before =
+            |extent: &Extent| fresh.is_some() && extent.sealed && self.is_durable_to_its_end(extent);
+        let entry = |extent: &Extent| extent.entry(extent.seal_recorded || is_before(extent));
         PartitionEntry {
             key: PartitionKey::from(self.tp),
             log_start: self.log_start.0,
-            extents: self.extents.iter().filter_map(Extent::entry).collect(),
+            extents: self.extents.iter().filter_map(entry).collect(),
             checkpoint: fresh.or_else(|| self.checkpoint.as_deref().cloned()),
             complete,
         }

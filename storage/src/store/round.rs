@@ -43,6 +43,10 @@ pub(super) enum Op {
     WriteBack { slab: SlabId },
     /// The sync after the writes of a write-back.
     WriteBackSync { slab: SlabId },
+    /// Part of what a rewrite writes.
+    Rewrite { slab: SlabId },
+    /// The sync after the frames of a rewrite.
+    RewriteSync { slab: SlabId },
     /// A new slab.
     CreateSlab,
     /// The removal of a slab.
@@ -160,6 +164,8 @@ impl Store {
                 Err(e) if is_out_of_space(&e) => self.on_write_back_synced(true),
                 Err(e) => self.fail(format!("could not sync {}: {e}", self.slab_path(slab))),
             },
+            (Op::Rewrite { slab }, Completion::Write(result))
+            | (Op::RewriteSync { slab }, Completion::Sync(result)) => self.on_rewrite_done(slab, result),
             (Op::Read(id), Completion::Read(result)) => self.on_read(disk, id, result),
             (Op::CreateSlab, Completion::Created(result)) => self.on_slab_created(disk, result),
             (Op::CreateReserve, Completion::Created(result)) => self.on_reserve_created(disk, result),

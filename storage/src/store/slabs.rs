@@ -56,13 +56,15 @@ impl Store {
         let newest = self.space.alloc.newest_slab_bytes();
         let short = self.space.alloc.free_bytes() < newest.unwrap_or(0) / FREE_PART_MIN;
         let wanted = self.space.wanted.filter(|log2| !self.space.alloc.has(*log2));
-        if wanted.is_none() && (!short || self.space.is_tight) {
+        let spare = self.space.spare.filter(|log2| wanted.is_none() && !self.space.alloc.has(*log2));
+        if wanted.is_none() && spare.is_none() && (!short || self.space.is_tight) {
             return;
         }
         let free = disk.free_bytes(&self.config.dir).unwrap_or(u64::MAX);
-        let needed = wanted.map(|log2| 1 << log2);
+        let needed = wanted.or(spare).map(|log2| 1 << log2);
         match slab_bytes(&self.config, newest, free, self.space.too_large, needed) {
             Some(bytes) => self.create_slab(disk, bytes),
+            None if spare.is_some() => self.space.spare = None,
             None => self.on_no_space(free),
         }
     }

@@ -51,6 +51,8 @@ pub(super) struct Space {
     pub(super) too_large: Option<u64>,
     /// Appends wait for an extent of this size, given by its binary logarithm.
     pub(super) wanted: Option<u8>,
+    /// A rewrite waits for an extent of this size, given by its binary logarithm. It is given up if no slab fits.
+    pub(super) spare: Option<u8>,
     /// No slab fits the disk for an extent of this size or a larger one.
     pub(super) full: Option<u8>,
     /// The owner has been notified that the disk is full.
@@ -85,6 +87,7 @@ impl Space {
             next_slab: SlabId(0),
             too_large: None,
             wanted: None,
+            spare: None,
             full: None,
             is_told: false,
             is_tight: false,
@@ -237,7 +240,7 @@ impl Store {
         let key = PartitionKey::from(partition.tp);
         let extent = partition.extent_mut(reference).expect("it was just made");
         extent.place = Some(place);
-        let entry = extent.entry().expect("it has a place now");
+        let entry = extent.entry(false).expect("it has a place now");
         if !std::mem::replace(&mut self.macs_recorded, true) {
             // Before the first extent with codes: no frame in it is durable before the map has the extent, and so this record.
             let macs = MapRecord::Macs(self.macs.into());

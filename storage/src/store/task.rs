@@ -12,7 +12,7 @@ use crate::limits::HELD_BYTES_PER_BYTE_MAX;
 use crate::lookup::{Lookup, LookupResult};
 use crate::partition::Partition;
 use crate::scan_chunk::{ReadGoal, ScanCursor};
-use crate::scan_index::IndexGoal;
+use crate::scan_index::{IndexGoal, IndexReader};
 
 #[derive(Debug)]
 pub(super) struct Task {
@@ -227,8 +227,12 @@ impl Task {
         let extent = &partition.extents[at];
         let is_last = extent.sequence == partition.durable.sequence;
         let end = if is_last { partition.durable.index } else { extent.end_index };
-        if goal.index < end && !extent.has_gaps {
-            return Some(Answer::Lost);
+        if goal.index < end {
+            // The last frames of a rewritten extent may be missing, unless something else was found in their place.
+            if !extent.has_gaps || self.cursor.searching {
+                return Some(Answer::Lost);
+            }
+            self.goal = ReadGoal::Index(IndexGoal { index: end, ..goal });
         }
         let next = partition.extents.get(at + 1).filter(|next| next.sequence <= partition.durable.sequence);
         let Some(next) = next else { return Some(Answer::End) };
@@ -246,9 +250,12 @@ impl Task {
         self.need = 0;
     }
 
-    /// Returns whether the task reads frames by index, and not only looks for their position.
-    pub(super) fn takes_frames(&self) -> bool {
-        matches!(self.goal, ReadGoal::Index(IndexGoal { take: Some(_), .. }))
+    /// Returns who wants the frames that the task reads by index. `None`: it only looks for their position.
+    pub(super) fn index_reader(&self) -> Option<IndexReader> {
+        match self.goal {
+            ReadGoal::Index(goal) => goal.take.map(|take| take.reader),
+            _ => None,
+        }
     }
 
     /// The task is at the frame with the requested index.

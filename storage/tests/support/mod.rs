@@ -126,6 +126,8 @@ pub struct Bed {
     pub wall_ms: i64,
     /// What a search may do at a time.
     pub search_work: Work,
+    /// Bytes of frames that a rewrite may look at in a turn.
+    pub rewrite_bytes: usize,
 }
 
 impl Bed {
@@ -149,12 +151,14 @@ impl Bed {
             founds: BTreeMap::new(),
             wall_ms: 1_000_000,
             search_work: Work::MAX,
+            rewrite_bytes: usize::MAX,
         }
     }
 
     /// The end of a turn. Returns true if there is more to do than one turn may take.
     pub fn turn(&mut self) -> bool {
         let more = self.store.flush(&mut self.disk);
+        let more = self.store.continue_rewrite(&mut self.disk, &mut self.rewrite_bytes.clone()) || more;
         while let Some(event) = self.store.poll_event() {
             match event {
                 StoreEvent::Read { id, result } => drop(self.reads.insert(id, result)),
@@ -368,8 +372,8 @@ impl Bed {
     }
 
     fn again(self) -> Self {
-        let (wall_ms, search_work) = (self.wall_ms, self.search_work);
-        Self { wall_ms, search_work, ..Self::on(self.disk, self.config) }
+        let (wall_ms, search_work, rewrite_bytes) = (self.wall_ms, self.search_work, self.rewrite_bytes);
+        Self { wall_ms, search_work, rewrite_bytes, ..Self::on(self.disk, self.config) }
     }
 }
 

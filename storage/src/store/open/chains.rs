@@ -4,9 +4,11 @@
 //! this order:
 //!
 //! 1. An extent whose header marks it as abandoned is no part of the log.
-//! 2. A rewritten extent (with a generation above 0) replaces all extents of lower generations that begin in its range of indexes. It counts only if
+//! 2. A rewritten extent (with a generation above 0) replaces all earlier extents that begin in its range of indexes. It counts only if
 //!    its header says where it ends, which is written last. Otherwise the rewrite was never finished: the extent is ignored, and all extents that it was
-//!    to replace exist.
+//!    to replace exist. Of rewritten extents whose ranges overlap, the later incarnation counts. It need not have the higher generation: a rewrite that
+//!    a crash undid after its header had been written leaves an extent that was never part of the log, and whose range may differ from those of later
+//!    rewrites.
 //! 3. Of the extents that were appended to, a later incarnation is a later extent. One that does not begin before the beginning of every later
 //!    incarnation was abandoned when the log was cut off there.
 //! 4. Sequences increase along the chain.
@@ -20,7 +22,7 @@ use crate::mutants::{Mutant, is_planted};
 pub(crate) fn chain_of(mut extents: Vec<ExtentId>) -> Vec<ExtentId> {
     extents.retain(|id| !id.abandoned);
     let (rewritten, appended): (Vec<_>, Vec<_>) = extents.into_iter().partition(|id| id.generation > 0);
-    let rewritten = latest_generations(rewritten);
+    let rewritten = latest_rewritten(rewritten);
     let is_replaced = |id: &ExtentId| rewritten.iter().any(|by| stands_for(by, id.base_index));
     let mut chain = if is_planted(Mutant::PreferOldGeneration) {
         let mut chain = latest_incarnations(appended);
@@ -42,16 +44,22 @@ fn stands_for(rewritten: &ExtentId, index: LogIndex) -> bool {
     rewritten.end.is_some_and(|end| (rewritten.base_index..end.index).contains(&index))
 }
 
-/// Returns the finished extents of the last rewrites. Of two attempts at the same rewrite the later one counts.
-fn latest_generations(mut rewritten: Vec<ExtentId>) -> Vec<ExtentId> {
-    rewritten.sort_by_key(|id| std::cmp::Reverse((id.generation, id.incarnation)));
+/// Returns the finished extents of the last rewrites.
+fn latest_rewritten(mut rewritten: Vec<ExtentId>) -> Vec<ExtentId> {
+    rewritten.sort_by_key(|id| std::cmp::Reverse(id.incarnation));
     let mut latest: Vec<ExtentId> = Vec::new();
     for id in rewritten {
-        if id.end.is_some() && !latest.iter().any(|by| stands_for(by, id.base_index)) {
+        if id.end.is_some() && !latest.iter().any(|later| overlap(later, &id)) {
             latest.push(id);
         }
     }
     latest
+}
+
+/// Returns whether two rewritten extents have a common part of the log.
+fn overlap(one: &ExtentId, other: &ExtentId) -> bool {
+    let end = |id: &ExtentId| id.end.map_or(id.base_index, |end| end.index);
+    one.base_index < end(other) && other.base_index < end(one)
 }
 
 /// Returns the extents that were appended to and not abandoned.
@@ -137,6 +145,21 @@ mod tests {
         assert_eq!(all(&[rewritten(20, 2, 1, 10..30), rewritten(25, 2, 1, 10..30)]), [3, 25, 11]);
         // Extents that were already dropped leave no trace.
         assert_eq!(chain(&[old[0], rewritten(20, 2, 1, 10..30), old[3]]), [3, 20, 11]);
+    }
+
+    #[test]
+    fn a_rewrite_that_never_became_part_of_the_log_gives_way_to_what_was_rewritten_since() {
+        let old = [appended(3, 1, 0), appended(5, 2, 10), appended(9, 3, 20)];
+        let all = |more: &[ExtentId]| chain(&[&old[..], more].concat());
+        // The first one was whole when a crash brought back what it was to replace.
+        let undone = rewritten(20, 1, 3, 0..20);
+        assert_eq!(all(&[undone]), [20, 9]);
+        assert_eq!(all(&[undone, rewritten(25, 2, 1, 10..20)]), [3, 25, 9]);
+        assert_eq!(all(&[undone, rewritten(25, 2, 1, 10..30)]), [3, 25]);
+        assert_eq!(all(&[undone, rewritten(22, 1, 1, 0..10), rewritten(25, 2, 1, 10..30)]), [22, 25]);
+        // Before it, a part of its range had been rewritten.
+        let earlier = [rewritten(15, 1, 2, 0..10), undone, rewritten(25, 2, 1, 10..20)];
+        assert_eq!(all(&earlier), [15, 25, 9]);
     }
 
     #[test]

@@ -119,6 +119,7 @@ impl Store {
             touched: VecDeque::new(),
             checkpoints_left: 0,
             snapshot: None,
+            rewrite: None,
             orphans,
             macs,
             macs_recorded: map.macs.is_some(),
@@ -132,10 +133,7 @@ impl Store {
         };
         store.wait_for_recovered_map();
         store.settle_journal(journal.held, map.journal.is_some());
-        let slots: Vec<PartitionSlot> = store.by_tp.values().copied().collect();
-        for slot in slots {
-            store.count_producers(slot);
-        }
+        store.count_all_producers();
         store.record_recovery(disk, &discarded, &report);
         store.prepare_space(disk, &mut report);
         Ok((store, report))

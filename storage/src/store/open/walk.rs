@@ -135,9 +135,6 @@ impl Recovery<'_> {
         extent.end_offset = end.offset;
         self.report.bytes_scanned += scanned.bytes_read;
         let mut damage = self.note_scan(entry, &scanned, stopped);
-        if start.position == FIRST_POSITION && self.faults.of(entry).is_none() {
-            self.check_header(entry, file, &mut extent)?;
-        }
         let decision = if stopped.is_some() { Decision::End } else { scanned.decision };
         if let Some(seal) = entry.sealed {
             damage = damage.or_else(|| end_as_sealed(entry, &seal, &mut extent));
@@ -145,6 +142,10 @@ impl Recovery<'_> {
                 let (index, offset) = (LogIndex(seal.index), Offset(seal.offset));
                 extent.extend_to(Mark { position: seal.position, index, offset, ..end }, seal.max_timestamp);
             }
+        }
+        if start.position == FIRST_POSITION && self.faults.of(entry).is_none() {
+            // Where a rewritten extent ends is in its header: it is compared when that is known.
+            self.check_header(entry, file, &mut extent)?;
         }
         Ok(Walked { extent, last_epoch, decision, damage })
     }
