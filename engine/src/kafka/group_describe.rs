@@ -13,7 +13,7 @@ use highwater_net::kafka::messages::{
     DescribeGroupsResponse, DescribedAssignment, DescribedConsumerGroup, DescribedConsumerGroupMember,
     DescribedGroup, DescribedGroupMember, DescribedTopicPartitions,
 };
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
@@ -301,12 +301,12 @@ impl Consumers {
     }
 
     /// Returns partitions with the names of their topics. Topics that were deleted meanwhile are left out.
-    fn named<'a>(&'a self, topics: &[(TopicId, Vec<u32>)]) -> DescribedAssignment<'a> {
+    fn named<'a>(&'a self, topics: &[(TopicId, Vec<PartitionIndex>)]) -> DescribedAssignment<'a> {
         let named = topics.iter().filter_map(|(id, partitions)| {
             Some(DescribedTopicPartitions {
                 topic_id: id.0,
                 topic_name: Cow::Borrowed(&self.topics.get(id)?.name),
-                partitions: partitions.iter().map(|p| *p as i32).collect(),
+                partitions: partitions.iter().map(|p| p.0 as i32).collect(),
             })
         });
         DescribedAssignment { topic_partitions: named.collect() }

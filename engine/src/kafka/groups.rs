@@ -11,7 +11,7 @@ use highwater_net::kafka::messages::{
     LeaveGroupMemberResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
 use highwater_net::{Entries, Pieces};
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::Call;
 use super::error::code;
@@ -216,7 +216,9 @@ pub(super) fn consumer_group_heartbeat(
         return context.answer(call, &response);
     }
     let owned = request.topic_partitions.as_ref().map(|topics| {
-        let topics = topics.iter().map(|t| (TopicId(t.topic_id), t.partitions.iter().map(|p| *p as u32)));
+        let topics = topics
+            .iter()
+            .map(|t| (TopicId(t.topic_id), t.partitions.iter().map(|p| PartitionIndex(*p as u32))));
         topics.map(|(id, partitions)| (id, partitions.collect())).collect()
     });
     let names = request.subscribed_topic_names.as_ref();
@@ -265,10 +267,10 @@ fn joined(reply: JoinReply) -> (JoinGroupResponse<'static>, Vec<JoinedMember>) {
     (response, reply.members)
 }
 
-fn assigned(topics: Vec<(TopicId, Vec<u32>)>) -> HeartbeatAssignment {
+fn assigned(topics: Vec<(TopicId, Vec<PartitionIndex>)>) -> HeartbeatAssignment {
     let topics = topics.into_iter().map(|(topic, partitions)| AssignedPartitions {
         topic_id: topic.0,
-        partitions: partitions.into_iter().map(|p| p as i32).collect(),
+        partitions: partitions.into_iter().map(|p| p.0 as i32).collect(),
     });
     HeartbeatAssignment { topic_partitions: topics.collect() }
 }

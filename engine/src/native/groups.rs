@@ -142,17 +142,12 @@ fn to_heartbeat(request: GroupHeartbeatRequest, client: Client) -> ConsumerHeart
     }
 }
 
-fn from_partitions(topics: Vec<TopicPartitions>) -> Vec<(TopicId, Vec<u32>)> {
-    let topics = topics.into_iter();
-    topics.map(|of| (of.topic, of.partitions.into_iter().map(|p| p.0).collect())).collect()
+fn from_partitions(topics: Vec<TopicPartitions>) -> Vec<(TopicId, Vec<PartitionIndex>)> {
+    topics.into_iter().map(|of| (of.topic, of.partitions)).collect()
 }
 
-pub(super) fn to_partitions(topics: Vec<(TopicId, Vec<u32>)>) -> Vec<TopicPartitions> {
-    let topics = topics.into_iter().map(|(topic, partitions)| TopicPartitions {
-        topic,
-        partitions: partitions.into_iter().map(PartitionIndex).collect(),
-    });
-    topics.collect()
+pub(super) fn to_partitions(topics: Vec<(TopicId, Vec<PartitionIndex>)>) -> Vec<TopicPartitions> {
+    topics.into_iter().map(|(topic, partitions)| TopicPartitions { topic, partitions }).collect()
 }
 
 fn heartbeat(group: &str, joins: bool, reply: ConsumerHeartbeatReply, config: &GroupConfig) -> Reply {

@@ -218,7 +218,7 @@ pub struct ConsumerHeartbeatReply {
     /// Whether its assignment is the target assignment.
     pub is_settled: bool,
     /// Its partitions, if they have changed or the member may not know them.
-    pub assignment: Option<Vec<(TopicId, Vec<u32>)>>,
+    pub assignment: Option<Vec<(TopicId, Vec<PartitionIndex>)>>,
 }
 
 /// A group of the consumer protocol.
@@ -256,7 +256,7 @@ pub struct DescribedConsumerMember {
     /// Its subscription: topics by regular expression; empty if there is none.
     pub topic_regex: String,
     /// Its assigned partitions.
-    pub assignment: Vec<(TopicId, Vec<u32>)>,
+    pub assignment: Vec<(TopicId, Vec<PartitionIndex>)>,
     /// Its target assignment.
-    pub target: Vec<(TopicId, Vec<u32>)>,
+    pub target: Vec<(TopicId, Vec<PartitionIndex>)>,
 }

@@ -221,5 +221,5 @@ pub struct ConsumerHeartbeatRequest {
     /// The assignor it prefers.
     pub assignor: Option<String>,
     /// The partitions it owns.
-    pub owned: Option<Vec<(TopicId, Vec<u32>)>>,
+    pub owned: Option<Vec<(TopicId, Vec<PartitionIndex>)>>,
 }

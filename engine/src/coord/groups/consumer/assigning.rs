@@ -1,14 +1,14 @@
-//! The next assignment of a group, made in as many turns as it takes.
+//! The next assignment of a group, computed in as many turns as it takes.
 //!
 //! ```text
 //!   a change, or new topics --> what members want --> is anything new? --yes--> targets --> members get theirs
 //!                                                           \--no--> nothing
 //! ```
 //!
-//! An assignment belongs to the group's epoch at which it was begun. Members that come, change or go meanwhile begin further epochs; it is
-//! finished nevertheless, as the target of its own epoch, and the next one follows at once. So members that change all the time do not
-//! keep a group from getting any. Until it is finished, every heartbeat is answered by the assignment before. A target that was made for
-//! a member of before does no harm: members are led to it with a look at what they want now and at what others have.
+//! An assignment belongs to the group epoch at which it was started. Members that join, change or leave meanwhile begin further epochs. The
+//! assignment is finished nevertheless, as the target of its own epoch, and the next one follows at once. So a group whose members change all the
+//! time still gets assignments. Until it is finished, heartbeats are answered from the previous assignment. A target for a member that has changed
+//! meanwhile does no harm: reconciliation checks what members subscribe to now and what others own.
 
 use std::vec::IntoIter;
 
@@ -19,10 +19,10 @@ use crate::coord::groups::limits::{ASSIGN_WORK_PER_ITEM, ASSIGN_WORK_PER_MEMBER,
 use crate::coord::groups::topics::Topics;
 use crate::counters::Work;
 
-/// An assignment that is being made.
+/// An assignment in progress.
 #[derive(Debug)]
 pub(super) struct Assigning {
-    /// What it is the target of. The epoch of the target so far if it is not known yet whether one is needed.
+    /// The epoch whose target it is; the epoch of the current target while it is unknown whether a new assignment is needed.
     epoch: i32,
     /// Whether that epoch was begun for it.
     has_epoch: bool,
@@ -34,14 +34,14 @@ pub(super) struct Assigning {
 enum Stage {
     FindWanted,
     Assign(Plan),
-    /// Members get their targets: those from this one on.
+    /// Members get their targets, from this one on.
     Adopt(IntoIter<Target>, usize),
     /// It is the target, or none is needed.
     Clear,
 }
 
 impl ConsumerGroup {
-    /// A new epoch, if `must` or if topics have changed, and the target that belongs to it: at once if that is little work.
+    /// Begins a new epoch, if `must` or if topics have changed, and the target for it. It is computed at once if that is little work.
     pub(super) fn next_epoch(&mut self, cx: &mut Context<'_>, topics: &Topics, must: bool) {
         if must {
             self.epoch += 1;
@@ -56,7 +56,7 @@ impl ConsumerGroup {
         if let Some(assigning) = &mut self.assigning {
             cx.begins_assigning = true;
             if self.target_epoch == 0 {
-                // Members that have joined are in an epoch. The first one has the assignment that gives nobody anything.
+                // Members that have joined have an epoch. The first epoch has the empty assignment.
                 self.target_epoch = self.epoch;
                 self.epoch += 1;
                 assigning.epoch = self.epoch;
@@ -64,7 +64,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Goes on with an assignment that was begun. True if it is not finished.
+    /// Continues an assignment that was started. Returns whether it is unfinished.
     pub(in crate::coord::groups) fn assign_some(
         &mut self,
         cx: &mut Context<'_>,
@@ -96,7 +96,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Goes on with the assignment. True when it is over.
+    /// Continues the assignment. Returns whether it is finished.
     fn step(&mut self, assigning: &mut Assigning, topics: &Topics, work: &mut Work) -> bool {
         loop {
             match &mut assigning.stage {
@@ -138,7 +138,8 @@ impl ConsumerGroup {
         }
     }
 
-    /// Whether an assignment is needed, now that it is known what members want. Begins an epoch for it, if topics have changed and none was.
+    /// Returns whether an assignment is needed, now that the subscriptions are resolved. Begins an epoch for it if topics have changed and none was
+    /// begun.
     fn must_assign(&mut self, assigning: &mut Assigning) -> bool {
         let hash = assigning.wanted.hash();
         let is_new = hash != self.topics_hash;
@@ -147,12 +148,12 @@ impl ConsumerGroup {
             self.epoch += 1;
             assigning.epoch = self.epoch;
         }
-        // If others have begun an epoch meanwhile and this has none, the next assignment is that of theirs.
+        // If an epoch was begun meanwhile and this assignment has none, the next assignment belongs to that epoch.
         assigning.epoch > self.target_epoch
     }
 
     fn set_target(&mut self, id: &str, target: Target) {
-        // It may have left.
+        // The member may have left.
         let Some(member) = self.members.get_mut(id) else { return };
         if member.target != target {
             member.target = target;
@@ -160,7 +161,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// The assignor that most members like; `uniform` if none says anything.
+    /// Returns the assignor that most members prefer; `uniform` if none names one.
     pub(super) fn assignor(&self) -> Assignor {
         let votes = |assignor: Assignor| {
             self.members.values().filter(|m| m.assignor.as_deref() == Some(assignor.name())).count()

@@ -1,4 +1,4 @@
-//! ConsumerGroupHeartbeat: a member joins, says what it wants and has, and hears what it gets.
+//! ConsumerGroupHeartbeat: a member joins, states its subscription and its partitions, and receives its assignment.
 
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use crate::coord::groups::request::ConsumerHeartbeatRequest;
 use crate::coord::groups::topics::Topics;
 
 impl ConsumerHeartbeatReply {
-    /// A refusal.
+    /// Creates an error reply.
     pub(in crate::coord::groups) fn refused(member: &str, error: GroupError) -> Self {
         Self {
             error: Some(error),
@@ -27,7 +27,7 @@ impl ConsumerHeartbeatReply {
     }
 }
 
-/// Whether a heartbeat (not one that leaves) makes sense by itself, and if not, why.
+/// Returns what is wrong with a heartbeat (other than one that leaves) regardless of the group's state.
 pub(super) fn contradiction(request: &ConsumerHeartbeatRequest) -> Option<&'static str> {
     let is_empty = |text: &Option<String>| text.as_deref() == Some("");
     if is_empty(&request.instance) || is_empty(&request.rack) {
@@ -49,7 +49,7 @@ pub(super) fn contradiction(request: &ConsumerHeartbeatRequest) -> Option<&'stat
 }
 
 impl ConsumerGroup {
-    /// `new_id` is the id of the member if it has none.
+    /// Handles a heartbeat. `new_id` is the id of the member if it has none.
     pub(in crate::coord::groups) fn heartbeat(
         &mut self,
         cx: &mut Context<'_>,
@@ -84,7 +84,7 @@ impl ConsumerGroup {
         if let Some(regex) = &request.topic_regex {
             self.check_regex(regex, topics)?;
         }
-        // The assignment that is being made knows it by its old id.
+        // The assignment in progress knows the member by its old id.
         let is_renamed = self.assigning.is_some() && predecessor.as_ref().is_some_and(|old_id| *old_id != id);
         if let Some(old_id) = predecessor {
             self.take_over(&old_id, &id);
@@ -133,13 +133,13 @@ impl ConsumerGroup {
         })
     }
 
-    /// When a member is to be heard from again: soon, if it may get something else then.
+    /// Returns the interval until the next heartbeat: a short one if the member may get another assignment soon.
     fn heartbeat_interval_ms(&self, config: &GroupConfig) -> i32 {
         let interval = config.consumer_heartbeat_interval_ms;
         if self.assigning.is_some() { interval.min(ASSIGNING_HEARTBEAT_INTERVAL_MS) } else { interval }
     }
 
-    /// Whether the member may speak, and the static member that it takes over from.
+    /// Checks whether the member may send this. Returns the static member that it replaces.
     fn check_member(
         &self,
         cx: &Context<'_>,
@@ -154,7 +154,7 @@ impl ConsumerGroup {
             return Err(GroupError::GroupMaxSizeReached);
         }
         match (holder, request.epoch) {
-            // It has a place of its own, which nobody would have any more.
+            // The member has a place of its own, which would be left without a member.
             (Some((holder, member)), 0) if member.epoch == AWAY && holder != id && is_known => {
                 Err(GroupError::InvalidRequest)
             }
@@ -163,7 +163,7 @@ impl ConsumerGroup {
             (Some(_), 0) => Err(GroupError::UnreleasedInstanceId),
             (Some((holder, _)), _) if holder != id => Err(GroupError::FencedInstanceId),
             (Some((_, member)), _) => check_epoch(member, request).map(|()| None),
-            // The instance id that it has would be that of no member.
+            // Its current instance id would be left without a member.
             (None, 0) if instance.is_some() && self.members.get(id).is_some_and(|m| m.instance.is_some()) => {
                 Err(GroupError::InvalidRequest)
             }
@@ -176,7 +176,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// A static member has come back, perhaps with another id: it has what it had.
+    /// Handles the return of a static member, perhaps with another id. It keeps its state.
     fn take_over(&mut self, old_id: &str, id: &str) {
         let mut member = self.members.remove(old_id).expect("instances are members");
         member.epoch = 0;
@@ -192,27 +192,27 @@ impl ConsumerGroup {
         self.changed.insert(id.to_owned());
     }
 
-    /// Whether the member that says this would not be as it was, or leave.
+    /// Returns whether the heartbeat would change its member, or make it leave.
     pub(in crate::coord::groups) fn would_change(&self, request: &ConsumerHeartbeatRequest) -> bool {
         let member = self.members.get(&request.member);
         member.is_some_and(|member| request.epoch < 0 || updated(member, request) != *member)
     }
 
-    /// How many bytes more the member would take that says this.
+    /// Returns by how many bytes the heartbeat would make its member grow.
     pub(in crate::coord::groups) fn growth(&self, request: &ConsumerHeartbeatRequest) -> usize {
         let holder = || self.instances.get(request.instance.as_ref()?).and_then(|id| self.members.get(id));
         let member = self.members.get(&request.member).or_else(holder);
         member.map_or_else(|| Self::bytes_of_new(request), |member| member.growth(request))
     }
 
-    /// How many bytes a member takes that joins with this.
+    /// Returns the bytes of a member that joins with this heartbeat.
     pub(in crate::coord::groups) fn bytes_of_new(request: &ConsumerHeartbeatRequest) -> usize {
         let member = Member::new(request.client.clone());
         request.member.len() + member.bytes() + member.growth(request)
     }
 }
 
-/// A member that missed an answer still has the epoch before; it may come again if it has nothing but what it was given.
+/// Checks the epoch of a member. A member that missed a reply still has the previous epoch; that is accepted if it owns only what it was assigned.
 fn check_epoch(member: &Member, request: &ConsumerHeartbeatRequest) -> Result<(), GroupError> {
     let missed_an_answer = || {
         request.epoch == member.previous_epoch
@@ -226,7 +226,7 @@ fn check_epoch(member: &Member, request: &ConsumerHeartbeatRequest) -> Result<()
     }
 }
 
-/// The member with what the request says anew.
+/// Returns the member updated by the heartbeat.
 fn updated(before: &Member, request: &ConsumerHeartbeatRequest) -> Member {
     let mut after = before.clone();
     after.client = request.client.clone();

@@ -1,4 +1,4 @@
-//! Members of the consumer protocol that end: for good, or, static ones, for a while.
+//! Members of the consumer protocol that leave: for good, or, static ones, temporarily.
 
 use super::member::{Member, MemberState};
 use super::{AWAY, ConsumerGroup};
@@ -8,7 +8,7 @@ use crate::coord::groups::reply::{ConsumerHeartbeatReply, LeaveReply};
 use crate::coord::groups::request::ConsumerHeartbeatRequest;
 
 impl ConsumerGroup {
-    /// A heartbeat with the epoch −1 or −2.
+    /// Handles a heartbeat with the epoch −1 or −2.
     pub(super) fn leave(
         &mut self,
         cx: &mut Context<'_>,
@@ -24,7 +24,7 @@ impl ConsumerGroup {
         }
         let member = self.members.get_mut(id).ok_or(GroupError::UnknownMemberId)?;
         if request.epoch == AWAY {
-            // Its partitions stay its own until its session is over.
+            // Its partitions stay assigned to it until its session ends.
             member.epoch = AWAY;
             member.state = MemberState::Stable;
             member.revoking.clear();
@@ -47,7 +47,7 @@ impl ConsumerGroup {
         })
     }
 
-    /// LeaveGroup, with which an administrator removes members.
+    /// Handles LeaveGroup, with which an administrator removes members.
     pub(in crate::coord::groups) fn leave_members(
         &mut self,
         cx: &mut Context<'_>,
@@ -76,7 +76,7 @@ impl ConsumerGroup {
         LeaveReply { error: None, members: outcomes }
     }
 
-    /// A member is no more, and what it had is free. The caller begins a new epoch.
+    /// Removes a member; its partitions become free. The caller begins a new epoch.
     pub(super) fn remove(&mut self, id: &str) {
         let Some(member) = self.members.remove(id) else { return };
         self.members_bytes -= member.counted_bytes;
@@ -84,11 +84,11 @@ impl ConsumerGroup {
         self.discount_regex(&member.topic_regex);
         self.changed.remove(id);
         self.removed.insert(id.to_owned());
-        // The topics that it alone wanted are wanted no more.
+        // Topics without another subscriber are no longer needed.
         self.topics_seen = None;
     }
 
-    /// A member has its instance id no more.
+    /// Removes the instance id of a member.
     pub(super) fn forget_instance(&mut self, id: &str, member: &Member) {
         if let Some(instance) = &member.instance
             && self.instances.get(instance).is_some_and(|holder| holder == id)

@@ -3,25 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::Target;
 use crate::coord::groups::request::{Client, ConsumerHeartbeatRequest};
 
-/// About what a member takes, apart from what it says.
+/// Approximate memory of a member without its variable parts.
 const MEMBER_BYTES: usize = 256;
 
 /// Partitions by topic, each with the epoch in which it was assigned.
-pub(super) type Assigned = BTreeMap<TopicId, BTreeMap<u32, i32>>;
+pub(super) type Assigned = BTreeMap<TopicId, BTreeMap<PartitionIndex, i32>>;
 
-/// How far a member is on its way to the target.
+/// The progress of a member towards its target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum MemberState {
-    /// It has what its epoch gives it.
+    /// It owns what its epoch assigns to it.
     Stable,
-    /// It is asked to give partitions up, and stays in its epoch until it has.
+    /// It has been asked to revoke partitions, and stays in its epoch until it has.
     Revoking,
-    /// Others still have partitions that it is meant to get.
+    /// It waits for partitions that other members still own.
     Waiting,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Member {
     pub(super) target: Target,
     pub(super) session_deadline: Option<u64>,
     pub(super) revoke_deadline: Option<u64>,
-    /// About what it took with its id when it was last written down, in bytes.
+    /// Approximate bytes of the member and its id when it was last persisted.
     pub(super) counted_bytes: usize,
 }
 
@@ -78,15 +78,15 @@ impl Member {
         self.epoch = epoch;
     }
 
-    /// Whether nothing is in `owned` that it was not given.
-    pub(super) fn was_given(&self, owned: &[(TopicId, Vec<u32>)]) -> bool {
+    /// Returns whether everything in `owned` was assigned to it.
+    pub(super) fn was_given(&self, owned: &[(TopicId, Vec<PartitionIndex>)]) -> bool {
         owned.iter().all(|(topic, partitions)| {
             let of_topic = self.assigned.get(topic);
             partitions.iter().all(|p| of_topic.is_some_and(|of_topic| of_topic.contains_key(p)))
         })
     }
 
-    /// How many bytes more it would take if it said this.
+    /// Returns by how many bytes this heartbeat would make it grow.
     pub(super) fn growth(&self, request: &ConsumerHeartbeatRequest) -> usize {
         let mut before = self.client.id.len() + self.client.host.len();
         let mut after = request.client.id.len() + request.client.host.len();
@@ -131,7 +131,7 @@ fn names_bytes<'a>(names: impl IntoIterator<Item = &'a String>) -> usize {
     names.into_iter().map(|name| name.len() + 32).sum()
 }
 
-/// Without the epochs.
-pub(super) fn partitions_of(assigned: &Assigned) -> Vec<(TopicId, Vec<u32>)> {
+/// Returns the partitions without their epochs.
+pub(super) fn partitions_of(assigned: &Assigned) -> Vec<(TopicId, Vec<PartitionIndex>)> {
     assigned.iter().map(|(topic, p)| (*topic, p.keys().copied().collect())).collect()
 }

@@ -1,10 +1,10 @@
-//! A group of the consumer protocol (KIP-848): the coordinator assigns, and every member is led there by its own heartbeats.
+//! A group of the consumer protocol (KIP-848): the coordinator assigns, and every member is led to its assignment by its own heartbeats.
 //!
-//! Three epochs follow each other: the *group's* grows with every change of members, subscriptions or topics; the *target
-//! assignment's* is the group epoch it was made for; a *member's* is the target it has reached.
+//! There are three epochs: the *group epoch* grows with every change of members, subscriptions or topics; the epoch of the *target assignment* is the
+//! group epoch for which it was computed; the epoch of a *member* is the target that it has reached.
 //!
-//! Invariant: a partition is in at most one member's `assigned` or `revoking`. What a member gives up stays in its `revoking`
-//! until it says that it does not have it any more, or is fenced.
+//! Invariant: a partition is in `assigned` or `revoking` of at most one member. A partition that a member has to revoke stays in its `revoking` until
+//! the member no longer reports it, or is fenced.
 
 mod assign;
 mod assigning;
@@ -18,7 +18,7 @@ mod subscription;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 pub(super) use assign::Assignor;
 
@@ -33,9 +33,9 @@ use super::request::{CommittedPartition, Now};
 use super::topics::Topics;
 
 /// Partitions by topic.
-type Target = BTreeMap<TopicId, BTreeSet<u32>>;
+type Target = BTreeMap<TopicId, BTreeSet<PartitionIndex>>;
 
-/// Epoch of a static member that is away.
+/// Epoch of a static member that has left temporarily.
 const AWAY: i32 = -2;
 
 /// A group of the consumer protocol.
@@ -44,29 +44,29 @@ pub(super) struct ConsumerGroup {
     name: String,
     epoch: i32,
     target_epoch: i32,
-    /// Of the topics that are subscribed to, with their ids and numbers of partitions.
+    /// Hash of the topics with subscribers: their ids and numbers of partitions.
     topics_hash: u64,
-    /// The version of the topics from which the hash was made; none if others are wanted since.
+    /// The version of the topics for which the hash was computed; `None` if subscriptions have changed since.
     topics_seen: Option<u64>,
     members: BTreeMap<String, Member>,
-    /// About what they take, in bytes.
+    /// Approximate memory of all members, in bytes.
     ///
-    /// Invariant: the sum of what is counted for each.
+    /// Invariant: the sum of `counted_bytes` of all members.
     members_bytes: usize,
-    /// The next assignment, while it is being made.
+    /// The next assignment, while it is being computed.
     assigning: Option<Box<Assigning>>,
-    /// Since when it has had no members, by the wall clock.
+    /// When it became empty, by the wall clock; `None` while it has members.
     empty_since_ms: Option<i64>,
     /// Member ids by instance id.
     ///
-    /// Invariant: exactly those that members have, each of the member that has it.
+    /// Invariant: has exactly the instance ids of the members, each with its member.
     instances: BTreeMap<String, String>,
-    /// Regular expressions of members, with the number of members that have each.
+    /// Regular expressions of members, with the number of members for each.
     regexes: BTreeMap<String, usize>,
-    /// Members that are to be written down.
+    /// Members that have to be persisted.
     changed: BTreeSet<String>,
     removed: BTreeSet<String>,
-    /// Not later than any deadline of the group.
+    /// A time that is not later than any deadline of the group.
     alarm: Option<u64>,
 }
 
@@ -94,12 +94,12 @@ impl ConsumerGroup {
         self.members.is_empty()
     }
 
-    /// Since when nobody has used the offsets, if that is so.
+    /// Returns since when the offsets have been unused, if they are.
     pub(super) fn idle_since_ms(&self) -> Option<i64> {
         self.empty_since_ms
     }
 
-    /// Whether something about topics is new; the next heartbeat finds out whether it matters here.
+    /// Returns whether topics have changed. The next heartbeat checks whether that concerns this group.
     pub(in crate::coord::groups) fn has_new_topics(&self, topics: &Topics) -> bool {
         self.topics_seen != Some(topics.version())
     }
@@ -124,7 +124,7 @@ impl ConsumerGroup {
         self.alarm = Some(self.alarm.map_or(at, |alarm| alarm.min(at)));
     }
 
-    /// A member's session begins anew.
+    /// Restarts a member's session.
     fn heard_from(&mut self, cx: &Context<'_>, member: &str) {
         let Some(member) = self.members.get_mut(member) else { return };
         let deadline = cx.now.ms + cx.config.consumer_session_timeout_ms;
@@ -132,7 +132,7 @@ impl ConsumerGroup {
         self.arm(deadline);
     }
 
-    /// Does what is due, and finds out when to come again.
+    /// Handles deadlines, and determines the next one.
     pub(super) fn handle_time(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.ms;
         let is_due = |at: Option<u64>| at.is_some_and(|at| at <= now);
@@ -153,7 +153,7 @@ impl ConsumerGroup {
             self.members.values().flat_map(|m| [m.session_deadline, m.revoke_deadline]).flatten().min();
     }
 
-    /// After a restart, members have the time of a session to be heard from, and that of a rebalance to give partitions up.
+    /// After a restart, members have a session timeout to send a heartbeat, and a rebalance timeout to revoke partitions.
     pub(super) fn resume(&mut self, cx: &Context<'_>) {
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
@@ -171,7 +171,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Whether a commit is refused as a whole. `Ok(true)`: see [`Self::check_commit_of`] for each partition.
+    /// Checks a commit as a whole. `Ok(true)`: call [`Self::check_commit_of`] for each partition.
     pub(super) fn check_commit(
         &self,
         member: &str,
@@ -192,7 +192,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// A member that is behind may commit what it has had since before.
+    /// Checks a commit of a member with an older epoch: it may commit partitions that it has owned since then.
     pub(super) fn check_commit_of(
         &self,
         member: &str,
@@ -200,13 +200,13 @@ impl ConsumerGroup {
         of: &CommittedPartition,
     ) -> Result<(), GroupError> {
         let since = self.members.get(member).and_then(|m| {
-            let of_topic = |assigned: &Assigned| assigned.get(&of.topic)?.get(&of.partition.0).copied();
+            let of_topic = |assigned: &Assigned| assigned.get(&of.topic)?.get(&of.partition).copied();
             of_topic(&m.assigned).or_else(|| of_topic(&m.revoking))
         });
         if since.is_some_and(|since| epoch >= since) { Ok(()) } else { Err(GroupError::StaleMemberEpoch) }
     }
 
-    /// Whether a member may read offsets.
+    /// Checks whether a member may read offsets.
     pub(super) fn check_fetch(&self, member: &str, epoch: i32) -> Result<(), GroupError> {
         if member.is_empty() && epoch < 0 {
             return Ok(());
@@ -215,7 +215,7 @@ impl ConsumerGroup {
         if member.epoch == epoch { Ok(()) } else { Err(GroupError::StaleMemberEpoch) }
     }
 
-    /// About what it takes, offsets apart.
+    /// Returns the approximate memory of the group without offsets.
     pub(super) fn bytes(&self) -> usize {
         GROUP_BYTES + self.name.len() + self.members_bytes
     }
@@ -250,7 +250,7 @@ impl ConsumerGroup {
         })
     }
 
-    /// Whether members read a topic.
+    /// Returns whether members subscribe to a topic.
     pub(super) fn is_subscribed(&self, topics: &Topics, topic: TopicId) -> bool {
         let is_matched = |regex: &str| {
             topics.matches(regex).is_some_and(|found| found.is_ok_and(|m| topics.is_matched(m, topic)))

@@ -1,11 +1,11 @@
-//! Leads a member from what it has to what it is meant to have, one heartbeat at a time.
+//! Reconciles a member with its target, one heartbeat at a time.
 //!
-//! First it gives up what it is not meant to have; then it reaches the target's epoch and gets what nobody else has (any more);
-//! the rest follows when the others have given it up.
+//! First the member revokes what is not in its target. Then it reaches the target's epoch and gets the partitions that no other member owns. The rest
+//! follows when the others have revoked it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::member::{Assigned, MemberState};
 use super::subscription::Wants;
@@ -14,14 +14,14 @@ use crate::coord::groups::effects::Context;
 use crate::coord::groups::limits::RECONCILE_WORK_PER_MEMBER;
 
 impl ConsumerGroup {
-    /// Takes the next step of a member that says it has `owned`. Says whether anything of it has changed.
+    /// Takes the next step of a member that reports `owned`. Returns whether its state has changed.
     pub(super) fn reconcile(
         &mut self,
         cx: &mut Context<'_>,
         id: &str,
         subscription_changed: bool,
         wanted: &Wants<'_>,
-        owned: Option<&[(TopicId, Vec<u32>)]>,
+        owned: Option<&[(TopicId, Vec<PartitionIndex>)]>,
     ) -> bool {
         let member = &self.members[id];
         let is_held_up = member.state == MemberState::Revoking && has_any(owned, &member.revoking);
@@ -32,8 +32,13 @@ impl ConsumerGroup {
         self.advance(cx, id, wanted, owned)
     }
 
-    /// What the member is not subscribed to any more is given up at once, whatever the target says.
-    fn drop_unwanted(&mut self, id: &str, wanted: &Wants<'_>, owned: Option<&[(TopicId, Vec<u32>)]>) -> bool {
+    /// Revokes topics that the member no longer subscribes to at once, whatever its target.
+    fn drop_unwanted(
+        &mut self,
+        id: &str,
+        wanted: &Wants<'_>,
+        owned: Option<&[(TopicId, Vec<PartitionIndex>)]>,
+    ) -> bool {
         let member = self.members.get_mut(id).expect("the caller has it");
         let (kept, dropped): (Assigned, Assigned) =
             std::mem::take(&mut member.assigned).into_iter().partition(|(topic, _)| wanted.contains(*topic));
@@ -59,7 +64,7 @@ impl ConsumerGroup {
         cx: &mut Context<'_>,
         id: &str,
         wanted: &Wants<'_>,
-        owned: Option<&[(TopicId, Vec<u32>)]>,
+        owned: Option<&[(TopicId, Vec<PartitionIndex>)]>,
     ) -> bool {
         let member = &self.members[id];
         let target: Target = member
@@ -86,7 +91,7 @@ impl ConsumerGroup {
             after.assigned = kept;
             after.revoking = revoking;
         } else {
-            let missing: Vec<(TopicId, u32)> = target
+            let missing: Vec<(TopicId, PartitionIndex)> = target
                 .iter()
                 .flat_map(|(topic, partitions)| partitions.iter().map(|p| (*topic, *p)))
                 .filter(|(topic, p)| kept.get(topic).is_none_or(|k| !k.contains_key(p)))
@@ -117,17 +122,18 @@ impl ConsumerGroup {
         !is_same
     }
 
-    /// What others have of these topics.
-    fn held_by_others(&self, id: &str, topics: &BTreeSet<TopicId>) -> BTreeSet<(TopicId, u32)> {
+    /// Returns the partitions of these topics that other members own.
+    fn held_by_others(&self, id: &str, topics: &BTreeSet<TopicId>) -> BTreeSet<(TopicId, PartitionIndex)> {
         let mut held = BTreeSet::new();
         if topics.is_empty() {
             return held;
         }
         for (_, other) in self.members.iter().filter(|(other, _)| *other != id) {
             for has in [&other.assigned, &other.revoking] {
-                let mut note =
-                    |topic: &TopicId, of: &BTreeMap<u32, i32>| held.extend(of.keys().map(|p| (*topic, *p)));
-                // One has many, or the other wants many; hardly ever both.
+                let mut note = |topic: &TopicId, of: &BTreeMap<PartitionIndex, i32>| {
+                    held.extend(of.keys().map(|p| (*topic, *p)));
+                };
+                // Iterates over the smaller of the two: rarely are both large.
                 if has.len() < topics.len() {
                     has.iter().filter(|(topic, _)| topics.contains(topic)).for_each(|(t, p)| note(t, p));
                 } else {
@@ -139,8 +145,8 @@ impl ConsumerGroup {
     }
 }
 
-/// Whether a member has any of these partitions. If it does not say what it has, it may.
-fn has_any(owned: Option<&[(TopicId, Vec<u32>)]>, of: &Assigned) -> bool {
+/// Returns whether a member owns any of these partitions. If it does not report what it owns, it may.
+fn has_any(owned: Option<&[(TopicId, Vec<PartitionIndex>)]>, of: &Assigned) -> bool {
     let Some(owned) = owned else { return !of.is_empty() };
     owned.iter().any(|(topic, partitions)| {
         of.get(topic).is_some_and(|of_topic| partitions.iter().any(|p| of_topic.contains_key(p)))

@@ -1,9 +1,9 @@
-//! A group of the consumer protocol as it is written down: what has changed, member by member.
+//! The records of a group of the consumer protocol: they have the changed members.
 
 use std::ops::Bound;
 use std::rc::Rc;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::ConsumerGroup;
 use super::member::{Assigned, Member, MemberState};
@@ -13,7 +13,7 @@ use crate::coord::groups::record::{AssignedRecord, ConsumerMemberRecord, Consume
 use crate::coord::groups::request::{Client, Now};
 
 impl ConsumerGroup {
-    /// Writes down what has changed since the last time.
+    /// Persists what has changed since the last call.
     pub(super) fn persist(&mut self, cx: &mut Context<'_>) {
         let changed = std::mem::take(&mut self.changed);
         let removed = std::mem::take(&mut self.removed);
@@ -32,7 +32,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Counts anew what a member takes.
+    /// Recounts the memory of a member.
     fn count_bytes(&mut self, id: &str) {
         let Some(member) = self.members.get_mut(id) else { return };
         let bytes = id.len() + member.bytes();
@@ -52,8 +52,8 @@ impl ConsumerGroup {
         }
     }
 
-    /// The group with its members after `after`, as many as have about this many bytes; the bytes; and the last of these members if
-    /// others follow. For a snapshot.
+    /// Returns, for a snapshot, the group with the members after `after`, up to about this many bytes; the number of bytes; and the last of these
+    /// members if others follow.
     pub(in crate::coord::groups) fn to_record_after(
         &self,
         after: Option<&str>,
@@ -75,7 +75,7 @@ impl ConsumerGroup {
         (self.record(records), bytes, None)
     }
 
-    /// Takes what was written down. Sessions begin with [`Self::resume`].
+    /// Applies a record. Sessions begin with [`Self::resume`].
     pub(in crate::coord::groups) fn apply(&mut self, now: Now, record: ConsumerRecord) {
         self.epoch = record.epoch;
         self.target_epoch = record.target_epoch;
@@ -88,7 +88,7 @@ impl ConsumerGroup {
             }
         }
         for m in record.members {
-            // Earlier builds let a member change its instance id.
+            // Earlier versions let a member change its instance id.
             if let Some(before) = self.members.remove(&m.member) {
                 self.members_bytes -= before.counted_bytes;
                 self.discount_regex(&before.topic_regex);
@@ -102,7 +102,7 @@ impl ConsumerGroup {
             self.members.insert(id.clone(), from_record(m));
             self.count_bytes(&id);
         }
-        // An earlier build did not say; rather too late than too early.
+        // Earlier versions did not record this; rather too late than too early.
         self.empty_since_ms = self.members.is_empty().then(|| record.empty_since_ms.unwrap_or(now.wall_ms));
     }
 }
@@ -127,7 +127,7 @@ fn to_record(id: &str, m: &Member) -> ConsumerMemberRecord {
         },
         assigned: assigned_to_record(&m.assigned),
         revoking: assigned_to_record(&m.revoking),
-        target: m.target.iter().map(|(t, p)| (t.0, p.iter().copied().collect())).collect(),
+        target: m.target.iter().map(|(t, p)| (t.0, p.iter().map(|n| n.0).collect())).collect(),
     }
 }
 
@@ -148,14 +148,18 @@ fn from_record(m: ConsumerMemberRecord) -> Member {
     };
     member.assigned = assigned_from_record(m.assigned);
     member.revoking = assigned_from_record(m.revoking);
-    member.target = m.target.into_iter().map(|(t, p)| (TopicId(t), p.into_iter().collect())).collect();
+    let target = m.target.into_iter();
+    member.target = target.map(|(t, p)| (TopicId(t), p.into_iter().map(PartitionIndex).collect())).collect();
     member
 }
 
 fn assigned_to_record(assigned: &Assigned) -> Vec<AssignedRecord> {
-    assigned.iter().map(|(t, p)| (t.0, p.iter().map(|(n, e)| (*n, *e)).collect())).collect()
+    assigned.iter().map(|(t, p)| (t.0, p.iter().map(|(n, e)| (n.0, *e)).collect())).collect()
 }
 
 fn assigned_from_record(assigned: Vec<AssignedRecord>) -> Assigned {
-    assigned.into_iter().map(|(t, p)| (TopicId(t), p.into_iter().collect())).collect()
+    let assigned = assigned.into_iter();
+    assigned
+        .map(|(t, p)| (TopicId(t), p.into_iter().map(|(n, e)| (PartitionIndex(n), e)).collect()))
+        .collect()
 }

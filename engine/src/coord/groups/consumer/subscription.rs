@@ -1,4 +1,4 @@
-//! Which topics members want: names, and regular expressions over them ([`crate::coord::groups::patterns`]).
+//! The topics that members subscribe to: names, and regular expressions over names ([`crate::coord::groups::patterns`]).
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::coord::groups::error::GroupError;
 use crate::coord::groups::limits::GROUP_REGEXES_MAX;
 use crate::coord::groups::topics::{TopicNumbers, Topics};
 
-/// The topics that a member wants and that are there.
+/// The existing topics that a member subscribes to.
 pub(super) struct Wants<'a> {
     named: BTreeSet<TopicId>,
     matched: Option<&'a TopicNumbers>,
@@ -30,7 +30,7 @@ impl<'a> Wants<'a> {
     }
 }
 
-/// Those of these names that are topics.
+/// Returns the existing topics with these names.
 fn named(topics: &Topics, names: &BTreeSet<String>) -> BTreeSet<TopicId> {
     names.iter().filter_map(|name| topics.id(name)).collect()
 }
@@ -40,7 +40,7 @@ fn matches<'a>(topics: &'a Topics, regex: &str) -> Option<&'a TopicNumbers> {
 }
 
 impl ConsumerGroup {
-    /// Whether a member may subscribe to an expression. It has been matched before this is asked, if there was space for it.
+    /// Returns whether a member may subscribe to an expression, which has been matched before if there was memory for it.
     pub(super) fn check_regex(&self, regex: &str, topics: &Topics) -> Result<(), GroupError> {
         if regex.is_empty() || self.regexes.contains_key(regex) {
             return Ok(());
@@ -55,14 +55,14 @@ impl ConsumerGroup {
         }
     }
 
-    /// One more member has this expression.
+    /// Counts one more member with this expression.
     pub(super) fn count_regex(&mut self, regex: &str) {
         if !regex.is_empty() {
             *self.regexes.entry(regex.to_owned()).or_default() += 1;
         }
     }
 
-    /// One member fewer has it.
+    /// Counts one member less with this expression.
     pub(super) fn discount_regex(&mut self, regex: &str) {
         if let Some(count) = self.regexes.get_mut(regex) {
             *count -= 1;
@@ -72,17 +72,17 @@ impl ConsumerGroup {
         }
     }
 
-    /// The expressions of its members.
+    /// Returns the expressions of its members.
     pub(in crate::coord::groups) fn regexes(&self) -> impl Iterator<Item = &str> {
         self.regexes.keys().map(String::as_str)
     }
 
-    /// Whether all expressions have been matched, if not with the topics of this moment.
+    /// Returns whether all expressions have been matched, perhaps with an earlier version of the topics.
     pub(in crate::coord::groups) fn is_matched(&self, topics: &Topics) -> bool {
         self.regexes().all(|regex| topics.matched_version(regex).is_some())
     }
 
-    /// The version of the topics that what is known of its members' wishes goes by.
+    /// Returns the version of the topics for which the members' subscriptions are resolved.
     pub(super) fn topics_known(&self, topics: &Topics) -> u64 {
         let matched = self.regexes().map(|regex| topics.matched_version(regex).unwrap_or(0));
         matched.fold(topics.version(), u64::min)

@@ -7,7 +7,7 @@ use super::*;
 pub(super) struct Worker {
     pub(super) request: ConsumerHeartbeatRequest,
     /// What it was last told to have.
-    pub(super) told: Vec<(TopicId, Vec<u32>)>,
+    pub(super) told: Vec<(TopicId, Vec<PartitionIndex>)>,
 }
 
 pub(super) fn worker(group: &str, member: &str, names: &[&str]) -> Worker {
@@ -82,7 +82,7 @@ fn the_first_member_gets_everything_at_once() {
     let mut a = worker("g", "a", &["one", "two", "not there"]);
     let reply = a.beat(&mut desk);
     assert_eq!((reply.error, reply.epoch, reply.heartbeat_interval_ms), (None, 1, 5_000));
-    assert_eq!(a.told, [(topic(1), vec![0, 1, 2, 3]), (topic(2), vec![0, 1])]);
+    assert_eq!(a.told, [(topic(1), indexes([0, 1, 2, 3])), (topic(2), indexes([0, 1]))]);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn epochs_that_are_not_the_coordinators_are_fenced() {
     a.request.epoch = epoch + 1;
     assert_eq!(a.refused(&mut desk), Some(GroupError::FencedMemberEpoch));
     a.request.epoch = epoch - 1;
-    a.request.owned = Some(vec![(topic(2), vec![0])]);
+    a.request.owned = Some(vec![(topic(2), indexes([0]))]);
     assert_eq!(a.refused(&mut desk), Some(GroupError::FencedMemberEpoch));
     let mut nobody = worker("g", "nobody", &["one"]);
     nobody.request.epoch = 1;
@@ -222,7 +222,7 @@ fn a_topic_that_is_deleted_is_given_up() {
     desk.coordinator.handle_topic_deleted(topic(1));
     desk.settle();
     a.beat(&mut desk);
-    assert_eq!(a.told, [(topic(2), vec![0, 1])]);
+    assert_eq!(a.told, [(topic(2), indexes([0, 1]))]);
     a.beat(&mut desk);
     assert_eq!(described(&mut desk, "g").expect("there").state, "Stable");
 }
@@ -233,10 +233,10 @@ fn a_regular_expression_matches_whole_names_and_new_topics() {
     let mut a = worker("g", "a", &[]);
     a.request.topic_regex = Some("o.e|t".into());
     a.beat(&mut desk);
-    assert_eq!(a.told, [(topic(1), vec![0, 1, 2, 3])]);
+    assert_eq!(a.told, [(topic(1), indexes([0, 1, 2, 3]))]);
     desk.coordinator.handle_topic(topic(3), "ore", 1);
     a.beat(&mut desk);
-    assert_eq!(a.told, [(topic(1), vec![0, 1, 2, 3]), (topic(3), vec![0])]);
+    assert_eq!(a.told, [(topic(1), indexes([0, 1, 2, 3])), (topic(3), indexes([0]))]);
     desk.crash();
     desk.coordinator.handle_topic(topic(3), "ore", 1);
     assert_eq!(a.beat(&mut desk).error, None);
@@ -308,7 +308,7 @@ fn members_choose_the_assignor_and_unknown_ones_are_refused() {
 fn a_first_heartbeat_that_says_too_little_is_refused() {
     let mut desk = Desk::new();
     let good = worker("g", "a", &["one"]).request;
-    let owns = Some(vec![(topic(1), vec![0])]);
+    let owns = Some(vec![(topic(1), indexes([0]))]);
     for bad in [
         ConsumerHeartbeatRequest { group: String::new(), ..good.clone() },
         ConsumerHeartbeatRequest { rebalance_timeout_ms: -1, ..good.clone() },
@@ -332,9 +332,9 @@ fn members_commit_with_their_epoch_or_with_the_one_of_the_partition() {
     let [mut a, _] = two(&mut desk);
     let epoch = a.request.epoch;
     let kept = a.told[0].1[0];
-    let with = |epoch: i32, partition: u32, knows_epochs: bool| {
+    let with = |epoch: i32, partition: PartitionIndex, knows_epochs: bool| {
         let mut request = CommitRequest { knows_epochs, ..commit("g", "a", epoch, 1) };
-        request.offsets[0].partition = PartitionIndex(partition);
+        request.offsets[0].partition = partition;
         request
     };
     assert_eq!(desk.commit(with(epoch, kept, true)), None);

@@ -84,7 +84,7 @@ fn members_of_the_consumer_protocol_go_on_after_a_restart() {
     desk.crash();
     assert_eq!(a.beat(&mut desk).error, None);
     assert_eq!(b.beat(&mut desk).error, None);
-    assert_eq!((&a.told[0].1[..], &b.told[0].1[..]), (&[0, 1][..], &[2, 3][..]));
+    assert_eq!((&a.told[0].1[..], &b.told[0].1[..]), (&indexes([0, 1])[..], &indexes([2, 3])[..]));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_member_that_gives_partitions_up_has_the_time_for_it_again_after_a_restart()
     assert!(b.told.is_empty());
     desk.pass(1);
     b.beat(&mut desk);
-    assert_eq!(b.told, [(topic(1), vec![0, 1, 2, 3])]);
+    assert_eq!(b.told, [(topic(1), indexes([0, 1, 2, 3]))]);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn requests_that_wait_for_the_log_are_rejected_when_the_disk_is_full() {
     desk.stall(false);
     let mut member = worker("h", "a", &["one"]);
     assert_eq!(member.beat(&mut desk).error, None);
-    assert_eq!(member.told, [(topic(1), vec![0, 1, 2, 3])]);
+    assert_eq!(member.told, [(topic(1), indexes([0, 1, 2, 3]))]);
 }
 
 #[test]

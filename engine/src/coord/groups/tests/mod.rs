@@ -248,6 +248,10 @@ impl Desk {
     }
 }
 
+fn indexes<const N: usize>(numbers: [u32; N]) -> Vec<PartitionIndex> {
+    numbers.map(PartitionIndex).to_vec()
+}
+
 fn join(group: &str, member: &str) -> JoinRequest {
     JoinRequest {
         group: group.into(),

@@ -1,4 +1,4 @@
-//! How many partitions each member has, and who has fewest.
+//! The number of partitions of each member, and the members with the fewest.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -21,7 +21,7 @@ impl Loads {
         }
     }
 
-    /// The next member, of these classes, without partitions.
+    /// Adds the next member, of these classes, without partitions.
     pub(super) fn enter(&mut self, classes: (usize, Option<usize>)) {
         let n = self.of.len();
         self.of.push(0);
@@ -32,7 +32,7 @@ impl Loads {
         }
     }
 
-    /// How many a member has.
+    /// Returns the load of a member.
     pub(super) fn of(&self, n: usize) -> usize {
         self.of[n]
     }
@@ -62,7 +62,7 @@ impl Loads {
     }
 }
 
-/// The member with the least load among some classes, again and again. Loads grow meanwhile; one that shrinks is noticed later, which
+/// Returns the member with the smallest load among some classes, repeatedly. Loads may grow meanwhile. A load that shrinks is noticed later, which
 /// only means that another pass finds it.
 #[derive(Debug)]
 pub(super) struct Poorest(BinaryHeap<Reverse<(usize, usize, usize)>>);
@@ -76,7 +76,7 @@ impl Poorest {
         loads.by_class[class].first().map(|(load, n)| Reverse((*load, *n, class)))
     }
 
-    /// Who that is now.
+    /// Returns the current member with the smallest load.
     pub(super) fn find(&mut self, loads: &Loads) -> Option<usize> {
         loop {
             let Reverse((load, n, class)) = *self.0.peek()?;

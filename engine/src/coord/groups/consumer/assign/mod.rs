@@ -1,9 +1,9 @@
-//! The assignors: who is meant to have which partition.
+//! The assignors: they compute the target assignment of a group.
 //!
-//! There may be ten thousand members and a hundred thousand topics, each wanted by all of them. So nothing here goes through the members
-//! of a topic: members who want the same are a class ([`Subscriptions`]), and work is in proportion to partitions and classes.
-
-//! An assignment takes as many turns as it needs: each of these machines goes on for so many units of work, and then another time.
+//! There may be ten thousand members and a hundred thousand topics, all subscribed to by every member. So nothing here iterates over the members of a
+//! topic: members with the same subscription form a class ([`Subscriptions`]), and the work is proportional to partitions and classes.
+//!
+//! An assignment takes as many turns as it needs: each of these state machines runs for a number of units of work, and continues later.
 
 mod loads;
 mod range;
@@ -24,12 +24,12 @@ use crate::counters::Work;
 /// The members of a group, by id.
 pub(super) type Members = BTreeMap<String, Member>;
 
-/// A way to assign.
+/// An assignment strategy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::coord::groups) enum Assignor {
-    /// The same number for everybody as nearly as subscriptions allow, and as few moves as possible.
+    /// Loads as equal as the subscriptions allow, with as few moves as possible.
     Uniform,
-    /// Of each topic a run of partitions for each member; topics with as many partitions are cut alike.
+    /// Contiguous ranges per topic; topics with equal partition counts are co-partitioned.
     Range,
 }
 
@@ -45,7 +45,7 @@ impl Assignor {
         }
     }
 
-    /// Begins to assign what is wanted.
+    /// Starts an assignment for these subscriptions.
     pub(super) fn begin(self, wanted: &Wanted) -> Plan {
         match self {
             Self::Uniform => Plan::Uniform(Box::new(uniform::Uniform::new(wanted))),
@@ -54,7 +54,7 @@ impl Assignor {
     }
 }
 
-/// An assignment that is being made.
+/// An assignment in progress.
 #[derive(Debug)]
 pub(super) enum Plan {
     Uniform(Box<uniform::Uniform>),
@@ -62,7 +62,7 @@ pub(super) enum Plan {
 }
 
 impl Plan {
-    /// Goes on. True when it is finished. `members` have the targets so far.
+    /// Continues. Returns whether it is finished. `members` have their current targets.
     pub(super) fn go_on(&mut self, wanted: &Wanted, members: &Members, work: &mut Work) -> bool {
         match self {
             Self::Uniform(plan) => plan.go_on(wanted, members, work),
@@ -70,7 +70,7 @@ impl Plan {
         }
     }
 
-    /// The target of each member, in the order of their ids.
+    /// Takes the target of each member, in the order of their ids.
     pub(super) fn take_targets(&mut self) -> Vec<Target> {
         match self {
             Self::Uniform(plan) => std::mem::take(&mut plan.targets),
@@ -79,7 +79,7 @@ impl Plan {
     }
 }
 
-/// To go on behind this one.
+/// Returns the lower bound of a range that continues after this topic.
 fn after(last: Option<TopicId>) -> Bound<TopicId> {
     last.map_or(Bound::Unbounded, Bound::Excluded)
 }
@@ -89,22 +89,28 @@ mod tests {
     use std::collections::BTreeSet;
     use std::rc::Rc;
 
+    use highwater_protocol::ids::PartitionIndex;
+
     use super::*;
     use crate::coord::groups::request::Client;
     use crate::coord::groups::topics::Topics;
+
+    fn indexes(numbers: std::ops::Range<u32>) -> impl Iterator<Item = PartitionIndex> {
+        numbers.map(PartitionIndex)
+    }
 
     fn topic(n: u8) -> TopicId {
         TopicId([n; 16])
     }
 
-    /// Assigns to members "0", "1", .. that want these topics and have these targets; gives the targets.
+    /// Assigns to members "0", "1", .. with these subscriptions and current targets. Returns the new targets.
     fn assign(assignor: Assignor, wants: &[&[u8]], has: &[Target], partitions: &[(u8, u32)]) -> Vec<Target> {
         let named =
             wants.iter().map(|wants| (wants.iter().map(|t| format!("t{t}")).collect(), String::new()));
         assign_to(assignor, &named.collect::<Vec<_>>(), has, partitions)
     }
 
-    /// The same to members that want these names and what this expression matches.
+    /// The same for members that subscribe to these names and to what this expression matches.
     fn assign_to(
         assignor: Assignor,
         wants: &[(BTreeSet<String>, String)],
@@ -119,7 +125,7 @@ mod tests {
             topics.patterns().want(regex);
         }
         while topics.match_some(&mut { usize::MAX }) {}
-        // In the order of their numbers.
+        // Ids in the order of their numbers.
         let members: Members = wants
             .iter()
             .enumerate()
@@ -151,7 +157,7 @@ mod tests {
         targets.iter().map(|t| t.values().map(BTreeSet::len).sum()).collect()
     }
 
-    fn all(targets: &[Target]) -> Vec<(TopicId, u32)> {
+    fn all(targets: &[Target]) -> Vec<(TopicId, PartitionIndex)> {
         let mut all: Vec<_> =
             targets.iter().flatten().flat_map(|(t, p)| p.iter().map(move |p| (*t, *p))).collect();
         all.sort_unstable();
@@ -164,7 +170,8 @@ mod tests {
         let mut loads = loads(&targets);
         loads.sort_unstable();
         assert_eq!(loads, [2, 3, 3]);
-        let expected: Vec<_> = (0..5).map(|p| (topic(1), p)).chain((0..3).map(|p| (topic(2), p))).collect();
+        let expected: Vec<_> =
+            indexes(0..5).map(|p| (topic(1), p)).chain(indexes(0..3).map(|p| (topic(2), p))).collect();
         assert_eq!(all(&targets), expected);
     }
 
@@ -183,8 +190,9 @@ mod tests {
         let targets = assign(Assignor::Uniform, &[&[1], &[1, 2], &[2]], &[], &[(1, 4), (2, 2)]);
         assert!(!targets[0].contains_key(&topic(2)) && !targets[2].contains_key(&topic(1)));
         assert_eq!(loads(&targets), [2, 2, 2]);
-        // It had all of topic 1 before somebody came who wants nothing else.
-        let before = vec![Target::from([(topic(1), (0..4).collect()), (topic(2), (0..2).collect())])];
+        // The first member had all of topic 1 before the second joined, which wants nothing else.
+        let before =
+            vec![Target::from([(topic(1), indexes(0..4).collect()), (topic(2), indexes(0..2).collect())])];
         let targets = assign(Assignor::Uniform, &[&[1, 2], &[1]], &before, &[(1, 4), (2, 2)]);
         assert_eq!(loads(&targets), [3, 3]);
     }
@@ -199,8 +207,8 @@ mod tests {
     fn range_cuts_topics_of_the_same_size_alike() {
         let targets = assign(Assignor::Range, &[&[1, 2], &[1, 2]], &[], &[(1, 3), (2, 3)]);
         for t in [1, 2] {
-            assert_eq!(targets[0][&topic(t)], BTreeSet::from([0, 1]));
-            assert_eq!(targets[1][&topic(t)], BTreeSet::from([2]));
+            assert_eq!(targets[0][&topic(t)], indexes(0..2).collect());
+            assert_eq!(targets[1][&topic(t)], indexes(2..3).collect());
         }
         let few = assign(Assignor::Range, &[&[1], &[1], &[1]], &[], &[(1, 2)]);
         assert_eq!(loads(&few), [1, 1, 0]);

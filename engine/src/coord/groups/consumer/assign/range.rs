@@ -1,40 +1,40 @@
-//! The range assignor: each topic is cut into runs of partitions, one for each member that wants it.
+//! The range assignor: each topic is divided into contiguous ranges of partitions, one for each subscriber.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::ops::Bound;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::wanted::Wanted;
 use super::{Target, after};
 use crate::coord::groups::limits::{ASSIGN_WORK_PER_ITEM, ASSIGN_WORK_PER_MEMBER};
 use crate::counters::Work;
 
-/// An assignment that is being made.
+/// An assignment in progress.
 #[derive(Debug)]
 pub(in crate::coord::groups::consumer) struct Range {
-    /// The members that were looked at, in the order in which they get their runs: by instance or member id.
+    /// The members read so far, in the order in which they get their ranges: by instance id or member id.
     order: BTreeSet<(String, String, usize)>,
     looked_at: usize,
-    /// The same in that order, which is their place.
+    /// All members in that order. The position here is a member's place.
     members: Vec<usize>,
     /// The places of the members of each class, in order.
     classes: Vec<Vec<usize>>,
-    /// The last topic that was begun.
+    /// The last topic that was started.
     topic: Option<TopicId>,
     cutting: Option<Cutting>,
     pub(super) targets: Vec<Target>,
 }
 
-/// A topic that is being cut.
+/// A topic that is being divided.
 #[derive(Debug)]
 struct Cutting {
     topic: TopicId,
     partitions: u32,
-    /// By their places.
+    /// The places of its subscribers.
     subscribers: Vec<usize>,
-    /// How many of them have got their run, and the partition that comes next.
+    /// Number of subscribers that have their range, and the next partition to assign.
     served: usize,
     next: u32,
 }
@@ -52,7 +52,7 @@ impl Range {
         }
     }
 
-    /// Goes on. True when it is finished.
+    /// Continues. Returns whether it is finished.
     pub(super) fn go_on(&mut self, wanted: &Wanted, work: &mut Work) -> bool {
         while let Some(candidate) = wanted.members.get(self.looked_at) {
             if work.is_over() {
@@ -91,13 +91,13 @@ impl Range {
     fn begin_topic(&mut self, wanted: &Wanted, work: &mut Work) -> Option<Cutting> {
         let (topic, of) = wanted.topics.range((after(self.topic), Bound::Unbounded)).next()?;
         self.topic = Some(*topic);
-        // Who comes after as many members as there are partitions gets none, so one more stands for all of them.
+        // Subscribers beyond the number of partitions get none, so one more stands for all of them.
         let subscribers = first(of.partitions as usize + 1, &self.classes, &of.classes);
         work.spend(ASSIGN_WORK_PER_ITEM * (1 + of.classes.len() + subscribers.len()));
         Some(Cutting { topic: *topic, partitions: of.partitions, subscribers, served: 0, next: 0 })
     }
 
-    /// Gives members their runs of a topic. True when all have theirs.
+    /// Assigns ranges of a topic to its subscribers. Returns whether all have theirs.
     fn cut(&mut self, cutting: &mut Cutting, work: &mut Work) -> bool {
         let count = cutting.subscribers.len() as u32;
         let Some(each) = cutting.partitions.checked_div(count) else { return true };
@@ -109,7 +109,7 @@ impl Range {
             let count = each + u32::from(cutting.served < more);
             work.spend(ASSIGN_WORK_PER_ITEM * (1 + count as usize));
             if count > 0 {
-                let run = (cutting.next..cutting.next + count).collect();
+                let run = (cutting.next..cutting.next + count).map(PartitionIndex).collect();
                 self.targets[self.members[*place]].insert(cutting.topic, run);
             }
             cutting.next += count;
@@ -119,7 +119,7 @@ impl Range {
     }
 }
 
-/// The first places among those of some classes, each once.
+/// Returns the first places of some classes, each place once.
 fn first(count: usize, classes: &[Vec<usize>], of: &[usize]) -> Vec<usize> {
     let mut heads: BinaryHeap<Reverse<(usize, usize, usize)>> =
         of.iter().filter_map(|class| Some(Reverse((*classes[*class].first()?, *class, 0)))).collect();

@@ -1,11 +1,11 @@
-//! The uniform assignor: everybody keeps what they had; the rest goes to whoever has least; then the richest give to the poorest while
-//! that evens it out.
+//! The uniform assignor: every member keeps its partitions; the others go to the members with the smallest load; then members with the largest load
+//! pass partitions to those with the smallest, while that makes the loads more equal.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Bound;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::loads::{Loads, Poorest};
 use super::wanted::Wanted;
@@ -13,41 +13,41 @@ use super::{Members, Target, after};
 use crate::coord::groups::limits::{ASSIGN_WORK_PER_ITEM, ASSIGN_WORK_PER_MEMBER, ASSIGN_WORK_PER_PARTITION};
 use crate::counters::Work;
 
-/// An assignment that is being made.
+/// An assignment in progress.
 #[derive(Debug)]
 pub(in crate::coord::groups::consumer) struct Uniform {
     stage: Stage,
-    /// The member, and the topic after which the stage goes on.
+    /// The member, and the topic after which the stage continues.
     member: usize,
     topic: Option<TopicId>,
     pub(super) targets: Vec<Target>,
     loads: Loads,
     taken: BTreeMap<TopicId, Taken>,
-    /// Topics with partitions that nobody has, by how many members want them.
+    /// Topics with unassigned partitions, by the number of their subscribers.
     free: BTreeSet<(usize, TopicId)>,
     giving: Option<Giving>,
-    /// Who has partitions of each topic.
+    /// The members that have partitions of each topic.
     owners: BTreeMap<TopicId, BTreeSet<usize>>,
     evening: Option<Evening>,
-    /// Whether this pass over the topics has moved something.
+    /// Whether this pass over the topics has moved a partition.
     moved: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// Members keep what they have and still want.
+    /// Members keep the partitions that they have and still subscribe to.
     Keep,
-    /// Topics are looked for that have partitions left.
+    /// Finds topics with unassigned partitions.
     FindFree,
-    /// These go to those who have least.
+    /// Assigns these to the members with the smallest load.
     Give,
     FindOwners,
     EvenOut,
-    /// What is not needed any more is let go of: freeing much at once takes long.
+    /// Frees memory that is no longer needed, in steps, because freeing much at once takes long.
     Clear,
 }
 
-/// A topic of which partitions are given.
+/// A topic with partitions that are being assigned.
 #[derive(Debug)]
 struct Giving {
     topic: TopicId,
@@ -56,7 +56,7 @@ struct Giving {
     poorest: Poorest,
 }
 
-/// A topic of which partitions are moved.
+/// A topic with partitions that are being moved.
 #[derive(Debug)]
 struct Evening {
     topic: TopicId,
@@ -81,13 +81,13 @@ impl Uniform {
         }
     }
 
-    /// Goes on. True when it is finished.
+    /// Continues. Returns whether it is finished.
     pub(super) fn go_on(&mut self, wanted: &Wanted, members: &Members, work: &mut Work) -> bool {
         loop {
             let (is_over, next) = match self.stage {
                 Stage::Keep => (self.keep(wanted, members, work), Stage::FindFree),
                 Stage::FindFree => (self.find_free(wanted, work), Stage::Give),
-                // Topics that few want first: those who want many can be served later.
+                // Topics with few subscribers first: members with many subscriptions can be served later.
                 Stage::Give => (self.give(wanted, work), Stage::FindOwners),
                 Stage::FindOwners => (self.find_owners(work), Stage::EvenOut),
                 Stage::EvenOut => (self.even_out(wanted, work), Stage::Clear),
@@ -110,7 +110,7 @@ impl Uniform {
                 self.targets.push(Target::new());
                 self.loads.enter(candidate.classes);
             }
-            // From what they have, which is less than what they want.
+            // Iterates over what they have, which is less than what they subscribe to.
             let from = (after(self.topic), Bound::Unbounded);
             let has = members.get(&candidate.id).into_iter().flat_map(|member| member.target.range(from));
             for (topic, partitions) in has {
@@ -124,8 +124,8 @@ impl Uniform {
                     continue;
                 };
                 let taken = self.taken.entry(*topic).or_default();
-                let kept: BTreeSet<u32> =
-                    partitions.iter().copied().filter(|p| *p < of.partitions && taken.insert(*p)).collect();
+                let mut keep = |p: &PartitionIndex| p.0 < of.partitions && taken.insert(*p);
+                let kept: BTreeSet<_> = partitions.iter().copied().filter(|p| keep(p)).collect();
                 if !kept.is_empty() {
                     self.loads.add(self.member, kept.len());
                     self.targets[self.member].insert(*topic, kept);
@@ -152,7 +152,7 @@ impl Uniform {
         true
     }
 
-    /// Gives partitions to those who have least.
+    /// Assigns partitions to the members with the smallest load.
     fn give(&mut self, wanted: &Wanted, work: &mut Work) -> bool {
         loop {
             if work.is_over() {
@@ -167,7 +167,7 @@ impl Uniform {
         }
     }
 
-    /// Begins with the next topic.
+    /// Starts the next topic.
     fn begin_giving(&mut self, wanted: &Wanted, work: &mut Work) -> Option<Giving> {
         let (_, topic) = self.free.pop_first()?;
         let of = &wanted.topics[&topic];
@@ -176,14 +176,14 @@ impl Uniform {
         Some(Giving { topic, partitions: of.partitions, next: 0, poorest })
     }
 
-    /// Gives partitions of a topic. True when none is left.
+    /// Assigns partitions of a topic. Returns whether none is left.
     fn give_some(&mut self, giving: &mut Giving, work: &mut Work) -> bool {
         let taken = self.taken.get(&giving.topic);
         while giving.next < giving.partitions {
             if work.is_over() {
                 return false;
             }
-            let partition = giving.next;
+            let partition = PartitionIndex(giving.next);
             giving.next += 1;
             if taken.is_some_and(|taken| taken.contains(partition)) {
                 work.spend(1);
@@ -214,7 +214,7 @@ impl Uniform {
         true
     }
 
-    /// Passes of moves, as long as one moves something. Each move makes the loads more even, so that passes come to an end.
+    /// Runs passes of moves while they move something. Each move makes the loads more equal, so passes end.
     fn even_out(&mut self, wanted: &Wanted, work: &mut Work) -> bool {
         loop {
             if work.is_over() {
@@ -238,7 +238,7 @@ impl Uniform {
         }
     }
 
-    /// Begins with the next topic of a pass.
+    /// Starts the next topic of a pass.
     fn begin_evening(&mut self, wanted: &Wanted, work: &mut Work) -> Option<Evening> {
         let (topic, owners) = self.owners.range((after(self.topic), Bound::Unbounded)).next()?;
         self.topic = Some(*topic);
@@ -248,7 +248,7 @@ impl Uniform {
         Some(Evening { topic: *topic, richest, poorest: Poorest::new(&self.loads, classes) })
     }
 
-    /// Moves partitions of a topic. True when that evens nothing out any more.
+    /// Moves partitions of a topic. Returns whether no move would make the loads more equal.
     fn even_out_topic(&mut self, evening: &mut Evening, work: &mut Work) -> bool {
         let topic = evening.topic;
         let owners = self.owners.get_mut(&topic).expect("the topic has an entry");
@@ -291,7 +291,7 @@ impl Uniform {
     }
 }
 
-/// Which partitions of a topic somebody has kept.
+/// The partitions of a topic that members have kept.
 #[derive(Default, Debug)]
 struct Taken {
     bits: Vec<u64>,
@@ -299,21 +299,21 @@ struct Taken {
 }
 
 impl Taken {
-    /// False if it was taken before.
-    fn insert(&mut self, partition: u32) -> bool {
+    /// Returns false if it was taken before.
+    fn insert(&mut self, partition: PartitionIndex) -> bool {
         if self.contains(partition) {
             return false;
         }
-        let word = partition as usize / 64;
+        let word = partition.0 as usize / 64;
         if word >= self.bits.len() {
             self.bits.resize(word + 1, 0);
         }
-        self.bits[word] |= 1 << (partition % 64);
+        self.bits[word] |= 1 << (partition.0 % 64);
         self.count += 1;
         true
     }
 
-    fn contains(&self, partition: u32) -> bool {
-        self.bits.get(partition as usize / 64).is_some_and(|word| word & 1 << (partition % 64) != 0)
+    fn contains(&self, partition: PartitionIndex) -> bool {
+        self.bits.get(partition.0 as usize / 64).is_some_and(|word| word & 1 << (partition.0 % 64) != 0)
     }
 }

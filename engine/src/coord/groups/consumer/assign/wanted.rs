@@ -1,8 +1,8 @@
-//! What the members of a group want, found out step by step.
+//! Resolves the subscriptions of a group's members, step by step.
 //!
-//! Members who name the same topics are a *class*, and so are those who have the same expression: there may be many members, and many
-//! topics that each of them wants. Members, subscriptions and topics may change between the steps. What is found then is a mixture of
-//! before and after, which does no harm: whoever changes something also begins an epoch, and that gets an assignment of its own.
+//! Members that name the same topics form a *class*, and so do those with the same expression: there may be many members, and many topics that each
+//! of them subscribes to. Members, subscriptions and topics may change between the steps. The result is then a mixture of old and new. That does no
+//! harm: every change also begins an epoch, which gets its own assignment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
@@ -18,13 +18,13 @@ use crate::coord::groups::limits::{
 use crate::coord::groups::topics::{TopicNumber, Topics};
 use crate::counters::Work;
 
-/// Members, the topics that they want, and a hash of these.
+/// Members, the topics that they subscribe to, and a hash of these topics.
 #[derive(Debug)]
 pub(in crate::coord::groups::consumer) struct Wanted {
-    /// In the order of their ids.
+    /// Members in the order of their ids.
     pub(super) members: Vec<Candidate>,
     pub(super) classes: Vec<Class>,
-    /// The topics that anybody wants and that are there.
+    /// The existing topics with at least one subscriber.
     pub(super) topics: BTreeMap<TopicId, WantedTopic>,
     by_names: BTreeMap<Rc<BTreeSet<String>>, usize>,
     by_regex: BTreeMap<String, usize>,
@@ -32,38 +32,38 @@ pub(in crate::coord::groups::consumer) struct Wanted {
     hash: Fnv,
 }
 
-/// A member, to an assignor.
+/// A member, as an assignor sees it.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) id: String,
     pub(super) instance: Option<String>,
-    /// The class of those who name the same topics, and that of those who have the same expression.
+    /// The class of members that name the same topics, and the class of those with the same expression.
     pub(super) classes: (usize, Option<usize>),
 }
 
 #[derive(Debug)]
 pub(super) struct Class {
     source: Source,
-    /// By their place among all members.
+    /// The places of its members among all members.
     pub(super) members: Vec<usize>,
 }
 
 #[derive(Debug)]
 pub(super) struct WantedTopic {
     pub(super) partitions: u32,
-    /// The classes that want it, in ascending order.
+    /// The classes that subscribe to it, in ascending order.
     pub(super) classes: Vec<usize>,
 }
 
 impl WantedTopic {
-    /// Whether members of these classes want it.
+    /// Returns whether members of these classes subscribe to it.
     pub(super) fn is_wanted_by(&self, (named, matched): (usize, Option<usize>)) -> bool {
         let has = |class: usize| self.classes.binary_search(&class).is_ok();
         has(named) || matched.is_some_and(has)
     }
 }
 
-/// How a class says what it wants.
+/// What defines a class.
 #[derive(Clone, Debug)]
 enum Source {
     Names(Rc<BTreeSet<String>>),
@@ -72,16 +72,16 @@ enum Source {
 
 #[derive(Debug)]
 enum Stage {
-    /// The members after this one are to be put into classes.
+    /// Puts the members after this one into classes.
     Members(Option<String>),
-    /// The topics of this class are to be found, from there on, and then those of the classes after it.
+    /// Finds the topics of this class from this place on, then those of later classes.
     Topics(usize, Place),
-    /// The topics after this one are to be hashed.
+    /// Hashes the topics after this one.
     Hash(Option<TopicId>),
     Done,
 }
 
-/// Where in the topics of a class.
+/// A place among the topics of a class.
 #[derive(Debug)]
 enum Place {
     Start,
@@ -102,7 +102,7 @@ impl Wanted {
         }
     }
 
-    /// Goes on. True when it is complete.
+    /// Continues. Returns whether it is complete.
     pub(in crate::coord::groups::consumer) fn go_on(
         &mut self,
         members: &Members,
@@ -137,17 +137,17 @@ impl Wanted {
         }
     }
 
-    /// The id of a member, by its place in the order of ids.
+    /// Returns the id of a member by its place in the order of ids.
     pub(in crate::coord::groups::consumer) fn id(&self, n: usize) -> &str {
         &self.members[n].id
     }
 
-    /// A hash of all topics that anybody wants, with their partitions.
+    /// Returns a hash of all topics with subscribers, with their partitions.
     pub(in crate::coord::groups::consumer) fn hash(&self) -> u64 {
         self.hash.finish()
     }
 
-    /// Lets go of what it holds: freeing much at once takes long. True when little is left.
+    /// Frees its memory in steps, because freeing much at once takes long. Returns whether little is left.
     pub(in crate::coord::groups::consumer) fn clear(&mut self, work: &mut Work) -> bool {
         while !work.is_over() && self.topics.pop_first().is_some() {
             work.spend(ASSIGN_WORK_PER_ITEM);
@@ -155,7 +155,7 @@ impl Wanted {
         self.topics.is_empty()
     }
 
-    /// Puts members into classes, those after `last`. Returns the last one if others follow.
+    /// Puts the members after `last` into classes. Returns the last one if others follow.
     fn classify(&mut self, members: &Members, last: Option<&str>, work: &mut Work) -> Option<String> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         for (id, member) in members.range::<str, _>((from, Bound::Unbounded)) {
@@ -164,7 +164,7 @@ impl Wanted {
             {
                 return Some(last.id.clone());
             }
-            // Names are compared with those of the classes so far.
+            // Compares the names with those of the existing classes.
             let compared = if self.by_names.is_empty() { 0 } else { member.topic_names.len() };
             work.spend(ASSIGN_WORK_PER_MEMBER + ASSIGN_WORK_PER_COMPARED_NAME * compared);
             let named = self.class_of_names(&member.topic_names);
@@ -202,7 +202,7 @@ impl Wanted {
         self.classes.len() - 1
     }
 
-    /// Finds the topics of classes. Returns where to go on if it is not finished.
+    /// Finds the topics of classes. Returns where to continue if it is not finished.
     fn find_topics(
         &mut self,
         topics: &Topics,
@@ -283,13 +283,13 @@ impl Wanted {
         let Some(partitions) = topics.partitions(topic) else { return };
         let wanted =
             self.topics.entry(topic).or_insert_with(|| WantedTopic { partitions, classes: Vec::new() });
-        // A topic that is deleted and made anew meanwhile may have another name or number.
+        // A topic that was deleted and recreated meanwhile may have another name or number.
         if wanted.classes.last() != Some(&class) {
             wanted.classes.push(class);
         }
     }
 
-    /// Hashes topics, those after `last`. Returns the last one if others follow.
+    /// Hashes the topics after `last`. Returns the last one if others follow.
     fn hash_topics(&mut self, mut last: Option<TopicId>, work: &mut Work) -> Option<TopicId> {
         for (topic, wanted) in self.topics.range((after(last), Bound::Unbounded)) {
             if work.is_over() && last.is_some() {
@@ -304,7 +304,7 @@ impl Wanted {
     }
 }
 
-/// FNV-1a with 64 bits. Its keys are fixed: a hash is compared with what was written down before a restart.
+/// FNV-1a with 64 bits. Its keys are fixed, because a hash is compared with the one in a record from before a restart.
 #[derive(Debug)]
 struct Fnv(u64);
 
