@@ -60,6 +60,20 @@ counters! {
     read = "disk.bytes.read",
     /// Reads answered from memory.
     cached_reads = "cache.reads",
+    /// Passes of compaction that have ended in order.
+    compactions = "compaction.passes",
+    /// Those that ended early.
+    compactions_failed = "compaction.passes.failed",
+    /// Records that compaction has removed.
+    compacted_records = "compaction.records.removed",
+    /// Bytes of frames that compaction has read and replaced.
+    compacted_from = "compaction.bytes.before",
+    /// Bytes of frames that have replaced them.
+    compacted_to = "compaction.bytes.after",
+    /// Batches that compaction left as they are, because it could not read them.
+    uncompacted_batches = "compaction.batches.unread",
+    /// Bytes of compacted topics that were not compacted when they were last looked at.
+    dirty = "compaction.dirty.now",
     /// Connections now.
     connections = "connections.now",
     /// Connections ended because their clients took nothing while others waited for memory.

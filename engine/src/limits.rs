@@ -1,5 +1,7 @@
 //! Every limit of a shard in one place, each with its unit in its name. Those of a connection are in `highwater_net::limits`.
 
+mod compaction;
+
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -9,6 +11,11 @@ use highwater_runtime::buf::PAGE_BYTES;
 use highwater_storage::StoreLimits;
 use highwater_storage::limits::PRODUCER_BYTES;
 use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
+
+pub use compaction::{
+    COMPACTION_BUFFERS, COMPACTION_BYTES_MAX, COMPACTION_BYTES_PER_STEP, COMPACTION_INTERVAL,
+    COMPACTION_PART_OF_SENDS, COMPACTION_PARTITIONS_PER_SCAN_STEP, COMPACTION_STEP_INTERVAL,
+};
 
 /// The journal of a store has one part in this many of the bytes of its cache.
 pub const JOURNAL_PART: u64 = 4;
@@ -403,6 +410,11 @@ impl ShardLimits {
     /// Returns the memory that a broker needs for this many topics and partitions, in bytes.
     pub const fn memory_bytes_for(entries: usize) -> u64 {
         entries as u64 * METADATA_BYTES_PER_ENTRY * METADATA_PART
+    }
+
+    /// Memory that a pass of compaction takes while it runs, in bytes.
+    pub fn compaction_bytes_max(&self) -> usize {
+        (self.send_bytes_max / COMPACTION_PART_OF_SENDS).min(COMPACTION_BYTES_MAX)
     }
 
     /// Returns the size of the largest batch that is accepted, in bytes.

@@ -57,6 +57,33 @@ pub struct PartitionConfig {
     pub segment_bytes: u64,
     /// When a frame counts as committed.
     pub commit: CommitRule,
+    /// How the log is compacted. `None`: it is not.
+    pub compaction: Option<CompactionConfig>,
+}
+
+/// When and how a log is compacted. See [`compaction`](crate::compaction).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CompactionConfig {
+    /// A pass is due when more than this part of the log is dirty, in parts per million.
+    pub dirty_ppm_min: u32,
+    /// An extent is not compacted before all of its records are this old, in milliseconds.
+    pub lag_ms_min: i64,
+    /// A pass is due when a record has been dirty for this long, in milliseconds.
+    pub lag_ms_max: i64,
+    /// How long tombstones stay after the first pass that finds them, in milliseconds.
+    pub delete_retention_ms: i64,
+}
+
+impl Default for CompactionConfig {
+    /// Kafka's defaults.
+    fn default() -> Self {
+        Self {
+            dirty_ppm_min: 500_000,
+            lag_ms_min: 0,
+            lag_ms_max: i64::MAX,
+            delete_retention_ms: 24 * 60 * 60 * 1000,
+        }
+    }
 }
 
 impl PartitionConfig {
@@ -67,6 +94,7 @@ impl PartitionConfig {
         segment_ms: i64::MAX,
         segment_bytes: u64::MAX,
         commit: CommitRule::OwnDisk,
+        compaction: None,
     };
 }
 
@@ -80,6 +108,7 @@ impl Default for PartitionConfig {
             segment_ms: WEEK_MS,
             segment_bytes: 1 << 30,
             commit: CommitRule::OwnDisk,
+            compaction: None,
         }
     }
 }

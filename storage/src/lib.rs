@@ -54,7 +54,7 @@ pub use api::{
     AppendError, Appended, Bounds, Cursor, FindOutcome, FindResult, Frames, LogStartError, PartitionSlot,
     Payload, ProducerCheck, ReadId, ReadLimits, ReadOutcome, ReadResult, StoreEvent, StoreStats,
 };
-pub use config::{CommitRule, DurableForm, PartitionConfig, StoreConfig};
+pub use config::{CommitRule, CompactionConfig, DurableForm, PartitionConfig, StoreConfig};
 pub use epochs::{EpochEnd, EpochStart};
 pub use expect::LogPoint;
 pub use limits::StoreLimits;

@@ -45,12 +45,7 @@ const OF_EVERY_BROKER: &[(&str, &str, Type, &str)] = &[
         Type::String,
         "How connections to each listener are secured.",
     ),
-    (
-        "log.cleaner.enable",
-        "false",
-        Type::Boolean,
-        "Whether topics are compacted, which this broker does not do yet.",
-    ),
+    ("log.cleaner.enable", "true", Type::Boolean, "Whether topics with that policy are compacted."),
     (
         "max.incremental.fetch.session.cache.slots",
         "0",

@@ -47,7 +47,7 @@ const DESCRIBED: &[Described] = &[
     d(
         "cleanup.policy",
         "log.cleanup.policy",
-        "Whether old records are deleted, or all but the last of each key. This broker does not compact yet: with compact alone it keeps all records.",
+        "Whether old records are deleted, or all but the last of each key, or both.",
     ),
     d("compression.gzip.level", "compression.gzip.level", "How hard gzip tries."),
     d("compression.lz4.level", "compression.lz4.level", "How hard lz4 tries."),

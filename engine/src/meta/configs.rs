@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use highwater_protocol::limits::{CONFIG_VALUE_BYTES_MAX, TOPIC_CONFIGS_MAX};
-use highwater_storage::{CommitRule, PartitionConfig};
+use highwater_storage::{CommitRule, CompactionConfig, PartitionConfig};
 
 /// The type of a setting.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -65,7 +65,7 @@ configs! {
     "compression.lz4.level", "9", Kind::Number(1, 17), Kept;
     "compression.type", "producer", Kind::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), Kept;
     "compression.zstd.level", "3", Kind::Number(-131_072, 22), Kept;
-    "delete.retention.ms", "86400000", Kind::Number(0, MAX), Kept;
+    "delete.retention.ms", "86400000", Kind::Number(0, MAX), Honoured;
     "errors.deadletterqueue.group.enable", "false", Kind::Bool, Kept;
     "file.delete.delay.ms", "60000", Kind::Number(0, MAX), Kept;
     "flush.messages", LONG_MAX, Kind::Number(1, MAX), Kept;
@@ -76,14 +76,14 @@ configs! {
     "leader.replication.throttled.replicas", "", Kind::Text, Kept;
     "local.retention.bytes", "-2", Kind::Number(-2, MAX), Kept;
     "local.retention.ms", "-2", Kind::Number(-2, MAX), Kept;
-    "max.compaction.lag.ms", LONG_MAX, Kind::Number(1, MAX), Kept;
+    "max.compaction.lag.ms", LONG_MAX, Kind::Number(1, MAX), Honoured;
     "max.message.bytes", "1048588", Kind::Number(0, INT_MAX), Honoured;
     "message.downconversion.enable", "true", Kind::Bool, Kept;
     "message.timestamp.after.max.ms", "3600000", Kind::Number(0, MAX), Honoured;
     "message.timestamp.before.max.ms", LONG_MAX, Kind::Number(0, MAX), Honoured;
     "message.timestamp.type", "CreateTime", Kind::OneOf(&["CreateTime", "LogAppendTime"]), Honoured;
-    "min.cleanable.dirty.ratio", "0.5", Kind::Ratio, Kept;
-    "min.compaction.lag.ms", "0", Kind::Number(0, MAX), Kept;
+    "min.cleanable.dirty.ratio", "0.5", Kind::Ratio, Honoured;
+    "min.compaction.lag.ms", "0", Kind::Number(0, MAX), Honoured;
     "min.insync.replicas", "1", Kind::Number(1, INT_MAX), Kept;
     "preallocate", "false", Kind::Bool, Kept;
     "remote.copy.lag.bytes", "0", Kind::Number(-1, MAX), Kept;
@@ -218,8 +218,8 @@ pub struct TopicConfig {
     pub timestamp_before_max_ms: i64,
     /// How far ahead of the broker's clock a producer's timestamp may be.
     pub timestamp_after_max_ms: i64,
-    /// Whether every record needs a key.
-    pub keys_required: bool,
+    /// How its partitions are compacted; `None`: they are not. Every record of a compacted topic needs a key.
+    pub compaction: Option<CompactionConfig>,
     /// Whether batch headers are trusted instead of checking the records.
     pub trusts_headers: bool,
 }
@@ -237,6 +237,7 @@ impl TopicConfig {
             config.parse(value)?;
         }
         let number = |name: &str| -> i64 { value_of(set, name).trim().parse().expect("checked above") };
+        let ratio = |name: &str| -> f64 { value_of(set, name).trim().parse().expect("checked above") };
         // Only the policy of deletion looks at age and size.
         let unlimited = |n: i64| (n >= 0 && deletes(set)).then_some(n);
         let (min_lag, max_lag) = (number("min.compaction.lag.ms"), number("max.compaction.lag.ms"));
@@ -257,7 +258,12 @@ impl TopicConfig {
             },
             timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
-            keys_required: has_policy(set, "compact"),
+            compaction: has_policy(set, "compact").then(|| CompactionConfig {
+                dirty_ppm_min: (ratio("min.cleanable.dirty.ratio") * 1e6) as u32,
+                lag_ms_min: min_lag,
+                lag_ms_max: max_lag,
+                delete_retention_ms: number("delete.retention.ms"),
+            }),
             trusts_headers: value_of(set, "highwater.record.validation") == "header",
         })
     }
@@ -267,9 +273,11 @@ impl TopicConfig {
         PartitionConfig {
             retention_ms: self.retention_ms,
             retention_bytes: self.retention_bytes,
-            segment_ms: self.segment_ms,
+            // What is in the active extent is not compacted.
+            segment_ms: self.segment_ms.min(self.compaction.map_or(i64::MAX, |c| c.lag_ms_max)),
             segment_bytes: self.segment_bytes,
             commit: CommitRule::OwnDisk,
+            compaction: self.compaction,
         }
     }
 }

@@ -77,7 +77,7 @@ impl OpenCheck {
         };
         let rules = RecordRules {
             timestamps,
-            keys: config.keys_required,
+            keys: config.compaction.is_some(),
             trust_header: config.trusts_headers,
             decompressed_bytes_max: decompressed_bytes_max(limits.batch_bytes_max()),
         };

@@ -21,6 +21,7 @@
 //! | `PendingAppends` | batches that wait for space, by partition |
 //! | [`Partition`] | one replica: epoch, quorum, high watermark, and pending acknowledgements |
 //! | `LogStartMoves`, `Deletions` | log starts that are being moved, deleted topics whose space is being freed |
+//! | `Compaction` | the partition that is being compacted, or the scan for one |
 //!
 //! Order: batches of a connection are checked one after the other, and batches of a partition are appended in the order in which they
 //! reached its owner. While a batch is checked, or a native client's batch waits for space, no other request of its connection is handled:
@@ -32,6 +33,7 @@ mod append;
 mod batch;
 mod check;
 mod check_queue;
+mod compaction;
 mod events;
 mod log_start;
 mod pending;
@@ -54,6 +56,7 @@ pub(crate) use batch::{BatchBytes, OwnedBatch, ParsedBatch};
 pub use check::RejectedRecords;
 pub(crate) use check::parse_batch;
 pub(crate) use check_queue::{CheckJob, Unchecked};
+pub(crate) use compaction::CompactionStep;
 pub(crate) use events::PartitionEvent;
 pub(crate) use log_start::LogStartMove;
 pub use log_start::LogStartOutcome;
@@ -64,6 +67,7 @@ pub(crate) use stores::{EXIT_DISK, META_SPACE, OFFSETS_SPACE, RESERVE_SPACE, Sto
 use append::ValidBatch;
 use check::Verdict;
 use check_queue::CheckQueue;
+use compaction::Compaction;
 use log_start::LogStartMoves;
 use pending::PendingAppends;
 use replica::Table;
@@ -100,6 +104,7 @@ struct Replicas {
     rejected: RejectedBatches,
     moves: LogStartMoves,
     deletions: Deletions,
+    compaction: Compaction,
     events: VecDeque<PartitionEvent>,
     counted: AppendCounters,
     /// A reusable buffer.
@@ -131,6 +136,7 @@ impl Partitions {
                 rejected: RejectedBatches::default(),
                 moves: LogStartMoves::default(),
                 deletions: Deletions::default(),
+                compaction: Compaction::default(),
                 events: VecDeque::new(),
                 counted: AppendCounters::default(),
                 scratch: Vec::new(),

@@ -40,6 +40,8 @@ pub(crate) struct Partition {
     pub(crate) epoch_start_due: bool,
     /// The broker's log has reported damage that readers found.
     pub(crate) damage_logged: bool,
+    /// Compaction found damage. It is not tried again.
+    pub(crate) compaction_failed: bool,
     /// Readers that have read everything and wait for more.
     pub(crate) waiters: BTreeSet<Waiter>,
     /// Native readers.
@@ -73,6 +75,7 @@ impl Partition {
             epoch,
             epoch_start_due: bounds.epoch_is_new,
             damage_logged: false,
+            compaction_failed: false,
             waiters: BTreeSet::new(),
             readers: BTreeSet::new(),
             quorum: Quorum::new([me], epoch, term_start, bounds.durable_index),
@@ -197,6 +200,16 @@ impl Table {
 
     pub(crate) fn of_slot(&self, store: usize, slot: PartitionSlot) -> Option<PartitionId> {
         self.by_slot.get(&(store, slot)).copied()
+    }
+
+    /// The number of entries, for iterating while partitions come and go.
+    pub(crate) fn entry_count(&self) -> usize {
+        self.all.entry_count()
+    }
+
+    /// The partition in an entry.
+    pub(crate) fn id_at(&self, at: usize) -> Option<PartitionId> {
+        self.all.key_at(at).map(PartitionId)
     }
 
     pub(crate) fn get(&self, id: PartitionId) -> Option<&Partition> {

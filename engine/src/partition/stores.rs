@@ -263,10 +263,12 @@ impl Replicas {
             // Batches that wait for space are retried after the last event.
             StoreEvent::RoomAvailable
             // Events of replication, which does not exist yet: this broker holds the only replica of each partition.
-            | StoreEvent::ReadByIndex { .. }
             | StoreEvent::Truncated { .. }
-            | StoreEvent::Started { .. }
-            | StoreEvent::Rewritten { .. } => {}
+            | StoreEvent::Started { .. } => {}
+            StoreEvent::ReadByIndex { id, result } => self.compaction.handle_read(store, id, result),
+            StoreEvent::Rewritten { slot, outcome } => {
+                self.compaction.handle_rewritten(store, slot, outcome);
+            }
             StoreEvent::Fatal(why) => self.events.push_back(PartitionEvent::Fatal(why)),
             StoreEvent::Closed => entry.closed = true,
         }

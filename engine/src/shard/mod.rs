@@ -8,6 +8,7 @@
 //!
 //! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
 
+mod compaction;
 mod connection;
 mod connection_map;
 mod connections;
@@ -45,6 +46,7 @@ use highwater_runtime::plane::{
     Close, CloseReason, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 
+use compaction::CompactionShare;
 use connection::Via;
 use connection_map::Connections;
 use drain::Drain;
@@ -67,7 +69,7 @@ pub(crate) use work::{ClientJob, Work};
 
 use crate::calls::{Calls, Reply};
 use crate::counters::Counters;
-use crate::limits::{PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
+use crate::limits::{COMPACTION_INTERVAL, PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
 use crate::message::{Message, Ticket};
 use crate::meta::Metadata;
 use crate::partition::{Partitions, open_all};
@@ -104,6 +106,7 @@ pub struct Shard {
     /// Reads of all readers that wait for the disk.
     reads: Reads,
     searches: Searches,
+    compaction: CompactionShare,
 
     /// Requests to other shards.
     calls: Calls,
@@ -141,6 +144,7 @@ impl Shard {
         let mut timers = Timers::default();
         let retention_at = plane.now().after(RETENTION_INTERVAL);
         timers.set(plane, retention_at, Timer::Retention);
+        timers.set_after(plane, COMPACTION_INTERVAL, Timer::Compaction);
         Ok(Self {
             setup: Arc::clone(setup),
             me,
@@ -160,6 +164,7 @@ impl Shard {
             ready: VecDeque::new(),
             reads: Reads::default(),
             searches: Searches::default(),
+            compaction: CompactionShare::default(),
             calls: Calls::default(),
             work: BTreeMap::new(),
             last_work: 0,
@@ -201,7 +206,10 @@ impl Shard {
         assert_eq!(self.admission.used_bytes(), requests + left, "memory for requests");
         let queued: usize = self.connections.values().map(|connection| connection.queue.uncharged()).sum();
         let native: usize = self.connections.values().map(|connection| connection.account.held()).sum();
-        self.send_budget.assert_adds_up(queued, native + self.kafka.held() + self.searches.held());
+        self.send_budget.assert_adds_up(
+            queued,
+            native + self.kafka.held() + self.searches.held() + self.compaction.held(),
+        );
     }
 
     /// Handles a reply to a request to another shard.
@@ -345,6 +353,8 @@ impl ShardApp for Shard {
                 Timer::Drain => self.drain_time_is_over(plane),
                 Timer::Groups => self.groups_are_due(plane),
                 Timer::Line => self.look_at_line(plane),
+                Timer::Compaction => self.look_for_compaction(plane),
+                Timer::CompactionStep => self.allow_compaction(),
             }
         }
     }
@@ -364,6 +374,7 @@ impl ShardApp for Shard {
         self.run_kafka_fetches(plane);
         more |= self.run_checks(plane);
         more |= self.run_searches(plane);
+        more |= self.run_compaction(plane);
         more |= self.run_lead(plane);
         self.publish_counters();
         self.send_replies(plane);

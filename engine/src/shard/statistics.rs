@@ -20,6 +20,14 @@ impl Shard {
             records: appended.records,
             ..self.counted
         };
+        let compacted = self.partitions.compacted();
+        now.compactions = compacted.passes;
+        now.compactions_failed = compacted.failed;
+        now.compacted_records = compacted.removed;
+        now.compacted_from = compacted.bytes_before;
+        now.compacted_to = compacted.bytes_after;
+        now.uncompacted_batches = compacted.unreadable;
+        now.dirty = compacted.dirty_bytes;
         for store in self.partitions.stores() {
             let stats = store.stats();
             now.frame_bytes += stats.bytes_appended;

@@ -25,6 +25,10 @@ pub(super) enum Timer {
     Groups,
     /// A reader waits for memory.
     Line,
+    /// Look for partitions to compact.
+    Compaction,
+    /// A pass of compaction may go on.
+    CompactionStep,
 }
 
 #[derive(Debug, Default)]

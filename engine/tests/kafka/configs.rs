@@ -84,7 +84,7 @@ fn configurations_are_described_with_defaults_sources_and_types() {
         ("group.initial.rebalance.delay.ms", "3000"),
         ("message.max.bytes", "1048588"),
         ("log.retention.hours", "168"),
-        ("log.cleaner.enable", "false"),
+        ("log.cleaner.enable", "true"),
         ("num.io.threads", "2"),
         ("socket.request.max.bytes", "105906176"),
         ("group.consumer.assignors", "uniform,range"),

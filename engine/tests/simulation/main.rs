@@ -7,6 +7,7 @@
 mod admin;
 mod bounds;
 mod closed;
+mod compaction;
 mod consumer;
 mod crowd;
 mod decoders;

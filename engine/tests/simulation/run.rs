@@ -63,7 +63,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
     let address = world.address(node, 0);
     let mut rng = stream(seed, "test", 0);
     let (topic, partitions) = create(&mut world, address, rng.random_range(1..=4));
-    let (shared, _) = create_named(&mut world, address, groups::TOPIC, groups::PARTITIONS_AT_FIRST);
+    let (shared, _) = create_named(&mut world, address, groups::TOPIC, groups::PARTITIONS_AT_FIRST, &[]);
     let mut crowd = Crowd::new(seed, (topic, &partitions), shared, &mut rng);
     let mut totals = Totals::default();
     let kafka = world.address(node, 1);
@@ -111,18 +111,20 @@ pub(crate) fn create(
     address: SocketAddr,
     partitions: u32,
 ) -> (TopicId, Vec<(TopicPartition, u16)>) {
-    create_named(world, address, "main", partitions)
+    create_named(world, address, "main", partitions, &[])
 }
 
-fn create_named(
+/// Creates a topic with these settings.
+pub(crate) fn create_named(
     world: &mut World,
     address: SocketAddr,
     name: &str,
     partitions: u32,
+    configs: &[(&str, &str)],
 ) -> (TopicId, Vec<(TopicPartition, u16)>) {
     let mut wire = Wire::connect(world, address, None);
-    let request =
-        CreateTopicRequest { name: name.into(), partitions, configs: Vec::new(), validate_only: false };
+    let configs = configs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let request = CreateTopicRequest { name: name.into(), partitions, configs, validate_only: false };
     wire.send(&request);
     let mut topic = None;
     for _ in 0..100_000 {

@@ -1,4 +1,5 @@
-//! Log compaction: which records of a compacted log stay. Pure; the store reads and rewrites extents.
+//! Log compaction: which records of a compacted log stay. [`Cleaner`] and [`KeyIndex`] are pure; a [`Pass`] has
+//! the store read and rewrite extents.
 //!
 //! A pass over a partition takes two walks over frames:
 //!
@@ -20,6 +21,8 @@
 
 mod cleaner;
 mod index;
+mod pass;
 
 pub use cleaner::{CleanRules, Cleaned, Cleaner, Kept};
 pub use index::{Full, KEY_BYTES, KeyIndex};
+pub use pass::{Backlog, Pass, PassError, PassLimits, PassOutcome, PassStep};

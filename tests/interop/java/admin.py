@@ -150,4 +150,4 @@ def one_node(ctx: Context) -> None:
     contains("access control", kafka.rejected("acls", "--list"), "No Authorizer is configured.")
     equal("quotas and credentials", kafka.tool("configs", "--entity-type", "users", "--describe").lines, [])
     broker = kafka.tool("configs", "--entity-type", "brokers", "--entity-name", "0", "--describe", "--all").out
-    contains("the broker's settings", broker, "message.max.bytes=1048588", "replica.fetch.max.bytes=1048576", "log.cleaner.enable=false")
+    contains("the broker's settings", broker, "message.max.bytes=1048588", "replica.fetch.max.bytes=1048576", "log.cleaner.enable=true")

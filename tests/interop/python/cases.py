@@ -1,5 +1,7 @@
 """The cases of confluent-kafka, which is librdkafka for Python."""
 
+from pathlib import Path
+
 from clients.groups import by_pattern, come_and_go, outlive_the_broker, static_members
 from clients.records import round_trip, through_crashes
 from harness.cases import case
@@ -83,3 +85,12 @@ def records_broker_dies(ctx: Context) -> None:
 def refusals(ctx: Context) -> None:
     """The program checks itself."""
     client(ctx).refusals(ctx, ctx.broker())
+
+
+@case("python.compaction", "confluent-kafka reads the last value of every key of a compacted topic at any moment, and tombstones vanish")
+def compaction(ctx: Context) -> None:
+    """The program checks itself."""
+    kafka, broker = client(ctx), ctx.broker()
+    program = Path(kafka.argv["produce"][-1]).with_name("compaction.py")
+    result = ctx.run([*kafka.argv["produce"][:-1], program, broker.kafka], name="python-compaction", env=kafka.env)
+    ctx.note(result.lines[-1])

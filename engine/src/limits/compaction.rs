@@ -1,0 +1,26 @@
+//! Limits of compaction.
+
+use std::time::Duration;
+
+/// How often partitions are looked at for whether compaction is due. Kafka's default.
+pub const COMPACTION_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Partitions that are looked at for that in one turn.
+pub const COMPACTION_PARTITIONS_PER_SCAN_STEP: usize = 1024;
+
+/// How often a pass of compaction may go on.
+pub const COMPACTION_STEP_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Bytes of frames that a pass looks at in this interval, as far as they are not a single batch. It reads each dirty byte twice and each clean one
+/// once, and writes what is left.
+pub const COMPACTION_BYTES_PER_STEP: usize = 256 << 10;
+
+/// What a pass of compaction has of the memory for what is on its way to clients, while it runs: one of so many parts. A third of that is for the
+/// keys, the rest for the buffers of one batch.
+pub const COMPACTION_PART_OF_SENDS: usize = 4;
+
+/// Buffers of a batch's decompressed size that are in use at once: the records as they were, those that stay, and both forms of the new batch.
+pub const COMPACTION_BUFFERS: usize = 4;
+
+/// Bytes of memory of a pass, however much there is.
+pub const COMPACTION_BYTES_MAX: usize = 384 << 20;
