@@ -89,7 +89,7 @@ impl KeyIndex {
     }
 
     fn keys_max(&self) -> usize {
-        self.slots.len() / 4 * 3
+        self.slots.len() * 3 / 4
     }
 
     fn hash(&self, key: &[u8]) -> [u64; 2] {
