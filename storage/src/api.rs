@@ -259,6 +259,8 @@ pub enum FindResult {
     None,
     /// A frame that has to be looked into takes more memory than the search was allowed: search again with so many bytes of it.
     NeedsMemory(usize),
+    /// Decompressing a batch has taken so many bytes of memory, more than it was allowed, and may take more: search again with more of it.
+    NeedsDecoder(usize),
     /// A frame that had to be looked into is lost or cannot be read; the frames after it were not searched.
     Damaged {
         /// The first offset that is lost.
@@ -266,6 +268,21 @@ pub enum FindResult {
         /// The next offset that can be read.
         resume_at: Offset,
     },
+}
+
+/// The memory that a search may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SearchMemory {
+    /// Bytes of the one buffer or cached chunk that it holds at a time.
+    pub buffer_bytes_max: usize,
+    /// Bytes of its decoder, with the window and what it has decompressed. They are checked after each chunk of a batch, so that it may use a
+    /// chunk more.
+    pub decoder_bytes_max: usize,
+}
+
+impl SearchMemory {
+    /// As much as it needs.
+    pub const UNLIMITED: Self = Self { buffer_bytes_max: usize::MAX, decoder_bytes_max: usize::MAX };
 }
 
 /// Answer to [`Store::find_time`](crate::Store::find_time).

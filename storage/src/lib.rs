@@ -52,7 +52,8 @@ mod tail;
 
 pub use api::{
     AppendError, Appended, Bounds, Cursor, FindOutcome, FindResult, Frames, LogStartError, PartitionSlot,
-    Payload, ProducerCheck, ReadId, ReadLimits, ReadOutcome, ReadResult, StoreEvent, StoreStats,
+    Payload, ProducerCheck, ReadId, ReadLimits, ReadOutcome, ReadResult, SearchMemory, StoreEvent,
+    StoreStats,
 };
 pub use config::{CommitRule, CompactionConfig, DurableForm, PartitionConfig, StoreConfig};
 pub use epochs::{EpochEnd, EpochStart};

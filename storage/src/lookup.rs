@@ -30,7 +30,12 @@ pub(crate) enum LookupResult {
     /// The largest timestamp, if any record has one.
     Latest(Option<Timestamp>),
     Nothing,
+    /// Decompression takes so many bytes so far, more than it may.
+    NeedsDecoder(usize),
 }
+
+/// Work after which the memory of the decoder is checked: about a chunk of decompressed records.
+const STEP_WORK: Work = 200_000;
 
 /// A look into a batch that is not finished.
 #[derive(Debug)]
@@ -41,20 +46,40 @@ pub(crate) struct Lookup {
     wanted: Wanted,
     log_start: Offset,
     latest: Timestamp,
+    /// Bytes that the decoder and what it has decompressed may take.
+    decoder_bytes_max: usize,
 }
 
 impl Lookup {
-    /// Begins to look into the batch of a frame that has been checked.
-    pub(crate) fn new(frame: Bytes, wanted: Wanted, log_start: Offset) -> Self {
+    /// Begins to look into the batch of a frame that has been checked. Decompression stops soon after it takes more than `decoder_bytes_max`.
+    pub(crate) fn new(frame: Bytes, wanted: Wanted, log_start: Offset, decoder_bytes_max: usize) -> Self {
         let stream = batch_of(&frame).and_then(|batch| {
             let order = OffsetOrder::Rising;
             RecordStream::new(batch.header(), order, DECOMPRESSED_BYTES_MAX, Unpacker::default()).ok()
         });
-        Self { frame, stream, wanted, log_start, latest: NO_TIMESTAMP }
+        Self { frame, stream, wanted, log_start, latest: NO_TIMESTAMP, decoder_bytes_max }
     }
 
     /// Looks on while there is `work` left. `None`: there is more to look at.
     pub(crate) fn step(&mut self, work: &mut Work) -> Option<LookupResult> {
+        while *work > 0 {
+            // A slice at a time, so that the decoder does not grow by more before its memory is checked.
+            let slice = STEP_WORK.min(*work);
+            let mut left = slice;
+            let found = self.look_on(&mut left);
+            *work = work.saturating_sub(slice - left);
+            if found.is_some() {
+                return found;
+            }
+            let bytes = self.stream.as_ref().map_or(0, RecordStream::memory_bytes);
+            if bytes > self.decoder_bytes_max {
+                return Some(LookupResult::NeedsDecoder(bytes));
+            }
+        }
+        None
+    }
+
+    fn look_on(&mut self, work: &mut Work) -> Option<LookupResult> {
         let (Some(stream), Some(batch)) = (&mut self.stream, batch_of(&self.frame)) else {
             return Some(LookupResult::Nothing);
         };

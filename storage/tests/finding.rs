@@ -5,7 +5,7 @@ mod support;
 use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchProducer, Compression, Work, seal};
 use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_runtime::sim::CrashPolicy;
-use highwater_storage::{FindOutcome, FindResult, PartitionSlot};
+use highwater_storage::{FindOutcome, FindResult, PartitionSlot, SearchMemory};
 use support::{Bed, batch_at, batch_of};
 
 fn at(offset: i64, timestamp: i64) -> FindResult {
@@ -154,12 +154,12 @@ fn a_search_that_has_much_to_unpack_is_done_in_steps_and_others_have_their_turns
     bed.append_durably(quick, &batch_at(41, &[b"v"]));
     let mut nothing = 0;
     let FindOutcome::Pending(first) =
-        bed.store.find_time(&mut bed.disk, slow, Timestamp(41), usize::MAX, &mut nothing)
+        bed.store.find_time(&mut bed.disk, slow, Timestamp(41), SearchMemory::UNLIMITED, &mut nothing)
     else {
         panic!("there was no work left for it");
     };
     let FindOutcome::Pending(second) =
-        bed.store.find_time(&mut bed.disk, quick, Timestamp(0), usize::MAX, &mut nothing)
+        bed.store.find_time(&mut bed.disk, quick, Timestamp(0), SearchMemory::UNLIMITED, &mut nothing)
     else {
         panic!("there was no work left for it");
     };

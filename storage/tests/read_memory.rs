@@ -2,9 +2,9 @@
 
 mod support;
 
-use highwater_protocol::batch::{BatchProducer, Compression};
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, Work};
 use highwater_protocol::ids::{Offset, Timestamp};
-use highwater_storage::{Cursor, FindResult, ReadLimits, ReadResult};
+use highwater_storage::{Cursor, FindResult, ReadLimits, ReadResult, SearchMemory};
 use support::{Bed, batch_of, filled, records_of};
 
 /// Everything there is, read with so much memory at a time; how many reads it took, and the most that one of them held.
@@ -114,13 +114,51 @@ fn a_search_by_time_takes_no_more_memory_than_it_may_and_says_how_much_a_large_f
             bed = bed.restart();
         }
         let slot = bed.slot(0);
-        let found = bed.find_within(slot, 30, 8 << 10);
+        let within = |buffer_bytes_max| SearchMemory { buffer_bytes_max, ..SearchMemory::UNLIMITED };
+        let found = bed.find_within(slot, 30, within(8 << 10));
         assert_eq!(found, FindResult::At(Offset(30), Timestamp(30)));
-        let FindResult::NeedsMemory(bytes) = bed.find_within(slot, 40, 8 << 10) else {
+        let FindResult::NeedsMemory(bytes) = bed.find_within(slot, 40, within(8 << 10)) else {
             panic!("it is large")
         };
         assert!(bytes > 20_000 && bytes <= 64 << 10, "{bytes}");
-        assert_eq!(bed.find_within(slot, 40, bytes), FindResult::At(Offset(40), Timestamp(40)));
+        assert_eq!(bed.find_within(slot, 40, within(bytes)), FindResult::At(Offset(40), Timestamp(40)));
+    }
+}
+
+#[test]
+fn a_search_by_time_decompresses_no_more_than_it_may_and_says_how_much_it_has_taken() {
+    for codec in [Compression::Zstd, Compression::Gzip, Compression::Snappy, Compression::Lz4] {
+        let mut bed = Bed::new(4);
+        let slot = bed.slot(0);
+        let mut builder = BatchBuilder::new(codec, 0);
+        // What is stored has to fit an extent.
+        let value = vec![0; 100_000];
+        for at in 0..10 {
+            builder.append(&NewRecord::new(Timestamp(at), None, Some(&value))).expect("it fits");
+        }
+        bed.append_durably(slot, &builder.finish(BatchProducer::NONE).expect("there are records"));
+        for search_work in [Work::MAX, 1000] {
+            bed.search_work = search_work;
+            let within = |decoder_bytes_max| SearchMemory { decoder_bytes_max, ..SearchMemory::UNLIMITED };
+            let mut most = 0;
+            let mut bytes_max = 1000;
+            // Each time it may take twice as much as it took before.
+            let found = loop {
+                match bed.find_within(slot, 9, within(bytes_max)) {
+                    FindResult::NeedsDecoder(bytes) => {
+                        assert!(
+                            bytes > bytes_max && bytes < bytes_max + (1 << 20),
+                            "{codec}: {bytes} of {bytes_max}"
+                        );
+                        (most, bytes_max) = (bytes, 2 * bytes);
+                    }
+                    found => break found,
+                }
+            };
+            assert_eq!(found, FindResult::At(Offset(9), Timestamp(9)), "{codec}");
+            assert!(most > 30_000, "{codec}: {most} bytes");
+            assert_eq!(bed.find_within(slot, 9, within(8 << 20)), found, "{codec}");
+        }
     }
 }
 

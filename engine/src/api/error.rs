@@ -108,6 +108,16 @@ pub enum ApiError {
         /// The memory of the shard for what it sends.
         max: usize,
     },
+    /// A search by time would have to decompress a batch with more memory than there is.
+    #[error(
+        "a search by time has to decompress a batch that takes more than {bytes} bytes of memory, and there are {max} for searches; start the broker with a larger --memory"
+    )]
+    SearchTooLarge {
+        /// The memory that it has taken.
+        bytes: usize,
+        /// The memory of the shard for what it reads and sends.
+        max: usize,
+    },
     /// The offset is not between the start and the end of the partition.
     #[error("{partition}: offset {offset} is out of range: the partition has {start} to {end}")]
     OffsetOutOfRange {
@@ -187,6 +197,7 @@ impl ApiError {
             Self::ProducerIdsExhausted,
             Self::TooManyProducers,
             Self::ReplyTooLarge { bytes: 2, max: 1 },
+            Self::SearchTooLarge { bytes: 2, max: 1 },
             Self::OffsetOutOfRange {
                 partition: reason.clone(),
                 offset: Offset(5),

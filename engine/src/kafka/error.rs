@@ -55,7 +55,9 @@ impl From<&ApiError> for KafkaError {
                 // It is acknowledged as appended.
                 AppendError::Duplicate { .. } => Self::UNKNOWN_SERVER_ERROR,
             },
-            ApiError::TooManyProducers | ApiError::ReplyTooLarge { .. } => Self::INVALID_REQUEST,
+            ApiError::TooManyProducers | ApiError::ReplyTooLarge { .. } | ApiError::SearchTooLarge { .. } => {
+                Self::INVALID_REQUEST
+            }
             ApiError::TooManyConnections(_) => Self::THROTTLING_QUOTA_EXCEEDED,
             ApiError::OffsetOutOfRange { .. } => Self::OFFSET_OUT_OF_RANGE,
             ApiError::ProducerIdsExhausted | ApiError::Internal(_) => Self::UNKNOWN_SERVER_ERROR,

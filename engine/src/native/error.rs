@@ -19,7 +19,7 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
         ApiError::TopicExists(_) => ErrorCode::TopicExists,
         ApiError::InvalidTopicName(_) => ErrorCode::InvalidTopicName,
         ApiError::InvalidPartitionCount { .. } | ApiError::TooManyProducers => ErrorCode::InvalidArgument,
-        ApiError::ReplyTooLarge { .. } => ErrorCode::TooLarge,
+        ApiError::ReplyTooLarge { .. } | ApiError::SearchTooLarge { .. } => ErrorCode::TooLarge,
         ApiError::InvalidConfig { .. } => ErrorCode::InvalidConfig,
         ApiError::MetadataLogFull => ErrorCode::StorageFull,
         ApiError::ProducerIdsTaken | ApiError::TooManyConnections(_) => ErrorCode::Overloaded,

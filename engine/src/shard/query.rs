@@ -6,7 +6,7 @@ use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
 use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::Shard;
-use super::search::{Asker, Search, Sought};
+use super::search::{Asker, Search, SearchNeeds, Sought};
 use super::work::{Job, Work};
 use crate::api::{
     ApiError, EpochEnd, FoundOffset, NewStart, OffsetSpec, PartitionAnswer, PartitionDetails, PartitionQuery,
@@ -122,7 +122,12 @@ impl Shard {
                         Ok(found) => self.offset_found(plane, id, number, found),
                         Err((partition, sought)) => {
                             let asker = Asker::Query { work: id, number };
-                            self.searches.add(Search { asker, partition, sought, needs: 0 });
+                            self.searches.add(Search {
+                                asker,
+                                partition,
+                                sought,
+                                needs: SearchNeeds::default(),
+                            });
                         }
                     }
                 }

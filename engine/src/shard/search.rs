@@ -1,6 +1,6 @@
 //! Searches by timestamp, for ListOffsets queries and for readers that begin at a time: a few at once, the others wait in a queue.
 //!
-//! A search holds a decoder and a buffer of the size of the largest disk read, or of a larger batch; one query can need as many searches as there
+//! A search holds a buffer of the size of the largest disk read, or of a larger batch, and a decoder, whose window its producer has chosen; one query can need as many searches as there
 //! are partitions. That memory is charged to the send budget ([`crate::read`]) before a search begins. All searches share one account. The first
 //! in the queue waits for memory when no other search holds any; otherwise it is retried when one of these ends.
 
@@ -10,7 +10,7 @@ use highwater_protocol::batch::Work;
 use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Plane;
-use highwater_storage::{FindOutcome, FindResult, ReadId};
+use highwater_storage::{FindOutcome, FindResult, ReadId, SearchMemory};
 
 use super::Shard;
 use super::query::WorkId;
@@ -45,8 +45,15 @@ pub(super) struct Search {
     pub(super) asker: Asker,
     pub(super) partition: PartitionId,
     pub(super) sought: Sought,
-    /// Bytes of memory that the next batch needs, if that is more than it was allowed.
-    pub(super) needs: usize,
+    /// What the next batch needs, if that is more than it was allowed.
+    pub(super) needs: SearchNeeds,
+}
+
+/// Bytes of memory that a search is known to need.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct SearchNeeds {
+    buffer: usize,
+    decoder: usize,
 }
 
 /// A search that has begun.
@@ -133,8 +140,10 @@ impl Shard {
         let (index, slot) = (partition.store, partition.slot);
         let store = self.partitions.store_mut(index);
         let read_bytes_max = store.config().limits.read_bytes_max;
-        let buffer = AlignedBuf::memory_bytes_for(read_bytes_max).max(search.needs);
-        let bytes = buffer + SEARCH_DECODER_READS * read_bytes_max;
+        let buffer = AlignedBuf::memory_bytes_for(read_bytes_max).max(search.needs.buffer);
+        let decoder = (SEARCH_DECODER_READS * read_bytes_max).max(search.needs.decoder);
+        let memory = SearchMemory { buffer_bytes_max: buffer, decoder_bytes_max: decoder };
+        let bytes = buffer + decoder;
         let account = &mut self.searches.account;
         let Some(charge) = self.send_budget.reserve(account, 0, Wanted { most: bytes, least: bytes }) else {
             if account.held() == 0 {
@@ -144,8 +153,8 @@ impl Shard {
             return None;
         };
         let outcome = match search.sought {
-            Sought::Since(at) => store.find_time(plane, slot, at, buffer, work),
-            Sought::Last => store.find_last(plane, slot, buffer, work),
+            Sought::Since(at) => store.find_time(plane, slot, at, memory, work),
+            Sought::Last => store.find_last(plane, slot, memory, work),
         };
         match outcome {
             FindOutcome::Ready(result) => {
@@ -173,18 +182,34 @@ impl Shard {
     }
 
     fn end_search(&mut self, plane: &mut dyn Plane<Message>, search: Search, result: FindResult) {
-        if let FindResult::NeedsMemory(bytes) = result {
-            // It starts again. Rounding up limits how often, if batches become larger and larger.
-            let needs = bytes.next_power_of_two();
-            return self.searches.waiting.push_front(Search { needs, ..search });
-        }
+        // It starts again with more memory. Rounding up limits how often, if batches become larger and larger.
+        let mut needs = search.needs;
+        let max = self.setup.limits.send_bytes_max;
+        let known = match result {
+            FindResult::NeedsMemory(bytes) => {
+                needs.buffer = bytes.next_power_of_two();
+                return self.searches.waiting.push_front(Search { needs, ..search });
+            }
+            FindResult::NeedsDecoder(bytes) if bytes < max => {
+                // It is known only when all is decompressed. Twice as much each time is no more than twice the work.
+                needs.decoder = (2 * bytes).min(max);
+                return self.searches.waiting.push_front(Search { needs, ..search });
+            }
+            FindResult::NeedsDecoder(bytes) => Err(ApiError::SearchTooLarge { bytes, max }),
+            FindResult::At(offset, at) => Ok(Found::At(offset, at)),
+            FindResult::None => Ok(Found::Nothing),
+            FindResult::Damaged { at, .. } => Ok(Found::Damaged { at }),
+        };
         match search.asker {
             Asker::Query { work, number } => {
                 let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
-                let found = high_watermark.map_or(Err(ApiError::TopicDeleted), |hw| visible(result, hw));
+                let found = high_watermark.ok_or(ApiError::TopicDeleted).and_then(|hw| visible(known?, hw));
                 self.offset_found(plane, work, number, found);
             }
-            Asker::Reader(start) => self.on_start_found(start, result),
+            Asker::Reader(start) => match known {
+                Ok(found) => self.on_start_found(start, found),
+                Err(error) => self.on_start_refused(start, &error),
+            },
         }
     }
 
@@ -207,13 +232,23 @@ impl Shard {
     }
 }
 
+/// The result of a search that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
+    At(Offset, Timestamp),
+    Nothing,
+    /// The first offset that is lost, among records that would have to be searched.
+    Damaged {
+        at: Offset,
+    },
+}
+
 /// Limits the result of a search to what readers may see.
-fn visible(result: FindResult, high_watermark: Offset) -> FoundOffset {
-    match result {
-        FindResult::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
-        FindResult::At(..) | FindResult::None => Ok(None),
-        FindResult::Damaged { .. } => Err(ApiError::PartitionDamaged),
-        FindResult::NeedsMemory(_) => unreachable!("the search starts again"),
+fn visible(found: Found, high_watermark: Offset) -> FoundOffset {
+    match found {
+        Found::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
+        Found::At(..) | Found::Nothing => Ok(None),
+        Found::Damaged { .. } => Err(ApiError::PartitionDamaged),
     }
 }
 
@@ -230,7 +265,12 @@ mod tests {
         for number in 0..SEARCHES_MAX as u32 + 2 {
             let sought = Sought::Last;
             let asker = Asker::Query { work: WorkId(1), number };
-            searches.add(Search { asker, partition: PartitionId(Key::default()), sought, needs: 0 });
+            searches.add(Search {
+                asker,
+                partition: PartitionId(Key::default()),
+                sought,
+                needs: SearchNeeds::default(),
+            });
         }
         let mut begun = Vec::new();
         while let Some(search) = searches.next() {

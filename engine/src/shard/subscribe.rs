@@ -10,11 +10,11 @@ use highwater_protocol::native::{
     FetchRequest, MessageKind, Start, SubscribeReply, SubscribeRequest, error_message,
 };
 use highwater_runtime::plane::{ConnId, Plane};
-use highwater_storage::{Cursor, FindResult};
+use highwater_storage::Cursor;
 
 use super::Shard;
 use super::readers::{Reader, ReaderKind, ReaderState};
-use super::search::{Asker, Search, Sought};
+use super::search::{Asker, Found, Search, SearchNeeds, Sought};
 use super::timers::Timer;
 use crate::api::{ApiError, Service};
 use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
@@ -125,7 +125,12 @@ impl Shard {
             // In the queue of all searches: each may hold a buffer, and takes time.
             Begin::Since(at) => {
                 let asker = Asker::Reader(StartingReader { reader: id, slot });
-                self.searches.add(Search { asker, partition, sought: Sought::Since(at), needs: 0 });
+                self.searches.add(Search {
+                    asker,
+                    partition,
+                    sought: Sought::Since(at),
+                    needs: SearchNeeds::default(),
+                });
             }
         }
     }
@@ -147,18 +152,28 @@ impl Shard {
     }
 
     /// The search for a reader's first offset is done.
-    pub(super) fn on_start_found(&mut self, start: StartingReader, result: FindResult) {
+    pub(super) fn on_start_found(&mut self, start: StartingReader, found: Found) {
         let Some(reader) = self.readers.get(&start.reader) else { return };
         let Some(partition) = self.partitions.get(reader.partition) else { return };
         let high_watermark = partition.high_watermark();
-        let offset = match result {
-            FindResult::At(offset, _) => offset.min(high_watermark),
-            FindResult::None => high_watermark,
+        let offset = match found {
+            Found::At(offset, _) => offset.min(high_watermark),
+            Found::Nothing => high_watermark,
             // The record may be among those that are lost. The reader begins there, and its first read reports the damage.
-            FindResult::Damaged { at, .. } => at.min(high_watermark),
-            FindResult::NeedsMemory(_) => unreachable!("the search starts again"),
+            Found::Damaged { at } => at.min(high_watermark),
         };
         self.reader_found(start, offset);
+    }
+
+    /// A reader's first offset cannot be searched for.
+    pub(super) fn on_start_refused(
+        &mut self,
+        StartingReader { reader, slot }: StartingReader,
+        error: &ApiError,
+    ) {
+        if let Some(reader) = self.remove_reader(reader) {
+            self.reply(reader.conn, slot, native::reply_of(error));
+        }
     }
 
     /// Starts a reader at this offset.

@@ -5,8 +5,9 @@ use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::ProduceResponse;
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::Timestamp;
+use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_protocol::limits::DECOMPRESSED_BYTES_ANY_RATIO;
+use highwater_protocol::native::{Body as _, FetchRequest, ListOffsetsReply, ListOffsetsRequest, Start};
 use highwater_runtime::sim::SimNode;
 
 use crate::kafka::wire::Wire as KafkaWire;
@@ -103,6 +104,57 @@ fn decoders_take_no_more_memory_than_there_is_for_them_and_all_batches_are_check
             decoder_bytes(&world, node) < limits.decoder_bytes_max / 4,
             "{codec}: one is kept, if it is small"
         );
+    }
+}
+
+/// A batch of records of so many zeros each, by time.
+fn timed(codec: Compression, bytes: usize, times: i64) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(codec, 0);
+    let value = vec![0; bytes];
+    for at in 0..times {
+        builder.append(&NewRecord::new(Timestamp(at), None, Some(&value))).expect("it fits");
+    }
+    builder.finish(BatchProducer::NONE).expect("there are records").to_vec()
+}
+
+#[test]
+fn a_search_by_time_is_charged_for_what_it_decompresses_and_refused_if_there_never_is_so_much() {
+    for send_bytes_max in [8 << 20, 700_000] {
+        let limits = ShardLimits { send_bytes_max, ..ShardLimits::tiny() };
+        let (mut world, node) = world_with(1, limits, SESSION_MS);
+        world.start(node).expect("a first start");
+        let native = world.address(node, 0);
+        let (_, partitions) = create(&mut world, native, 1);
+        let (to, shard) = partitions[0];
+        let mut wire = Wire::connect(&mut world, native, Some(shard));
+        wire.send_batch(to, &timed(Compression::Zstd, 300_000, 10));
+        wire.wait(&mut world).expect("an answer").body.expect("it is taken");
+        wire.send(&ListOffsetsRequest {
+            topic: to.topic,
+            partitions: vec![(to.partition, Start::Timestamp(Timestamp(9)))],
+        });
+        let mut most = 0;
+        let answer = (0..TICKS_MAX).find_map(|_| {
+            world.run_for(TICK / 50);
+            most = most.max(world.app(node, shard).expect("it runs").send_bytes());
+            wire.receive(usize::MAX);
+            wire.pop()
+        });
+        let body = answer.expect("an answer").body.expect("no error of the whole request");
+        let found = ListOffsetsReply::decode(&body).expect("a reply").partitions[0].found;
+        let start = Start::Timestamp(Timestamp(9));
+        let (topic, partition) = (to.topic, to.partition);
+        wire.send(&FetchRequest { topic, partition, start, max_bytes: 1, min_bytes: 1, wait_ms: 0 });
+        let fetched = wire.wait(&mut world).expect("an answer").body;
+        if send_bytes_max > 1 << 20 {
+            assert_eq!(found, Ok(Some((Offset(9), Some(Timestamp(9))))));
+            assert!(most > 1 << 20 && most <= send_bytes_max, "{most} bytes were charged");
+            fetched.expect("it is found");
+        } else {
+            assert_eq!(found, Err(ErrorCode::TooLarge));
+            let (code, text) = fetched.expect_err("it is refused");
+            assert!(code == ErrorCode::TooLarge && text.contains("--memory"), "{code}: {text}");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use highwater_runtime::plane::Disk;
 
 use super::Store;
 use super::task::{Answer, Driven, Task};
-use crate::api::{FindOutcome, FindResult, PartitionSlot, ReadId, StoreEvent};
+use crate::api::{FindOutcome, FindResult, PartitionSlot, ReadId, SearchMemory, StoreEvent};
 use crate::extent::{Extent, NO_TIMESTAMP};
 use crate::scan_chunk::ReadGoal;
 
@@ -15,19 +15,19 @@ const SEARCH_SLICE: Work = 100_000;
 
 impl Store {
     /// Finds the first durable record at or after a timestamp. Searches until `work` is used up; [`Store::continue_searches`] does the rest. A search
-    /// holds one buffer or cached chunk at a time, of at most `memory_bytes_max` bytes. A decoder for compressed records comes on top.
+    /// holds one buffer or cached chunk at a time, and a decoder for compressed records, in no more memory than it is allowed.
     pub fn find_time(
         &mut self,
         disk: &mut dyn Disk,
         slot: PartitionSlot,
         at: Timestamp,
-        memory_bytes_max: usize,
+        memory: SearchMemory,
         work: &mut Work,
     ) -> FindOutcome {
         let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
         let log_start = partition.log_start;
         let goal = ReadGoal::Time { at, log_start };
-        let mut task = Task { memory_bytes_max, ..Task::new(slot, goal, log_start) };
+        let mut task = Task::searching(slot, goal, log_start, memory);
         let known = task.locate(partition);
         self.find(disk, task, known, work)
     }
@@ -35,18 +35,18 @@ impl Store {
     /// Finds the first of the durable records with the largest timestamp.
     ///
     /// The timestamps of an extent include records below the log's start and records that are not durable. Such an extent is searched, if possible
-    /// from its last index entry on, unless another one is later anyway. For `memory_bytes_max` and `work` see [`Store::find_time`].
+    /// from its last index entry on, unless another one is later anyway. For `memory` and `work` see [`Store::find_time`].
     pub fn find_last(
         &mut self,
         disk: &mut dyn Disk,
         slot: PartitionSlot,
-        memory_bytes_max: usize,
+        memory: SearchMemory,
         work: &mut Work,
     ) -> FindOutcome {
         let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
         let (log_start, durable_end) = (partition.log_start, partition.durable.offset);
         let goal = ReadGoal::Latest { log_start };
-        let mut task = Task { memory_bytes_max, ..Task::new(slot, goal, log_start) };
+        let mut task = Task::searching(slot, goal, log_start, memory);
         let whole = |extent: &&Extent| extent.base_offset >= log_start && extent.end_offset <= durable_end;
         let times = partition.extents.iter().filter(whole).map(|extent| extent.max_timestamp);
         task.cursor.latest = times.max().unwrap_or(NO_TIMESTAMP);
@@ -101,6 +101,7 @@ pub(super) fn find_result(answer: &Answer) -> FindResult {
         Answer::Record(offset, timestamp) => FindResult::At(*offset, *timestamp),
         Answer::Damaged { at, resume_at } => FindResult::Damaged { at: *at, resume_at: *resume_at },
         Answer::NeedsMemory(bytes) => FindResult::NeedsMemory(*bytes),
+        Answer::NeedsDecoder(bytes) => FindResult::NeedsDecoder(*bytes),
         Answer::End | Answer::OutOfRange | Answer::Deleted => FindResult::None,
         Answer::Frames { .. } | Answer::IndexFrames { .. } | Answer::Located { .. } | Answer::Lost => {
             unreachable!("a search looks for a record")

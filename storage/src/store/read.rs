@@ -95,7 +95,11 @@ impl Store {
                 Some(p) => ReadResult::OutOfRange { log_start: p.log_start, durable_end: p.durable.offset },
                 None => ReadResult::AtEnd,
             },
-            Answer::Record(..) | Answer::IndexFrames { .. } | Answer::Located { .. } | Answer::Lost => {
+            Answer::Record(..)
+            | Answer::NeedsDecoder(_)
+            | Answer::IndexFrames { .. }
+            | Answer::Located { .. }
+            | Answer::Lost => {
                 unreachable!("a read looks for frames by offset")
             }
         }
@@ -284,7 +288,7 @@ impl Store {
                     None => Some(frame.clone()),
                 };
                 let Some(held) = held else { return Some(Answer::NeedsMemory(frame.len())) };
-                task.lookup = Some(Lookup::new(held, wanted, log_start));
+                task.lookup = Some(Lookup::new(held, wanted, log_start, task.decoder_bytes_max));
                 None
             }
             Step::IndexFrames { bytes: frames, next } => {

@@ -85,7 +85,7 @@ impl Store {
             },
             Answer::Lost | Answer::Damaged { .. } => IndexRead::Damaged,
             Answer::End | Answer::Deleted => IndexRead::AtEnd,
-            Answer::Frames { .. } | Answer::Record(..) | Answer::Located { .. } => {
+            Answer::Frames { .. } | Answer::Record(..) | Answer::NeedsDecoder(_) | Answer::Located { .. } => {
                 unreachable!("a read by index looks for frames by index")
             }
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use highwater_protocol::ids::{ExtentSequence, Incarnation, LogIndex, Offset, Timestamp};
 use highwater_runtime::buf::AlignedBuf;
 
-use crate::api::PartitionSlot;
+use crate::api::{PartitionSlot, SearchMemory};
 use crate::extent::{Extent, ExtentRef, FIRST_POSITION, NO_TIMESTAMP};
 use crate::index::Entry;
 use crate::layout::PAGE_BYTES;
@@ -20,6 +20,8 @@ pub(super) struct Task {
     pub(super) goal: ReadGoal,
     /// Bytes of memory that one disk read may use.
     pub(super) memory_bytes_max: usize,
+    /// Bytes of memory that the decoder of a search may use.
+    pub(super) decoder_bytes_max: usize,
     pub(super) cursor: ScanCursor,
     /// The extent it is in.
     pub(super) extent: ExtentRef,
@@ -62,6 +64,7 @@ pub(super) enum Answer {
         frame_bytes: u32,
     },
     NeedsMemory(usize),
+    NeedsDecoder(usize),
     Record(Offset, Timestamp),
     /// Frames that were requested by index.
     IndexFrames {
@@ -96,6 +99,7 @@ impl Task {
             slot,
             goal,
             memory_bytes_max: usize::MAX,
+            decoder_bytes_max: usize::MAX,
             cursor: ScanCursor {
                 offset,
                 position: FIRST_POSITION,
@@ -116,6 +120,16 @@ impl Task {
         }
     }
 
+    /// A search in this memory.
+    pub(super) fn searching(
+        slot: PartitionSlot,
+        goal: ReadGoal,
+        offset: Offset,
+        SearchMemory { buffer_bytes_max, decoder_bytes_max }: SearchMemory,
+    ) -> Self {
+        Self { memory_bytes_max: buffer_bytes_max, decoder_bytes_max, ..Self::new(slot, goal, offset) }
+    }
+
     /// Handles the result of a search in a batch. Returns an answer if the task ends with it.
     pub(super) fn on_looked_up(&mut self, found: LookupResult) -> Option<Answer> {
         self.lookup = None;
@@ -126,6 +140,7 @@ impl Task {
                 self.cursor.latest = self.cursor.latest.max(latest);
             }
             LookupResult::Nothing => {}
+            LookupResult::NeedsDecoder(bytes) => return Some(Answer::NeedsDecoder(bytes)),
         }
         None
     }

@@ -23,7 +23,7 @@ use highwater_storage::layout::{
 use highwater_storage::mac::{MacKey, StoreMacs};
 use highwater_storage::{
     AppendError, Cursor, DurableForm, FindOutcome, FindResult, PartitionConfig, ProducerCheck, ReadResult,
-    StoreEvent,
+    SearchMemory, StoreEvent,
 };
 use zerocopy::FromBytes as _;
 
@@ -178,7 +178,7 @@ impl Attack {
         }
         node.read_from_every_offset(slot);
         if let FindOutcome::Ready(FindResult::At(offset, _)) =
-            node.store.find_time(&mut node.disk, slot, Timestamp(5), usize::MAX, &mut 1_000_000)
+            node.store.find_time(&mut node.disk, slot, Timestamp(5), SearchMemory::UNLIMITED, &mut 1_000_000)
         {
             assert_eq!(offset, Offset(0), "{at}");
         }

@@ -15,8 +15,8 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage};
 use highwater_storage::{
     AppendError, Appended, Cursor, DurableForm, FindOutcome, FindResult, MacKey, PartitionConfig,
-    PartitionSlot, Payload, ReadId, ReadLimits, ReadOutcome, ReadResult, RecoveryReport, Store, StoreConfig,
-    StoreEvent, StoreLimits,
+    PartitionSlot, Payload, ReadId, ReadLimits, ReadOutcome, ReadResult, RecoveryReport, SearchMemory, Store,
+    StoreConfig, StoreEvent, StoreLimits,
 };
 
 pub const EPOCH: LeaderEpoch = LeaderEpoch(1);
@@ -269,17 +269,22 @@ impl Bed {
     }
 
     pub fn find(&mut self, slot: PartitionSlot, at: i64) -> FindResult {
-        self.find_within(slot, at, usize::MAX)
+        self.find_within(slot, at, SearchMemory::UNLIMITED)
     }
 
-    pub fn find_within(&mut self, slot: PartitionSlot, at: i64, memory_bytes_max: usize) -> FindResult {
+    pub fn find_within(&mut self, slot: PartitionSlot, at: i64, memory: SearchMemory) -> FindResult {
         let mut work = self.search_work;
-        let outcome = self.store.find_time(&mut self.disk, slot, Timestamp(at), memory_bytes_max, &mut work);
+        let outcome = self.store.find_time(&mut self.disk, slot, Timestamp(at), memory, &mut work);
         self.found(outcome)
     }
 
     pub fn find_last(&mut self, slot: PartitionSlot) -> FindResult {
-        let outcome = self.store.find_last(&mut self.disk, slot, usize::MAX, &mut self.search_work.clone());
+        let outcome = self.store.find_last(
+            &mut self.disk,
+            slot,
+            SearchMemory::UNLIMITED,
+            &mut self.search_work.clone(),
+        );
         self.found(outcome)
     }
 
