@@ -8,6 +8,7 @@
 //! durable changes. Runs on shard 0.
 
 mod checks;
+mod opened;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -54,6 +55,9 @@ pub(crate) struct Controller {
     tip: Metadata,
     stores: usize,
     room: MetadataRoom,
+    /// The last recovered record if it may come from a write that failed, and the disk had no space to write it again: a power cut may undo it. It
+    /// becomes part of the tip once everything before it is published, and is published when it is certain.
+    doubtful: Option<Record>,
     /// Changes since the last mark, and whether any record was written.
     changes: Vec<Change>,
     touched: bool,
@@ -110,11 +114,25 @@ impl Controller {
         room: MetadataRoom,
     ) -> Result<Self, RecoverError> {
         let snapshot = recovered.snapshot.iter().map(|piece| &piece[..]);
-        let tip = Metadata::recover(snapshot, recovered.records.iter().map(|r| &r[..]))?;
+        let mut records = &recovered.records[..];
+        let mut doubtful = None;
+        if log.certain() < log.appended()
+            && let Some((last, before)) = records.split_last()
+        {
+            let record = Record::decode(last)?;
+            if record.is_visible() {
+                (doubtful, records) = (Some(record), before);
+            }
+        }
+        let tip = Metadata::recover(snapshot, records.iter().map(|r| &r[..]))?;
+        if let Some(record) = &doubtful {
+            tip.clone().apply(record)?;
+        }
         Ok(Self {
             log,
             snapshot: None,
             tip,
+            doubtful,
             stores,
             room,
             changes: Vec::new(),
@@ -142,57 +160,6 @@ impl Controller {
     /// Returns the next action.
     pub(crate) fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()
-    }
-
-    /// A shard has opened its stores. When all have, the metadata is published for the first time.
-    pub(crate) fn handle_opened(&mut self, shard: ShardIndex, opened: Opened) {
-        self.opened[usize::from(shard)] = Some(opened);
-        if !self.opened.iter().all(Option::is_some) {
-            return;
-        }
-        let mut report = ReadyReport {
-            topics: self.tip.topics().len(),
-            partitions: self.tip.partition_count(),
-            warnings: Vec::new(),
-        };
-        let mut holders: BTreeMap<TopicId, BTreeSet<ShardIndex>> = BTreeMap::new();
-        for (shard, opened) in self.opened.iter_mut().enumerate() {
-            let opened = std::mem::take(opened).expect("checked above");
-            for topic in opened.topics {
-                holders.entry(topic).or_default().insert(shard as ShardIndex);
-            }
-            for (tp, epoch) in opened.epochs {
-                if self.tip.topic_by_id(tp.topic).is_some() {
-                    self.tip.learn_epoch(tp, epoch);
-                }
-            }
-            report.warnings.extend(opened.warnings);
-        }
-        let deleting: Vec<TopicId> = self.tip.deleting().keys().copied().collect();
-        self.changes = self.tip.topics().map(|t| Change::Topic(Arc::clone(t))).collect();
-        let mut gone = Vec::new();
-        for topic in deleting {
-            match holders.remove(&topic) {
-                Some(shards) => {
-                    self.freeing.insert(topic, Freeing { shards, partitions: 0 });
-                    self.changes.push(Change::Deleted(topic));
-                }
-                None => gone.push(topic),
-            }
-        }
-        for topic in holders.into_keys().filter(|t| self.tip.topic_by_id(*t).is_none()) {
-            report.warnings.push(format!(
-                "partitions of topic {topic} rest on disk and the metadata does not know it; they are kept and not served"
-            ));
-        }
-        report.warnings.extend(self.room.warning(self.entries()));
-        self.first_version = Some(self.tip.version());
-        self.ready = Some(report);
-        // Published before any record is written: what was recovered is durable, and a full disk may have no space for a record.
-        self.mark();
-        for topic in gone {
-            self.write(&Record::TopicGone { id: topic.0 });
-        }
     }
 
     /// A shard has applied all changes up to a version.
@@ -259,16 +226,21 @@ impl Controller {
     fn delete(&mut self, to: (ShardIndex, Ticket), topic: Result<Arc<Topic>, ApiError>) -> Option<TopicId> {
         let deleted = topic.as_ref().ok().map(|t| t.id);
         let outcome = topic.map(|topic| {
-            let shards = self.applied.len() as u16;
-            let holders = topic.stores.iter().map(|s| s.0 % shards).collect();
-            self.freeing.insert(topic.id, Freeing { shards: holders, partitions: topic.stores.len() });
-            self.freeing_partitions += topic.stores.len();
+            self.begin_freeing(&topic);
             tracing::info!(topic = topic.name, id = %topic.id, partitions = topic.stores.len(), "topic deleted");
             self.write(&Record::TopicDeleted { id: topic.id.0 });
             ControllerReply::Done
         });
         self.answer_when_applied(to, outcome);
         deleted
+    }
+
+    /// A topic is deleted: shards free its space.
+    fn begin_freeing(&mut self, topic: &Topic) {
+        let shards = self.applied.len() as u16;
+        let holders = topic.stores.iter().map(|s| s.0 % shards).collect();
+        self.freeing.insert(topic.id, Freeing { shards: holders, partitions: topic.stores.len() });
+        self.freeing_partitions += topic.stores.len();
     }
 
     /// Changes a topic, or only validates that.
@@ -367,10 +339,11 @@ impl Controller {
     /// Flushes the log. Call it at the end of every turn. Returns whether there is more to do than one turn allows.
     pub(crate) fn flush(&mut self, disk: &mut dyn Disk) -> bool {
         if std::mem::take(&mut self.touched) {
-            self.mark();
+            self.mark(self.log.appended());
         }
         self.log.flush(disk);
-        if self.log.wants_snapshot() {
+        // A snapshot has all records, the doubtful one too.
+        if self.doubtful.is_none() && self.log.wants_snapshot() {
             self.log.begin_snapshot();
             self.snapshot = Some(SnapshotWriter::new(&self.tip));
         }
@@ -391,12 +364,12 @@ impl Controller {
         false
     }
 
-    /// Marks the end of the log: the changes since the last mark are published when everything appended so far is durable.
-    fn mark(&mut self) {
+    /// Marks a position of the log: the changes since the last mark are published when everything up to it is certain to be durable.
+    fn mark(&mut self, seq: Seq) {
         // All of it once; after that, the cost is in proportion to the changes.
         let first = !std::mem::replace(&mut self.published_all, true);
         self.marks.push_back(Mark {
-            seq: self.log.appended(),
+            seq,
             publish: Publish {
                 first: first.then(|| Arc::new(self.tip.clone())),
                 version: self.tip.version(),
@@ -432,7 +405,7 @@ impl Controller {
     }
 
     fn publish_durable(&mut self) {
-        while self.marks.front().is_some_and(|m| m.seq <= self.log.durable()) {
+        while self.marks.front().is_some_and(|m| m.seq <= self.log.certain()) {
             let Some(Mark { publish, .. }) = self.marks.pop_front() else { break };
             self.published = publish.version;
             self.actions.push_back(Action::Publish(publish));

@@ -44,6 +44,11 @@ pub enum Record {
 }
 
 impl Record {
+    /// Returns whether shards and clients see what it changes.
+    pub(super) fn is_visible(&self) -> bool {
+        !matches!(self, Self::TopicGone { .. } | Self::ProducerIdsReserved { .. })
+    }
+
     /// Returns the topic that it changes, if any.
     pub(super) fn topic(&self) -> Option<TopicId> {
         match self {

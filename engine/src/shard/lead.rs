@@ -49,7 +49,7 @@ impl Lead {
         }
         let (log, recovered) = setup.open_log(plane, OFFSETS, *b"OFFS", OFFSETS_SPACE, warnings)?;
         let mut groups = GroupsLog::new(log, &recovered, setup.groups, now(plane))?;
-        groups.retain_topics(|id| metadata.topic_by_id(id).is_some());
+        groups.retain_topics(|id| controller.may_know(id));
         warnings.extend(groups.warning());
         Ok(Self { controller, groups, groups_timer: None, making_reserve: false, ready: false })
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::TopicPartition;
-use highwater_protocol::native::{Body, CommitOffsetsRequest, CreateTopicRequest, DeleteTopicRequest};
+use highwater_protocol::native::{
+    Body, CommitOffsetsRequest, CreateTopicRequest, DeleteTopicRequest, MetadataReply, MetadataRequest,
+};
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{CrashPolicy, Fault, NodeEnd, SimNode};
 
@@ -62,6 +64,53 @@ fn a_start_does_not_wait_for_space_to_record_that_a_deleted_topic_is_gone() {
         pending += usize::from(created.is_err_and(|(code, _)| code == ErrorCode::StorageFull));
     }
     assert!(pending > 0, "a start had something to record");
+}
+
+#[test]
+fn a_change_that_the_next_power_cut_may_undo_is_not_published_before_it_is_certain() {
+    for is_deleted in [false, true] {
+        let (mut world, node) = world(2);
+        world.start(node).expect("a first start");
+        let address = world.address(node, 0);
+        let (_, partitions) = create(&mut world, address, 1);
+        let (to, shard) = partitions[0];
+        let mut wire = Wire::connect(&mut world, address, Some(shard));
+        wire.produce(to, 100);
+        wire.wait(&mut world).expect("an answer").body.expect("there is space");
+        // Only one of the two copies of the log gets the record.
+        fill_disk(&world, node, "/data/meta.b");
+        let mut admin = Wire::connect(&mut world, address, None);
+        let refused = if is_deleted {
+            call(&mut world, &mut admin, &DeleteTopicRequest { name: "main".into() })
+        } else {
+            call(&mut world, &mut admin, &new_topic("late"))
+        };
+        assert_eq!(refused.expect_err("the disk is full").0, ErrorCode::StorageFull);
+        let crash = |world: &mut World| {
+            world.crash(node, CrashPolicy::KEEP_ALL);
+            world.start(node).expect("a start needs no space");
+            world.run_for(TIME_MAX);
+        };
+        let names = |world: &mut World| -> Vec<String> {
+            let mut wire = Wire::connect(world, address, None);
+            let told = call(world, &mut wire, &MetadataRequest { topics: None }).expect("no error");
+            MetadataReply::decode(&told)
+                .expect("a reply")
+                .topics
+                .into_iter()
+                .map(|topic| topic.name)
+                .collect()
+        };
+        crash(&mut world);
+        assert_eq!(names(&mut world), ["main"], "deleted: {is_deleted}");
+        world.disk(node).clear_faults();
+        world.disk(node).set_capacity(None);
+        world.run_for(3 * TIME_MAX);
+        let expected: &[&str] = if is_deleted { &[] } else { &["late", "main"] };
+        assert_eq!(names(&mut world), expected, "deleted: {is_deleted}");
+        crash(&mut world);
+        assert_eq!(names(&mut world), expected, "deleted: {is_deleted}");
+    }
 }
 
 #[test]
