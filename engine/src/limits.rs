@@ -12,6 +12,8 @@ use highwater_storage::StoreLimits;
 use highwater_storage::limits::PRODUCER_BYTES;
 use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 
+use crate::coord::groups::limits::GROUPS_BYTES_MAX;
+
 pub use compaction::{
     COMPACTION_BUFFERS, COMPACTION_BYTES_MAX, COMPACTION_BYTES_PER_STEP, COMPACTION_INTERVAL,
     COMPACTION_PART_OF_SENDS, COMPACTION_PARTITIONS_PER_SCAN_STEP, COMPACTION_STEP_INTERVAL,
@@ -111,6 +113,9 @@ pub const PARTITIONS_PER_PART: usize = 256;
 
 /// Producers of a partition that are encoded as one part of a long answer.
 pub const PRODUCERS_PER_PART: usize = 256;
+
+/// Pending Produce requests that are looked at for a unit of work, when a topic is deleted.
+pub const PENDING_PER_UNIT: usize = 64;
 
 /// Events of a store that are handled in one poll. The rest follows in the next turn.
 pub const EVENTS_PER_POLL_MAX: usize = 2048;
@@ -290,9 +295,16 @@ pub const fn offsets_bytes_max(memory_bytes: u64) -> usize {
     if part < OFFSETS_BYTES_MAX as u64 { part as usize } else { OFFSETS_BYTES_MAX }
 }
 
+/// Returns the bytes that the members of all groups together may take in a broker with `memory_bytes`.
+pub const fn members_bytes_max(memory_bytes: u64) -> usize {
+    let part = memory_bytes / MEMBERS_PART;
+    if part < GROUPS_BYTES_MAX as u64 { part as usize } else { GROUPS_BYTES_MAX }
+}
+
 /// Returns the bytes of free buffers that a broker with `memory_bytes` keeps for reuse. The offsets of groups use a part of the same share.
 pub fn idle_buffer_bytes(memory_bytes: u64, shards: u16) -> usize {
-    let part = memory_bytes / FREE_BUFFERS_PART - offsets_bytes_max(memory_bytes) as u64;
+    let part = memory_bytes / FREE_BUFFERS_PART
+        - (offsets_bytes_max(memory_bytes) + members_bytes_max(memory_bytes)) as u64;
     part.min((32 << 20) * (1 + u64::from(shards))) as usize
 }
 
@@ -310,12 +322,13 @@ const CACHE_BYTES_MIN: u64 = 16 << 20;
 const DECODERS_PARTS: (u64, u64) = (3, 8);
 const DECODERS_BYTES_MAX: u64 = 192 << 20;
 
-/// The metadata of partitions, idempotent producers and free buffers each get one part in this many of the memory. The offsets of groups get a part
-/// of the share of the free buffers.
+/// The metadata of partitions, idempotent producers and free buffers each get one part in this many of the memory. The offsets and the members of
+/// groups get parts of the share of the free buffers.
 const METADATA_PART: u64 = 8;
 const PRODUCERS_PART: u64 = 16;
 const FREE_BUFFERS_PART: u64 = 16;
 const OFFSETS_PART: u64 = 32;
+const MEMBERS_PART: u64 = 64;
 
 /// Sixteenths of the memory that remain after these three.
 const OTHER_PARTS_OF_16: u64 = 16 - 16 / METADATA_PART - 16 / PRODUCERS_PART - 16 / FREE_BUFFERS_PART;
@@ -370,9 +383,10 @@ impl ShardLimits {
         let requests = requests_and_decoders - decoders;
         let sends = (share / 4).max(SEND_BYTES_MIN + more);
         let producers = share / PRODUCERS_PART;
-        let of_broker = idle_buffer_bytes(memory_bytes, shards) + offsets_bytes_max(memory_bytes);
-        let free_buffers_and_offsets = of_broker as u64 / u64::from(shards);
-        let others = producers + free_buffers_and_offsets + share / METADATA_PART;
+        let of_groups = offsets_bytes_max(memory_bytes) + members_bytes_max(memory_bytes);
+        let of_broker = idle_buffer_bytes(memory_bytes, shards) + of_groups;
+        let free_buffers_and_groups = of_broker as u64 / u64::from(shards);
+        let others = producers + free_buffers_and_groups + share / METADATA_PART;
         let cache = share.saturating_sub(requests_and_decoders + sends + others);
         let store_producers_max = ((producers / stores / PRODUCER_BYTES) as usize).max(1);
         let unacked_bytes_max = defaults.unacked_bytes_max.max(frame_bytes(batch_bytes_max) as u64);
@@ -445,58 +459,4 @@ fn journal_bytes(cache_bytes: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Returns the sum of all parts of a broker's memory.
-    fn total(memory: u64, shards: u16, stores: usize, batch_bytes_max: usize) -> u64 {
-        let limits = ShardLimits::production(memory, shards, stores, batch_bytes_max);
-        limits.store.assert_consistent();
-        let of_store =
-            limits.store.cache_bytes_max + limits.store.store_producers_max as u64 * PRODUCER_BYTES;
-        let requests = limits.request_bytes_max + limits.decoder_bytes_max;
-        let of_shard = (requests + limits.send_bytes_max) as u64 + of_store * stores as u64;
-        let of_broker = idle_buffer_bytes(memory, shards) + offsets_bytes_max(memory);
-        of_shard * u64::from(shards) + of_broker as u64 + limits.metadata_bytes_max
-    }
-
-    #[test]
-    fn the_parts_of_a_brokers_memory_add_up_to_all_of_it() {
-        for batch_mib in [1, 2, 15, 16, 17, 20, 31, 32, 50, 64, 99, 100] {
-            for batch_bytes_max in [batch_mib << 20, (batch_mib << 20) + 1] {
-                if !BATCH_BYTES_MAX_RANGE.contains(&batch_bytes_max) {
-                    continue;
-                }
-                for shards in [1, 2, 3, 4, 7, 8, 16, 64, 256] {
-                    let least = shard_memory_bytes_min(batch_bytes_max) * u64::from(shards);
-                    let more = [0, 1, 4097, 1 << 20, 100 << 20, 1 << 30, 10 << 30, 1 << 40];
-                    for memory in more.map(|more| least + more) {
-                        for stores in [1, 2, 3, 7, STORES_PER_SHARD_MAX] {
-                            let all = total(memory, shards, stores, batch_bytes_max);
-                            let slack = u64::from(shards) * (stores as u64 + 4) * PRODUCER_BYTES;
-                            assert!(
-                                all <= memory && all + slack >= memory,
-                                "{all} of {memory} with {shards} shards, {stores} stores, batches of {batch_bytes_max}"
-                            );
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_batch_of_the_largest_size_fits_each_part_of_the_smallest_memory_that_is_accepted() {
-        for batch_bytes_max in [1 << 20, 16 << 20, 17 << 20, 100 << 20] {
-            let least = shard_memory_bytes_min(batch_bytes_max);
-            let limits = ShardLimits::production(least, 1, 1, batch_bytes_max);
-            assert!(limits.request_bytes_max >= batch_bytes_max + (4 << 20));
-            assert!(limits.decoder_bytes_max >= 12 << 20);
-            assert!(limits.send_bytes_max >= batch_bytes_max + (8 << 20));
-            assert!(limits.store.cache_bytes_max >= batch_bytes_max as u64);
-        }
-        assert_eq!(shard_memory_bytes_min(BATCH_BYTES_MAX_DEFAULT), 96 << 20);
-        let offsets = [96 << 20, 256 << 20, 1 << 30, 8 << 30].map(offsets_bytes_max);
-        assert_eq!(offsets, [3 << 20, 8 << 20, 32 << 20, 32 << 20]);
-    }
-}
+mod tests;

@@ -26,7 +26,7 @@ use crate::broker::signals::handle_signals;
 use crate::broker::{lock, memory};
 use crate::coord::groups::GroupConfig;
 use crate::counters::ShardCounters;
-use crate::limits::{ShardLimits, idle_buffer_bytes, offsets_bytes_max};
+use crate::limits::{ShardLimits, idle_buffer_bytes, members_bytes_max, offsets_bytes_max};
 use crate::meta::controller::ReadyReport;
 use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
 
@@ -260,6 +260,7 @@ fn group_config(config: &BrokerConfig, memory_bytes: u64) -> GroupConfig {
         consumer_session_timeout_ms: config.group_session_timeout.as_millis() as u64,
         offsets_retention_ms: config.offsets_retention.as_millis() as i64,
         offsets_bytes_max: offsets_bytes_max(memory_bytes),
+        members_bytes_max: members_bytes_max(memory_bytes),
         ..GroupConfig::default()
     }
 }

@@ -107,6 +107,8 @@ pub struct GroupConfig {
     pub group_members_max: usize,
     /// Bytes of the offsets of all groups together; at most [`OFFSETS_BYTES_MAX`].
     pub offsets_bytes_max: usize,
+    /// Bytes of the members of all groups together; at most [`GROUPS_BYTES_MAX`].
+    pub members_bytes_max: usize,
 }
 
 impl Default for GroupConfig {
@@ -122,6 +124,7 @@ impl Default for GroupConfig {
             cleanup_interval_ms: 600_000,
             group_members_max: GROUP_MEMBERS_MAX,
             offsets_bytes_max: OFFSETS_BYTES_MAX,
+            members_bytes_max: GROUPS_BYTES_MAX,
         }
     }
 }

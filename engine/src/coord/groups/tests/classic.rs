@@ -295,6 +295,30 @@ fn lists_take_states_and_types() {
 }
 
 #[test]
+fn what_the_members_of_all_groups_say_is_bounded_by_what_the_broker_has_for_them() {
+    let config = GroupConfig { members_bytes_max: 10_000, ..GroupConfig::default() };
+    let mut desk = Desk::new();
+    desk.coordinator = GroupCoordinator::new(config, desk.now());
+    desk.add_topics();
+    let outcomes = (0..40).map(|n| {
+        let request = GroupRequest::Join(join(&format!("group-{n}"), ""));
+        desk.coordinator.handle(desk.now(), Token(1_000_000 + n), request, u128::from(n).to_le_bytes());
+        desk.settle();
+        match desk.reply(Token(1_000_000 + n)) {
+            Some(GroupReply::Join(reply)) => reply.error,
+            reply => {
+                assert_eq!(reply, None, "it waits for others");
+                None
+            }
+        }
+    });
+    let outcomes: Vec<_> = outcomes.collect();
+    let taken = outcomes.iter().take_while(|error| error.is_none()).count();
+    assert!((2..40).contains(&taken), "{outcomes:?}");
+    assert!(outcomes[taken..].iter().all(|error| *error == Some(GroupError::GroupMaxSizeReached)));
+}
+
+#[test]
 fn members_that_are_there_go_on_when_their_group_has_reached_its_limit() {
     let mut desk = Desk::new();
     let big = |member: &str, bytes: usize| JoinRequest {
