@@ -87,14 +87,14 @@ impl<P: Clone + Ord> RejectedBatches<P> {
         }
     }
 
-    /// Notes that a batch was appended. It may have been rejected before.
-    pub(crate) fn note_accepted(&mut self, SequenceStamp { key, sequence }: &SequenceStamp<P>) {
-        if let Some(entry) = self.by_producer.get(key)
-            && entry.sequence == *sequence
-        {
-            self.by_age.remove(&entry.age);
-            self.by_producer.remove(key);
-        }
+    /// Notes that a batch was appended. It may have been rejected before; returns whether it was the first that was.
+    pub(crate) fn note_accepted(&mut self, SequenceStamp { key, sequence }: &SequenceStamp<P>) -> bool {
+        let Some(entry) = self.by_producer.get(key).filter(|entry| entry.sequence == *sequence) else {
+            return false;
+        };
+        self.by_age.remove(&entry.age);
+        self.by_producer.remove(key);
+        true
     }
 
     /// Forgets producers in the order of their keys, from `first` until the first whose partition is not gone.

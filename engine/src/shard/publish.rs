@@ -7,6 +7,7 @@ use highwater_runtime::plane::Plane;
 
 use super::Shard;
 use super::work::Work;
+use crate::limits::PENDING_PER_UNIT;
 use crate::message::{Message, Publish};
 use crate::meta::{Change, Metadata, Topic};
 
@@ -82,8 +83,15 @@ impl Shard {
 
     /// Deletes partitions of a deleted topic while there is `work` left. Returns whether none is left.
     fn delete_topic(&mut self, plane: &mut dyn Plane<Message>, topic: TopicId, work: &mut Work) -> bool {
+        let mut was_known = false;
         if let Some(metadata) = &mut self.metadata {
+            was_known = metadata.topic_by_id(topic).is_some();
             Arc::make_mut(metadata).absorb(&Change::Deleted(topic));
+        }
+        if was_known {
+            // Before a topic of the same name is visible.
+            let requests = self.note_undecided(topic);
+            work.spend(requests / PENDING_PER_UNIT);
         }
         let wall_ms = plane.wall_clock_ms();
         let (count, is_done) = self.partitions.delete_topic(plane, topic, work.left(), wall_ms);

@@ -11,11 +11,13 @@ use highwater_net::kafka::messages::ProduceResponse;
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{ProducerId, Timestamp};
-use highwater_protocol::native::{AlterTopicRequest, Body, DeleteTopicRequest, ProduceReply};
-use highwater_runtime::sim::{Fault, SimNode};
+use highwater_protocol::native::{
+    AlterTopicRequest, Body, CreateTopicRequest, DeleteTopicRequest, ProduceReply,
+};
+use highwater_runtime::sim::{Fault, Latency, SimNode};
 
 use crate::kafka::wire::Wire as KafkaWire;
-use crate::node::{TICK, World, world};
+use crate::node::{TICK, World, slow_rounds, world};
 use crate::run::create;
 use crate::wire::Wire;
 
@@ -175,6 +177,57 @@ pub(crate) fn kafka_deleted_partition() {
         producer.sends_the_rest_in_order(&mut world, "main", 0);
     }
     assert!(deleted > 0, "no batch came too late");
+}
+
+/// The topic is deleted and created again while the first batch is with its owner; the second one comes before the outcome of the first.
+pub(crate) fn kafka_recreated_partition() {
+    let mut deleted = 0;
+    for seed in 0..100 {
+        let (mut world, node) = world(seed);
+        world.start(node).expect("a first start");
+        let native = world.address(node, 0);
+        create(&mut world, native, 2);
+        let mut producer = KafkaProducer::connect(&mut world, node);
+        assert_eq!(producer.produce(&mut world, "other", 0, 0).0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
+        // The first batches stay on their way to the disk.
+        let round = Duration::from_secs(4);
+        slow_rounds(&world, node, round..=round);
+        producer.send("main", 0, 0);
+        producer.send("main", 1, 0);
+        world.run_for(4 * TICK);
+        world.disk(node).set_latency(Latency::default());
+        let mut admin = Wire::connect(&mut world, native, None);
+        world.run_for(4 * TICK);
+        admin.send(&DeleteTopicRequest { name: "main".into() });
+        admin.send(&CreateTopicRequest {
+            name: "main".into(),
+            partitions: 2,
+            configs: Vec::new(),
+            validate_only: false,
+        });
+        // Somewhen while shard after shard learns of it.
+        world.run_for(Duration::from_micros(10 * seed));
+        producer.send("main", 0, 1);
+        producer.send("main", 1, 1);
+        let outcomes: Vec<_> = (0..4).map(|_| producer.outcome(&mut world)).collect();
+        for index in 0..2 {
+            let (first, second) = (outcomes[index], outcomes[2 + index]);
+            if first.0 == KafkaError::NONE {
+                continue;
+            }
+            deleted += 1;
+            assert_eq!(first.0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION, "seed {seed}");
+            assert_ne!(second.0, KafkaError::NONE, "seed {seed}: it has overtaken the first");
+            world.run_for(Duration::from_secs(1));
+            producer.sends_the_rest_in_order(&mut world, "main", index as i32);
+        }
+    }
+    assert!(deleted > 0, "no batch was with its owner");
+}
+
+#[test]
+fn a_batch_after_one_whose_topic_was_deleted_does_not_overtake_it_in_the_next_topic_of_that_name() {
+    kafka_recreated_partition();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use highwater_net::kafka::messages::{
 use highwater_net::kafka::produce::{Produce, ProduceTo, Records};
 use highwater_net::kafka::{KafkaError, KafkaReply};
 use highwater_protocol::batch::{BatchProducer, Compression, NO_TIMESTAMP};
-use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::{Call, Named, Pending};
@@ -212,23 +212,61 @@ impl Shard {
     fn set_produced(&mut self, request: RequestId, number: u32, produced: Produced) {
         let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request) else { return };
         let Some(outcome) = pending.partitions.get_mut(number as usize) else { return };
-        if let Err((KafkaError::UNKNOWN_TOPIC_OR_PARTITION, _)) = produced
-            && let Some(producer) = outcome.producer
+        let mut decided = None;
+        if let Some(producer) = outcome.producer
             && let Some((topic, _)) = pending.topics.get(outcome.topic)
         {
             let conn = pending.call.conn;
-            if self.connections.contains_key(&conn) {
-                self.kafka.unrouted.note_rejected(conn, topic.name(), outcome.index, producer);
+            match &produced {
+                Err((KafkaError::UNKNOWN_TOPIC_OR_PARTITION, _)) if self.connections.contains_key(&conn) => {
+                    self.kafka.unrouted.note_rejected(conn, topic.name(), outcome.index, producer);
+                }
+                Err((error, _)) if kafka::producers_retry(*error) => {}
+                // It does not come again. It may have been one of those whose topic was deleted before their outcomes were known.
+                _ => {
+                    let is_noted = self.kafka.unrouted.settle(conn, topic.name(), outcome.index, producer);
+                    decided = topic.known().filter(|_| is_noted).map(|topic| topic.id);
+                }
             }
         }
         outcome.produced = Some(produced);
         pending.missing -= 1;
-        if pending.missing == 0
+        let missing = pending.missing;
+        if let Some(topic) = decided {
+            self.note_undecided(topic);
+        }
+        if missing == 0
             && let Some(Pending::Produce(pending)) = self.kafka.pending.remove(&request)
         {
             self.uncharge_produce(&pending);
             self.finish_produce(&pending);
         }
+    }
+
+    /// A topic was deleted: its batches whose outcomes are not known yet count as not routed until they are. A topic of the same name may
+    /// exist before, and must not get the batches after them. Returns how many requests were looked at.
+    pub(in crate::shard) fn note_undecided(&mut self, topic: TopicId) -> usize {
+        // Requests have numbers in the order in which they came, so the first batch of each producer is noted first.
+        for pending in self.kafka.pending.values() {
+            let Pending::Produce(produce) = pending else { continue };
+            let conn = produce.call.conn;
+            if !self.connections.contains_key(&conn) {
+                continue;
+            }
+            let is_of = |named: &Named| named.known().is_some_and(|known| known.id == topic);
+            if !produce.topics.iter().any(|(named, _)| is_of(named)) {
+                continue;
+            }
+            for outcome in produce.partitions.iter().filter(|outcome| outcome.produced.is_none()) {
+                if let Some(producer) = outcome.producer
+                    && let Some((named, _)) = produce.topics.get(outcome.topic)
+                    && is_of(named)
+                {
+                    self.kafka.unrouted.note_rejected(conn, named.name(), outcome.index, producer);
+                }
+            }
+        }
+        self.kafka.pending.len()
     }
 
     /// A batch was dropped because its connection is gone or ends: nobody waits for its outcome.

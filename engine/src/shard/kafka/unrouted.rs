@@ -7,6 +7,9 @@
 //! `ProducerAppendInfo` does, too), so it would append the second batch, and reject the first one for ever as out of order. Therefore the
 //! second batch is rejected as out of order until the first one has come again; clients send it again after that.
 //!
+//! The same goes for batches that are with the owner when their topic is deleted: another topic may have the name before the outcome is known
+//! here. They are noted when the topic is deleted here, and settled by their outcomes.
+//!
 //! The place of the memory is the connection's shard, and it lasts as long as the connection: batches of a producer are in flight on one
 //! connection at a time, and a client that connects again sends the first one first. So no client can get in the way of another's batches
 //! with a sequence that it makes up. Partitions go by the names in the requests: there is no topic with an id.
@@ -64,6 +67,15 @@ impl UnroutedBatches {
         Ok(())
     }
 
+    /// A batch was appended, or will not be sent again. Returns whether it was noted.
+    pub(super) fn settle(&mut self, conn: ConnId, topic: &str, index: i32, producer: BatchProducer) -> bool {
+        // Nearly always.
+        if self.0.is_empty() {
+            return false;
+        }
+        self.0.note_accepted(&stamp(conn, topic, index, producer))
+    }
+
     /// Forgets what a connection has sent that is gone.
     pub(super) fn forget_connection(&mut self, conn: ConnId) {
         let partition = NamedPartition { conn, topic: String::new(), index: i32::MIN };
@@ -99,6 +111,17 @@ mod tests {
         assert_eq!(unrouted.pass(CONN, "t", 0, Some(producer(3))), Ok(()));
         assert_eq!(unrouted.pass(CONN, "t", 0, Some(producer(5))), Ok(()));
         assert!(unrouted.0.is_empty());
+    }
+
+    #[test]
+    fn a_batch_that_is_settled_lets_the_next_one_pass() {
+        let mut unrouted = UnroutedBatches::default();
+        assert!(!unrouted.settle(CONN, "t", 0, producer(3)));
+        unrouted.note_rejected(CONN, "t", 0, producer(3));
+        assert!(!unrouted.settle(CONN, "t", 0, producer(5)));
+        assert_eq!(unrouted.pass(CONN, "t", 0, Some(producer(5))), Err(3));
+        assert!(unrouted.settle(CONN, "t", 0, producer(3)));
+        assert_eq!(unrouted.pass(CONN, "t", 0, Some(producer(5))), Ok(()));
     }
 
     #[test]
