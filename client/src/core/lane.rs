@@ -262,10 +262,8 @@ impl Lane {
             }
             Route::Down | Route::Asked => return LaneAction::Idle,
         }
-        if self.sequence_broken
-            && self.in_flight == 0
-            && self.sent.front().is_some_and(|batch| batch.rejected)
-        {
+        let is_rejected = self.sent.front().is_some_and(|batch| batch.rejected);
+        if self.sequence_broken && self.in_flight == 0 && is_rejected {
             self.requeue_sent();
         }
         if self.in_flight >= self.in_flight_max(limits) {

@@ -1,5 +1,6 @@
 //! Requests about partitions of any shard: offsets, descriptions, and the deletion of records.
 
+use std::fmt;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
@@ -149,21 +150,21 @@ fn fill_in((_, listed): &mut (Call, Vec<ListedOffset>), place: usize, found: Opt
 fn answer_listed(context: &mut Context<'_>, (call, listed): (Call, Vec<ListedOffset>)) {
     let mut front = BytesMut::new();
     ListOffsetsReply::put_front(listed.len(), &mut front);
-    let pieces = Pieces::new(front.freeze(), AllListed(listed), Bytes::new());
+    let pieces = Pieces::new(front.freeze(), List(listed, |entry, out| entry.put(out)), Bytes::new());
     context.answer_in_pieces(AnswerTo::Native(call), pieces);
 }
 
-/// The entries of an answer to a ListOffsets.
+/// The entries of a reply, each encoded by the function.
 #[derive(Debug)]
-struct AllListed(Vec<ListedOffset>);
+struct List<T>(Vec<T>, fn(&T, &mut BytesMut));
 
-impl Entries for AllListed {
+impl<T: fmt::Debug + Send> Entries for List<T> {
     fn count(&self) -> usize {
         self.0.len()
     }
 
     fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
-        self.0[entry].put(out);
+        self.1(&self.0[entry], out);
         false
     }
 
@@ -248,27 +249,8 @@ fn answer_details(
     let reply = DescribeTopicReply { id: topic.id, configs, partitions: Vec::new() };
     let mut front = BytesMut::new();
     reply.put_front(details.len(), &mut front);
-    let pieces = Pieces::new(front.freeze(), AllDetails(details), Bytes::new());
+    let pieces = Pieces::new(front.freeze(), List(details, PartitionDetail::put), Bytes::new());
     context.answer_in_pieces(AnswerTo::Native(call), pieces);
-}
-
-/// The partitions in the description of a topic.
-#[derive(Debug)]
-struct AllDetails(Vec<PartitionDetail>);
-
-impl Entries for AllDetails {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
-        self.0[entry].put(out);
-        false
-    }
-
-    fn memory_bytes(&self) -> usize {
-        size_of_val(&self.0[..])
-    }
 }
 
 /// A DeleteRecords whose partitions are looked up.

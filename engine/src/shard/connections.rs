@@ -256,21 +256,13 @@ impl Shard {
             match decoder.next(&mut data) {
                 Ok(Step::More) => break Input::Used,
                 Ok(Step::WantsRoom(_)) => {
-                    if !decoder.is_produce() && !self.is_answered(conn) {
-                        break Input::Full;
-                    }
-                    if !self.admission.may_receive_large() {
-                        self.want_memory(conn);
+                    if !self.may_receive_large(conn, decoder.is_produce()) {
                         break Input::Full;
                     }
                     decoder.admit();
                 }
                 Ok(Step::WantsTurn) => {
-                    if !decoder.is_produce() && !self.is_answered(conn) {
-                        break Input::Full;
-                    }
-                    if !self.may_decode_large_request() {
-                        self.want_memory(conn);
+                    if !self.may_decode_large(conn, decoder.is_produce()) {
                         break Input::Full;
                     }
                     decoder.grant_turn();
@@ -329,17 +321,39 @@ impl Shard {
         if waits || !connection.may_ask(send_queue_max) {
             return false;
         }
-        if !self.may_admit_request(plane) {
-            self.want_memory(conn);
-            return false;
-        }
-        true
+        let may = self.may_admit_request(plane);
+        self.wait_unless(conn, may)
     }
 
-    /// Whether nothing is owed to a client. A large request without records is let in only then: what is kept of it until it is answered is
-    /// many times as much, and behind an answer that the client does not read that would be for ever.
-    pub(super) fn is_answered(&self, conn: ConnId) -> bool {
-        self.connections.get(&conn).is_none_or(Connection::is_answered)
+    /// Returns whether the rest of a large request may be received. If not, the connection resumes when it may.
+    pub(super) fn may_receive_large(&mut self, conn: ConnId, is_produce: bool) -> bool {
+        self.is_in_turn_for_large(conn, is_produce) && {
+            let may = self.admission.may_receive_large();
+            self.wait_unless(conn, may)
+        }
+    }
+
+    /// Returns whether a complete large request may be decoded. Connections that already wait come first. If not, the connection resumes when
+    /// it may.
+    pub(super) fn may_decode_large(&mut self, conn: ConnId, is_produce: bool) -> bool {
+        self.is_in_turn_for_large(conn, is_produce) && {
+            let may = self.admission.may_decode_large();
+            self.wait_unless(conn, may)
+        }
+    }
+
+    /// Returns whether earlier requests allow a large one. A large request without records has to wait until everything before it is answered
+    /// and sent: its decoded form uses many times its size, and would use it for ever after an answer that the client does not read.
+    fn is_in_turn_for_large(&self, conn: ConnId, is_produce: bool) -> bool {
+        is_produce || self.connections.get(&conn).is_none_or(Connection::is_answered)
+    }
+
+    /// Adds the connection to those that wait for admission, unless its request `may` be handled. Returns `may`.
+    fn wait_unless(&mut self, conn: ConnId, may: bool) -> bool {
+        if !may {
+            self.want_memory(conn);
+        }
+        may
     }
 
     /// Returns whether there is room for another request on any connection.
@@ -351,12 +365,7 @@ impl Shard {
         })
     }
 
-    /// Returns whether a complete large request may be decoded now. Those that already wait come first.
-    pub(super) fn may_decode_large_request(&self) -> bool {
-        self.admission.may_decode_large()
-    }
-
-    pub(super) fn want_memory(&mut self, conn: ConnId) {
+    fn want_memory(&mut self, conn: ConnId) {
         if let Some(connection) = self.connections.get_mut(&conn)
             && !std::mem::replace(&mut connection.wants_memory, true)
         {

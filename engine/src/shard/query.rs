@@ -97,10 +97,7 @@ impl Shard {
             }
         };
         self.work.insert(work, Answering { from, ticket, missing: list.len(), answer });
-        let mut parts = Parts { work, list };
-        if !self.at_once(|shard, work| shard.answer_parts(plane, &mut parts, work)) {
-            self.jobs.add(Box::new(parts));
-        }
+        self.begin_job(plane, Parts { work, list });
         self.finish_work(plane, work);
     }
 

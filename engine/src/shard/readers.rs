@@ -114,7 +114,14 @@ impl Job for Ending {
         plane: &mut dyn Plane<Message>,
         work: &mut Work,
     ) -> Option<Box<dyn Job>> {
-        if shard.end_some(plane, &mut self, work) { None } else { Some(self) }
+        let Self(readers) = &mut *self;
+        while !work.is_over()
+            && let Some(id) = readers.pop_first()
+        {
+            work.spend(1);
+            shard.end_reader(plane, id, &ApiError::TopicDeleted);
+        }
+        if readers.is_empty() { None } else { Some(self) }
     }
 }
 
@@ -287,25 +294,7 @@ impl Shard {
 
     /// Ends every reader of a partition that was deleted.
     pub(super) fn end_readers(&mut self, plane: &mut dyn Plane<Message>, readers: BTreeSet<ReaderId>) {
-        let mut ending = Ending(readers);
-        if !self.at_once(|shard, work| shard.end_some(plane, &mut ending, work)) {
-            self.jobs.add(Box::new(ending));
-        }
-    }
-
-    fn end_some(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        Ending(readers): &mut Ending,
-        work: &mut Work,
-    ) -> bool {
-        while !work.is_over()
-            && let Some(id) = readers.pop_first()
-        {
-            work.spend(1);
-            self.end_reader(plane, id, &ApiError::TopicDeleted);
-        }
-        readers.is_empty()
+        self.begin_job(plane, Ending(readers));
     }
 }
 

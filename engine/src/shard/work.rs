@@ -1,9 +1,9 @@
-//! The work of a turn, in pieces.
+//! Jobs: work that is split over turns.
 //!
-//! A request may concern a hundred thousand partitions. What has to be done for each of them is done in pieces, so many units in a turn,
-//! and other requests are served in between: a turn takes about as long whatever was asked for. Work is counted in units instead of
-//! by the clock, so that a simulation does the same every time; a unit is about half a microsecond (a partition created, deleted or
-//! looked up, a name resolved).
+//! A request may concern a hundred thousand partitions. The work for them is done in steps, a limited number of units per turn, and other
+//! requests are served in between: so a turn takes about the same time, whatever was requested. Work is counted in units and not by the clock,
+//! so that a simulation does the same every time. A unit takes about half a microsecond: to create, delete or look up a partition, or to
+//! resolve a name.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ use crate::limits::{
 };
 use crate::message::Message;
 
-/// Something that may take more than one turn.
+/// Work that may take more than one turn.
 pub(super) trait Job {
     /// Continues for as many units as `work` has. Returns the job if it is not finished.
     fn step(
@@ -62,12 +62,12 @@ impl<J: ClientJob + 'static> Job for J {
     }
 }
 
-/// What a shard has to do besides answering what comes.
+/// The jobs of a shard.
 #[derive(Default)]
 pub(super) struct Jobs {
-    /// Changes of the metadata, which take effect one after the other.
+    /// Changes of the metadata, which are applied one after the other.
     publishing: VecDeque<Publishing>,
-    /// Everything else, in turns.
+    /// All other jobs, in rotation.
     others: VecDeque<Box<dyn Job>>,
     /// Units of work.
     counted: PerTurn,
@@ -82,22 +82,22 @@ impl Jobs {
         self.others.push_back(job);
     }
 
-    /// What is left of this turn.
+    /// Returns the units that are left of this turn.
     fn left(&self) -> usize {
         WORK_PER_TURN_MAX.saturating_sub(self.counted.this_turn())
     }
 
-    /// What may be done at once in this turn.
+    /// Returns the units that may be done at once in this turn.
     pub(super) fn work_at_once(&self) -> Work {
         Work::new(WORK_AT_ONCE_MAX.min(self.left()))
     }
 
-    /// Counts what was done.
+    /// Counts the units that were done.
     pub(super) fn count(&mut self, work: &Work) {
         self.counted.add(work.spent());
     }
 
-    /// A turn is over.
+    /// Ends a turn.
     pub(super) fn end_turn(&mut self) {
         self.counted.end_turn();
     }
@@ -108,27 +108,27 @@ impl Jobs {
 }
 
 impl Shard {
-    /// The most units of work that were done in one turn so far.
+    /// Returns the largest number of units done in one turn so far.
     pub fn busiest_turn_units(&self) -> usize {
         self.jobs.counted.most()
     }
 
-    /// The units of work that were done so far.
+    /// Returns the number of units done so far.
     pub fn work_units(&self) -> usize {
         self.jobs.counted.all()
     }
 
-    /// The most work on members of groups that was done in one turn so far; see `groups::limits::WORK_PER_TURN_MAX`.
+    /// Returns the most work on members of groups done in one turn so far; see `groups::limits::WORK_PER_TURN_MAX`.
     pub fn busiest_turn_group_work(&self) -> usize {
         self.lead.as_ref().map_or(0, |lead| lead.groups.busiest_turn_work())
     }
 
-    /// The most entries of requests' lists that were read in one turn so far.
+    /// Returns the largest number of list entries decoded in one turn so far.
     pub fn busiest_turn_entries(&self) -> usize {
         self.admission.most_entries()
     }
 
-    /// Does a little at once: what is left over becomes a job.
+    /// Does a limited amount of work at once. The caller makes a job of the rest.
     pub(super) fn at_once<R>(&mut self, little: impl FnOnce(&mut Self, &mut Work) -> R) -> R {
         let mut work = self.jobs.work_at_once();
         let result = little(self, &mut work);
@@ -136,13 +136,19 @@ impl Shard {
         result
     }
 
-    /// Goes on with the jobs, as far as a turn goes. True if they are not finished.
+    /// Starts a job: does a limited amount of its work at once and the rest in later turns.
+    pub(super) fn begin_job(&mut self, plane: &mut dyn Plane<Message>, job: impl Job + 'static) {
+        let unfinished = self.at_once(|shard, work| Box::new(job).step(shard, plane, work));
+        self.jobs.others.extend(unfinished);
+    }
+
+    /// Continues the jobs within the limits of a turn. Returns whether some are unfinished.
     pub(super) fn run_jobs(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         if matches!(self.drain, Some(Drain::Closing | Drain::Exited)) {
-            // The stores take their last snapshots; what is to be deleted is deleted after the next start.
+            // The stores take their last snapshots. Unfinished deletions continue after the next start.
             return false;
         }
-        // What a step leads to is done at once, out of what it has left of the turn.
+        // Whatever a step causes is done at once and counts against the same turn.
         let mut left = self.jobs.left().max(PUBLISH_WORK_PER_TURN_MIN);
         while left > 0
             && let Some(mut publishing) = self.jobs.publishing.pop_front()
@@ -153,7 +159,7 @@ impl Shard {
                 self.jobs.publishing.push_front(publishing);
             }
         }
-        // Half a turn is theirs, however much is published.
+        // Half a turn is reserved for them, however much is published.
         left = self.jobs.left().max(JOBS_WORK_PER_TURN_MIN);
         while left > 0
             && let Some(job) = self.jobs.others.pop_front()
@@ -165,7 +171,7 @@ impl Shard {
         !self.jobs.is_empty()
     }
 
-    /// Runs a step of at most `left` units. Returns its result, and the units that it and everything that it led to took.
+    /// Runs a step of at most `left` units. Returns its result, and the units of everything that it caused.
     fn work_off<R>(&mut self, left: usize, step: impl FnOnce(&mut Self, &mut Work) -> R) -> (R, usize) {
         let before = self.jobs.counted.this_turn();
         let mut slice = Work::new(WORK_PER_STEP_MAX.min(left));

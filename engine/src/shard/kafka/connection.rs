@@ -85,21 +85,13 @@ impl Shard {
             match decoder.next(&mut data) {
                 Ok(KafkaStep::More) => break Input::Used,
                 Ok(KafkaStep::WantsRoom(_)) => {
-                    if !decoder.is_produce() && !self.is_answered(conn) {
-                        break Input::Full;
-                    }
-                    if !self.admission.may_receive_large() {
-                        self.want_memory(conn);
+                    if !self.may_receive_large(conn, decoder.is_produce()) {
                         break Input::Full;
                     }
                     decoder.admit();
                 }
                 Ok(KafkaStep::WantsTurn) => {
-                    if !decoder.is_produce() && !self.is_answered(conn) {
-                        break Input::Full;
-                    }
-                    if !self.may_decode_large_request() {
-                        self.want_memory(conn);
+                    if !self.may_decode_large(conn, decoder.is_produce()) {
                         break Input::Full;
                     }
                     decoder.grant_turn();

@@ -96,27 +96,8 @@ impl Shard {
         {
             self.send_budget.leave(&mut account, InLine::KafkaFetch(id));
         }
-        let mut forgetting = Forgetting(self.kafka.read.forget(from, conn));
-        if !self.at_once(|shard, work| shard.forget_some(plane, &mut forgetting, work)) {
-            self.jobs.add(Box::new(forgetting));
-        }
-    }
-
-    fn forget_some(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        Forgetting(tasks): &mut Forgetting,
-        work: &mut Work,
-    ) -> bool {
-        while !work.is_over()
-            && let Some((id, mut task)) = tasks.pop()
-        {
-            work.spend(1 + task.ask.wants.len());
-            let unread = task.ask.wants.iter().skip(task.fetched.len());
-            task.fetched.extend(unread.map(|want| Fetched::nothing(want.number, KafkaError::NONE)));
-            self.finish_kafka_read(plane, id, task);
-        }
-        tasks.is_empty()
+        let forgetting = Forgetting(self.kafka.read.forget(from, conn));
+        self.begin_job(plane, forgetting);
     }
 
     /// The high watermark of a partition has moved, or the partition was deleted.
@@ -399,7 +380,16 @@ impl Job for Forgetting {
         plane: &mut dyn Plane<Message>,
         work: &mut Work,
     ) -> Option<Box<dyn Job>> {
-        if shard.forget_some(plane, &mut self, work) { None } else { Some(self) }
+        let Self(tasks) = &mut *self;
+        while !work.is_over()
+            && let Some((id, mut task)) = tasks.pop()
+        {
+            work.spend(1 + task.ask.wants.len());
+            let unread = task.ask.wants.iter().skip(task.fetched.len());
+            task.fetched.extend(unread.map(|want| Fetched::nothing(want.number, KafkaError::NONE)));
+            shard.finish_kafka_read(plane, id, task);
+        }
+        if tasks.is_empty() { None } else { Some(self) }
     }
 }
 
