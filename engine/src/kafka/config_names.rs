@@ -74,7 +74,7 @@ const DESCRIBED: &[Described] = &[
     d(
         "highwater.record.validation",
         "",
-        "What is checked of a batch before it is appended. full: its header and its records, compressed or not. header: the header alone, which is taken for the records; only for producers that are trusted. Not one of Kafka's settings.",
+        "What is checked of a batch before it is appended. full: its header and its records, compressed or not. header: the header alone, which is taken for the records; only for producers that are trusted, and not in compacted topics. Not one of Kafka's settings.",
     ),
     d("index.interval.bytes", "log.index.interval.bytes", "How dense the index of offsets is."),
     d("leader.replication.throttled.replicas", "", "Replicas whose leaders are slowed down."),

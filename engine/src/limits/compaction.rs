@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use highwater_protocol::limits::DECOMPRESSED_BYTES_ANY_RATIO;
+
 /// How often partitions are looked at for whether compaction is due. Kafka's default.
 pub const COMPACTION_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -15,12 +17,16 @@ pub const COMPACTION_STEP_INTERVAL: Duration = Duration::from_millis(5);
 /// once, and writes what is left.
 pub const COMPACTION_BYTES_PER_STEP: usize = 256 << 10;
 
-/// What a pass of compaction has of the memory for what is on its way to clients, while it runs: one of so many parts. A third of that is for the
-/// keys, the rest for the buffers of one batch.
+/// What a pass of compaction has of the memory for what is on its way to clients, while it runs: one of so many parts. At most two thirds of
+/// that are for the buffers of one batch, the rest for the keys.
 pub const COMPACTION_PART_OF_SENDS: usize = 4;
 
 /// Buffers of a batch's decompressed size that are in use at once: the records as they were, those that stay, and both forms of the new batch.
 pub const COMPACTION_BUFFERS: usize = 4;
 
+/// Bytes of the decompressed records of one batch, however much memory there is: a batch is decompressed, filtered and compressed in one turn. What
+/// a producer may send at any ratio of compression is not above it.
+pub const COMPACTION_DECOMPRESSED_BYTES_MAX: usize = DECOMPRESSED_BYTES_ANY_RATIO;
+
 /// Bytes of memory of a pass, however much there is.
-pub const COMPACTION_BYTES_MAX: usize = 384 << 20;
+pub const COMPACTION_BYTES_MAX: usize = 128 << 20;

@@ -264,7 +264,9 @@ impl TopicConfig {
                 lag_ms_max: max_lag,
                 delete_retention_ms: number("delete.retention.ms"),
             }),
-            trusts_headers: value_of(set, "highwater.record.validation") == "header",
+            // Headers do not say whether records have keys.
+            trusts_headers: value_of(set, "highwater.record.validation") == "header"
+                && !has_policy(set, "compact"),
         })
     }
 

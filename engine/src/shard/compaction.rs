@@ -11,7 +11,8 @@ use highwater_storage::mac::MAC_KEY_BYTES;
 use super::Shard;
 use super::timers::Timer;
 use crate::limits::{
-    COMPACTION_BUFFERS, COMPACTION_BYTES_PER_STEP, COMPACTION_INTERVAL, COMPACTION_STEP_INTERVAL,
+    COMPACTION_BUFFERS, COMPACTION_BYTES_PER_STEP, COMPACTION_DECOMPRESSED_BYTES_MAX, COMPACTION_INTERVAL,
+    COMPACTION_STEP_INTERVAL,
 };
 use crate::message::Message;
 use crate::partition::CompactionStep;
@@ -86,10 +87,12 @@ impl Shard {
         for half in key.0.chunks_mut(size_of::<u64>()) {
             half.copy_from_slice(&plane.random_u64().to_le_bytes());
         }
+        let decompressed_bytes_max =
+            (bytes * 2 / 3 / COMPACTION_BUFFERS).min(COMPACTION_DECOMPRESSED_BYTES_MAX);
         let limits = PassLimits {
-            index_bytes_max: bytes / 3,
+            index_bytes_max: bytes - decompressed_bytes_max * COMPACTION_BUFFERS,
             batch_bytes_max: limits.batch_bytes_max(),
-            decompressed_bytes_max: (bytes - bytes / 3) / COMPACTION_BUFFERS,
+            decompressed_bytes_max,
         };
         self.partitions.begin_pass(limits, key, wall_ms);
         self.compaction.charge = Some(charge).filter(|_| self.partitions.is_compacting());

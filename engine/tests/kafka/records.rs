@@ -234,9 +234,10 @@ fn the_topic_and_not_the_producer_decides_who_stamps_records() {
 }
 
 #[test]
-fn a_compacted_topic_takes_no_record_without_a_key() {
+fn a_compacted_topic_takes_no_record_without_a_key_even_if_it_trusts_headers() {
     let broker = SimBroker::start();
-    broker.native().created("t", 1, &[("cleanup.policy", "compact")]);
+    let configs = [("cleanup.policy", "compact"), ("highwater.record.validation", "header")];
+    broker.native().created("t", 1, &configs);
     let mut kafka = broker.kafka();
     let mut builder = BatchBuilder::new(Compression::None, 0);
     let at = Timestamp(now_ms());
@@ -245,6 +246,8 @@ fn a_compacted_topic_takes_no_record_without_a_key() {
     let bytes = builder.finish(BatchProducer::NONE).expect("records").to_vec();
     let (error, records, text) = kafka_outcome(&mut kafka, "t", &bytes);
     assert_eq!((error, records), (KafkaError::INVALID_RECORD, vec![1]), "{text}");
+    let (mut native, tp) = at_home(&broker, "t", 0);
+    assert!(native_outcome(&mut native, tp, &bytes).is_err());
     builder.append(&NewRecord::new(at, Some(b"k"), None)).expect("it fits");
     let bytes = builder.finish(BatchProducer::NONE).expect("records").to_vec();
     assert_eq!(kafka.produce("t", &[(0, &bytes)]), [(KafkaError::NONE, 0)]);

@@ -30,7 +30,6 @@ const RETAINED_RUNS_MAX: usize = RETAINED_BYTES_MAX / size_of::<Range<u32>>();
 const NO_BASE_TIMESTAMP: i64 = -1;
 
 /// Filters batches, one at a time. It keeps its buffers and codec contexts for the next batch.
-#[derive(Default)]
 pub struct BatchFilter {
     unpacker: Unpacker,
     compressor: Compressor,
@@ -45,6 +44,20 @@ pub struct BatchFilter {
 impl fmt::Debug for BatchFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchFilter").finish_non_exhaustive()
+    }
+}
+
+impl Default for BatchFilter {
+    fn default() -> Self {
+        Self {
+            unpacker: Unpacker::default(),
+            // A broker filters batches beside everything else that it does.
+            compressor: Compressor::fast(),
+            decompressed: Vec::new(),
+            encoded: Vec::new(),
+            compressed: BytesMut::new(),
+            runs: Vec::new(),
+        }
     }
 }
 
