@@ -108,6 +108,10 @@ pub enum Completion {
     Created(std::io::Result<FileId>),
     /// A [`FileJob::Replace`]: the new file, open. The [`FileId`] of the replaced file stays valid until it is closed.
     Replaced(std::io::Result<FileId>),
+    /// A [`FileJob::Prepare`]: the new file, open.
+    Prepared(std::io::Result<FileId>),
+    /// A [`FileJob::Publish`]. The [`FileId`]s of the file and of the one that it replaced stay valid until they are closed.
+    Published(std::io::Result<()>),
     /// A [`FileJob::Remove`].
     Removed(std::io::Result<()>),
 }
@@ -133,6 +137,22 @@ pub enum FileJob {
         content: Vec<Bytes>,
         /// Size in bytes.
         bytes: u64,
+    },
+    /// The first part of a [`Replace`](Self::Replace): creates the file under its temporary name, writes and syncs it. It can be written
+    /// to like any other; a start after a crash removes it.
+    Prepare {
+        /// Final path.
+        path: PathBuf,
+        /// Content at the start of the file.
+        content: Vec<Bytes>,
+        /// Size in bytes.
+        bytes: u64,
+    },
+    /// The second part: gives a file that was prepared its final name, atomically in the place of any file with that name, and syncs the
+    /// directory.
+    Publish {
+        /// Final path.
+        path: PathBuf,
     },
     /// Removes a file's name, and frees its space once it is not open any more; syncs the directory. Succeeds if the file does not
     /// exist.

@@ -30,6 +30,7 @@ enum Expected {
         bytes: usize,
     },
     Made,
+    Published,
     Fails(ErrorKind),
 }
 
@@ -189,9 +190,40 @@ impl DiskCheck {
             }
             10 => self.sync(ctx),
             11 => self.read_all(ctx),
+            12..=15 => self.prepare_and_publish(ctx, step),
             _ => {
                 ctx.plane.close_file(self.file());
                 ctx.reply(DISK_OK);
+            }
+        }
+    }
+
+    /// Makes a file in two parts, and writes to it in between.
+    fn prepare_and_publish(&mut self, ctx: &mut Ctx<'_, '_>, step: u32) {
+        let path = self.path(ctx);
+        match step {
+            12 => {
+                ctx.plane.close_file(self.file());
+                self.model = vec![0x11; 8192];
+                let content = vec![self.model.clone().into()];
+                self.job(ctx, FileJob::Prepare { path, content, bytes: 8192 }, Expected::Made);
+            }
+            13 => {
+                let named = ctx.plane.open(&path, OpenMode::Read).expect("the file exists");
+                let mut page = vec![0; 4096];
+                ctx.plane.read_at(named, 0, &mut page).expect("it can be read");
+                assert!(page != self.model[..4096], "a prepared file does not have its name yet");
+                ctx.plane.close_file(named);
+                self.write(ctx, 4096, 4096, Durability::Durable);
+            }
+            14 => self.job(ctx, FileJob::Publish { path }, Expected::Published),
+            _ => {
+                self.read_all(ctx);
+                let named = ctx.plane.open(&path, OpenMode::Read).expect("the file exists");
+                let mut whole = vec![0; 8192];
+                ctx.plane.read_at(named, 0, &mut whole).expect("it can be read");
+                assert!(whole == self.model, "a published file is the one that was prepared");
+                ctx.plane.close_file(named);
             }
         }
     }
@@ -216,10 +248,15 @@ impl DiskCheck {
 
     fn check(&mut self, expected: Expected, completion: Completion) {
         match (expected, completion) {
-            (Expected::Write, Completion::Write(result)) | (Expected::Sync, Completion::Sync(result)) => {
+            (Expected::Write, Completion::Write(result))
+            | (Expected::Sync, Completion::Sync(result))
+            | (Expected::Published, Completion::Published(result)) => {
                 result.expect("the disk has no faults");
             }
-            (Expected::Made, Completion::Created(result) | Completion::Replaced(result)) => {
+            (
+                Expected::Made,
+                Completion::Created(result) | Completion::Replaced(result) | Completion::Prepared(result),
+            ) => {
                 self.file = Some(result.expect("the disk has no faults"));
             }
             (Expected::Fails(kind), Completion::Created(Err(why))) => assert_eq!(why.kind(), kind),

@@ -149,15 +149,30 @@ pub(crate) fn create_file(path: &Path, bytes: u64) -> io::Result<OpenFile> {
 
 /// Performs a [`FileJob::Replace`](crate::plane::FileJob::Replace).
 pub(crate) fn replace_file(path: &Path, content: &[&[u8]], bytes: u64) -> io::Result<OpenFile> {
-    match try_replace_file(path, content, bytes) {
+    let file = prepare_file(path, content, bytes)?;
+    finish(path, || {
+        std::fs::rename(temporary_path(path), path)?;
+        Ok(file)
+    })
+}
+
+/// Performs a [`FileJob::Prepare`](crate::plane::FileJob::Prepare).
+pub(crate) fn prepare_file(path: &Path, content: &[&[u8]], bytes: u64) -> io::Result<OpenFile> {
+    match try_prepare_file(path, content, bytes) {
         Err(e) if is_out_of_space(&e) => {
             // Without a reserve, the original error is returned.
             let Ok(()) = std::fs::remove_file(path.with_file_name(RESERVE_NAME)) else { return Err(e) };
             sync_dir(parent_of(path))?;
-            try_replace_file(path, content, bytes)
+            try_prepare_file(path, content, bytes)
         }
         other => other,
     }
+}
+
+/// Performs a [`FileJob::Publish`](crate::plane::FileJob::Publish).
+pub(crate) fn publish_file(path: &Path) -> io::Result<()> {
+    std::fs::rename(temporary_path(path), path)?;
+    sync_dir(parent_of(path))
 }
 
 /// Performs a [`FileJob::Remove`](crate::plane::FileJob::Remove).
@@ -168,14 +183,13 @@ pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-fn try_replace_file(path: &Path, content: &[&[u8]], bytes: u64) -> io::Result<OpenFile> {
-    finish(path, || {
-        let file = OpenFile::make(&temporary_path(path))?;
+fn try_prepare_file(path: &Path, content: &[&[u8]], bytes: u64) -> io::Result<OpenFile> {
+    let made = OpenFile::make(&temporary_path(path)).and_then(|file| {
         write_whole(&file, content, bytes)?;
         rustix::fs::fsync(&file)?;
-        std::fs::rename(temporary_path(path), path)?;
         Ok(file)
-    })
+    });
+    made.inspect_err(|_| remove_temporary(path))
 }
 
 /// Makes the name durable, or removes the temporary file after an error.
@@ -186,11 +200,15 @@ fn finish(path: &Path, make: impl FnOnce() -> io::Result<OpenFile>) -> io::Resul
             Ok(file)
         }
         Err(e) => {
-            // Best effort: the next start removes leftover temporary files.
-            let _ = std::fs::remove_file(temporary_path(path));
+            remove_temporary(path);
             Err(e)
         }
     }
+}
+
+/// Best effort: the next start removes leftover temporary files.
+fn remove_temporary(path: &Path) {
+    let _ = std::fs::remove_file(temporary_path(path));
 }
 
 /// Writes these pieces of content, and zero bytes up to `bytes`.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-pub(crate) use file::{OpenFile, create_file, remove_file, replace_file};
+pub(crate) use file::{OpenFile, create_file, prepare_file, publish_file, remove_file, replace_file};
 
 use crate::fs::{DirEntry, Fs, OpenMode};
 use crate::plane::FileId;

@@ -240,7 +240,7 @@ impl Ledger {
                         self.durable.insert(inode, content);
                         self.name(path, inode);
                     }
-                    (true, None) => self.remove(&job),
+                    (true, None) => self.change_names(&job),
                     (false, _) => {}
                 }
             }
@@ -302,8 +302,16 @@ impl Ledger {
                 }
                 (Change::Job(job), Survival::Whole) => {
                     let Some((path, blocks)) = job_result(job) else {
-                        if let FileJob::Remove { path } = job {
-                            names.remove(path);
+                        match job {
+                            FileJob::Remove { path } => {
+                                names.remove(path);
+                            }
+                            FileJob::Publish { path } => {
+                                if let Some(prepared) = names.remove(&temporary_path(path)) {
+                                    names.insert(path.clone(), prepared);
+                                }
+                            }
+                            _ => {}
                         }
                         continue;
                     };
@@ -333,11 +341,19 @@ impl Ledger {
         }
     }
 
-    fn remove(&mut self, job: &FileJob) {
-        let FileJob::Remove { path } = job else { return };
-        if let Some(old) = self.names.remove(path) {
-            self.durable.remove(&old);
-            self.pending.retain(|p| p.inode != old || p.is_in_flight());
+    fn change_names(&mut self, job: &FileJob) {
+        match job {
+            FileJob::Remove { path } => {
+                if let Some(old) = self.names.remove(path) {
+                    self.durable.remove(&old);
+                    self.pending.retain(|p| p.inode != old || p.is_in_flight());
+                }
+            }
+            FileJob::Publish { path } => {
+                let prepared = self.names.remove(&temporary_path(path)).expect("the caller looked");
+                self.name(path.clone(), prepared);
+            }
+            _ => {}
         }
     }
 
@@ -436,7 +452,10 @@ pub(super) fn job_result(job: &FileJob) -> Option<(PathBuf, Blocks)> {
         FileJob::Replace { path, content, bytes } => {
             Some((path.clone(), Blocks::with_content(&content.concat(), *bytes)))
         }
-        FileJob::Remove { .. } => None,
+        FileJob::Prepare { path, content, bytes } => {
+            Some((temporary_path(path), Blocks::with_content(&content.concat(), *bytes)))
+        }
+        FileJob::Publish { .. } | FileJob::Remove { .. } => None,
     }
 }
 
@@ -444,8 +463,10 @@ pub(super) fn job_result(job: &FileJob) -> Option<(PathBuf, Blocks)> {
 pub(super) fn partial_file(job: &FileJob, rng: &mut SimRng) -> Option<(PathBuf, Blocks)> {
     let (path, content, bytes) = match job {
         FileJob::Create { path, bytes } => (path, Vec::new(), *bytes),
-        FileJob::Replace { path, content, bytes } => (path, content.concat(), *bytes),
-        FileJob::Remove { .. } => return None,
+        FileJob::Replace { path, content, bytes } | FileJob::Prepare { path, content, bytes } => {
+            (path, content.concat(), *bytes)
+        }
+        FileJob::Publish { .. } | FileJob::Remove { .. } => return None,
     };
     let page = PAGE_BYTES as u64;
     let bytes = rng.random_range(0..=bytes / page) * page;

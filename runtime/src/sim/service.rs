@@ -11,7 +11,7 @@ use super::disk::{FileState, Op, State, errno};
 use super::faults::{Damage, FaultKind};
 use super::ledger::{Event, Inode, job_result, partial_file, tear};
 use crate::buf::PAGE_BYTES;
-use crate::fs::{OpenMode, RESERVE_NAME};
+use crate::fs::{OpenMode, RESERVE_NAME, temporary_path};
 use crate::plane::{Completion, Durability, FileId, FileJob};
 
 impl State {
@@ -27,16 +27,16 @@ impl State {
                 Completion::Read(result.map(|filled| (buf, filled)))
             }
             Op::Sync { inode } => Completion::Sync(self.finish_sync(id, inode)),
-            Op::Job { inode, job } => {
-                if let FileJob::Remove { .. } = job {
+            Op::Job { inode, job } => match job {
+                FileJob::Remove { .. } => {
                     self.log(Event::JobCompleted { id, ok: true });
                     Completion::Removed(Ok(()))
-                } else {
-                    let is_create = matches!(job, FileJob::Create { .. });
-                    let result = self.finish_job(id, inode, &job);
-                    if is_create { Completion::Created(result) } else { Completion::Replaced(result) }
                 }
-            }
+                FileJob::Publish { path } => Completion::Published(self.publish(id, &path)),
+                FileJob::Create { .. } => Completion::Created(self.finish_job(id, inode, &job)),
+                FileJob::Replace { .. } => Completion::Replaced(self.finish_job(id, inode, &job)),
+                FileJob::Prepare { .. } => Completion::Prepared(self.finish_job(id, inode, &job)),
+            },
         };
         self.forget_unused();
         completion
@@ -106,6 +106,17 @@ impl State {
         Ok(self.open_inode(inode, OpenMode::ReadWrite))
     }
 
+    /// Gives a prepared file its name.
+    fn publish(&mut self, id: u64, path: &Path) -> io::Result<()> {
+        let prepared = self.ledger.names().get(&temporary_path(path)).copied();
+        self.log(Event::JobCompleted { id, ok: prepared.is_some() });
+        let prepared = prepared.ok_or_else(|| errno(libc::ENOENT))?;
+        if let Some(file) = self.files.get_mut(&prepared) {
+            file.path = path.to_path_buf();
+        }
+        Ok(())
+    }
+
     fn check_can_create(&self, path: &Path, bytes: u64, is_create: bool) -> io::Result<()> {
         if !self.is_dir(path.parent().unwrap_or(Path::new(""))) {
             return Err(errno(libc::ENOENT));
@@ -172,6 +183,12 @@ impl State {
                     if let FileJob::Remove { .. } = job {
                         let ok = self.rng.random();
                         self.log(Event::JobCompleted { id, ok });
+                    } else if let FileJob::Publish { path } = &job {
+                        if self.rng.random() {
+                            let _ = self.publish(id, path);
+                        } else {
+                            self.log(Event::JobCompleted { id, ok: false });
+                        }
                     } else if self.rng.random() {
                         // Nothing receives the result, whether it succeeds or not.
                         let _ = self.finish_job(id, inode, &job);

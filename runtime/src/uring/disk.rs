@@ -176,6 +176,8 @@ impl<M: Send + 'static> UringPlane<M> {
         let completion = match done.result {
             JobResult::Created(result) => Completion::Created(open(result)),
             JobResult::Replaced(result) => Completion::Replaced(open(result)),
+            JobResult::Prepared(result) => Completion::Prepared(open(result)),
+            JobResult::Published(result) => Completion::Published(result),
             JobResult::Removed(result) => Completion::Removed(result),
         };
         self.completions.push_back((done.token, completion));

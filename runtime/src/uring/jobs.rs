@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use super::mesh::Doorbells;
-use crate::osfs::{OpenFile, create_file, remove_file, replace_file};
+use crate::osfs::{OpenFile, create_file, prepare_file, publish_file, remove_file, replace_file};
 use crate::plane::{FileJob, ShardIndex, Token};
 
 /// A job for the file thread.
@@ -19,6 +19,8 @@ pub(crate) struct Job {
 pub(super) enum JobResult {
     Created(io::Result<OpenFile>),
     Replaced(io::Result<OpenFile>),
+    Prepared(io::Result<OpenFile>),
+    Published(io::Result<()>),
     Removed(io::Result<()>),
 }
 
@@ -43,6 +45,11 @@ fn work(jobs: &Receiver<Job>, doorbells: &Doorbells) {
                 let content: Vec<&[u8]> = content.iter().map(|piece| &piece[..]).collect();
                 JobResult::Replaced(replace_file(path, &content, *bytes))
             }
+            FileJob::Prepare { path, content, bytes } => {
+                let content: Vec<&[u8]> = content.iter().map(|piece| &piece[..]).collect();
+                JobResult::Prepared(prepare_file(path, &content, *bytes))
+            }
+            FileJob::Publish { path } => JobResult::Published(publish_file(path)),
             FileJob::Remove { path } => JobResult::Removed(remove_file(path)),
         };
         doorbells[usize::from(shard)].job_done(JobDone { token, result });
