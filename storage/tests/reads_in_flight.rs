@@ -54,7 +54,8 @@ fn many_reads_are_served_a_few_at_a_time_and_a_write_is_started_at_once() {
         assert!(served < ids.len() / 2, "{served} reads came before the write");
 
         while bed.step() {
-            assert!(bed.disk.in_flight() <= reads_max + 4, "{} operations", bed.disk.in_flight());
+            // Beside the reads: the write, and a record of the map, which goes into four files while these are replaced.
+            assert!(bed.disk.in_flight() <= reads_max + 6, "{} operations", bed.disk.in_flight());
         }
         for (offset, id) in (0..).zip(ids) {
             let Some(ReadResult::Frames(frames)) = bed.reads.remove(&id) else {

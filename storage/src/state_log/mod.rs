@@ -12,8 +12,7 @@
 //! taken for a new one.
 //!
 //! *Rotation.* When the space for records runs out, the owner gives a snapshot. `.a` is replaced by a new generation that begins
-//! with it, then `.b`. Nothing is recorded in the new generation before both files have it; what is appended meanwhile waits in
-//! memory.
+//! with it, then `.b`. Records go on meanwhile, and none of them waits for a name to change: see [`rotation`].
 //!
 //! *A snapshot takes many turns.* [`begin_snapshot`](StateLog::begin_snapshot) sets its position: it stands for everything appended
 //! before that. The owner then adds one piece a turn, and payloads appended meanwhile are recorded in the old generation as usual.
@@ -35,6 +34,7 @@ pub mod format;
 mod mark;
 mod open;
 pub mod recover;
+mod rotation;
 #[cfg(test)]
 mod tests;
 
@@ -42,13 +42,14 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use highwater_runtime::fs::is_out_of_space;
-use highwater_runtime::plane::{Completion, Disk, Durability, FileId, FileJob, Token, WRITE_BYTES_MAX};
+use highwater_runtime::plane::{Completion, Disk, Durability, FileId, Token, WRITE_BYTES_MAX};
 
-use base::{BaseBuilder, NewFile};
+use base::BaseBuilder;
 pub use format::Owner;
 pub(crate) use mark::mark_path;
 pub(crate) use open::copy_paths;
 pub use open::{Recovered, StateLogError, read_image};
+use rotation::{Rotation, Stage};
 
 /// Size of a file that holds little.
 pub const FILE_BYTES_DEFAULT: u64 = 256 << 10;
@@ -104,14 +105,38 @@ pub struct StateLog {
     failed: Option<Fatal>,
 }
 
-/// A record that is being written to both files.
+/// Payloads that are recorded together.
+struct Group {
+    first_seq: u64,
+    count: u32,
+    /// Each preceded by its length.
+    payloads: Vec<u8>,
+}
+
+impl Group {
+    fn last_seq(&self) -> u64 {
+        self.first_seq + u64::from(self.count) - 1
+    }
+}
+
+/// A record that is being written to its files.
 struct Writing {
-    record: Bytes,
     last_seq: u64,
-    /// Bytes answered, per file. One write per file is in flight while this is less than the record's length.
-    written: [usize; 2],
+    copies: Vec<CopyWrite>,
+    /// Bytes of the record in the files of this generation, if it goes there.
+    bytes: Option<u64>,
+    /// The same of the generation that a rotation makes.
+    next_bytes: Option<u64>,
     /// There was no space for a part of it.
     failed: bool,
+}
+
+/// One file of a record. One write per file is in flight while not all of it is written.
+struct CopyWrite {
+    file: FileId,
+    at: u64,
+    record: Bytes,
+    written: usize,
 }
 
 /// A snapshot that is not complete.
@@ -120,26 +145,6 @@ struct Snapshot {
     /// Payloads appended since it was begun, each preceded by its length.
     carried: Vec<u8>,
     carried_count: u32,
-}
-
-/// A new generation that is being written.
-struct Rotation {
-    file: NewFile,
-    /// Number of the last payload in its base.
-    covers: u64,
-    stage: Stage,
-    /// There was no space for it.
-    is_stalled: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// A record is still being written to the old files.
-    Waiting,
-    /// This copy is being replaced.
-    Replacing(usize),
-    /// The disk had no space for this copy.
-    Stalled(usize),
 }
 
 /// Whether the mark is being written.
@@ -151,9 +156,10 @@ enum MarkWrites {
     Outdated,
 }
 
-/// Flags in a token's low bits. Bit 0 is the copy.
-const TOKEN_REPLACE: u64 = 2;
-const TOKEN_MARK: u64 = 4;
+/// Flags in a token's low bits. The two lowest are the number of the file.
+const TOKEN_FILE: u64 = 3;
+const TOKEN_JOB: u64 = 4;
+const TOKEN_MARK: u64 = 8;
 
 impl StateLog {
     /// Appends a payload. The next [`flush`](Self::flush) starts writing it.
@@ -187,11 +193,12 @@ impl StateLog {
         if let Some(fatal) = &self.failed {
             return Err(fatal.clone());
         }
-        let copy = (token.0 & 1) as usize;
+        let copy = (token.0 & TOKEN_FILE) as usize;
         let outcome = match completion {
             Completion::Write(result) if token.0 & TOKEN_MARK != 0 => self.on_marked(disk, result),
             Completion::Write(result) => self.on_written(disk, copy, result),
-            Completion::Replaced(result) => self.on_replaced(disk, copy, result),
+            Completion::Prepared(result) => self.on_prepared(disk, copy, result),
+            Completion::Published(result) => self.on_published(disk, copy, result),
             other => panic!("a state log starts no operation that ends in {other:?}"),
         };
         if let Err(fatal) = &outcome {
@@ -235,6 +242,11 @@ impl StateLog {
         next > self.file_bytes || self.position > self.file_bytes - quarter
     }
 
+    /// Nothing is recorded in these files any more: what follows is durable only with the next snapshot.
+    pub fn hold_records(&mut self) {
+        self.record_failed = true;
+    }
+
     /// Begins a snapshot, which will stand for every payload appended so far. Not to be called while another snapshot
     /// [is being written](Self::is_rotating); one that was begun and not ended is dropped.
     pub fn begin_snapshot(&mut self) {
@@ -254,15 +266,10 @@ impl StateLog {
         let Snapshot { mut base, carried, carried_count } =
             self.snapshot.take().expect("a snapshot was begun");
         base.push_carried(&carried, carried_count);
-        // Payloads that are in no record yet are in the base.
-        self.pending.clear();
-        self.pending_ends.clear();
         let covers = self.last_seq;
         let file = base.finish(self.owner, self.generation + 1, covers + 1, self.file_bytes_min);
-        self.rotation = Some(Rotation { file, covers, stage: Stage::Waiting, is_stalled: false });
-        if self.writing.is_none() {
-            self.start_replace(disk, 0);
-        }
+        self.rotation = Some(Rotation::new(file, covers));
+        self.prepare(disk, 0);
     }
 
     /// Gives a snapshot of one piece.
@@ -282,22 +289,9 @@ impl StateLog {
     pub fn is_idle(&self) -> bool {
         let resting = match &self.rotation {
             None => self.pending.is_empty() && !self.record_failed,
-            Some(rotation) => matches!(rotation.stage, Stage::Stalled(_)),
+            Some(rotation) => rotation.is_waiting(),
         };
         self.writing.is_none() && resting && self.mark_writes == MarkWrites::Idle
-    }
-
-    /// Whether a rotation found no space on the disk and has not succeeded since. Then call [`retry_stalled`](Self::retry_stalled)
-    /// from a timer: nothing becomes durable until it succeeds.
-    pub fn is_stalled(&self) -> bool {
-        self.rotation.as_ref().is_some_and(|rotation| rotation.is_stalled)
-    }
-
-    /// Retries a rotation that found no space on the disk.
-    pub fn retry_stalled(&mut self, disk: &mut dyn Disk) {
-        if let Some(Rotation { stage: Stage::Stalled(copy), .. }) = self.rotation {
-            self.start_replace(disk, copy);
-        }
     }
 
     /// Closes both files. Writes in flight are completed, waiting payloads are not written.
@@ -307,55 +301,93 @@ impl StateLog {
         }
     }
 
-    /// The payloads that fit in the next record: how many, the bytes they take, the bytes of the record.
+    /// The payloads that fit in the next record: how many, the bytes they take, the bytes of the record. Those that are in the base of the
+    /// next generation and those that are not are in different records.
     fn next_record(&self) -> Option<(usize, usize, usize)> {
-        let count = self.pending_ends.partition_point(|end| *end <= RECORD_PAYLOADS_BYTES_MAX).max(1);
+        let mut count = self.pending_ends.partition_point(|end| *end <= RECORD_PAYLOADS_BYTES_MAX).max(1);
+        if let Some(rotation) = &self.rotation {
+            let covered = (rotation.covers + 1).saturating_sub(self.first_pending());
+            count = if covered == 0 { count } else { count.min(covered as usize) };
+        }
         let bytes = *self.pending_ends.get(count - 1)?;
         Some((count, bytes, format::record_bytes(bytes)))
     }
 
-    fn start_record(&mut self, disk: &mut dyn Disk) {
-        if self.writing.is_some() || self.rotation.is_some() || self.record_failed {
-            return;
-        }
-        let Some((count, bytes, record_bytes)) = self.next_record() else { return };
-        if self.position + record_bytes as u64 > self.file_bytes {
-            return; // wants_snapshot() says so
-        }
-        let first_seq = self.last_seq + 1 - self.pending_ends.len() as u64;
-        let payloads = &self.pending[..bytes];
-        let record = format::encode_record(
-            self.owner,
-            self.generation,
-            first_seq,
-            self.position,
-            payloads,
-            count as u32,
-        )
-        .freeze();
-        self.pending.drain(..bytes);
+    /// Number of the first payload that is in no record yet.
+    fn first_pending(&self) -> u64 {
+        self.last_seq + 1 - self.pending_ends.len() as u64
+    }
+
+    /// Takes payloads from the front of those that are in no record yet.
+    fn take_pending(&mut self, count: usize) -> Group {
+        let first_seq = self.first_pending();
+        let bytes = count.checked_sub(1).map_or(0, |last| self.pending_ends[last]);
+        let payloads = self.pending.drain(..bytes).collect();
         self.pending_ends.drain(..count);
         for end in &mut self.pending_ends {
             *end -= bytes;
         }
-        let last_seq = first_seq + count as u64 - 1;
-        self.writing = Some(Writing { record, last_seq, written: [0; 2], failed: false });
-        self.write_chunk(disk, 0);
-        self.write_chunk(disk, 1);
+        Group { first_seq, count: count as u32, payloads }
+    }
+
+    fn start_record(&mut self, disk: &mut dyn Disk) {
+        if self.writing.is_some() || self.join_next(disk) || self.record_failed {
+            return;
+        }
+        if self.rotation.as_ref().is_some_and(Rotation::holds_records) {
+            return;
+        }
+        let Some((count, _, record_bytes)) = self.next_record() else { return };
+        if self.position + record_bytes as u64 > self.file_bytes {
+            return; // wants_snapshot() says so
+        }
+        let first_seq = self.first_pending();
+        let mut is_joined = false;
+        if let Some(rotation) = self.rotation.as_mut().filter(|rotation| first_seq > rotation.covers) {
+            if !rotation.reserve(record_bytes as u64) {
+                return;
+            }
+            is_joined = rotation.is_joined();
+        }
+        let group = self.take_pending(count);
+        self.write_group(disk, &group, true, is_joined);
+        if let Some(rotation) = self.rotation.as_mut().filter(|r| first_seq > r.covers && !is_joined) {
+            rotation.carried.push(group);
+        }
+    }
+
+    /// Starts writing a record to the files of this generation, of the next one, or both.
+    fn write_group(&mut self, disk: &mut dyn Disk, group: &Group, here: bool, next: bool) {
+        let encode = |generation, at| {
+            let Group { first_seq, count, payloads } = group;
+            format::encode_record(self.owner, generation, *first_seq, at, payloads, *count).freeze()
+        };
+        let mut copies = Vec::new();
+        let (mut bytes, mut next_bytes) = (None, None);
+        if here {
+            let (at, record) = (self.position, encode(self.generation, self.position));
+            bytes = Some(record.len() as u64);
+            let copy = |file| CopyWrite { file, at, record: record.clone(), written: 0 };
+            copies.extend(self.files.map(copy));
+        }
+        if let Some(rotation) = self.rotation.as_ref().filter(|_| next) {
+            let (at, record) = (rotation.position, encode(self.generation + 1, rotation.position));
+            next_bytes = Some(record.len() as u64);
+            let copy = |file| CopyWrite { file, at, record: record.clone(), written: 0 };
+            copies.extend(rotation.targets().map(copy));
+        }
+        let files = copies.len();
+        self.writing = Some(Writing { last_seq: group.last_seq(), copies, bytes, next_bytes, failed: false });
+        for copy in 0..files {
+            self.write_chunk(disk, copy);
+        }
     }
 
     fn write_chunk(&mut self, disk: &mut dyn Disk, copy: usize) {
         let writing = self.writing.as_ref().expect("called while a record is on its way");
-        let from = writing.written[copy];
-        let to = (from + WRITE_BYTES_MAX).min(writing.record.len());
-        let data = writing.record.slice(from..to);
-        disk.write(
-            self.files[copy],
-            self.position + from as u64,
-            data,
-            Durability::Durable,
-            self.token(copy as u64),
-        );
+        let CopyWrite { file, at, record, written } = &writing.copies[copy];
+        let data = record.slice(*written..(written + WRITE_BYTES_MAX).min(record.len()));
+        disk.write(*file, at + *written as u64, data, Durability::Durable, self.token(copy as u64));
     }
 
     fn on_written(
@@ -365,85 +397,49 @@ impl StateLog {
         result: std::io::Result<()>,
     ) -> Result<(), Fatal> {
         let writing = self.writing.as_mut().expect("a write was answered, so a record was on its way");
-        let len = writing.record.len();
+        let CopyWrite { record, written, .. } = &mut writing.copies[copy];
         match result {
-            Ok(()) => writing.written[copy] = (writing.written[copy] + WRITE_BYTES_MAX).min(len),
+            Ok(()) => *written = (*written + WRITE_BYTES_MAX).min(record.len()),
             Err(e) if is_out_of_space(&e) => {
                 writing.failed = true;
-                writing.written[copy] = len;
+                *written = record.len();
             }
-            Err(e) => return Err(Fatal(format!("could not write {}: {e}", self.paths[copy].display()))),
+            Err(e) => {
+                let path = &self.paths[copy % 2];
+                return Err(Fatal(format!("could not write {}: {e}", path.display())));
+            }
         }
-        if writing.written[copy] < len {
+        if *written < record.len() {
             self.write_chunk(disk, copy);
-            return Ok(());
-        }
-        if writing.written == [len; 2] {
-            if writing.failed {
-                self.record_failed = true;
-            } else {
-                assert!(writing.last_seq > self.durable, "numbers only grow");
-                self.durable = writing.last_seq;
-                self.position += len as u64;
-            }
-            self.writing = None;
-            if self.rotation.is_some() {
-                self.start_replace(disk, 0);
-            } else {
-                self.start_record(disk);
-            }
+        } else if writing.copies.iter().all(|copy| copy.written == copy.record.len()) {
+            self.finish_record(disk);
         }
         Ok(())
     }
 
-    fn start_replace(&mut self, disk: &mut dyn Disk, copy: usize) {
-        let rotation = self.rotation.as_mut().expect("called during a rotation");
-        rotation.stage = Stage::Replacing(copy);
-        let job = FileJob::Replace {
-            path: self.paths[copy].clone(),
-            content: rotation.file.content.clone(),
-            bytes: rotation.file.file_bytes,
-        };
-        let token = self.token(TOKEN_REPLACE | copy as u64);
-        disk.file_job(job, token);
-    }
-
-    fn on_replaced(
-        &mut self,
-        disk: &mut dyn Disk,
-        copy: usize,
-        result: std::io::Result<FileId>,
-    ) -> Result<(), Fatal> {
-        let rotation =
-            self.rotation.as_mut().expect("a replacement was answered, so a rotation was on its way");
-        assert!(rotation.stage == Stage::Replacing(copy), "one replacement at a time");
-        let file = match result {
-            Ok(file) => file,
-            Err(e) if is_out_of_space(&e) => {
-                if !std::mem::replace(&mut rotation.is_stalled, true) {
-                    tracing::error!(path = %self.paths[copy].display(), "the disk is full: no space to rewrite a state log; it waits");
-                }
-                rotation.stage = Stage::Stalled(copy);
-                return Ok(());
+    /// All files have the record, or it found no space.
+    fn finish_record(&mut self, disk: &mut dyn Disk) {
+        let Writing { last_seq, bytes, next_bytes, failed, .. } =
+            self.writing.take().expect("the caller looked");
+        if failed {
+            self.record_failed |= bytes.is_some();
+            if next_bytes.is_some() {
+                self.on_join_failed(disk);
             }
-            Err(e) => return Err(Fatal(format!("could not replace {}: {e}", self.paths[copy].display()))),
-        };
-        disk.close_file(std::mem::replace(&mut self.files[copy], file));
-        if copy == 0 {
-            self.start_replace(disk, 1);
-            return Ok(());
+        } else {
+            if let Some(bytes) = bytes {
+                assert!(last_seq > self.durable, "numbers only grow");
+                self.durable = last_seq;
+                self.position += bytes;
+            }
+            if let (Some(bytes), Some(rotation)) = (next_bytes, &mut self.rotation) {
+                rotation.on_joined(last_seq, bytes);
+            }
         }
-        let done = self.rotation.take().expect("it was there above");
-        self.record_failed = false;
-        self.doubtful = None;
-        self.generation += 1;
-        self.file_bytes = done.file.file_bytes;
-        self.position = done.file.records_at;
-        assert!(done.covers >= self.durable, "a base holds everything before it");
-        self.durable = done.covers;
-        self.write_mark(disk);
+        if self.rotation.as_ref().is_some_and(|rotation| rotation.stage == Stage::Published) {
+            self.finish_rotation(disk);
+        }
         self.start_record(disk);
-        Ok(())
     }
 
     fn write_mark(&mut self, disk: &mut dyn Disk) {

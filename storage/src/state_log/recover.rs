@@ -3,6 +3,8 @@
 //! 1. The newest valid header decides the generation. Its base is put together chunk by chunk from whichever copy has it right.
 //!    If neither has a chunk: the older generation is complete as long as nothing was recorded in the newer one (a record there
 //!    proves that both copies had reached it); else the log is lost, which is an error and never an empty log.
+//!    While the newer copy replaces the older, records go into both: each of them is complete by itself, so of two neighbouring
+//!    generations the one whose records reach further is taken, whatever happened to the other.
 //! 2. Records follow in order of their numbers, each from whichever copy has it right. The writer starts a record only when the one
 //!    before is in both copies, so: a copy that lacks a record which is not the last is *damaged*; a copy that lacks
 //!    the last one was perhaps cut off by the crash.
@@ -32,6 +34,8 @@ pub struct Analysis {
     pub payloads: Vec<Bytes>,
     /// Number of the last payload.
     pub last_seq: u64,
+    /// Number of the first payload of the last record; one more than the last payload's if there is none.
+    pub last_record_seq: u64,
     /// The content that both files should have from their start to the end of the log; zero bytes follow.
     pub expected: Vec<u8>,
     /// Where the last record begins in it; its end if there is none.
@@ -71,6 +75,7 @@ pub fn analyse(owner: Owner, names: [&str; 2], images: [Option<&Image>; 2]) -> R
         }
     }
     let mut damage = Vec::new();
+    let mut standing = Standing::Apart;
     let candidates = match (headers[0], headers[1]) {
         (Err(HeaderFault::Missing), Err(HeaderFault::Missing)) => return Err(Lost::New),
         (Err(a), Err(b)) => return Err(Lost::Headers([a, b])),
@@ -78,6 +83,10 @@ pub fn analyse(owner: Owner, names: [&str; 2], images: [Option<&Image>; 2]) -> R
         (Ok(a), Ok(b)) => {
             let mut both = vec![a, b];
             both.sort_by_key(|h| std::cmp::Reverse(h.generation.get()));
+            standing = compare(owner, names, images, [both[0], both[1]], &mut damage);
+            if standing == Standing::OlderReachesFurther {
+                both.swap(0, 1);
+            }
             both
         }
         (Ok(a), Err(_)) => vec![a],
@@ -85,7 +94,7 @@ pub fn analyse(owner: Owner, names: [&str; 2], images: [Option<&Image>; 2]) -> R
     };
     for (tried, header) in candidates.iter().enumerate() {
         let other = candidates.get(tried + 1);
-        let walk = Walk { owner, names, images, header };
+        let walk = Walk { owner, names, images, header, standing };
         match walk.base(&mut damage) {
             Ok(base) => {
                 let mut notes = Vec::new();
@@ -99,12 +108,68 @@ pub fn analyse(owner: Owner, names: [&str; 2], images: [Option<&Image>; 2]) -> R
     Err(Lost::Content("no generation is complete".into()))
 }
 
+/// How two copies of different generations stand to each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// One of them is an old copy.
+    Apart,
+    /// They hold the same, but perhaps for the record that was on its way: the newer was about to replace the older.
+    Equal,
+    /// The newer copy lacks something.
+    OlderReachesFurther,
+}
+
+/// Compares two copies of different generations, the newer one first. Each is read by itself.
+fn compare(
+    owner: Owner,
+    names: [&str; 2],
+    images: [Option<&Image>; 2],
+    [newer, older]: [&FileHeader; 2],
+    damage: &mut Vec<String>,
+) -> Standing {
+    if older.generation.get() + 1 != newer.generation.get() {
+        return Standing::Apart;
+    }
+    let alone = |header: &FileHeader| {
+        let is_it = |image: &Image| {
+            format::parse_header(&image.bytes, owner)
+                .is_ok_and(|here| here.generation.get() == header.generation.get())
+        };
+        let images = images.map(|image| image.filter(|image| is_it(image)));
+        let walk = Walk { owner, names, images, header, standing: Standing::Apart };
+        walk.base(&mut Vec::new()).and_then(|base| {
+            walk.finish(&base, Vec::new(), Vec::new()).map_err(|lost| match lost {
+                Lost::Content(why) => why,
+                other => format!("{other:?}"),
+            })
+        })
+    };
+    match (alone(newer), alone(older)) {
+        (Ok(newer), Ok(older)) if newer.last_seq < older.last_seq => {
+            if newer.last_seq + 1 < older.last_record_seq {
+                damage.push(format!(
+                    "{}: ends at number {}, and {} at {}",
+                    names[0], newer.last_seq, names[1], older.last_seq
+                ));
+            }
+            Standing::OlderReachesFurther
+        }
+        (Ok(newer), Ok(older)) if older.last_seq + 1 >= newer.last_record_seq => Standing::Equal,
+        (Err(why), Ok(_)) => {
+            damage.push(format!("{why}; the older copy is complete"));
+            Standing::OlderReachesFurther
+        }
+        _ => Standing::Apart,
+    }
+}
+
 /// One generation read from both copies.
 struct Walk<'a> {
     owner: Owner,
     names: [&'a str; 2],
     images: [Option<&'a Image>; 2],
     header: &'a FileHeader,
+    standing: Standing,
 }
 
 impl Walk<'_> {
@@ -183,13 +248,21 @@ impl Walk<'_> {
                 Err(fault) => damage.push(format!("{}: {fault}", self.names[i])),
                 // One generation less is what a crash between the two replacements of a rotation leaves.
                 Ok(h) if h.generation.get() == self.generation() => {}
-                Ok(h) if i == 1 && h.generation.get() + 1 == self.generation() && !self.any_record() => {
+                Ok(h)
+                    if i == 1
+                        && h.generation.get() + 1 == self.generation()
+                        && (self.standing == Standing::Equal || !self.any_record()) =>
+                {
                     notes.push(format!(
                         "{}: a rewrite of the log was cut off before this copy",
                         self.names[i]
                     ));
                 }
-                Ok(h) if h.generation.get() > self.generation() => {} // its base is damaged, which has been said
+                Ok(h) if h.generation.get() > self.generation() => {
+                    // If it is damaged, that has been said.
+                    notes
+                        .push(format!("{}: a rewrite of the log was cut off after this copy", self.names[i]));
+                }
                 Ok(h) => damage.push(format!(
                     "{}: is of generation {}, the other copy of {}",
                     self.names[i],
@@ -222,6 +295,7 @@ impl Walk<'_> {
             snapshot,
             payloads: carried,
             last_seq: header.first_seq.get().saturating_sub(1),
+            last_record_seq: header.first_seq.get(),
             last_record_at: expected.len() as u64,
             expected,
             file_bytes: header.file_bytes.get(),
@@ -282,6 +356,7 @@ impl Walk<'_> {
             let Some(payloads) = format::split_payloads(record.payloads, count).filter(|_| count > 0) else {
                 return Err(Lost::Content(format!("the record at {at} contradicts its own header")));
             };
+            analysis.last_record_seq = analysis.last_seq + 1;
             analysis.last_seq += u64::from(count);
             analysis.payloads.extend(payloads);
             analysis.last_record_at = at;

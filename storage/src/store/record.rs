@@ -112,11 +112,11 @@ impl Store {
 
     /// Starts writing the records added so far, and continues a snapshot if the log is full. Returns whether the snapshot is incomplete.
     pub(super) fn flush_map(&mut self, disk: &mut dyn Disk) -> bool {
+        self.state.flush(disk);
         if self.state.is_stalled() {
             // The disk has no space for a new generation. A timer retries; retrying every turn would use up all of the shard's time.
             return false;
         }
-        self.state.flush(disk);
         if self.state.wants_snapshot() {
             self.begin_snapshot(false);
         }

@@ -179,6 +179,46 @@ fn a_damaged_new_generation_in_the_middle_of_a_rotation_falls_back_to_the_old_on
 }
 
 #[test]
+fn damage_to_any_one_block_while_one_file_is_new_and_the_other_is_not_loses_nothing() {
+    let (mut disk, ..) = sample();
+    let (mut owned, _) = Owned::open(&mut disk).expect("readable");
+    owned.rotate(&mut disk);
+    // Both files are prepared, the records since then are joined, and the first file gets its name. A record is written before each of
+    // these, and one after.
+    for n in 0..4 {
+        owned.append(payload(7 + n, 3000));
+        owned.log.flush(&mut disk);
+        while let Some(write) = disk.next_write() {
+            let (token, completion) = disk.complete(write);
+            owned.log.on_disk(&mut disk, token, completion).expect("this disk fails no write");
+        }
+        if n < 3 {
+            let (token, completion) = disk.complete(0);
+            owned.log.on_disk(&mut disk, token, completion).expect("this disk fails no job");
+        }
+    }
+    let first_blocks = paths().map(|path| disk.bytes(&path)[..BLOCK].to_vec());
+    assert!(first_blocks[0] != first_blocks[1], "they are of different generations");
+    assert!(owned.log.is_rotating() && owned.log.durable() == owned.log.appended());
+    let half_way = disk.crashed(|_| false);
+    for copy in 0..2 {
+        for block in 0..disk.bytes(&paths()[copy]).len() / BLOCK {
+            for damage in [Damage::Flip(1000), Damage::Flip(BLOCK * 8 - 1), Damage::Zero, Damage::Unreadable]
+            {
+                let mut disk = half_way.clone();
+                apply(&mut disk, copy, block, damage, &[]);
+                let (again, _) = Owned::open(&mut disk).expect("the other copy is whole");
+                assert_eq!(again.state, owned.state, "{damage:?} of block {block} of copy {copy}");
+                disk.unreadable.clear();
+                let (again, recovered) = Owned::open(&mut disk).expect("healed");
+                assert_eq!(again.state, owned.state);
+                assert!(recovered.damage.is_empty() && recovered.notes.is_empty(), "healed: {recovered:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn bytes_that_contradict_themselves_under_right_checksums_do_not_panic() {
     let (sample, ..) = sample();
     // Each field of the header, in both copies, with a checksum that is right.

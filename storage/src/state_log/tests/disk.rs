@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use highwater_runtime::buf::AlignedBuf;
-use highwater_runtime::fs::{DirEntry, Fs, OpenMode};
+use highwater_runtime::fs::{DirEntry, Fs, OpenMode, temporary_path};
 use highwater_runtime::plane::{Completion, Disk, Durability, FileId, FileJob, Token};
 
 #[derive(Clone)]
 pub(super) enum Op {
     Write { inode: usize, at: u64, data: Bytes },
-    Replace { path: PathBuf, content: Vec<u8> },
+    Prepare { path: PathBuf, content: Vec<u8> },
+    Publish { path: PathBuf },
 }
 
 /// See the module's doc. A clone is another disk with the same content.
@@ -44,10 +45,19 @@ impl MemDisk {
                 self.inodes[inode][at as usize..at as usize + written].copy_from_slice(&data[..written]);
                 Completion::Write(if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) })
             }
-            Op::Replace { .. } if self.full => Completion::Replaced(Err(io::ErrorKind::StorageFull.into())),
-            Op::Replace { path, content } => Completion::Replaced(Ok(self.put(&path, content))),
+            Op::Prepare { .. } if self.full => Completion::Prepared(Err(io::ErrorKind::StorageFull.into())),
+            Op::Prepare { path, content } => Completion::Prepared(Ok(self.put(&path, content))),
+            Op::Publish { path } => {
+                self.publish(&path);
+                Completion::Published(Ok(()))
+            }
         };
         (token, completion)
+    }
+
+    /// The place in the queue of the first write.
+    pub(super) fn next_write(&self) -> Option<usize> {
+        self.in_flight.iter().position(|(_, op)| matches!(op, Op::Write { .. }))
     }
 
     /// The disk after a crash in which of every operation in flight only what `keep` says took place: for each 512-byte
@@ -66,14 +76,20 @@ impl MemDisk {
                         }
                     }
                 }
-                Op::Replace { path, content } => {
+                Op::Prepare { path, content } => {
                     if keep(0) {
                         disk.put(path, content.clone());
+                    }
+                }
+                Op::Publish { path } => {
+                    if keep(0) {
+                        disk.publish(path);
                     }
                 }
             }
         }
         disk.open.clear();
+        disk.names.retain(|path, _| path.extension().is_none_or(|extension| extension != "tmp"));
         disk
     }
 
@@ -97,6 +113,11 @@ impl MemDisk {
         self.inodes.push(content);
         self.names.insert(path.to_path_buf(), self.inodes.len() - 1);
         self.handle(path)
+    }
+
+    fn publish(&mut self, path: &Path) {
+        let prepared = self.names.remove(&temporary_path(path)).expect("it was prepared");
+        self.names.insert(path.to_path_buf(), prepared);
     }
 
     fn handle(&mut self, path: &Path) -> FileId {
@@ -224,8 +245,14 @@ impl Disk for MemDisk {
     }
 
     fn file_job(&mut self, job: FileJob, token: Token) {
-        let FileJob::Replace { path, content, bytes } = job else { unreachable!("a state log replaces") };
-        self.in_flight.push((token, Op::Replace { path, content: padded(&content.concat(), bytes) }));
+        let op = match job {
+            FileJob::Prepare { path, content, bytes } => {
+                Op::Prepare { path: temporary_path(&path), content: padded(&content.concat(), bytes) }
+            }
+            FileJob::Publish { path } => Op::Publish { path },
+            other => unreachable!("a state log has no use for {other:?}"),
+        };
+        self.in_flight.push((token, op));
     }
 }
 

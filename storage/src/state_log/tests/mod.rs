@@ -198,6 +198,38 @@ fn what_is_appended_during_a_snapshot_and_during_its_rotation_follows_it() {
 }
 
 #[test]
+fn payloads_become_durable_while_a_rotation_waits_for_the_file_system() {
+    let mut disk = MemDisk::default();
+    let (mut owned, _) = Owned::open(&mut disk).expect("an empty disk");
+    (0..3).for_each(|n| owned.append(payload(n, 100)));
+    owned.settle(&mut disk);
+    owned.rotate(&mut disk);
+    let mut jobs = 0;
+    while owned.log.is_rotating() {
+        // Everything but the job.
+        for n in 0..2 {
+            owned.append(payload(10 * jobs + n, 3000));
+            owned.log.flush(&mut disk);
+            while let Some(write) = disk.next_write() {
+                let (token, completion) = disk.complete(write);
+                owned.log.on_disk(&mut disk, token, completion).expect("this disk fails no write");
+            }
+            assert_eq!(owned.log.durable(), owned.log.appended(), "while job {jobs} is on its way");
+            let (again, recovered) = Owned::open(&mut disk.crashed(|_| false)).expect("readable");
+            assert_eq!((again.state, recovered.damage), (owned.state.clone(), Vec::new()));
+        }
+        jobs += 1;
+        let (token, completion) = disk.complete(0);
+        owned.log.on_disk(&mut disk, token, completion).expect("this disk fails no job");
+    }
+    assert_eq!(jobs, 4, "each file is prepared, then each gets its name");
+    drain(&mut owned.log, &mut disk);
+    let (again, recovered) = Owned::open(&mut disk).expect("readable");
+    assert_eq!(again.state, owned.state);
+    assert!(recovered.damage.is_empty() && recovered.notes.is_empty(), "{recovered:?}");
+}
+
+#[test]
 fn a_snapshot_that_is_begun_again_leaves_nothing_of_the_one_before() {
     let mut disk = MemDisk::default();
     let (mut owned, _) = Owned::open(&mut disk).expect("an empty disk");

@@ -189,6 +189,7 @@ impl Store {
     ) {
         if report.map_rebuilt {
             // Nothing is recorded before this is durable: a map with only later records would hand out the space of everything else.
+            self.state.hold_records();
             self.snapshot_at_once(disk);
         }
         for (tp, finding) in &report.findings {
