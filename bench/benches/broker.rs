@@ -91,6 +91,14 @@ impl Log {
         }
     }
 
+    /// Waits until there is space for this many bytes of batches, which may need another slab.
+    fn make_room(&mut self, bytes: usize, bulk: bool) {
+        // A frame has a header and padding in addition to its batch.
+        while self.store.is_busy(self.slot, 4 * bytes, bulk, 1_700_000_000_000) {
+            self.settle();
+        }
+    }
+
     fn append(&mut self, payload: Payload<'_>) {
         let appended =
             self.store.append(&mut self.disk, self.slot, payload, LeaderEpoch(1), 1_700_000_000_000);
@@ -116,6 +124,7 @@ fn appends(iterations: u64, round: u64, batch: &Bytes, bulk: bool) -> Duration {
                 pages
             })
             .collect();
+        log.make_room(batch.len() * count as usize, bulk);
         let began = Instant::now();
         if bulk {
             for pages in pages {
