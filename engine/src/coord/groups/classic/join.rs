@@ -209,7 +209,9 @@ impl ClassicGroup {
     /// Returns the reply to a member of the current generation.
     pub(super) fn joined(&self, id: &str, with_members: bool) -> JoinReply {
         let protocol = self.protocol.as_deref().unwrap_or("");
-        let members = self.members.iter().filter(|_| with_members).map(|(id, m)| JoinedMember {
+        // All members get a reply, so that it looks at the others only if it tells of them.
+        let members = with_members.then_some(&self.members).into_iter().flatten();
+        let members = members.map(|(id, m)| JoinedMember {
             member: id.clone(),
             instance: m.instance.clone(),
             metadata: m.metadata(protocol).cloned().unwrap_or_default(),
