@@ -3,13 +3,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_protocol::batch::Compression;
+use highwater_protocol::batch::{BatchView, Compression};
 use highwater_protocol::ids::Offset;
 use highwater_runtime::sim::{CrashPolicy, Fault};
 use highwater_storage::{
-    AppendError, Cursor, DurableForm, PartitionConfig, PartitionSlot, ReadResult, StoreConfig, StoreEvent,
+    AppendError, BatchFilter, Cursor, DurableForm, PartitionConfig, PartitionSlot, ReadResult, StoreConfig,
+    StoreEvent, Verdict,
 };
 use proptest::prelude::*;
 use support::{Bed, CRASH_POLICIES, batch_of, config, journal_in_half_of, producer, tp};
@@ -52,6 +53,14 @@ enum Op {
         partition: u32,
     },
     Tick,
+    /// Extents are rewritten without some of their batches.
+    Rewrite {
+        partition: u32,
+        from: usize,
+        divisor: i64,
+    },
+    /// A rewrite is given up.
+    AbortRewrite,
     /// The disk has no space for some writes or syncs.
     NoSpace {
         file: usize,
@@ -79,6 +88,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => partition.prop_map(|partition| Op::Delete { partition }),
         2 => (0..PARTITIONS).prop_map(|partition| Op::EpochStart { partition }),
         3 => Just(Op::Tick),
+        4 => (0..PARTITIONS, 0..3usize, 1..4i64)
+            .prop_map(|(partition, from, divisor)| Op::Rewrite { partition, from, divisor }),
+        1 => Just(Op::AbortRewrite),
         2 => (0..FILES.len(), any::<bool>(), 1..5u32)
             .prop_map(|(file, sync, times)| Op::NoSpace { file, sync, times }),
         2 => policy.prop_map(Op::Crash),
@@ -104,8 +116,21 @@ struct Known {
     /// What was durable when last looked at.
     durable: i64,
     log_start: i64,
+    /// Base offsets of the batches that a rewrite may have dropped.
+    droppable: BTreeSet<i64>,
     /// The log's start may be anywhere between these after a crash.
     log_start_asked: i64,
+}
+
+/// Drops batches by their base offset, but no last one of a producer.
+#[derive(Debug)]
+struct DropMultiples(i64);
+
+impl BatchFilter for DropMultiples {
+    fn filter(&mut self, batch: &BatchView<'_>, is_last_of_producer: bool, _: &mut Vec<u8>) -> Verdict {
+        let is_dropped = batch.header().base_offset().0 % self.0 == 0 && !is_last_of_producer;
+        if is_dropped { Verdict::Drop } else { Verdict::Keep }
+    }
 }
 
 struct World {
@@ -175,6 +200,8 @@ impl World {
                 };
                 self.bed.disk.disk().inject(fault.times(times));
             }
+            Op::Rewrite { partition, from, divisor } => self.rewrite(partition, from, divisor),
+            Op::AbortRewrite => self.bed.store.abort_rewrite(),
             Op::Read { partition, from, max_bytes } => self.read(partition, from, max_bytes),
             Op::LogStart { partition, at } => self.move_log_start(partition, at),
             Op::Retain { partition, bytes } => self.retain(partition, bytes),
@@ -239,8 +266,27 @@ impl World {
         let span = (bounds.durable_end.0 - bounds.log_start.0) as usize;
         let from = bounds.log_start.0 + (from % (span + 1)) as i64;
         let result = self.bed.read(slot, Cursor::at(Offset(from)), max_bytes);
-        let expect_end = from == bounds.durable_end.0;
-        assert_eq!(matches!(result, ReadResult::AtEnd), expect_end, "{result:?}");
+        let known = &self.known[partition as usize];
+        let is_after =
+            |sent: &&Sent| sent.base + sent.values.len() as i64 > from && sent.base < bounds.durable_end.0;
+        let mut rest = known.sent.iter().filter(is_after);
+        let may_be_end = rest.all(|sent| known.droppable.contains(&sent.base));
+        let is_end = matches!(result, ReadResult::AtEnd);
+        assert!(if is_end { may_be_end } else { from < bounds.durable_end.0 }, "{result:?}");
+    }
+
+    fn rewrite(&mut self, partition: u32, from: usize, divisor: i64) {
+        let slot = self.slot(partition);
+        let extents: Vec<_> = self.bed.store.rewritable_extents(slot).skip(from).take(2).collect();
+        for count in (1..=extents.len()).rev() {
+            let filter = Box::new(DropMultiples(divisor));
+            if self.bed.store.rewrite(slot, extents[0].base_index, count, filter).is_ok() {
+                let range = extents[0].base_offset.0..extents[count - 1].end_offset.0;
+                let known = &mut self.known[partition as usize];
+                known.droppable.extend(range.filter(|offset| offset % divisor == 0));
+                return;
+            }
+        }
     }
 
     fn move_log_start(&mut self, partition: u32, at: usize) {
@@ -288,6 +334,7 @@ impl World {
                 | StoreEvent::StorageFull(_)
                 | StoreEvent::Stalled { .. }
                 | StoreEvent::SpaceAvailable
+                | StoreEvent::Rewritten { .. }
                 | StoreEvent::Closed => {}
                 StoreEvent::LogStart { slot, offset } => {
                     for partition in 0..PARTITIONS {
@@ -345,15 +392,29 @@ impl World {
             let slot = self.slot(partition);
             let bounds = self.bed.store.bounds(slot);
             let known = &self.known[partition as usize];
-            let expected: BTreeMap<i64, Vec<u8>> =
-                known.sent.iter().flat_map(|sent| (sent.base..).zip(sent.values.iter().cloned())).collect();
-            let expected: Vec<Vec<u8>> = expected
-                .range(bounds.log_start.0..bounds.durable_end.0)
-                .map(|(_, value)| value.clone())
+            let records: BTreeMap<i64, (i64, Vec<u8>)> = known
+                .sent
+                .iter()
+                .flat_map(|sent| {
+                    (sent.base..).zip(sent.values.iter().cloned()).map(|(at, v)| (at, (sent.base, v)))
+                })
                 .collect();
-            let values = self.bed.values(slot);
-            assert_eq!(values.len(), expected.len(), "partition {partition}");
-            assert!(values == expected, "partition {partition}: a record is not as it was sent");
+            let mut expected: Vec<(i64, (i64, Vec<u8>))> = records
+                .range(bounds.log_start.0..bounds.durable_end.0)
+                .map(|(at, r)| (*at, r.clone()))
+                .collect();
+            let droppable = known.droppable.clone();
+            let (found, skipped) = self.bed.read_all(slot, bounds.log_start.0, 64 << 10);
+            assert_eq!(skipped, [], "partition {partition}");
+            let found: BTreeMap<i64, Vec<u8>> = found.into_iter().map(|(at, _, value)| (at, value)).collect();
+            expected.retain(|(at, (base, _))| found.contains_key(at) || !droppable.contains(base));
+            let expected: BTreeMap<i64, Vec<u8>> =
+                expected.into_iter().map(|(at, (_, value))| (at, value)).collect();
+            assert!(
+                found.keys().eq(expected.keys()),
+                "partition {partition}: records are missing, or were invented"
+            );
+            assert!(found == expected, "partition {partition}: a record is not as it was sent");
         }
     }
 }

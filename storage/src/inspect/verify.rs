@@ -12,8 +12,8 @@ use super::state::{self, StateLogListing};
 use super::view::{StoreView, known_end};
 use super::{InspectError, MapSource, store_dirs};
 use crate::journal::JOURNAL_NAME;
-use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
-use crate::map::{ExtentEntry, PartitionEntry};
+use crate::layout::{EXTENT_HEADER_BYTES, ExtentEnd, ExtentId, PAGE_BYTES, Place, SlabId};
+use crate::map::{ExtentEntry, PartitionEntry, SealEntry};
 use crate::recovery::{Decision, FrameCondition, Scanned};
 
 /// The result of a verification.
@@ -254,6 +254,13 @@ impl Verification {
             {
                 "its size or its beginning differ from the map".to_owned()
             }
+            Some(id)
+                if id.generation != extent.generation
+                    || id.has_gaps != extent.has_gaps
+                    || id.generation > 0 && id.end != extent.sealed.map(|seal| end_of(&seal)) =>
+            {
+                "its generation or its end differ from the map".to_owned()
+            }
             Some(_) => return,
         };
         self.region(
@@ -315,6 +322,10 @@ impl Verification {
             ));
         }
     }
+}
+
+fn end_of(seal: &SealEntry) -> ExtentEnd {
+    ExtentEnd { position: seal.position, index: LogIndex(seal.index), offset: Offset(seal.offset) }
 }
 
 struct Context<'a> {

@@ -19,7 +19,7 @@ use highwater_storage::{DurableForm, PartitionConfig, StoreEvent};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::model::Model;
+use crate::model::{DropSome, Model};
 use crate::node::{DATA, DIR, Node, tp};
 use crate::workload::{REPLICATED, Workload};
 
@@ -84,6 +84,9 @@ fn sample(end: End) -> Sample {
             work.truncate_at(tp, slot, LogIndex(index));
             work.settle();
         }
+        if round == 6 || round == 11 {
+            rewrite(&mut work, round % 3);
+        }
         if round % 5 == 4 {
             images.push(work.node.disk.disk().image());
         }
@@ -110,6 +113,26 @@ fn sample(end: End) -> Sample {
     };
     sample.look(end);
     sample
+}
+
+/// Part of the first log is rewritten: what it loses is not looked for.
+fn rewrite(work: &mut Workload, rest: i64) {
+    let (tp, slot) = work.partitions()[0];
+    let filter = DropSome { divisor: 3, rest };
+    work.rewrite_from(tp, slot, 0, filter);
+    work.settle();
+    let kept: Vec<i64> = work.node.read_all(slot).batches.iter().map(|(base, _)| *base).collect();
+    let log = work.model.logs.get_mut(&tp).expect("a partition of this test");
+    let rewritten = log.rewrites.pop().expect("it was begun");
+    let before = log.entries.len();
+    let is_there = |base: i64| kept.binary_search(&base).is_ok();
+    assert!(
+        log.entries
+            .iter()
+            .all(|e| is_there(e.base) || (rewritten.offsets.contains(&e.base) && filter.drops(e.base)))
+    );
+    log.entries.retain(|entry| is_there(entry.base));
+    assert!(log.entries.len() < before, "some of it was dropped");
 }
 
 /// For each block of the final image, the latest earlier content that is different.

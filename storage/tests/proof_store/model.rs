@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use highwater_protocol::batch::BatchHeader;
+use highwater_protocol::batch::{BatchHeader, BatchView};
 use highwater_protocol::ids::TopicPartition;
 use highwater_storage::{
-    CommitRule, PartitionConfig, PartitionFinding, PartitionSlot, ProducerCheck, RecoveryReport,
+    BatchFilter, CommitRule, PartitionConfig, PartitionFinding, PartitionSlot, ProducerCheck, RecoveryReport,
+    Verdict,
 };
 
 use crate::node::{Node, header};
@@ -35,9 +36,38 @@ pub(crate) struct Log {
     pub(crate) delete_asked: bool,
     /// Where the owner said that it is committed to, if it has other replicas.
     pub(crate) commit_asked: i64,
+    /// The parts of it that were asked to be rewritten, in order.
+    pub(crate) rewrites: Vec<Rewrite>,
     /// The log before each truncation in this life, oldest first. A crash may bring it back as long as nothing after the truncation
     /// is durable.
     pub(crate) earlier: Vec<Earlier>,
+}
+
+/// A part of a log, which is rewritten without some of its batches.
+#[derive(Clone, Debug)]
+pub(crate) struct Rewrite {
+    pub(crate) offsets: std::ops::Range<i64>,
+    pub(crate) filter: DropSome,
+}
+
+/// Drops every batch whose offset leaves this rest, if it is not the last one of its producer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DropSome {
+    pub(crate) divisor: i64,
+    pub(crate) rest: i64,
+}
+
+impl DropSome {
+    pub(crate) fn drops(self, offset: i64) -> bool {
+        offset % self.divisor == self.rest
+    }
+}
+
+impl BatchFilter for DropSome {
+    fn filter(&mut self, batch: &BatchView<'_>, is_last_of_producer: bool, _: &mut Vec<u8>) -> Verdict {
+        let is_dropped = self.drops(batch.header().base_offset().0) && !is_last_of_producer;
+        if is_dropped { Verdict::Drop } else { Verdict::Keep }
+    }
 }
 
 /// A log before a truncation.
@@ -56,6 +86,8 @@ pub(crate) struct Promise {
     pub(crate) version: usize,
     /// Another truncation was asked for.
     pub(crate) truncating: bool,
+    /// So many parts of the log were rewritten by then, or were being rewritten.
+    pub(crate) rewrites: usize,
     pub(crate) start: i64,
     pub(crate) deleted: bool,
 }
@@ -65,6 +97,7 @@ pub(crate) struct Promise {
 pub(crate) enum Ack {
     Durable(TopicPartition, i64),
     Truncating(TopicPartition),
+    Rewriting(TopicPartition),
     /// The log ends here now.
     Truncated(TopicPartition, i64),
     LogStart(TopicPartition, i64),
@@ -85,6 +118,7 @@ pub(crate) fn promise(promises: &mut Promises, ack: Ack) {
             promise.durable = promise.durable.max(offset);
         }
         Ack::Truncating(tp) => promises.entry(tp).or_default().truncating = true,
+        Ack::Rewriting(tp) => promises.entry(tp).or_default().rewrites += 1,
         Ack::Truncated(tp, offset) => {
             let promise = promises.entry(tp).or_default();
             promise.durable = promise.durable.min(offset);
@@ -173,10 +207,16 @@ impl Log {
         self.earlier.get(version).map_or(&self.entries, |earlier| &earlier.entries)
     }
 
+    /// Whether a batch may be gone after so many rewrites.
+    pub(crate) fn may_be_gone(&self, base: i64, rewrites: usize) -> bool {
+        let mut begun = self.rewrites.iter().take(rewrites);
+        begun.any(|rewrite| rewrite.offsets.contains(&base) && rewrite.filter.drops(base))
+    }
+
     fn check(&self, tp: TopicPartition, node: &mut Node, promise: Promise) -> Result<(), String> {
         let mut first_error = None;
         for (_, entries, least) in self.versions(promise) {
-            match self.check_version(tp, node, entries, least, promise.start) {
+            match self.check_version(tp, node, entries, least, promise) {
                 Ok(()) => return Ok(()),
                 Err(why) => first_error = first_error.or(Some(why)),
             }
@@ -186,10 +226,12 @@ impl Log {
 
     /// After a crash: finds out which version of the log there is.
     fn adopt_version(&mut self, tp: TopicPartition, node: &mut Node) {
-        let anything = Promise { version: self.earlier.len(), ..Promise::default() };
+        let (version, rewrites) = (self.earlier.len(), self.rewrites.len());
+        let anything = Promise { version, rewrites, ..Promise::default() };
+        let nothing = Promise { rewrites, ..Promise::default() };
         let found = self
             .versions(anything)
-            .find(|(_, entries, _)| self.check_version(tp, node, entries, 0, 0).is_ok())
+            .find(|(_, entries, _)| self.check_version(tp, node, entries, 0, nothing).is_ok())
             .map(|(version, ..)| version);
         if let Some(earlier) = found.and_then(|version| self.earlier.get(version)) {
             self.entries = earlier.entries.clone();
@@ -203,7 +245,7 @@ impl Log {
         node: &mut Node,
         entries: &[Entry],
         least_end: i64,
-        least_start: i64,
+        Promise { start: least_start, rewrites, .. }: Promise,
     ) -> Result<(), String> {
         let slot = node.ensure(tp, self.config);
         let bounds = node.store.bounds(slot);
@@ -235,16 +277,16 @@ impl Log {
             return Err(format!("damage at {:?}", read.damaged));
         }
         let wanted = entries.iter().filter(|entry| entry.next > start && entry.next <= end);
-        let mut batches = read.batches.iter();
+        let mut batches = read.batches.iter().peekable();
         for entry in wanted {
-            match batches.next() {
+            match batches.next_if(|(base, _)| *base <= entry.base) {
                 Some((base, batch)) if *base == entry.base && batch[..] == entry.batch[..] => {}
                 Some((base, _)) if *base == entry.base => {
                     return Err(format!("offset {base} has other bytes"));
                 }
-                other => {
-                    return Err(format!("offset {}: read {:?}", entry.base, other.map(|(base, _)| base)));
-                }
+                Some((base, _)) => return Err(format!("offset {}: read {base}", entry.base)),
+                None if self.may_be_gone(entry.base, rewrites) => {}
+                None => return Err(format!("offset {} is lost", entry.base)),
             }
         }
         if let Some((base, _)) = batches.next() {
@@ -258,7 +300,8 @@ impl Log {
         let kept: usize =
             self.entries.iter().filter(|e| e.next > start && e.next <= end).map(|e| e.batch.len() + 64).sum();
         let by_bytes = self.config.retention_bytes.is_some_and(|bytes| kept as u64 + (16 << 10) >= bytes);
-        let newest_gone = self.entries.iter().filter(|e| e.next <= start).map(|e| e.written_ms).max();
+        let is_counted = |e: &&Entry| e.next <= start && !self.may_be_gone(e.base, usize::MAX);
+        let newest_gone = self.entries.iter().filter(is_counted).map(|e| e.written_ms).max();
         let by_time = self
             .config
             .retention_ms

@@ -18,6 +18,9 @@ pub(crate) const DATA: &str = "/data";
 pub(crate) const DIR: &str = "/data/store-000";
 pub(crate) const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
 
+/// Bytes of frames that a rewrite may look at in a turn.
+const REWRITE_BYTES: usize = 8000;
+
 /// How rounds become durable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
@@ -123,6 +126,7 @@ impl Node {
     /// The end of a turn. Returns true if there is more to do than one turn may take.
     pub(crate) fn flush(&mut self) -> bool {
         let more = self.store.flush(&mut self.disk);
+        let more = self.store.continue_rewrite(&mut self.disk, &mut REWRITE_BYTES.clone()) || more;
         self.take_events();
         more
     }
@@ -197,6 +201,8 @@ impl Node {
                     log.damaged.push((cursor.offset().0, resume_at.0));
                     cursor = Cursor::at(resume_at);
                 }
+                // What follows was dropped by a rewrite.
+                ReadResult::AtEnd => break,
                 other => panic!("offset {} of {bounds:?}: {other:?}", cursor.offset()),
             }
         }

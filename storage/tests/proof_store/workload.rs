@@ -13,7 +13,7 @@ use highwater_storage::{
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::model::{Ack, Earlier, Entry, Log, Model, Promises, next_sequence, promise};
+use crate::model::{Ack, DropSome, Earlier, Entry, Log, Model, Promises, Rewrite, next_sequence, promise};
 use crate::node::{Node, tp};
 
 /// The configuration of a partition that has other replicas.
@@ -66,6 +66,7 @@ impl Workload {
             self.epoch = self.epoch.max(bounds.last_epoch.map_or(0, |epoch| epoch.0));
             promise(&mut self.base, Ack::Durable(*tp, bounds.durable_end.0));
             promise(&mut self.base, Ack::LogStart(*tp, bounds.log_start.0));
+            self.base.entry(*tp).or_default().rewrites = log.rewrites.len();
         }
         self.epoch += 1;
         while self.slots.len() < 5 {
@@ -133,6 +134,7 @@ impl Workload {
             95 => self.delete(),
             96 => self.truncate(),
             97 => self.commit(),
+            98 => self.rewrite(),
             _ => self.read(),
         }
         self.note_events();
@@ -259,6 +261,34 @@ impl Workload {
         self.node.take_events();
     }
 
+    /// Part of a log is rewritten, unless another part is.
+    fn rewrite(&mut self) {
+        let (tp, slot) = self.random_partition();
+        let divisor = self.rng.random_range(1..5);
+        let filter = DropSome { divisor, rest: self.rng.random_range(0..divisor) };
+        let from = self.rng.random_range(0..3);
+        self.rewrite_from(tp, slot, from, filter);
+    }
+
+    /// Begins to rewrite extents from this number on.
+    pub(crate) fn rewrite_from(
+        &mut self,
+        tp: TopicPartition,
+        slot: PartitionSlot,
+        from: usize,
+        filter: DropSome,
+    ) {
+        let extents: Vec<_> = self.node.store.rewritable_extents(slot).skip(from).take(3).collect();
+        for count in (1..=extents.len()).rev() {
+            if self.node.store.rewrite(slot, extents[0].base_index, count, Box::new(filter)).is_ok() {
+                let offsets = extents[0].base_offset.0..extents[count - 1].end_offset.0;
+                let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
+                log.rewrites.push(Rewrite { offsets, filter });
+                return self.note(Ack::Rewriting(tp));
+            }
+        }
+    }
+
     fn on_truncated(&mut self, tp: TopicPartition, end: LogPoint) -> Ack {
         self.truncating.remove(&tp);
         let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
@@ -308,7 +338,10 @@ impl Workload {
         let ReadResult::Frames(frames) = result else {
             // The log may have lost its start while the read was on its way.
             let bounds = self.node.store.bounds(slot);
-            assert!(at < bounds.log_start.0, "{tp} offset {at} of {bounds:?}: {result:?}");
+            let log = &self.model.logs[&tp];
+            let mut rest = log.entries.iter().filter(|entry| entry.next > at);
+            let is_gone = rest.all(|entry| log.may_be_gone(entry.base, usize::MAX));
+            assert!(at < bounds.log_start.0 || is_gone, "{tp} offset {at} of {bounds:?}: {result:?}");
             return;
         };
         let log = &self.model.logs[&tp];
@@ -323,7 +356,9 @@ impl Workload {
                 found |= entry.base <= at && at < entry.next;
             }
         }
-        assert!(found, "{tp}: a read at {at} gives the batch that holds it");
+        let holder = log.entries.iter().find(|entry| entry.base <= at && at < entry.next).expect("appended");
+        let is_gone = log.may_be_gone(holder.base, usize::MAX);
+        assert!(found || is_gone, "{tp}: a read at {at} gives the batch that holds it");
     }
 
     fn tp_of(&self, slot: PartitionSlot) -> Option<TopicPartition> {

@@ -147,7 +147,8 @@ impl Store {
         match (frame.kind(), frame.batch()) {
             (FrameKind::EpochStart, _) => output.push_same(header)?,
             (FrameKind::Batch, Some(batch)) => {
-                let settled = partition.durable.offset;
+                // What is not committed may be cut off.
+                let settled = partition.durable.offset.min(partition.commit_point().offset);
                 let (producer, base_offset) =
                     (batch.header().producer_id.get(), batch.header().base_offset());
                 let is_last = partition.producers.is_last(producer, base_offset, settled)
