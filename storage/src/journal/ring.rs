@@ -69,9 +69,9 @@ impl Ring {
         self.next
     }
 
-    /// Whether some partition needs an entry.
-    pub(crate) fn has_needs(&self) -> bool {
-        !self.needs.is_empty()
+    /// How often entries are needed.
+    pub(crate) fn need_count(&self) -> usize {
+        self.needs.values().map(|count| *count as usize).sum()
     }
 
     /// Every entry with a lower number is durable.

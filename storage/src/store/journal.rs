@@ -65,6 +65,8 @@ pub(super) struct Journal {
     wants_write_back: bool,
     /// The file may be replaced only after the map has recorded that nothing of earlier eras is needed.
     cleared: Option<Seq>,
+    /// Entries that deleted partitions needed, until the map knows durably that these are gone: a crash before that brings them back.
+    releases: VecDeque<(Seq, u64)>,
     /// A write-back found no space. The next step of retention retries it.
     stalled: bool,
     /// Whether it has to be retried now.
@@ -176,12 +178,25 @@ impl Journal {
         self.ring.as_mut().expect("an entry was written").release(sequence);
     }
 
+    /// The same, once a record of the map is durable.
+    pub(super) fn release_when_durable(&mut self, seq: Seq, sequence: u64) {
+        self.releases.push_back((seq, sequence));
+    }
+
+    /// The map has become durable up to here.
+    pub(super) fn settle_releases(&mut self, durable: Seq) {
+        while let Some((_, sequence)) = self.releases.pop_front_if(|(seq, _)| *seq <= durable) {
+            self.release(sequence);
+        }
+    }
+
     /// Returns whether nothing is in flight and the extents have everything.
     pub(super) fn is_idle(&self) -> bool {
         !matches!(self.state, State::Creating(_))
             && self.in_flight.is_empty()
             && self.write_back.is_none()
-            && (self.stalled || self.ring.as_ref().is_none_or(|ring| !ring.has_needs()))
+            && (self.stalled
+                || self.ring.as_ref().is_none_or(|ring| ring.need_count() == self.releases.len()))
     }
 
     pub(super) fn close(&mut self, disk: &mut dyn Disk) {

@@ -232,6 +232,7 @@ impl Store {
     pub(super) fn on_map_durable(&mut self, disk: &mut dyn Disk) {
         let durable = self.state.durable();
         self.settle_space(durable);
+        self.journal.settle_releases(durable);
         for slot in std::mem::take(&mut self.waiting_for_map) {
             if let Some(partition) = self.partitions.get_mut(slot.0) {
                 partition.flags.waits_for_map = false;

@@ -137,17 +137,19 @@ impl Store {
         }
         let partition = self.partitions.remove(slot.0).expect("it was there");
         self.uncount_producers(slot, partition.producers_counted);
-        if let Some(need) = partition.journal_need {
-            self.journal.release(need);
-        }
         let seq = self.state.appended();
+        if let Some(need) = partition.journal_need {
+            self.journal.release_when_durable(seq, need);
+        }
         for extent in partition.extents {
             self.free_extent(seq, &extent);
         }
         for (place, log2_bytes) in self.orphans.forget(partition.tag) {
             self.free_when_durable(seq, place, log2_bytes);
         }
-        self.settle_space(self.state.durable());
+        let durable = self.state.durable();
+        self.settle_space(durable);
+        self.journal.settle_releases(durable);
     }
 
     /// Frees the complete extents before the log's start. `None` if there are none.

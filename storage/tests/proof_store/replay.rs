@@ -41,6 +41,8 @@ impl Effort {
 pub(crate) struct Tried {
     pub(crate) images: usize,
     pub(crate) recovered: usize,
+    /// Parts of logs that were rewritten.
+    pub(crate) rewrites: u64,
 }
 
 /// Runs the chain of lives of one seed. Says what is wrong, and where.
@@ -60,6 +62,7 @@ pub(crate) fn run_seed(seed: u64, effort: Effort, tried: &mut Tried) -> Result<(
         for _ in 0..effort.steps {
             work.step();
         }
+        tried.rewrites += work.node.store.stats().rewrites;
         let recording = work.node.disk.disk().take_recording();
         let mut promises = work.base.clone();
         let mut told = 0;
@@ -153,5 +156,5 @@ fn no_power_cut_loses_what_was_acknowledged_or_invents_what_was_not_appended() {
     }
     println!("{tried:?}");
     let least = if crate::is_long() { 100_000 } else { 10_000 };
-    assert!(tried.recovered >= least, "{tried:?}");
+    assert!(tried.recovered >= least && tried.rewrites >= effort.seeds * 2, "{tried:?}");
 }
