@@ -184,11 +184,15 @@ impl<'a> Described<'a> {
         let records: u64 =
             self.partitions.iter().map(|p| (p.high_watermark - p.log_start).max(0) as u64).sum();
         let bytes = self.partitions.iter().map(|p| p.bytes).sum();
+        // Compaction leaves fewer records than there are offsets.
+        let is_compacted =
+            self.configs.get("cleanup.policy").is_some_and(|policy| policy.value.contains("compact"));
         let summary = format!(
-            "{}  id {}  {}  {}  {}\n",
+            "{}  id {}  {}  {}{}  {}\n",
             self.topic,
             self.id,
             counted(self.partitions.len(), "partition"),
+            if is_compacted { "up to " } else { "" },
             counted(records as usize, "record"),
             readable_bytes(bytes)
         );

@@ -59,7 +59,8 @@ pub struct Cleaner {
     rules: CleanRules,
     filter: BatchFilter,
     cleaned: Cleaned,
-    /// There was a batch whose keys are not known. It may hold a record that a later tombstone deletes, so tombstones stay.
+    /// A batch stays that may hold a record that a later tombstone deletes. So tombstones stay, and get no delete horizon: a later pass may not
+    /// know any more that they have to.
     keeps_tombstones: bool,
 }
 
@@ -155,8 +156,9 @@ impl Cleaner {
         let kept = u64::from(selection.count());
         let horizon = (counts.tombstones_kept > 0
             && counts.tombstones_kept == counts.tombstones_noted
-            && !header.has_delete_horizon())
-        .then(|| Timestamp(rules.now.0.saturating_add(rules.delete_retention_ms)));
+            && !header.has_delete_horizon()
+            && !self.keeps_tombstones)
+            .then(|| Timestamp(rules.now.0.saturating_add(rules.delete_retention_ms)));
         let bytes_max = rules.batch_bytes_max.max(header.batch_bytes());
         let outcome = if kept == 0 && !keeps_empty {
             Kept::Nothing
@@ -167,6 +169,8 @@ impl Cleaner {
         {
             Kept::Rewritten
         } else {
+            // Without the records that go, it would take more space than it may: it is compressed anew, in less time.
+            self.keeps_tombstones |= !selection.is_all();
             Kept::Unchanged
         };
         if outcome == Kept::Unchanged {
