@@ -174,6 +174,7 @@ impl Store {
 
     /// Takes a checkpoint of one partition's durable state. Returns `false` if none can be taken now.
     pub(super) fn take_checkpoint(&mut self, slot: PartitionSlot, complete: bool) -> bool {
+        self.record_seals_before_checkpoint(slot);
         let Some(partition) = self.partition_mut(slot) else { return false };
         let Some(checkpoint) = partition.durable_checkpoint() else { return false };
         partition.checkpoint = Some(Box::new(checkpoint.clone()));
@@ -186,18 +187,34 @@ impl Store {
 
     /// Records the extents of a partition that are complete and durable.
     pub(super) fn record_seals(&mut self, slot: PartitionSlot) {
-        self.record_seals_among(slot, |extent| !extent.seal_recorded);
+        let durable = self.partition(slot).map(|partition| partition.durable);
+        self.record_seals_to(slot, durable, |extent| !extent.seal_recorded);
     }
 
     /// The same, if any of its extents may have been recorded before: a rebuilt map knows the ends of rewritten extents.
     pub(super) fn record_all_seals(&mut self, slot: PartitionSlot) {
-        self.record_seals_among(slot, |_| true);
+        let durable = self.partition(slot).map(|partition| partition.durable);
+        self.record_seals_to(slot, durable, |_| true);
     }
 
-    /// Scans from the last extent on, as long as this is true.
-    fn record_seals_among(&mut self, slot: PartitionSlot, goes_on: impl Fn(&Extent) -> bool) {
-        let Some(partition) = self.partitions.get_mut(slot.0) else { return };
-        let durable = partition.durable;
+    /// Records the extents before that of the next checkpoint. A map with a checkpoint has to have their ends: without one, recovery would read
+    /// such an extent and expect the epoch of the checkpoint.
+    fn record_seals_before_checkpoint(&mut self, slot: PartitionSlot) {
+        let Some(partition) = self.partition(slot) else { return };
+        let begin = Mark { position: 0, ..partition.durable };
+        let is_behind = |extent: &Extent| extent.sequence >= begin.sequence || !extent.seal_recorded;
+        self.record_seals_to(slot, Some(begin), is_behind);
+    }
+
+    /// The same for a recovered partition, any of whose extents may have been recorded before.
+    pub(super) fn record_all_seals_before_checkpoint(&mut self, slot: PartitionSlot) {
+        let begin = self.partition(slot).map(|partition| Mark { position: 0, ..partition.durable });
+        self.record_seals_to(slot, begin, |_| true);
+    }
+
+    /// Records the extents that end at this mark or before it. Scans from the last extent on, as long as `goes_on`.
+    fn record_seals_to(&mut self, slot: PartitionSlot, to: Option<Mark>, goes_on: impl Fn(&Extent) -> bool) {
+        let (Some(partition), Some(to)) = (self.partitions.get_mut(slot.0), to) else { return };
         let key = PartitionKey::from(partition.tp);
         let mut records = Vec::new();
         let mut untimed = Vec::new();
@@ -205,7 +222,7 @@ impl Store {
             if !goes_on(extent) {
                 break;
             }
-            let complete = (extent.sequence, extent.end) <= (durable.sequence, durable.position);
+            let complete = (extent.sequence, extent.end) <= (to.sequence, to.position);
             if extent.sealed && complete && !extent.seal_recorded {
                 extent.seal_recorded = true;
                 untimed.extend(extent.untimed());

@@ -423,7 +423,7 @@ impl Store {
     pub(super) fn advance(&mut self, slot: PartitionSlot) {
         let map_durable = self.state.certain();
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
-        let before = partition.durable.index;
+        let before = partition.durable;
         let waited = partition.flags.waits_for_map;
         let Advanced { bytes, released } = partition.advance_durable(map_durable);
         self.unacked_bytes -= bytes;
@@ -442,12 +442,14 @@ impl Store {
             self.finish_delete(slot);
             return;
         }
-        let moved = partition.durable.index > before;
+        let moved = partition.durable.index > before.index;
+        // The header of an extent alone is durable before its first frame, and the extents before it are complete then.
+        let passed = bytes > 0 || partition.durable.sequence > before.sequence;
         if moved && !partition.flags.event {
             partition.flags.event = true;
             self.events.push_back(Queued::Durable(slot));
         }
-        if bytes > 0 {
+        if passed {
             self.record_seals(slot);
         }
         self.end_stall_if_settled(slot);

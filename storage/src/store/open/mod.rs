@@ -195,6 +195,7 @@ impl Store {
         for (tp, finding) in &report.findings {
             if let PartitionFinding::Truncated { .. } = finding {
                 // The new epoch comes first: once the map has the truncation, the next start will not notice again that an epoch has to begin.
+                self.record_all_seals_before_checkpoint(self.by_tp[tp]);
                 let taken = self.take_checkpoint(self.by_tp[tp], false);
                 debug_assert!(taken, "everything found is durable");
             }
