@@ -63,7 +63,7 @@ pub(super) struct Journal {
     pub(super) write_back: Option<WriteBackBatch>,
     /// Whether all of `journaled` has to be written back.
     wants_write_back: bool,
-    /// The file may be replaced only after the map has recorded that nothing of earlier eras is needed.
+    /// The file may be replaced, and entries in it overwritten, only after the map has recorded that nothing of earlier eras is needed.
     cleared: Option<Seq>,
     /// Entries that deleted partitions needed, until the map knows durably that these are gone: a crash before that brings them back.
     releases: VecDeque<(Seq, u64)>,
@@ -232,11 +232,11 @@ impl Store {
     }
 
     fn create_journal(&mut self, disk: &mut dyn Disk) {
-        if self.journal.file.is_some() {
-            return self.begin_era(disk);
-        }
         if self.phase != Phase::Open || self.journal.cleared > Some(self.state.durable()) {
             return;
+        }
+        if self.journal.file.is_some() {
+            return self.begin_era(disk);
         }
         let Some(bytes) = journal_bytes(&self.config, disk) else {
             let full = std::io::ErrorKind::StorageFull;

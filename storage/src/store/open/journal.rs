@@ -107,6 +107,9 @@ pub(super) fn open(
         report.bytes_scanned += ring.len() as u64;
         let owner = EntryOwner { cluster: config.cluster, store: config.store, key };
         match scan(&ring, &owner) {
+            // The map names an era before the first piece of it is written, and no era once the extents have everything. Entries of an earlier one
+            // may be half overwritten then, which is no damage.
+            Ok(scanned) if map.is_some() && expected.is_none() => opened.era = scanned.era,
             Ok(scanned) => opened.apply(config, disk, slabs, (map, &scanned), report)?,
             Err(EntryFault::Foreign(..) | EntryFault::None) if expected.is_none() => {
                 // Nothing in it is needed. It is not overwritten.
