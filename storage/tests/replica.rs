@@ -378,14 +378,9 @@ fn a_frame_in_whose_place_the_disk_wrote_a_later_one_is_lost_and_not_passed_over
 
 #[cfg(feature = "mutants")]
 mod mutants {
-    use highwater_storage::mutants::{Mutant, plant};
+    use highwater_storage::mutants::Mutant;
 
-    fn is_found(mutant: Mutant, check: fn()) {
-        plant(Some(mutant));
-        let run = std::panic::catch_unwind(check);
-        plant(None);
-        assert!(run.is_err(), "{mutant:?} was not found");
-    }
+    use super::support::is_found;
 
     #[test]
     fn preferring_the_old_generation_is_found() {

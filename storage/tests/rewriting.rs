@@ -462,14 +462,9 @@ fn a_damaged_frame_ends_a_rewrite() {
 /// Bugs are planted, and these tests must find each of them: `cargo test -p highwater-storage --features mutants --test rewriting mutants`.
 #[cfg(feature = "mutants")]
 mod mutants {
-    use highwater_storage::mutants::{Mutant, plant};
+    use highwater_storage::mutants::Mutant;
 
-    fn is_found(mutant: Mutant, check: fn()) {
-        plant(Some(mutant));
-        let run = std::panic::catch_unwind(check);
-        plant(None);
-        assert!(run.is_err(), "{mutant:?} was not found");
-    }
+    use super::support::is_found;
 
     #[test]
     fn forgetting_that_frames_may_be_missing_is_found() {

@@ -17,6 +17,15 @@ use crate::map::{
 use crate::partition::{Partition, TailState};
 use crate::state_log::Seq;
 
+/// How far back to look for extents whose ends are to be recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum SealScan {
+    /// To the last one that was recorded: in a running store all before it were recorded too.
+    UntilRecorded,
+    /// All of them: a rebuilt map knows the ends of rewritten extents only.
+    All,
+}
+
 impl Extent {
     /// Returns its entry in the map. `None` while it has no place on disk. `is_sealed`: the entry says where it ends.
     pub(crate) fn entry(&self, is_sealed: bool) -> Option<ExtentEntry> {
@@ -174,7 +183,7 @@ impl Store {
 
     /// Takes a checkpoint of one partition's durable state. Returns `false` if none can be taken now.
     pub(super) fn take_checkpoint(&mut self, slot: PartitionSlot, complete: bool) -> bool {
-        self.record_seals_before_checkpoint(slot);
+        self.record_seals_before_checkpoint(slot, SealScan::UntilRecorded);
         let Some(partition) = self.partition_mut(slot) else { return false };
         let Some(checkpoint) = partition.durable_checkpoint() else { return false };
         partition.checkpoint = Some(Box::new(checkpoint.clone()));
@@ -187,39 +196,29 @@ impl Store {
 
     /// Records the extents of a partition that are complete and durable.
     pub(super) fn record_seals(&mut self, slot: PartitionSlot) {
-        let durable = self.partition(slot).map(|partition| partition.durable);
-        self.record_seals_to(slot, durable, |extent| !extent.seal_recorded);
+        self.record_seals_to(slot, |durable| durable, SealScan::UntilRecorded);
     }
 
-    /// The same, if any of its extents may have been recorded before: a rebuilt map knows the ends of rewritten extents.
+    /// The same for a recovered partition.
     pub(super) fn record_all_seals(&mut self, slot: PartitionSlot) {
-        let durable = self.partition(slot).map(|partition| partition.durable);
-        self.record_seals_to(slot, durable, |_| true);
+        self.record_seals_to(slot, |durable| durable, SealScan::All);
     }
 
     /// Records the extents before that of the next checkpoint. A map with a checkpoint has to have their ends: without one, recovery would read
     /// such an extent and expect the epoch of the checkpoint.
-    fn record_seals_before_checkpoint(&mut self, slot: PartitionSlot) {
-        let Some(partition) = self.partition(slot) else { return };
-        let begin = Mark { position: 0, ..partition.durable };
-        let is_behind = |extent: &Extent| extent.sequence >= begin.sequence || !extent.seal_recorded;
-        self.record_seals_to(slot, Some(begin), is_behind);
+    pub(super) fn record_seals_before_checkpoint(&mut self, slot: PartitionSlot, scan: SealScan) {
+        self.record_seals_to(slot, |durable| Mark { position: 0, ..durable }, scan);
     }
 
-    /// The same for a recovered partition, any of whose extents may have been recorded before.
-    pub(super) fn record_all_seals_before_checkpoint(&mut self, slot: PartitionSlot) {
-        let begin = self.partition(slot).map(|partition| Mark { position: 0, ..partition.durable });
-        self.record_seals_to(slot, begin, |_| true);
-    }
-
-    /// Records the extents that end at this mark or before it. Scans from the last extent on, as long as `goes_on`.
-    fn record_seals_to(&mut self, slot: PartitionSlot, to: Option<Mark>, goes_on: impl Fn(&Extent) -> bool) {
-        let (Some(partition), Some(to)) = (self.partitions.get_mut(slot.0), to) else { return };
+    /// Records the extents that end before this mark or there. `to` makes it of the durable end.
+    fn record_seals_to(&mut self, slot: PartitionSlot, to: fn(Mark) -> Mark, scan: SealScan) {
+        let Some(partition) = self.partitions.get_mut(slot.0) else { return };
+        let to = to(partition.durable);
         let key = PartitionKey::from(partition.tp);
         let mut records = Vec::new();
         let mut untimed = Vec::new();
         for extent in partition.extents.iter_mut().rev() {
-            if !goes_on(extent) {
+            if scan == SealScan::UntilRecorded && extent.seal_recorded && extent.sequence < to.sequence {
                 break;
             }
             let complete = (extent.sequence, extent.end) <= (to.sequence, to.position);

@@ -408,3 +408,14 @@ pub fn records_of(slice: &Bytes, from: i64, records: &mut Vec<Rec>) {
 pub fn durable_index(bed: &Bed, slot: PartitionSlot) -> LogIndex {
     bed.store.bounds(slot).durable_index
 }
+
+/// Plants a bug, which this check must find.
+#[cfg(feature = "mutants")]
+pub fn is_found(mutant: highwater_storage::mutants::Mutant, check: fn()) {
+    use highwater_storage::mutants::plant;
+
+    plant(Some(mutant));
+    let run = std::panic::catch_unwind(check);
+    plant(None);
+    assert!(run.is_err(), "{mutant:?} was not found");
+}

@@ -25,6 +25,7 @@ use highwater_runtime::slab::Slab;
 use super::journal::Journal;
 use super::known_producers::KnownProducers;
 use super::read_queue::Reads;
+use super::record::SealScan;
 use super::round::Rounds;
 use super::slabs::slab_bytes;
 use super::space::{SlabFile, Space};
@@ -195,7 +196,7 @@ impl Store {
         for (tp, finding) in &report.findings {
             if let PartitionFinding::Truncated { .. } = finding {
                 // The new epoch comes first: once the map has the truncation, the next start will not notice again that an epoch has to begin.
-                self.record_all_seals_before_checkpoint(self.by_tp[tp]);
+                self.record_seals_before_checkpoint(self.by_tp[tp], SealScan::All);
                 let taken = self.take_checkpoint(self.by_tp[tp], false);
                 debug_assert!(taken, "everything found is durable");
             }
