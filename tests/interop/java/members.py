@@ -42,8 +42,7 @@ def rebalances(ctx: Context, first: Kafka, second: Kafka, *args: str) -> None:
     two.close()
     divided(three)
     # A commit during a rebalance fails. The commit of the records after the last rebalance includes all earlier records.
-    goal = len(producer.acked) + 400
-    producer.wait_for("some more acknowledgements", lambda: len(producer.acked) >= goal)
+    producer.wait_for_more(400)
     producer.close()
     equal("records that the producer could not send", producer.errors, [])
 

@@ -67,6 +67,12 @@ class Producer(Verifiable):
         self.errors: list[str] = []
         super().__init__(kafka.start("verifiable-producer", "--topic", topic, *args))
 
+    def wait_for_more(self, count: int) -> None:
+        """Waits for this number of acknowledgements after those printed so far, whether or not they were processed."""
+        self.update()
+        goal = len(self.acked) + count
+        self.wait_for(f"{count} more acknowledgements", lambda: len(self.acked) >= goal)
+
     def on_event(self, name: str, event: dict) -> None:
         """Processes acknowledgements and errors."""
         if name == "producer_send_success":
