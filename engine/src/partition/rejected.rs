@@ -72,13 +72,17 @@ impl<P: Clone + Ord> RejectedBatches<P> {
         overtakes.then_some(rejected)
     }
 
-    /// Notes that a batch was rejected, for the first time or again.
+    /// Notes that a batch was rejected, for the first time or again. Of several, the first in the producer's order counts, which may be rejected
+    /// after a later one.
     pub(crate) fn note_rejected(&mut self, SequenceStamp { key, sequence }: SequenceStamp<P>) {
         self.last_age += 1;
         let age = self.last_age;
         let entry = self.by_producer.entry(key.clone()).or_insert(Rejected { sequence, age });
         self.by_age.remove(&entry.age);
         entry.age = age;
+        if sequence.wrapping_sub(entry.sequence) < 0 {
+            entry.sequence = sequence;
+        }
         self.by_age.insert(age, key);
         if self.by_age.len() > REJECTED_PRODUCERS_MAX
             && let Some((_, key)) = self.by_age.pop_first()
@@ -133,6 +137,17 @@ mod tests {
         rejected.note_accepted(&stamp(1, 5));
         assert_eq!(rejected.before(&stamp(1, 6)), None);
         assert!(rejected.by_producer.is_empty() && rejected.by_age.is_empty());
+    }
+
+    #[test]
+    fn a_batch_rejected_after_a_later_one_is_still_the_first_that_the_others_wait_for() {
+        let mut rejected = RejectedBatches::default();
+        rejected.note_rejected(stamp(1, i32::MIN + 5));
+        rejected.note_rejected(stamp(1, i32::MAX));
+        assert_eq!(rejected.before(&stamp(1, i32::MIN)), Some(i32::MAX));
+        assert!(!rejected.note_accepted(&stamp(1, i32::MIN + 5)));
+        assert!(rejected.note_accepted(&stamp(1, i32::MAX)));
+        assert_eq!(rejected.before(&stamp(1, i32::MIN)), None);
     }
 
     #[test]
