@@ -95,7 +95,7 @@ fn fill_in(
 
 pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: &DeleteRecordsRequest<'_>) {
     let topics = request.topics.iter();
-    let topics = topics.map(|topic| NamedTopic::new(topic.name, [0; 16], &topic.partitions)).collect();
+    let topics = topics.map(|topic| NamedTopic::new(topic.name, [0; 16], topic.partitions.clone())).collect();
     let (items, places) = (FanOut::new(), Vec::new());
     resolve(context, call, topics, Deleting { topics: Vec::new(), items, places });
 }

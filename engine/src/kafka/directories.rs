@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use highwater_net::Entries;
@@ -12,22 +14,16 @@ use highwater_net::kafka::messages::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use highwater_protocol::ids::TopicPartition;
+use highwater_runtime::plane::ConnId;
 
 use super::Call;
-use super::error::Refused;
-use super::names::{Named, find_topic, target};
+use super::names::{Named, target};
+use super::resolve::{LookUp, LookedUp, NamedTopic};
 use crate::api::{Details, PartitionDetails};
 use crate::calls::FanOut;
 use crate::limits::{KAFKA_SIZES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
-use crate::shard::{AnswerTo, Context, ReplyMemory};
-
-/// The topics and partitions of a request, with their owners.
-struct Wanted {
-    topics: Vec<String>,
-    /// Each partition: index of its topic in `topics`, and its number.
-    partitions: Vec<(u32, i32)>,
-    items: FanOut<TopicPartition>,
-}
+use crate::meta::Metadata;
+use crate::shard::{AnswerTo, ClientJob, Context, ReplyMemory, Work};
 
 /// What each partition counts for in the memory of a response: while it is wanted, while its size is found, and in the list.
 const PARTITION_BYTES: usize = 192;
@@ -54,32 +50,153 @@ impl FileSystem {
 
 pub(super) fn describe_log_dirs(context: &mut Context<'_>, call: Call, request: &DescribeLogDirsRequest<'_>) {
     let file_system = FileSystem::of_data_dir(context);
-    // A set, as in Kafka.
-    let named = request.topics.as_ref().map(|topics| {
-        let mut named: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
-        for topic in topics {
-            named.entry(topic.topic.to_owned()).or_default().extend(&topic.partitions);
+    let (count, source) = match &request.topics {
+        None => {
+            let all = context.metadata.map(|metadata| AllPartitions::new(Arc::clone(metadata)));
+            let count = context.metadata.map_or(0, |metadata| metadata.partition_count());
+            (count, all.map(Source::All))
         }
-        named
-    });
-    let count = match &named {
-        None => context.metadata.map_or(0, |metadata| metadata.partition_count()),
-        Some(named) => named.values().map(BTreeSet::len).sum(),
+        Some(topics) => {
+            let count = topics.iter().map(|topic| topic.partitions.len()).sum();
+            let named =
+                topics.iter().map(|topic| NamedTopic::new(topic.topic, [0; 16], topic.partitions.clone()));
+            (count, Some(Source::Named(LookUp::new(named.collect()))))
+        }
     };
     let bytes = count.min(KAFKA_SIZES_PER_REQUEST_MAX) * PARTITION_BYTES;
-    context.with_reply_memory(AnswerTo::Kafka(call), bytes, move |context, memory| {
-        let (wanted, memory) = match (wanted_sizes(context, named), memory) {
-            (Ok(wanted), Ok(memory)) => (wanted, memory),
-            (Err((error, _)), _) => {
-                let dir = LogDir { error, file_system, topics: Vec::new() };
-                return dir.send(context, call, ReplyMemory::small());
+    context.with_reply_memory(AnswerTo::Kafka(call), bytes, move |context, memory| match memory {
+        Ok(memory) => context.begin_job(Finding::new(call, memory, file_system, source)),
+        Err(error) => {
+            let dir = LogDir { error: error.into(), file_system, topics: Vec::new() };
+            dir.send(context, call, ReplyMemory::small());
+        }
+    });
+}
+
+/// Where the partitions come from that are listed.
+enum Source {
+    All(AllPartitions),
+    Named(LookUp<i32>),
+}
+
+/// All partitions of the topics that existed when the request was made.
+struct AllPartitions {
+    metadata: Arc<Metadata>,
+    /// The name of the last topic.
+    last: String,
+    /// Those of its partitions that are left.
+    partitions: Range<i32>,
+}
+
+impl AllPartitions {
+    fn new(metadata: Arc<Metadata>) -> Self {
+        // No topic has an empty name.
+        Self { metadata, last: String::new(), partitions: 0..0 }
+    }
+
+    fn next(&mut self, work: &mut Work) -> Option<LookedUp<i32>> {
+        if let Some(partition) = self.partitions.next() {
+            work.spend(1);
+            return Some(LookedUp::Partition(partition));
+        }
+        let name = self.metadata.names_from(&self.last).find(|name| *name != self.last)?.to_owned();
+        work.spend(2);
+        let named = Named::find(Some(&self.metadata), &name, [0; 16]);
+        self.partitions = 0..named.known().map_or(0, |topic| topic.stores.len() as i32);
+        self.last = name;
+        Some(LookedUp::Topic(named, self.partitions.len()))
+    }
+}
+
+/// Finds the partitions of a request and their owners, as many as a turn allows.
+struct Finding {
+    call: Call,
+    memory: ReplyMemory,
+    file_system: FileSystem,
+    /// `None` when all were found.
+    source: Option<Source>,
+    /// The topic of the next partitions, with its index in `topics`.
+    topic: Option<(Named, u32)>,
+    topics: Vec<String>,
+    /// The index of each topic, as a request may name a topic twice.
+    numbers: BTreeMap<String, u32>,
+    /// Each partition once, as in Kafka: index of its topic in `topics`, and its own.
+    seen: BTreeSet<(u32, i32)>,
+    /// The same in their order.
+    partitions: Vec<(u32, i32)>,
+    items: FanOut<TopicPartition>,
+    error: KafkaError,
+}
+
+impl Finding {
+    fn new(call: Call, memory: ReplyMemory, file_system: FileSystem, source: Option<Source>) -> Self {
+        Self {
+            call,
+            memory,
+            file_system,
+            source,
+            topic: None,
+            topics: Vec::new(),
+            numbers: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            partitions: Vec::new(),
+            items: FanOut::new(),
+            error: KafkaError::NONE,
+        }
+    }
+
+    fn add_topic(&mut self, named: Named) {
+        let next = self.topics.len() as u32;
+        let number = *self.numbers.entry(named.name().to_owned()).or_insert(next);
+        if number == next {
+            self.topics.push(named.name().to_owned());
+        }
+        self.topic = Some((named, number));
+    }
+
+    /// Adds a partition of the last topic. One that does not exist is in no directory.
+    fn add_partition(&mut self, context: &Context<'_>, index: i32) {
+        let Some((named, topic)) = &self.topic else { return };
+        let Ok((tp, owner)) = target(context, named, index) else { return };
+        if !self.seen.insert((*topic, index)) {
+            return;
+        }
+        if self.partitions.len() == KAFKA_SIZES_PER_REQUEST_MAX {
+            self.error = KafkaError::POLICY_VIOLATION;
+            self.source = None;
+            return;
+        }
+        self.partitions.push((*topic, index));
+        self.items.push(owner, tp);
+    }
+}
+
+impl ClientJob for Finding {
+    fn conn(&self) -> ConnId {
+        self.call.conn
+    }
+
+    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+        while !work.is_over() {
+            let next = match &mut self.source {
+                None => return true,
+                Some(Source::All(all)) => all.next(work),
+                Some(Source::Named(named)) => named.next(context.metadata, work),
+            };
+            match next {
+                None => self.source = None,
+                Some(LookedUp::Topic(named, _)) => self.add_topic(named),
+                Some(LookedUp::Partition(index)) => self.add_partition(context, index),
             }
-            (_, Err(error)) => {
-                let dir = LogDir { error: error.into(), file_system, topics: Vec::new() };
-                return dir.send(context, call, ReplyMemory::small());
-            }
-        };
-        let Wanted { topics, partitions, items } = wanted;
+        }
+        self.source.is_none()
+    }
+
+    fn finish(self: Box<Self>, context: &mut Context<'_>) {
+        let Self { call, memory, file_system, topics, partitions, items, error, .. } = *self;
+        if error.is_err() {
+            return LogDir { error, file_system, topics: Vec::new() }.send(context, call, memory);
+        }
         context.query::<Details>(call.conn, items, move |context, details| {
             let topics = topics.into_iter().map(|name| (name, Vec::new())).collect();
             let dir = LogDir { error: KafkaError::NONE, file_system, topics };
@@ -95,7 +212,7 @@ pub(super) fn describe_log_dirs(context: &mut Context<'_>, call: Call, request: 
                 },
             );
         });
-    });
+    }
 }
 
 /// Takes the size of a partition. One without a size was deleted meanwhile.
@@ -108,47 +225,6 @@ fn fill_in(
     let partition_size = i64::try_from(details.bytes).unwrap_or(i64::MAX);
     let partition = DescribeLogDirsPartition { partition_index, partition_size, ..Default::default() };
     dir.topics[topic as usize].1.push(partition);
-}
-
-/// Finds these partitions, or all.
-fn wanted_sizes(
-    context: &Context<'_>,
-    named: Option<BTreeMap<String, BTreeSet<i32>>>,
-) -> Result<Wanted, Refused> {
-    let mut wanted = Wanted { topics: Vec::new(), partitions: Vec::new(), items: FanOut::new() };
-    let Some(named) = named else {
-        let metadata = context.metadata;
-        for topic in metadata.iter().flat_map(|metadata| metadata.topics()) {
-            let all = 0..topic.stores.len() as i32;
-            want_sizes(context, &mut wanted, &Named::Known(topic.clone()), all)?;
-        }
-        return Ok(wanted);
-    };
-    for (name, partitions) in named {
-        let topic = find_topic(context, &name, [0; 16]);
-        want_sizes(context, &mut wanted, &topic, partitions.into_iter())?;
-    }
-    Ok(wanted)
-}
-
-/// Adds partitions of a topic; those that do not exist are in no directory.
-fn want_sizes(
-    context: &Context<'_>,
-    wanted: &mut Wanted,
-    topic: &Named,
-    partitions: impl Iterator<Item = i32>,
-) -> Result<(), Refused> {
-    for index in partitions {
-        let Ok((tp, owner)) = target(context, topic, index) else { continue };
-        if wanted.partitions.len() == KAFKA_SIZES_PER_REQUEST_MAX {
-            let text = format!("a request may be about {KAFKA_SIZES_PER_REQUEST_MAX} partitions at most");
-            return Err((KafkaError::POLICY_VIOLATION, text));
-        }
-        wanted.partitions.push((wanted.topics.len() as u32, index));
-        wanted.items.push(owner, tp);
-    }
-    wanted.topics.push(topic.name().to_owned());
-    Ok(())
 }
 
 /// The one directory of a response.

@@ -75,7 +75,8 @@ fn fill_in(
 
 pub(super) fn epoch_ends(context: &mut Context<'_>, call: Call, request: &OffsetForLeaderEpochRequest<'_>) {
     let topics = request.topics.iter();
-    let topics = topics.map(|topic| NamedTopic::new(topic.topic, [0; 16], &topic.partitions)).collect();
+    let topics =
+        topics.map(|topic| NamedTopic::new(topic.topic, [0; 16], topic.partitions.clone())).collect();
     let (items, places) = (FanOut::new(), Vec::new());
     resolve(context, call, topics, Asking { topics: Vec::new(), items, places });
 }

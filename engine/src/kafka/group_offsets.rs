@@ -1,6 +1,6 @@
 //! OffsetCommit and OffsetDelete. OffsetFetch is in `offset_fetch.rs`.
 //!
-//! The coordinator identifies topics by id. Names are resolved here; unknown ones are answered here.
+//! The coordinator identifies topics by id. Names are resolved here, as many as a turn allows; unknown ones are answered here.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -12,6 +12,8 @@ use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 use super::Call;
 use super::error::code;
+use super::names::Named;
+use super::resolve::{NamedTopic, Resolve, resolve};
 use super::topic_answer::TopicsAnswer;
 use crate::coord::groups::{self, CommittedPartition, GroupError};
 use crate::shard::Context;
@@ -25,70 +27,123 @@ pub(super) fn resolve_topic(context: &Context<'_>, by_id: bool, name: &str, id: 
     topic.map(|topic| topic.id)
 }
 
-pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &OffsetCommitRequest<'_>) {
-    let by_id = call.origin.version >= BY_ID_FROM;
-    let unknown = if by_id { KafkaError::UNKNOWN_TOPIC_ID } else { KafkaError::UNKNOWN_TOPIC_OR_PARTITION };
-    let mut topics: Vec<OffsetCommitTopicResponse<'static>> = Vec::with_capacity(request.topics.len());
-    let mut offsets = Vec::new();
-    // The position of each outcome in the response.
-    let mut places = Vec::new();
-    for topic in &request.topics {
-        let id = resolve_topic(context, by_id, topic.name, topic.topic_id);
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in &topic.partitions {
-            let index = partition.partition_index;
-            let error_code = match (id, u32::try_from(index)) {
-                (Some(topic), Ok(number)) => {
-                    places.push((topics.len(), partitions.len()));
-                    offsets.push(CommittedPartition {
-                        topic,
-                        partition: PartitionIndex(number),
-                        offset: Offset(partition.committed_offset),
-                        leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
-                        metadata: partition.committed_metadata.unwrap_or_default().to_owned(),
-                    });
-                    KafkaError::NONE
-                }
-                (None, _) => unknown,
-                (Some(_), Err(_)) => KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
-            };
-            partitions.push(OffsetCommitPartitionResponse { partition_index: index, error_code });
-        }
-        topics.push(OffsetCommitTopicResponse {
-            name: topic.name.to_owned().into(),
-            topic_id: topic.topic_id,
-            partitions,
+/// A commit whose topics are being looked up.
+struct Committing {
+    topics: Vec<OffsetCommitTopicResponse<'static>>,
+    /// The position of each offset in the response.
+    places: Vec<(usize, usize)>,
+    request: groups::CommitRequest,
+    by_id: bool,
+}
+
+/// The offset of a partition in a request.
+#[derive(Clone)]
+struct PartitionOffset {
+    index: i32,
+    offset: Offset,
+    leader_epoch: LeaderEpoch,
+    metadata: String,
+}
+
+impl Committing {
+    /// Returns the error for an unknown topic.
+    fn unknown(by_id: bool) -> KafkaError {
+        if by_id { KafkaError::UNKNOWN_TOPIC_ID } else { KafkaError::UNKNOWN_TOPIC_OR_PARTITION }
+    }
+}
+
+impl Resolve for Committing {
+    type Partition = PartitionOffset;
+
+    fn index_to_compare(_: &PartitionOffset) -> Option<i32> {
+        None
+    }
+
+    fn topic(&mut self, named: &Named, partitions: usize) {
+        // As the request names it: by its name or by its id.
+        let (name, topic_id) = if self.by_id { ("", named.id()) } else { (named.name(), [0; 16]) };
+        self.topics.push(OffsetCommitTopicResponse {
+            name: name.to_owned().into(),
+            topic_id,
+            partitions: Vec::with_capacity(partitions),
         });
     }
-    let answer = TopicsAnswer { call, topics };
-    if offsets.is_empty() {
-        return answer.send(context);
+
+    fn partition(&mut self, _: &Context<'_>, named: &Named, wanted: PartitionOffset, _: bool) {
+        let Some(topic) = self.topics.len().checked_sub(1) else { return };
+        let partitions = &mut self.topics[topic].partitions;
+        let PartitionOffset { index: partition_index, offset, leader_epoch, metadata } = wanted;
+        let error_code = match (named.known(), u32::try_from(partition_index)) {
+            (Some(known), Ok(index)) => {
+                self.places.push((topic, partitions.len()));
+                let partition = PartitionIndex(index);
+                let topic = known.id;
+                self.request.offsets.push(CommittedPartition {
+                    topic,
+                    partition,
+                    offset,
+                    leader_epoch,
+                    metadata,
+                });
+                KafkaError::NONE
+            }
+            (None, _) => Self::unknown(self.by_id),
+            (Some(_), Err(_)) => KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
+        };
+        partitions.push(OffsetCommitPartitionResponse { partition_index, error_code });
     }
-    let ask = groups::CommitRequest {
+
+    fn finish(self, context: &mut Context<'_>, call: Call) {
+        let Self { topics, places, request, by_id } = self;
+        let answer = TopicsAnswer { call, topics };
+        if places.is_empty() {
+            return answer.send(context);
+        }
+        context.ask(call.conn, request, move |context, outcomes| {
+            let found: Vec<Committed> = match outcomes {
+                // A topic that was deleted meanwhile is as unknown as one that never existed.
+                Ok(outcomes) if by_id => outcomes
+                    .into_iter()
+                    .map(|(topic, _, error)| {
+                        let is_gone = error == Some(GroupError::UnknownTopicOrPartition)
+                            && context.metadata.is_none_or(|m| m.topic_by_id(topic).is_none());
+                        if is_gone { Self::unknown(by_id) } else { code(error) }
+                    })
+                    .collect(),
+                Ok(outcomes) => outcomes.into_iter().map(|(.., error)| code(error)).collect(),
+                Err(error) => vec![error.into(); places.len()],
+            };
+            context.fill(call.conn, answer, (places, found), fill_in, |context, answer| answer.send(context));
+        });
+    }
+}
+
+pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &OffsetCommitRequest<'_>) {
+    let by_id = call.origin.version >= BY_ID_FROM;
+    let topics = request.topics.iter().map(|topic| {
+        let offsets = topic
+            .partitions
+            .iter()
+            .map(|partition| PartitionOffset {
+                index: partition.partition_index,
+                offset: Offset(partition.committed_offset),
+                leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
+                metadata: partition.committed_metadata.unwrap_or_default().to_owned(),
+            })
+            .collect();
+        NamedTopic::new(topic.name, topic.topic_id, offsets)
+    });
+    let topics = topics.collect();
+    let request = groups::CommitRequest {
         group: request.group_id.to_owned(),
         member: request.member_id.to_owned(),
         instance: request.group_instance_id.map(str::to_owned),
         generation: request.generation_id_or_member_epoch,
         knows_epochs: call.origin.version >= 9,
         forever: false,
-        offsets,
+        offsets: Vec::new(),
     };
-    context.ask(call.conn, ask, move |context, outcomes| {
-        let found: Vec<Committed> = match outcomes {
-            // A topic that was deleted meanwhile is as unknown as one that never existed.
-            Ok(outcomes) if by_id => outcomes
-                .into_iter()
-                .map(|(topic, _, error)| {
-                    let is_gone = error == Some(GroupError::UnknownTopicOrPartition)
-                        && context.metadata.is_none_or(|m| m.topic_by_id(topic).is_none());
-                    if is_gone { unknown } else { code(error) }
-                })
-                .collect(),
-            Ok(outcomes) => outcomes.into_iter().map(|(.., error)| code(error)).collect(),
-            Err(error) => vec![error.into(); places.len()],
-        };
-        context.fill(call.conn, answer, (places, found), fill_in, |context, answer| answer.send(context));
-    });
+    resolve(context, call, topics, Committing { topics: Vec::new(), places: Vec::new(), request, by_id });
 }
 
 type Committed = KafkaError;
@@ -102,40 +157,82 @@ fn fill_in(
     answer.topics[topic].partitions[partition].error_code = outcome;
 }
 
-pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &OffsetDeleteRequest<'_>) {
-    let mut topics: Vec<OffsetDeleteTopicResponse<'static>> = Vec::with_capacity(request.topics.len());
-    let mut partitions = Vec::new();
-    let mut places = Vec::new();
-    for topic in &request.topics {
-        let id = resolve_topic(context, false, topic.name, Uuid::default());
-        let mut outcomes = Vec::with_capacity(topic.partitions.len());
-        let mut numbers = Vec::new();
-        for partition in &topic.partitions {
-            let index = partition.partition_index;
-            let mut error_code = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
-            if let (Some(_), Ok(number)) = (id, u32::try_from(index)) {
-                places.push((topics.len(), outcomes.len()));
-                numbers.push(PartitionIndex(number));
-                error_code = KafkaError::NONE;
-            }
-            outcomes.push(OffsetDeletePartitionResponse { partition_index: index, error_code });
-        }
-        partitions.extend(id.map(|id| (id, numbers)));
-        let name = topic.name.to_owned().into();
-        topics.push(OffsetDeleteTopicResponse { name, partitions: outcomes });
+/// A deletion of offsets whose topics are being looked up.
+struct Deleting {
+    topics: Vec<OffsetDeleteTopicResponse<'static>>,
+    /// The position of each offset in the response.
+    places: Vec<(usize, usize)>,
+    request: groups::DeleteOffsetsRequest,
+}
+
+impl Resolve for Deleting {
+    type Partition = i32;
+
+    fn index_to_compare(_: &i32) -> Option<i32> {
+        None
     }
-    let ask = groups::DeleteOffsetsRequest { group: request.group_id.to_owned(), partitions };
-    context.ask(call.conn, ask, move |context, outcomes| {
-        let error_code = match outcomes {
-            Ok(Ok(outcomes)) => {
-                for ((topic, partition), (_, _, error)) in places.into_iter().zip(outcomes) {
-                    topics[topic].partitions[partition].error_code = code(error);
+
+    fn topic(&mut self, named: &Named, partitions: usize) {
+        let name = named.name().to_owned().into();
+        self.topics.push(OffsetDeleteTopicResponse { name, partitions: Vec::with_capacity(partitions) });
+        self.request.partitions.extend(named.known().map(|topic| (topic.id, Vec::new())));
+    }
+
+    fn partition(&mut self, _: &Context<'_>, named: &Named, partition_index: i32, _: bool) {
+        let Some(topic) = self.topics.len().checked_sub(1) else { return };
+        let outcomes = &mut self.topics[topic].partitions;
+        let mut error_code = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
+        if named.known().is_some()
+            && let Ok(index) = u32::try_from(partition_index)
+            && let Some((_, partitions)) = self.request.partitions.last_mut()
+        {
+            self.places.push((topic, outcomes.len()));
+            partitions.push(PartitionIndex(index));
+            error_code = KafkaError::NONE;
+        }
+        outcomes.push(OffsetDeletePartitionResponse { partition_index, error_code });
+    }
+
+    fn finish(self, context: &mut Context<'_>, call: Call) {
+        let Self { topics, places, request } = self;
+        context.ask(call.conn, request, move |context, outcomes| {
+            let error_code = match outcomes {
+                Ok(Ok(outcomes)) => {
+                    let answer = TopicsAnswer { call, topics };
+                    let found = outcomes.into_iter().map(|(_, _, error)| code(error)).collect();
+                    return context.fill(
+                        call.conn,
+                        answer,
+                        (places, found),
+                        fill_in_deleted,
+                        |context, answer| {
+                            answer.send(context);
+                        },
+                    );
                 }
-                return TopicsAnswer { call, topics }.send(context);
-            }
-            Ok(Err(error)) => code(Some(error)),
-            Err(error) => error.into(),
-        };
-        context.answer(call, &OffsetDeleteResponse { error_code, ..Default::default() });
+                Ok(Err(error)) => code(Some(error)),
+                Err(error) => error.into(),
+            };
+            context.answer(call, &OffsetDeleteResponse { error_code, ..Default::default() });
+        });
+    }
+}
+
+/// Takes the outcome of a partition.
+fn fill_in_deleted(
+    answer: &mut TopicsAnswer<OffsetDeleteTopicResponse<'static>>,
+    (topic, partition): (usize, usize),
+    outcome: KafkaError,
+) {
+    answer.topics[topic].partitions[partition].error_code = outcome;
+}
+
+pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &OffsetDeleteRequest<'_>) {
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| partition.partition_index).collect();
+        NamedTopic::new(topic.name, Uuid::default(), partitions)
     });
+    let topics = topics.collect();
+    let request = groups::DeleteOffsetsRequest { group: request.group_id.to_owned(), partitions: Vec::new() };
+    resolve(context, call, topics, Deleting { topics: Vec::new(), places: Vec::new(), request });
 }

@@ -98,7 +98,7 @@ fn fill_in(
 
 pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: &ListOffsetsRequest<'_>) {
     let topics = request.topics.iter();
-    let topics = topics.map(|topic| NamedTopic::new(topic.name, [0; 16], &topic.partitions)).collect();
+    let topics = topics.map(|topic| NamedTopic::new(topic.name, [0; 16], topic.partitions.clone())).collect();
     let listing = Listing {
         version: call.version(),
         topics: Vec::with_capacity(request.topics.len()),

@@ -43,10 +43,10 @@ pub(crate) struct NamedTopic<P> {
     partitions: Vec<P>,
 }
 
-impl<P: Clone> NamedTopic<P> {
+impl<P> NamedTopic<P> {
     /// A topic that is named by its id, unless that is zero.
-    pub(crate) fn new(name: &str, id: Uuid, partitions: &[P]) -> Self {
-        Self { name: name.to_owned(), id, partitions: partitions.to_vec() }
+    pub(crate) fn new(name: &str, id: Uuid, partitions: Vec<P>) -> Self {
+        Self { name: name.to_owned(), id, partitions }
     }
 }
 

@@ -125,7 +125,8 @@ impl Shard {
         };
         let next = NextFetch { pending, asks: BTreeMap::new(), until: plane.now().after(wait) };
         let topics = request.topics.iter();
-        let topics = topics.map(|topic| NamedTopic::new(topic.topic, topic.topic_id, &topic.partitions));
+        let topics =
+            topics.map(|topic| NamedTopic::new(topic.topic, topic.topic_id, topic.partitions.clone()));
         let wanted = LookUp::new(topics.collect());
         let mut resolving = Resolving { next: Box::new(next), wanted };
         if self.at_once(|shard, work| shard.resolve_some(&mut resolving, work)) {
