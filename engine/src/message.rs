@@ -6,6 +6,7 @@ use highwater_protocol::ids::{LeaderEpoch, TopicId, TopicPartition};
 use highwater_protocol::native::Hello;
 
 use crate::api::{ApiError, ControllerReply, ControllerRequest, PartitionAnswer, PartitionQuery};
+use crate::coord::groups::{GroupReply, GroupRequest};
 pub use crate::kafka_message::{FetchAsk, Fetched, KafkaMessage, RequestId, Want};
 use crate::meta::{Change, Metadata};
 pub use crate::partition::{
@@ -31,7 +32,11 @@ pub enum Message {
     Placed,
     /// To shard 0: this shard has opened its stores.
     Opened(Box<Opened>),
-    /// From shard 0: what has changed in the metadata.
+    /// From shard 0: what is about to change in the metadata, for the coordinator of this shard.
+    Prepare(Prepare),
+    /// To shard 0: the coordinator of this shard knows everything up to this version.
+    Prepared(u64),
+    /// From shard 0, after every shard has said so: what has changed in the metadata.
     Publish(Publish),
     /// To shard 0: everything up to this version is in effect here.
     Applied(u64),
@@ -41,6 +46,10 @@ pub enum Message {
     ControllerRequest(Ticket, Box<ControllerRequest>),
     /// From shard 0.
     ControllerReply(Ticket, Result<ControllerReply, ApiError>),
+    /// To the shard with the coordinator of the groups.
+    GroupRequest(Ticket, Box<GroupRequest>),
+    /// From it.
+    GroupReply(Ticket, Result<GroupReply, ApiError>),
     /// To a shard that owns the partitions.
     PartitionQuery(Ticket, PartitionQuery),
     /// From it.
@@ -63,6 +72,15 @@ pub struct Publish {
     /// The first time: all of it, with these changes.
     pub first: Option<Arc<Metadata>>,
     /// The version that it has with them.
+    pub version: u64,
+    /// In their order.
+    pub changes: Arc<[Change]>,
+}
+
+/// Changes of the metadata for the coordinators of groups, which know them before any shard answers with them.
+#[derive(Clone, Debug)]
+pub struct Prepare {
+    /// The version that the metadata has with them.
     pub version: u64,
     /// In their order.
     pub changes: Arc<[Change]>,

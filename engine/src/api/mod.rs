@@ -5,25 +5,30 @@
 //!
 //! | | request | reply | handled by |
 //! |---|---|---|---|
-//! | topics, producer ids, groups | [`ControllerRequest`] | `Result<`[`ControllerReply`]`, `[`ApiError`]`>` | shard 0 |
+//! | topics, producer ids | [`ControllerRequest`] | `Result<`[`ControllerReply`]`, `[`ApiError`]`>` | shard 0 |
+//! | groups | [`GroupRequest`](crate::coord::groups::GroupRequest) | `Result<`[`GroupReply`](crate::coord::groups::GroupReply)`, `[`ApiError`]`>` | each group's coordinator |
 //! | partitions | [`PartitionQuery`] | [`PartitionAnswer`] | each partition's owner |
 //!
-//! The sender of a request names the reply by type: see [`ControllerCall`] and [`PartitionCall`]. A reply of another kind, which would be a
+//! The sender of a request names the reply by type: see [`ControllerCall`], [`GroupCall`] and [`PartitionCall`]. A reply of another kind, which would be a
 //! bug, fails that one request with [`ApiError::Internal`].
 
 mod acks;
 mod controller;
 mod error;
+mod groups;
 mod partitions;
 mod targets;
 
 pub use acks::RequiredAcks;
 pub use controller::{
-    AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateTopic,
-    DeleteGroups, DeleteTopic, DeleteTopicById, DescribeConsumerGroups, DescribeGroups, DescribeOneGroup,
-    DescribedOneGroup, FetchOffsets, Measured, MeasuredCall, ReserveProducerIds, Within,
+    AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateTopic, DeleteTopic,
+    DeleteTopicById, ReserveProducerIds,
 };
 pub use error::{ApiError, Service};
+pub use groups::{
+    DeleteGroups, DescribeConsumerGroups, DescribeGroups, DescribeOneGroup, DescribedOneGroup, FetchOffsets,
+    GroupCall, GroupList, Measured, MeasuredCall, Part, PartReply,
+};
 pub use partitions::{
     DeleteRecords, Details, EpochEnd, EpochEnds, FoundOffset, FoundProducers, ListOffsets, NewStart,
     OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, ProducerCounts, Producers,

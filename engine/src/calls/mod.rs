@@ -1,13 +1,14 @@
 //! Requests to other shards and the gathering of their replies, for both protocols.
 //!
 //! ```text
-//!   adapter -- Context::ask, ask_each, query --> Calls -- ControllerRequest --> shard 0
-//!                                                     \-- PartitionQuery -----> owners of partitions
-//!   adapter <-- finish(context, replies) ------- Calls <-- replies ------------/
+//!   adapter -- Context::ask, ask_each ---> Calls -- ControllerRequest --> shard 0
+//!              Context::ask_group                \-- GroupRequest -------> coordinators of groups
+//!              Context::query                    \-- PartitionQuery -----> owners of partitions
+//!   adapter <-- finish(context, replies) - Calls <-- replies ------------/
 //! ```
 //!
 //! A call is one or more requests, and ends when all have been answered: `finish` gets the replies, typed and in the order of the requests.
-//! If a call has many requests to shard 0, a few are sent at once and the others one by one, so that no call can fill the queue to shard 0. Some
+//! If a call has many requests to shard 0 or to coordinators, a few are sent at once and the others one by one, so that no call can fill a queue. Some
 //! replies arrive at once and some after minutes (a member of a group waits for the others); `finish` is called even if the client has
 //! disconnected by then.
 //!
@@ -17,6 +18,7 @@
 
 mod fan_out;
 mod fill;
+mod groups;
 mod pending;
 
 pub(crate) use fan_out::FanOut;

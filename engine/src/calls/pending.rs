@@ -10,6 +10,7 @@ use crate::api::{
     ApiError, ControllerCall, ControllerReply, ControllerRequest, PartitionAnswer, PartitionCall,
     PartitionQuery, Service,
 };
+use crate::coord::groups::{GroupReply, GroupRequest};
 use crate::limits::CALLS_PER_REQUEST_MAX;
 use crate::message::{Message, Ticket};
 use crate::shard::Context;
@@ -19,12 +20,32 @@ use crate::shard::Context;
 pub(crate) enum Reply {
     /// From shard 0.
     Controller(Result<ControllerReply, ApiError>),
+    /// From a coordinator of groups.
+    Group(Result<GroupReply, ApiError>),
     /// From an owner of partitions.
     Owner(PartitionAnswer),
 }
 
+/// A request that may wait until earlier ones of its call have been answered.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// To shard 0.
+    Controller(ControllerRequest),
+    /// To the coordinator on this shard.
+    Group(ShardIndex, GroupRequest),
+}
+
+impl Request {
+    fn into_message(self, ticket: Ticket) -> (ShardIndex, Message) {
+        match self {
+            Self::Controller(request) => (0, Message::ControllerRequest(ticket, Box::new(request))),
+            Self::Group(shard, request) => (shard, Message::GroupRequest(ticket, Box::new(request))),
+        }
+    }
+}
+
 /// Collects the replies of a call.
-trait Gather {
+pub(super) trait Gather {
     /// Adds the reply to the request with this number.
     fn take(&mut self, number: u32, reply: Reply);
 
@@ -39,7 +60,7 @@ struct PendingCall {
     /// Number of requests sent.
     sent: u32,
     /// Requests that have not been sent: each is sent when an earlier one has been answered.
-    unsent: IntoIter<ControllerRequest>,
+    unsent: IntoIter<Request>,
     /// Whether the reply may wait for what other clients do.
     waits_for_others: bool,
     gather: Box<dyn Gather>,
@@ -76,11 +97,11 @@ impl Calls {
         self.requests.pop_front()
     }
 
-    /// Begins a call of requests to shard 0; there is at least one.
-    fn ask(
+    /// Begins a call of requests to shard 0 or to coordinators; there is at least one.
+    pub(super) fn ask(
         &mut self,
         conn: Option<ConnId>,
-        requests: Vec<ControllerRequest>,
+        requests: Vec<Request>,
         waits_for_others: bool,
         gather: Box<dyn Gather>,
     ) {
@@ -122,7 +143,7 @@ impl Calls {
         let ticket = Ticket { call: id, number: call.sent };
         call.sent += 1;
         self.open += 1;
-        self.requests.push_back((0, Message::ControllerRequest(ticket, Box::new(request))));
+        self.requests.push_back(request.into_message(ticket));
     }
 
     /// Handles a reply. Returns the call if it was the last one missing. `is_here` returns whether a connection is still open.
@@ -151,7 +172,7 @@ impl Calls {
     pub(crate) fn end_waiting(&mut self) -> Vec<Finished> {
         let waiting: Vec<_> = self.pending.extract_if(.., |_, call| call.waits_for_others).collect();
         let ended = waiting.into_iter().map(|(_, mut call)| {
-            call.gather.take(0, Reply::Controller(Err(ApiError::Stopping(Service::Groups))));
+            call.gather.take(0, Reply::Group(Err(ApiError::Stopping(Service::Groups))));
             Finished(call.gather)
         });
         ended.collect()
@@ -166,17 +187,7 @@ impl Context<'_> {
         request: C,
         finish: impl FnOnce(&mut Context<'_>, Result<C::Reply, ApiError>) + 'static,
     ) {
-        self.begin_one(Some(conn), request, false, finish);
-    }
-
-    /// Sends a request to shard 0 whose reply may depend on other clients.
-    pub(crate) fn ask_and_wait<C: ControllerCall>(
-        &mut self,
-        conn: ConnId,
-        request: C,
-        finish: impl FnOnce(&mut Context<'_>, Result<C::Reply, ApiError>) + 'static,
-    ) {
-        self.begin_one(Some(conn), request, true, finish);
+        self.begin_one(Some(conn), request, finish);
     }
 
     /// Sends a request to shard 0 for this shard itself.
@@ -185,14 +196,13 @@ impl Context<'_> {
         request: C,
         finish: impl FnOnce(&mut Context<'_>, Result<C::Reply, ApiError>) + 'static,
     ) {
-        self.begin_one(None, request, false, finish);
+        self.begin_one(None, request, finish);
     }
 
     fn begin_one<C: ControllerCall>(
         &mut self,
         conn: Option<ConnId>,
         request: C,
-        waits_for_others: bool,
         finish: impl FnOnce(&mut Context<'_>, Result<C::Reply, ApiError>) + 'static,
     ) {
         let finish = |context: &mut Context<'_>, replies: Vec<Result<C::Reply, ApiError>>| {
@@ -200,7 +210,7 @@ impl Context<'_> {
             finish(context, reply);
         };
         let gather = Box::new(EachReply::<C, _> { replies: Vec::from([None]), finish });
-        self.calls.ask(conn, vec![request.into_request()], waits_for_others, gather);
+        self.calls.ask(conn, vec![Request::Controller(request.into_request())], false, gather);
         self.post_requests();
     }
 
@@ -223,7 +233,7 @@ impl Context<'_> {
         }
         let replies = requests.iter().map(|_| None).collect();
         let gather = Box::new(EachReply::<C, _> { replies, finish });
-        let requests = requests.into_iter().map(ControllerCall::into_request).collect();
+        let requests = requests.into_iter().map(|call| Request::Controller(call.into_request())).collect();
         self.calls.ask(Some(conn), requests, false, gather);
         self.post_requests();
     }
@@ -262,7 +272,7 @@ where
     fn take(&mut self, number: u32, reply: Reply) {
         let reply = match reply {
             Reply::Controller(reply) => reply.and_then(C::reply_of),
-            Reply::Owner(answer) => Err(ApiError::wrong_reply(&answer)),
+            other => Err(ApiError::wrong_reply(&other)),
         };
         if let Some(place) = self.replies.get_mut(number as usize) {
             *place = Some(reply);
@@ -327,8 +337,8 @@ mod tests {
         fn finish(self: Box<Self>, _: &mut Context<'_>) {}
     }
 
-    fn deletions(count: usize) -> Vec<ControllerRequest> {
-        (0..count).map(|n| DeleteTopic(format!("t{n}")).into_request()).collect()
+    fn deletions(count: usize) -> Vec<Request> {
+        (0..count).map(|n| Request::Controller(DeleteTopic(format!("t{n}")).into_request())).collect()
     }
 
     fn sent(calls: &mut Calls) -> Vec<Ticket> {
@@ -386,7 +396,7 @@ mod tests {
         calls.ask(Some(CONN), deletions(1), true, Box::new(Keep(Rc::clone(&waits))));
         calls.ask(Some(CONN), deletions(1), false, Box::new(Keep(Rc::clone(&other))));
         assert_eq!(calls.end_waiting().len(), 1);
-        let is_stopping = |reply: &Reply| matches!(reply, Reply::Controller(Err(ApiError::Stopping(_))));
+        let is_stopping = |reply: &Reply| matches!(reply, Reply::Group(Err(ApiError::Stopping(_))));
         assert!(waits.borrow().iter().all(|(_, reply)| is_stopping(reply)) && waits.borrow().len() == 1);
         assert!(other.borrow().is_empty());
         let late = sent(&mut calls)[0];

@@ -61,16 +61,6 @@ impl GroupsLog {
         self.coordinator.handle(now, token, request, random);
     }
 
-    /// The request that describes a group, whichever protocol its members speak.
-    pub(crate) fn describe(&self, group: String, bytes_max: usize) -> GroupRequest {
-        let request = Box::new(if self.coordinator.is_classic(&group) {
-            GroupRequest::Describe(vec![group])
-        } else {
-            GroupRequest::ConsumerDescribe(vec![group])
-        });
-        GroupRequest::Within { request, bytes_max }
-    }
-
     /// A topic is new or has changed.
     pub(crate) fn handle_topic(&mut self, topic: &Topic) {
         self.coordinator.handle_topic(topic.id, &topic.name, topic.stores.len() as u32);
@@ -86,9 +76,9 @@ impl GroupsLog {
         self.coordinator.too_many_offsets()
     }
 
-    /// Forgets the offsets in topics that `keep` says no to.
-    pub(crate) fn retain_topics(&mut self, keep: impl Fn(TopicId) -> bool) {
-        self.coordinator.retain_topics(keep);
+    /// Forgets the offsets in topics that it does not know. To be called when it knows those that there are.
+    pub(crate) fn retain_known_topics(&mut self) {
+        self.coordinator.retain_known_topics();
     }
 
     /// When [`Self::handle_time`] has something to do, in milliseconds of [`Now::ms`].

@@ -2,3 +2,4 @@
 
 pub mod groups;
 pub(crate) mod groups_log;
+pub(crate) mod placement;

@@ -18,7 +18,7 @@ use super::error::code;
 use super::names::distinct;
 use crate::api::DeleteGroups;
 use crate::coord::groups;
-use crate::limits::{GROUPS_PER_CALL_MAX, KAFKA_FILTERS_MAX};
+use crate::limits::KAFKA_FILTERS_MAX;
 use crate::shard::{AnswerTo, Context};
 
 /// Returns the names without duplicates: the description of a group can be many times as long as its name.
@@ -68,7 +68,7 @@ pub(super) fn list_groups(context: &mut Context<'_>, call: Call, request: &ListG
     }
     context.ask_measured(AnswerTo::Kafka(call), ask, move |context, reply, memory| {
         let (error_code, groups) = match reply {
-            Ok(groups) => (KafkaError::NONE, groups),
+            Ok(list) => (KafkaError::NONE, list.groups),
             Err(error) => (error.into(), Vec::new()),
         };
         let version = call.version();
@@ -106,19 +106,17 @@ impl Entries for Deleted {
 
 pub(super) fn delete_groups(context: &mut Context<'_>, call: Call, request: &DeleteGroupsRequest<'_>) {
     let names = owned(&request.groups_names);
-    let names: Vec<Vec<String>> = names.chunks(GROUPS_PER_CALL_MAX).map(<[String]>::to_vec).collect();
-    let requests = names.iter().cloned().map(DeleteGroups).collect();
-    context.ask_each(call.conn, requests, move |context, replies| {
-        let mut groups = Vec::new();
-        for (names, outcomes) in names.into_iter().zip(replies) {
-            match outcomes {
-                Ok(outcomes) => groups.extend(outcomes.into_iter().map(|(name, error)| (name, code(error)))),
-                Err(error) => {
-                    let error = KafkaError::from(error);
-                    groups.extend(names.into_iter().map(|name| (name, error)));
-                }
+    context.ask_group(call.conn, DeleteGroups(names.clone()), move |context, outcomes| {
+        let groups: Vec<_> = match outcomes {
+            Ok(outcomes) => {
+                let codes = outcomes.into_iter().map(|outcome| outcome.map_or_else(Into::into, code));
+                names.into_iter().zip(codes).collect()
             }
-        }
+            Err(error) => {
+                let error = KafkaError::from(error);
+                names.into_iter().map(|name| (name, error)).collect()
+            }
+        };
         let version = call.version();
         let Frame { front, back } = DeleteGroupsResponse::default().frame(version, groups.len());
         let pieces = Pieces::new(front, Deleted { version, groups }, back);

@@ -99,7 +99,7 @@ impl Resolve for Committing {
         if places.is_empty() {
             return answer.send(context);
         }
-        context.ask(call.conn, request, move |context, outcomes| {
+        context.ask_group(call.conn, request, move |context, outcomes| {
             let found: Vec<Committed> = match outcomes {
                 // A topic that was deleted meanwhile is as unknown as one that never existed.
                 Ok(outcomes) if by_id => outcomes
@@ -195,7 +195,7 @@ impl Resolve for Deleting {
 
     fn finish(self, context: &mut Context<'_>, call: Call) {
         let Self { topics, places, request } = self;
-        context.ask(call.conn, request, move |context, outcomes| {
+        context.ask_group(call.conn, request, move |context, outcomes| {
             let error_code = match outcomes {
                 Ok(Ok(outcomes)) => {
                     let answer = TopicsAnswer { call, topics };

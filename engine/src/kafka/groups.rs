@@ -43,7 +43,7 @@ pub(super) fn join_group(
         can_skip_assignment: version >= 9,
     };
     let member = request.member_id.to_owned();
-    context.ask_and_wait(call.conn, ask, move |context, reply| {
+    context.ask_group_and_wait(call.conn, ask, move |context, reply| {
         let (mut response, members) = match reply {
             Ok(reply) => joined(reply),
             Err(error) => {
@@ -109,7 +109,7 @@ pub(super) fn sync_group(context: &mut Context<'_>, call: Call, request: &SyncGr
             .map(|a| (a.member_id.to_owned(), Bytes::copy_from_slice(a.assignment)))
             .collect(),
     };
-    context.ask_and_wait(call.conn, ask, move |context, reply| {
+    context.ask_group_and_wait(call.conn, ask, move |context, reply| {
         let response = match reply {
             Ok(reply) => SyncGroupResponse {
                 throttle_time_ms: 0,
@@ -131,7 +131,7 @@ pub(super) fn heartbeat(context: &mut Context<'_>, call: Call, request: &Heartbe
         instance: request.group_instance_id.map(str::to_owned),
         generation: request.generation_id,
     };
-    context.ask(call.conn, ask, move |context, reply| {
+    context.ask_group(call.conn, ask, move |context, reply| {
         let error_code = match reply {
             Ok(error) => code(error),
             Err(error) => error.into(),
@@ -149,7 +149,7 @@ pub(super) fn leave_group(context: &mut Context<'_>, call: Call, request: &Leave
         members.map(|m| (m.member_id.to_owned(), m.group_instance_id.map(str::to_owned))).collect()
     };
     let ask = groups::LeaveRequest { group: request.group_id.to_owned(), members };
-    context.ask(call.conn, ask, move |context, reply| {
+    context.ask_group(call.conn, ask, move |context, reply| {
         let (error_code, members) = match reply {
             Ok(reply) if leaves_alone => {
                 let of_member = reply.members.first().and_then(|(_, _, error)| *error);
@@ -235,7 +235,7 @@ pub(super) fn consumer_group_heartbeat(
         assignor: request.server_assignor.map(str::to_owned),
         owned,
     };
-    context.ask(call.conn, ask, move |context, reply| {
+    context.ask_group(call.conn, ask, move |context, reply| {
         let response = match reply {
             Ok(reply) => ConsumerGroupHeartbeatResponse {
                 throttle_time_ms: 0,

@@ -210,21 +210,20 @@ impl Controller {
         self.answer_when_applied(to, outcome);
     }
 
-    /// Deletes a topic by name. Returns its id if it exists.
-    pub(crate) fn delete_topic(&mut self, to: (ShardIndex, Ticket), name: &str) -> Option<TopicId> {
+    /// Deletes a topic by name.
+    pub(crate) fn delete_topic(&mut self, to: (ShardIndex, Ticket), name: &str) {
         let topic = self.check_space().and_then(|()| self.known(name));
-        self.delete(to, topic)
+        self.delete(to, topic);
     }
 
-    /// Deletes a topic by id. Returns the id if it exists.
-    pub(crate) fn delete_topic_by_id(&mut self, to: (ShardIndex, Ticket), id: TopicId) -> Option<TopicId> {
+    /// Deletes a topic by id.
+    pub(crate) fn delete_topic_by_id(&mut self, to: (ShardIndex, Ticket), id: TopicId) {
         let known = || self.tip.topic_by_id(id).cloned().ok_or(ApiError::UnknownTopicId(id));
         let topic = self.check_space().and_then(|()| known());
-        self.delete(to, topic)
+        self.delete(to, topic);
     }
 
-    fn delete(&mut self, to: (ShardIndex, Ticket), topic: Result<Arc<Topic>, ApiError>) -> Option<TopicId> {
-        let deleted = topic.as_ref().ok().map(|t| t.id);
+    fn delete(&mut self, to: (ShardIndex, Ticket), topic: Result<Arc<Topic>, ApiError>) {
         let outcome = topic.map(|topic| {
             self.begin_freeing(&topic);
             tracing::info!(topic = topic.name, id = %topic.id, partitions = topic.stores.len(), "topic deleted");
@@ -232,7 +231,6 @@ impl Controller {
             ControllerReply::Done
         });
         self.answer_when_applied(to, outcome);
-        deleted
     }
 
     /// A topic is deleted: shards free its space.

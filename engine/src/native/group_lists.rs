@@ -12,10 +12,9 @@ use highwater_protocol::native::{
 use super::Call;
 use super::error::reply_of;
 use super::groups::{refuse, to_partitions};
-use crate::api::{ApiError, DescribeOneGroup, DescribedOneGroup, FetchOffsets};
+use crate::api::{ApiError, DescribeOneGroup, DescribedOneGroup, FetchOffsets, GroupList};
 use crate::coord::groups::{
     CommittedPartition, DescribedConsumerMember, DescribedMember, FetchReply, FetchRequest, ListRequest,
-    ListedGroup,
 };
 use crate::limits::{PARTITIONS_PER_PART, SMALL_REPLY_BYTES_MAX};
 use crate::shard::{AnswerTo, BodyLimit, Context, ReplyMemory};
@@ -25,14 +24,13 @@ pub(super) fn list_groups(context: &mut Context<'_>, call: Call, request: ListGr
     let after = request.after;
     let cut_at_bytes = Some(SMALL_REPLY_BYTES_MAX);
     let request = ListRequest { after: after.clone(), cut_at_bytes, ..Default::default() };
-    context.ask(call.conn, request, move |context, groups| {
+    context.ask_group(call.conn, request, move |context, groups| {
         let reply = groups.map(|groups| list(&after, groups));
         context.reply(call, reply.unwrap_or_else(|error| reply_of(&error)));
     });
 }
 
-fn list(after: &str, groups: Vec<ListedGroup>) -> Reply {
-    let more = groups.iter().map(ListedGroup::memory_bytes).sum::<usize>() > SMALL_REPLY_BYTES_MAX;
+fn list(after: &str, GroupList { groups, is_cut: more }: GroupList) -> Reply {
     let listed = groups.into_iter().filter(|group| group.group.as_str() > after).map(|group| {
         let protocol = protocol_name(group.group_type, &group.protocol_type).to_owned();
         GroupInfo { name: group.group, protocol, state: group.state.to_owned() }

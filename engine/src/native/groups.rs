@@ -29,7 +29,7 @@ pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffse
         return context.refuse(call, &error);
     }
     let consumer = request.consumer.clone();
-    context.ask(call.conn, of_named(request), move |context, outcomes| {
+    context.ask_group(call.conn, of_named(request), move |context, outcomes| {
         let reply = match outcomes {
             Ok(outcomes) => {
                 match outcomes.into_iter().find_map(|(_, partition, error)| Some((partition, error?))) {
@@ -55,7 +55,7 @@ pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffse
 pub(super) fn member_heartbeat(context: &mut Context<'_>, call: Call, request: GroupHeartbeatRequest) {
     let (group, joins) = (request.group.clone(), request.epoch == JOIN_EPOCH);
     let request = to_heartbeat(request, context.client(call.conn, None));
-    context.ask(call.conn, request, move |context, reply| {
+    context.ask_group(call.conn, request, move |context, reply| {
         let config = &context.setup.groups;
         let reply = reply.map(|reply| heartbeat(&group, joins, reply, config));
         context.reply(call, reply.unwrap_or_else(|error| reply_of(&error)));
@@ -64,7 +64,7 @@ pub(super) fn member_heartbeat(context: &mut Context<'_>, call: Call, request: G
 
 /// Commits offsets of a member.
 pub(super) fn commit_of_member(context: &mut Context<'_>, call: Call, request: CommitGroupOffsetsRequest) {
-    context.ask(call.conn, of_member(request), move |context, outcomes| {
+    context.ask_group(call.conn, of_member(request), move |context, outcomes| {
         let reply = outcomes.map(|outcomes| committed(&outcomes));
         context.reply(call, reply.unwrap_or_else(|error| reply_of(&error)));
     });
@@ -72,11 +72,12 @@ pub(super) fn commit_of_member(context: &mut Context<'_>, call: Call, request: C
 
 /// Deletes a group.
 pub(super) fn delete_group(context: &mut Context<'_>, call: Call, request: DeleteGroupRequest) {
-    context.ask(call.conn, DeleteGroups(vec![request.name]), move |context, outcomes| {
+    context.ask_group(call.conn, DeleteGroups(vec![request.name]), move |context, outcomes| {
         let reply = match outcomes {
-            Ok(outcomes) => match outcomes.into_iter().find_map(|(_, error)| error) {
-                Some(error) => refuse(error, None),
-                None => Reply::Empty,
+            Ok(mut outcomes) => match outcomes.pop() {
+                Some(Ok(Some(error))) => refuse(error, None),
+                Some(Err(error)) => reply_of(&error),
+                Some(Ok(None)) | None => Reply::Empty,
             },
             Err(error) => reply_of(&error),
         };

@@ -139,7 +139,8 @@ impl Shard {
 
     /// Returns whether nothing is in flight. Does not wait for what waits for disk space: it was not acknowledged, and space may never come.
     fn is_closed(&self) -> bool {
-        let lead_idle = self.lead.as_ref().is_none_or(|l| l.controller.is_idle() && l.groups.is_idle());
-        lead_idle && self.partitions.is_at_rest()
+        let lead_idle = self.lead.as_ref().is_none_or(|lead| lead.controller.is_idle());
+        let groups_idle = self.groups.as_ref().is_none_or(|groups| groups.log.is_idle());
+        lead_idle && groups_idle && self.partitions.is_at_rest()
     }
 }

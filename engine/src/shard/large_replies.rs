@@ -21,7 +21,7 @@ use super::Shard;
 use super::connection::Stage;
 use super::context::Context;
 use super::long_answers::AnswerTo;
-use crate::api::{ApiError, Measured, MeasuredCall, Within};
+use crate::api::{ApiError, Measured, MeasuredCall, Part, PartReply};
 use crate::limits::SMALL_REPLY_BYTES_MAX;
 use crate::message::Message;
 use crate::read::{Charge, InLine, Wanted};
@@ -37,9 +37,8 @@ impl ReplyMemory {
         Self(None)
     }
 
-    /// Returns its bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(SMALL_REPLY_BYTES_MAX, Charge::bytes)
+    fn is_small(&self) -> bool {
+        self.0.is_none()
     }
 
     /// Creates a reply of entries that take no more memory than this, apart from what they state themselves. The memory is free once the reply
@@ -87,36 +86,86 @@ pub(super) struct LargeReply {
     begin: Begin,
 }
 
+/// A request about groups with a reply that may be large: what coordinators are asked, and what they have replied.
+struct MeasuredParts<C: MeasuredCall> {
+    /// Requests, with the memory that the reply to each may take.
+    asked: Vec<(Part<C>, usize)>,
+    /// Replies, and the memory that they may take.
+    found: Vec<PartReply<C::Reply>>,
+    found_bytes: usize,
+}
+
 impl Context<'_> {
-    /// Sends a request to shard 0 whose reply may be large. `finish` gets the reply with the memory that it may take.
+    /// Sends a request to the coordinators of the groups that it names. The reply may be large: `finish` gets it with the memory that it may
+    /// take.
     pub(crate) fn ask_measured<C: MeasuredCall>(
         &mut self,
         to: AnswerTo,
         call: C,
         finish: impl FnOnce(&mut Context<'_>, Result<C::Reply, ApiError>, ReplyMemory) + 'static,
     ) {
-        self.ask_within(to, call, ReplyMemory::small(), Box::new(finish));
+        self.with_group_owners(to.conn(), move |context, owners| {
+            let memory = ReplyMemory::small();
+            let parts = match owners {
+                Ok(owners) => call.split(&owners),
+                Err(error) => return finish(context, Err(error), memory),
+            };
+            let share = SMALL_REPLY_BYTES_MAX / parts.len();
+            let asked = parts.into_iter().map(|part| (part, share)).collect();
+            let parts = MeasuredParts { asked, found: Vec::new(), found_bytes: 0 };
+            context.ask_within(to, parts, memory, Box::new(finish));
+        });
     }
 
     fn ask_within<C: MeasuredCall>(
         &mut self,
         to: AnswerTo,
-        call: C,
+        parts: MeasuredParts<C>,
         memory: ReplyMemory,
         finish: Finish<C::Reply>,
     ) {
-        let within = Within { call, bytes_max: memory.bytes() };
-        self.ask(to.conn(), within, move |context, reply| match reply {
-            Ok(Measured::Fits(reply)) => finish(context, Ok(reply), memory),
-            Ok(Measured::NeedsMemory(bytes, call)) => {
-                drop(memory);
-                // It may grow until it is made.
-                context.with_reply_memory(to, bytes + bytes / 8, move |context, memory| match memory {
-                    Ok(memory) => context.ask_within(to, call, memory, finish),
-                    Err(error) => finish(context, Err(error), ReplyMemory::small()),
-                });
+        let MeasuredParts { asked, mut found, mut found_bytes } = parts;
+        // Without its charge, nothing larger than a small reply is kept: it has to be asked for again.
+        let keeps_calls = asked.len() > 1 && !memory.is_small();
+        let mut requests = Vec::with_capacity(asked.len());
+        let mut kept = Vec::with_capacity(asked.len());
+        for (Part { shard, call, places }, bytes_max) in asked {
+            kept.push((keeps_calls.then(|| call.clone()), shard, places, bytes_max));
+            requests.push((shard, call.within(bytes_max)));
+        }
+        self.ask_coordinators(to.conn(), requests, false, move |context, replies| {
+            let replies: Vec<_> = replies.into_iter().map(|reply| reply.and_then(C::measured)).collect();
+            let is_short = replies.iter().any(|reply| matches!(reply, Ok(Measured::NeedsMemory(..))));
+            let mut asked = Vec::new();
+            let mut wanted = found_bytes;
+            for ((call, shard, places, bytes_max), reply) in kept.into_iter().zip(replies) {
+                let (call, bytes_max) = match (reply, call) {
+                    // It may grow until it is made.
+                    (Ok(Measured::NeedsMemory(bytes, call)), _) => (call, bytes + bytes / 8),
+                    (Ok(Measured::Fits(_)), Some(call)) if is_short => (call, bytes_max),
+                    (Ok(Measured::Fits(reply)), _) => {
+                        found.push((places, Ok(reply)));
+                        (found_bytes, wanted) = (found_bytes + bytes_max, wanted + bytes_max);
+                        continue;
+                    }
+                    (Err(error), _) => {
+                        found.push((places, Err(error)));
+                        continue;
+                    }
+                };
+                wanted += bytes_max;
+                asked.push((Part { shard, call, places }, bytes_max));
             }
-            Err(error) => finish(context, Err(error), memory),
+            if asked.is_empty() {
+                return finish(context, C::join(found), memory);
+            }
+            drop(memory);
+            context.with_reply_memory(to, wanted, move |context, memory| match memory {
+                Ok(memory) => {
+                    context.ask_within(to, MeasuredParts { asked, found, found_bytes }, memory, finish);
+                }
+                Err(error) => finish(context, Err(error), ReplyMemory::small()),
+            });
         });
     }
 

@@ -14,6 +14,7 @@ mod connection_map;
 mod connections;
 mod context;
 mod drain;
+mod groups;
 mod kafka;
 mod large_replies;
 mod lead;
@@ -50,6 +51,7 @@ use compaction::CompactionShare;
 use connection::Via;
 use connection_map::Connections;
 use drain::Drain;
+use groups::Groups;
 use kafka::Kafka;
 use lead::Lead;
 use line::Line;
@@ -81,6 +83,8 @@ pub struct Shard {
     setup: Arc<ShardSetup>,
     me: ShardIndex,
     lead: Option<Box<Lead>>,
+    /// The coordinator of groups, on shard 0.
+    groups: Option<Box<Groups>>,
     /// `None` until shard 0 publishes it for the first time.
     metadata: Option<Arc<Metadata>>,
     partitions: Partitions,
@@ -136,10 +140,11 @@ impl Shard {
     pub fn open(plane: &mut dyn Plane<Message>, setup: &Arc<ShardSetup>) -> Result<Self, OpenError> {
         let me = plane.shard();
         let (stores, mut opened) = open_all(plane, setup)?;
-        let lead = match me {
-            0 => Some(Box::new(Lead::open(plane, setup, &mut opened.warnings)?)),
-            _ => None,
-        };
+        let (mut lead, mut groups) = (None, None);
+        if me == 0 {
+            lead = Some(Box::new(Lead::open(plane, setup, &mut opened.warnings)?));
+            groups = Some(Box::new(Groups::open(plane, setup, &mut opened.warnings)?));
+        }
         plane.post(0, Message::Opened(Box::new(opened)));
         let mut timers = Timers::default();
         let retention_at = plane.now().after(RETENTION_INTERVAL);
@@ -149,6 +154,7 @@ impl Shard {
             setup: Arc::clone(setup),
             me,
             lead,
+            groups,
             metadata: None,
             partitions: Partitions::new(me, setup.identity.node, stores, setup.limits.decoder_bytes_max),
             jobs: Jobs::default(),
@@ -227,11 +233,19 @@ impl Shard {
         self.partitions.begin_retention();
         if let Some(lead) = &mut self.lead {
             lead.controller.retry_stalled(plane);
-            lead.groups.retry_stalled(plane);
             lead.make_reserve(plane, &self.setup.data_dir);
         }
-        let full = self.partitions.is_full() || self.lead.as_ref().is_some_and(|lead| lead.is_stalled());
+        if let Some(groups) = &mut self.groups {
+            groups.log.retry_stalled(plane);
+        }
+        let full = self.partitions.is_full() || self.log_is_stalled();
         self.plan_retention(plane, if full { SPACE_INTERVAL } else { RETENTION_INTERVAL });
+    }
+
+    /// Returns whether a state log of this shard waits for disk space.
+    fn log_is_stalled(&self) -> bool {
+        self.lead.as_ref().is_some_and(|lead| lead.controller.is_stalled())
+            || self.groups.as_ref().is_some_and(|groups| groups.log.is_stalled())
     }
 
     /// Schedules the next time that retention is enforced, and that a full disk is checked for space.
@@ -293,6 +307,8 @@ impl ShardApp for Shard {
                     lead.controller.handle_opened(from, *opened);
                 }
             }
+            Message::Prepare(prepare) => self.prepare_groups(plane, &prepare),
+            Message::Prepared(version) => self.handle_prepared(plane, from, version),
             Message::Publish(publish) => self.jobs.publish(Publishing::new(publish)),
             Message::Applied(version) => {
                 if let Some(lead) = &mut self.lead {
@@ -310,6 +326,10 @@ impl ShardApp for Shard {
             Message::ControllerReply(ticket, reply) => {
                 self.handle_call_reply(plane, ticket, Reply::Controller(reply));
             }
+            Message::GroupRequest(ticket, request) => {
+                self.handle_group_request(plane, from, ticket, *request);
+            }
+            Message::GroupReply(ticket, reply) => self.handle_call_reply(plane, ticket, Reply::Group(reply)),
             Message::PartitionQuery(ticket, query) => self.on_query(plane, from, ticket, query),
             Message::PartitionAnswer(ticket, answer) => {
                 self.handle_call_reply(plane, ticket, Reply::Owner(answer));
@@ -376,6 +396,7 @@ impl ShardApp for Shard {
         more |= self.run_searches(plane);
         more |= self.run_compaction(plane);
         more |= self.run_lead(plane);
+        more |= self.run_groups(plane);
         self.publish_counters();
         self.send_replies(plane);
         more |= self.run_long_answers(plane);

@@ -18,10 +18,10 @@ impl Shard {
         token: Token,
         completion: Completion,
     ) {
-        let result = match ((token.0 >> 56) as u8, &mut self.lead) {
-            (META_SPACE, Some(lead)) => lead.controller.on_disk(plane, token, completion),
-            (OFFSETS_SPACE, Some(lead)) => lead.groups.on_disk(plane, token, completion),
-            (RESERVE_SPACE, Some(lead)) => {
+        let result = match ((token.0 >> 56) as u8, &mut self.lead, &mut self.groups) {
+            (META_SPACE, Some(lead), _) => lead.controller.on_disk(plane, token, completion),
+            (OFFSETS_SPACE, _, Some(groups)) => groups.log.on_disk(plane, token, completion),
+            (RESERVE_SPACE, Some(lead), _) => {
                 lead.reserve_made(plane, &completion);
                 Ok(())
             }
@@ -33,8 +33,7 @@ impl Shard {
         if let Err(fatal) = result {
             plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {fatal}"));
         }
-        let waits = self.lead.as_ref().is_some_and(|lead| lead.is_stalled());
-        if waits && self.retention_at > plane.now().after(SPACE_INTERVAL) {
+        if self.log_is_stalled() && self.retention_at > plane.now().after(SPACE_INTERVAL) {
             self.plan_retention(plane, SPACE_INTERVAL);
         }
     }

@@ -84,6 +84,8 @@ fn a_member_that_waits_for_others_is_rejected_when_the_log_finds_no_space() {
     first.join_alone();
     let mut second = Member::new(&broker, "readers");
     second.send_join();
+    // Until it has arrived: the members' connections may be on different shards.
+    broker.run_for(Duration::from_millis(100));
     assert_eq!(first.heartbeat(), KafkaError::REBALANCE_IN_PROGRESS, "the second waits for the first");
     fill_disk(&broker);
     let request = commit(

@@ -167,11 +167,6 @@ impl GroupCoordinator {
         self.counted.most()
     }
 
-    /// Whether there is a group of that name that speaks the classic protocol, or only has offsets.
-    pub fn is_classic(&self, group: &str) -> bool {
-        self.groups.get(group).is_some_and(|group| matches!(group.kind, Kind::Classic(_)))
-    }
-
     /// Carries out a request for which everything that it needs is known.
     pub(super) fn carry_out(&mut self, now: Now, token: Token, request: GroupRequest, random: [u8; 16]) {
         let id = uuid::Builder::from_random_bytes(random).into_uuid();
@@ -193,6 +188,11 @@ impl GroupCoordinator {
             GroupRequest::ConsumerHeartbeat(request) => self.consumer_heartbeat(now, token, &request, id),
             GroupRequest::ConsumerDescribe(groups) => {
                 self.describe(now, token, Protocol::Consumer, groups, bytes_max);
+            }
+            GroupRequest::DescribeOne(name) => {
+                let is_classic = self.groups.get(&name).is_some_and(|g| matches!(g.kind, Kind::Classic(_)));
+                let protocol = if is_classic { Protocol::Classic } else { Protocol::Consumer };
+                self.describe(now, token, protocol, vec![name], bytes_max);
             }
             // Limits are not nested.
             GroupRequest::Within { request, .. } => self.carry_out(now, token, *request, random),
@@ -257,9 +257,10 @@ impl GroupCoordinator {
         }
     }
 
-    /// Forgets the offsets in topics that `keep` says no to: a crash may have come between a topic's deletion and this log's record.
-    pub fn retain_topics(&mut self, keep: impl Fn(TopicId) -> bool) {
-        let topics: Vec<TopicId> = self.holders.keys().copied().filter(|topic| !keep(*topic)).collect();
+    /// Forgets the offsets in topics that are not known: a crash may have come between a topic's deletion and this log's record.
+    pub fn retain_known_topics(&mut self) {
+        let is_unknown = |topic: &TopicId| self.topics.partitions(*topic).is_none();
+        let topics: Vec<TopicId> = self.holders.keys().copied().filter(is_unknown).collect();
         for topic in topics {
             self.handle_topic_deleted(topic);
         }

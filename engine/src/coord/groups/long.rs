@@ -174,12 +174,13 @@ impl GroupCoordinator {
                 }
             }
         }
-        if groups.peek().is_none() || is_cut(listing.bytes) {
+        let is_over = groups.peek().is_none();
+        if is_over || is_cut(listing.bytes) {
             let Listing { token, request, listed, bytes, bytes_max, .. } = listing;
             let reply = if bytes > bytes_max {
                 GroupReply::NeedsMemory { bytes, request: Box::new(GroupRequest::List(request)) }
             } else {
-                GroupReply::List(listed)
+                GroupReply::List { groups: listed, is_cut: !is_over }
             };
             self.reply_now(token, reply);
             return (None, spent);

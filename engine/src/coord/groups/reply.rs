@@ -27,7 +27,12 @@ pub enum GroupReply {
     /// To `DeleteOffsets`: partition by partition, or an error for all.
     DeleteOffsets(Result<Vec<CommitOutcome>, GroupError>),
     /// To `List`.
-    List(Vec<ListedGroup>),
+    List {
+        /// The groups, by name.
+        groups: Vec<ListedGroup>,
+        /// Whether more follow, because the list was cut.
+        is_cut: bool,
+    },
     /// To `Describe`, in the order of the request.
     Describe(Vec<(String, Result<DescribedGroup, GroupError>)>),
     /// To `Delete`, in the order of the request.

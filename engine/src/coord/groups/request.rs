@@ -43,6 +43,8 @@ pub enum GroupRequest {
     ConsumerHeartbeat(ConsumerHeartbeatRequest),
     /// What groups of the consumer protocol look like.
     ConsumerDescribe(Vec<String>),
+    /// What a group looks like, whichever protocol its members speak.
+    DescribeOne(String),
     /// One of those that list, describe or read offsets, whose reply may hold only so much memory. If it would hold more, the reply is
     /// [`NeedsMemory`](super::GroupReply::NeedsMemory).
     Within {

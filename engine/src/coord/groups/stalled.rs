@@ -73,7 +73,9 @@ impl GroupReply {
                 Self::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(&reply.member, error))
             }
             // They tell of what is in memory and wait for nothing.
-            Self::List(_) | Self::Describe(_) | Self::ConsumerDescribe(_) | Self::NeedsMemory { .. } => self,
+            Self::List { .. } | Self::Describe(_) | Self::ConsumerDescribe(_) | Self::NeedsMemory { .. } => {
+                self
+            }
         }
     }
 }

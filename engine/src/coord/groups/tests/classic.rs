@@ -284,7 +284,9 @@ fn lists_take_states_and_types() {
             ..Default::default()
         };
         match desk.call(GroupRequest::List(request)) {
-            GroupReply::List(listed) => listed.into_iter().map(|g| g.group).collect::<Vec<_>>(),
+            GroupReply::List { groups: listed, .. } => {
+                listed.into_iter().map(|g| g.group).collect::<Vec<_>>()
+            }
             other => panic!("{other:?}"),
         }
     };

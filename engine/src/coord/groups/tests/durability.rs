@@ -128,7 +128,11 @@ fn topics_that_went_while_the_log_was_behind_take_their_offsets_along() {
     let mut desk = Desk::new();
     desk.commit(commit("g", "", -1, 3));
     desk.crash();
-    desk.coordinator.retain_topics(|t| t != topic(1));
+    let payloads = desk.log.iter().map(Vec::as_slice);
+    desk.coordinator =
+        GroupCoordinator::recover(GroupConfig::default(), desk.now(), None, payloads).expect("readable");
+    desk.coordinator.handle_topic(topic(2), "two", 2);
+    desk.coordinator.retain_known_topics();
     desk.settle();
     assert_eq!(desk.offset("g", 1, 0), None);
 }

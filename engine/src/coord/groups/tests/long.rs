@@ -132,14 +132,14 @@ fn very_many_groups_are_listed_in_slices_and_each_once() {
     };
     let token = desk.begin(list("", None));
     let (turns, reply) = desk.turns_to(token);
-    let GroupReply::List(listed) = reply else { panic!("{reply:?}") };
+    let GroupReply::List { groups: listed, .. } = reply else { panic!("{reply:?}") };
     assert!(turns >= 2, "{turns} turns for {count} groups");
     assert!(listed.iter().map(|group| &group.group).eq(&names));
     // No more than was asked for.
     let bytes = listed[0].memory_bytes();
     let token = desk.begin(list("group-00009", Some(10 * bytes - 1)));
     let (turns, reply) = desk.turns_to(token);
-    let GroupReply::List(listed) = reply else { panic!("{reply:?}") };
+    let GroupReply::List { groups: listed, .. } = reply else { panic!("{reply:?}") };
     assert!(turns <= 1, "{turns} turns for ten groups");
     assert!(listed.iter().map(|group| &group.group).eq(&names[10..20]));
 }

@@ -211,7 +211,7 @@ impl Desk {
 
     fn state(&mut self, group: &str) -> &'static str {
         let listed = match self.call(GroupRequest::List(ListRequest::default())) {
-            GroupReply::List(listed) => listed,
+            GroupReply::List { groups: listed, .. } => listed,
             other => panic!("{other:?}"),
         };
         listed.iter().find(|g| g.group == group).map_or("Dead", |g| g.state)
