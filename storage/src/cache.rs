@@ -84,6 +84,11 @@ impl Chunks {
         (chunk.extent.sequence == sequence && chunk.from <= position).then_some(chunk)
     }
 
+    /// The position from which on the frames of an extent are here, unless all of them are in older extents or none is.
+    pub(crate) fn first_position(&self, sequence: ExtentSequence) -> Option<u32> {
+        self.chunks.front().filter(|first| first.extent.sequence == sequence).map(|first| first.from)
+    }
+
     pub(crate) fn get(&self, at: usize) -> Option<&Chunk> {
         self.chunks.get(at)
     }

@@ -337,6 +337,11 @@ impl Partition {
         }
     }
 
+    /// The position from which on the cache has the frames of an extent, if it has some and does not have all.
+    pub(crate) fn cached_from(&self, extent: &Extent) -> Option<u32> {
+        self.chunks.first_position(extent.sequence)
+    }
+
     /// The offsets of the records that lie in an extent and may be read.
     pub(crate) fn readable_offsets(&self, extent: &Extent) -> Range<Offset> {
         extent.base_offset..match extent.sequence.cmp(&self.durable.sequence) {

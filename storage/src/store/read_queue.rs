@@ -51,7 +51,8 @@ impl Store {
         let partition = self.partition(task.slot).expect("the caller looked");
         let extent = partition.extent(task.extent).expect("the caller looked");
         let limit = partition.written_to(extent);
-        let range = task.range(extent, limit, self.config.limits.read_bytes_max)?;
+        let cached_from = partition.cached_from(extent);
+        let range = task.range(extent, limit, cached_from, self.config.limits.read_bytes_max)?;
         let may_start = self.reads.queued.is_empty() && self.has_room(range.1);
         if may_start {
             self.start_read(disk, id, task, range);
@@ -90,7 +91,7 @@ impl Store {
         if task.cursor.position >= limit || !self.space.slabs.contains_key(&extent.place?.slab) {
             return None;
         }
-        task.range(extent, limit, self.config.limits.read_bytes_max).ok()
+        task.range(extent, limit, partition.cached_from(extent), self.config.limits.read_bytes_max).ok()
     }
 
     fn start_read(&mut self, disk: &mut dyn Disk, id: ReadId, mut task: Task, (from, len): (u32, usize)) {

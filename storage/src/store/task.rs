@@ -14,6 +14,9 @@ use crate::partition::Partition;
 use crate::scan_chunk::{ReadGoal, ScanCursor};
 use crate::scan_index::{IndexGoal, IndexReader};
 
+/// Frames of a read up to which it is cut to whole ones of the size seen before. With more, what is read twice is a small part.
+const WHOLE_FRAMES_MAX: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) slot: PartitionSlot,
@@ -346,38 +349,64 @@ impl Task {
         ((self.cursor.position - from) as usize + self.need.max(1)).next_multiple_of(PAGE_BYTES)
     }
 
-    /// Returns the position and length of the next read. Fails with the memory that it would need if that exceeds the limit.
+    /// Returns the position and length of the next read. Fails with the memory that it would need if that exceeds the limit. `cached_from`: the
+    /// position from which on the cache has the extent's frames.
     pub(super) fn range(
         &self,
         extent: &Extent,
         limit: u32,
+        cached_from: Option<u32>,
         read_bytes_max: usize,
     ) -> Result<(u32, usize), usize> {
         let position = self.cursor.position;
         let from = position - position % PAGE_BYTES as u32;
         let least = self.least_bytes(from);
-        let most = (limit - from) as usize;
         let fits = AlignedBuf::bytes_within(self.memory_bytes_max);
         if least > fits {
             return Err(AlignedBuf::memory_bytes_for(least));
         }
-        let wanted = match (self.cautious, self.goal) {
-            (Some(bytes), _) => bytes,
-            (None, ReadGoal::Frames { max_bytes, .. }) if self.cursor.max_timestamp.is_none() => {
-                // Reading continues where a read ended: as much as is requested, or one frame of the size seen there.
-                max_bytes.min(read_bytes_max).max((position - from) as usize + self.frame_bytes as usize)
-            }
-            _ => read_bytes_max,
-        };
+        // What memory has is not read from disk. After damage, frames are looked for wherever they may be.
+        let is_orderly = self.cautious.is_none() && !self.cursor.searching;
+        let cached_from = cached_from.filter(|cached| is_orderly && *cached > position);
+        let most = (limit - from) as usize;
+        let wanted = self.wanted_bytes((position - from) as usize, read_bytes_max);
         let to = from + wanted.min(most).min(fits) as u32;
         // Ends at a frame boundary if one is known: half a frame would be read twice.
-        let boundary = extent.index.last_within(position, to).or_else(|| extent.index.next_after(position));
-        let len = match boundary {
-            Some(boundary) if self.cautious.is_none() => (boundary - from) as usize,
-            _ => (to - from) as usize,
+        let boundary = match cached_from.filter(|cached| *cached <= to) {
+            Some(cached) => Some(cached),
+            None if self.cautious.is_some() => None,
+            None => match extent.index.last_within(position, to) {
+                // The entries of an index that was not filled yet may lie far apart.
+                Some(boundary) => Some(boundary).filter(|boundary| (boundary - from) as usize >= wanted / 2),
+                None => extent.index.next_after(position),
+            },
         };
+        let len = (boundary.unwrap_or(to) - from) as usize;
         let len = len.max(least).min(most).next_multiple_of(PAGE_BYTES);
         Ok((from, len.min(fits)))
+    }
+
+    /// Returns the bytes that the next read should have, from the page of the cursor's position on, which is `before` bytes into it.
+    fn wanted_bytes(&self, before: usize, read_bytes_max: usize) -> usize {
+        let ReadGoal::Frames { max_bytes, .. } = self.goal else {
+            return self.cautious.unwrap_or(read_bytes_max);
+        };
+        match self.cautious {
+            Some(bytes) => bytes,
+            None if self.cursor.max_timestamp.is_some() => read_bytes_max,
+            // Reading continues where a read ended: as much as is requested, or one frame of the size seen there.
+            None => {
+                let bytes = max_bytes.min(read_bytes_max);
+                let frame_bytes = self.frame_bytes as usize;
+                let stride = frame_bytes.max(1).next_multiple_of(PAGE_BYTES);
+                match bytes.saturating_sub(before) / stride {
+                    0 => bytes.max(before + frame_bytes),
+                    // Large frames are read whole, if they are as large as those before.
+                    frames if frames <= WHOLE_FRAMES_MAX => before + frames * stride,
+                    _ => bytes,
+                }
+            }
+        }
     }
 }
 
