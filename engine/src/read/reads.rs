@@ -76,11 +76,20 @@ pub(crate) enum ReadStep {
     NoMemory,
 }
 
-/// The reads that wait for the disk, by store and operation. Each is charged until it is done, even if its reader is removed meanwhile.
+/// The reads of a shard.
 #[derive(Default, Debug)]
-pub(crate) struct Reads(BTreeMap<(usize, ReadId), (ReadFor, Charge)>);
+pub(crate) struct Reads {
+    /// Those that wait for the disk, by store and operation. Each is charged until it is done, even if its reader is removed meanwhile.
+    pending: BTreeMap<(usize, ReadId), (ReadFor, Charge)>,
+    begun: u64,
+}
 
 impl Reads {
+    /// Returns the number of times that a partition was read, or found to have nothing more.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
+    }
+
     /// Starts a read at a cursor, and reserves its memory.
     pub(crate) fn begin(
         &mut self,
@@ -91,6 +100,7 @@ impl Reads {
         at: ReadAt,
     ) -> ReadStep {
         let ReadAt { cursor, bytes_max, up_to, .. } = at;
+        self.begun += 1;
         let ReadMemory { budget, account, queued } = memory;
         let Some(partition) = partitions.get(at.partition) else { return ReadStep::Done(ChargedRead::AtEnd) };
         let (store, slot) = (partition.store, partition.slot);
@@ -107,7 +117,7 @@ impl Reads {
         match (partitions.store_mut(store).read(disk, slot, cursor, limits, up_to), charge) {
             (ReadOutcome::Ready(result), charge) => ReadStep::Done(ChargedRead::new(result, charge)),
             (ReadOutcome::Pending(read), Some(charge)) => {
-                self.0.insert((store, read), (reader, charge));
+                self.pending.insert((store, read), (reader, charge));
                 ReadStep::Pending
             }
             (ReadOutcome::Pending(_), None) => unreachable!("what is read from disk takes memory"),
@@ -121,7 +131,7 @@ impl Reads {
         id: ReadId,
         result: ReadResult,
     ) -> Option<(ReadFor, ChargedRead)> {
-        let (reader, charge) = self.0.remove(&(store, id))?;
+        let (reader, charge) = self.pending.remove(&(store, id))?;
         Some((reader, ChargedRead::new(result, Some(charge))))
     }
 }

@@ -29,6 +29,11 @@ enum Ran {
 }
 
 impl Shard {
+    /// Returns the number of times that partitions were read, for clients of either protocol.
+    pub fn reads_begun(&self) -> u64 {
+        self.reads.begun()
+    }
+
     /// Runs readers, up to a number of bytes. Returns whether there is more to do.
     pub(super) fn run_readers(&mut self, plane: &mut dyn Plane<Message>, mut bytes_max: usize) -> bool {
         while bytes_max > 0 {

@@ -28,6 +28,7 @@ mod memory;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod node;
+mod parked;
 mod producer;
 mod rejected;
 mod run;

@@ -8,6 +8,9 @@
 //!                    +---- a high watermark moves --- Parked
 //! ```
 //!
+//! A parked fetch keeps the results of its partitions without their records. When it continues, it reads the partitions that have moved, and again those
+//! whose records it dropped; the others have nothing new.
+//!
 //! Each read reserves memory of this shard, which is charged until the records have been sent. Without memory, a fetch that has read something
 //! replies with that, and one that has not waits `InLine`.
 //!
@@ -144,27 +147,19 @@ impl Shard {
 
     /// Starts or continues a fetch.
     fn run_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) {
-        let Some(mut task) = self.kafka.read.tasks.remove(&id) else { return };
-        if !matches!(task.state, State::Partway | State::InLine) {
-            task.fetched.clear();
-            task.bytes = 0;
-            task.failed = false;
-            task.left = Left::Nothing;
-            task.needs = 0;
-            task.parked = 0;
-            task.again = false;
-        }
+        let Some(task) = self.kafka.read.tasks.remove(&id) else { return };
         self.advance(plane, id, task);
     }
 
     /// Continues a fetch, for up to [`KAFKA_FETCH_READS_PER_STEP_MAX`] partitions and the limits of this turn.
     fn advance(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) {
-        let until = task.fetched.len() + KAFKA_FETCH_READS_PER_STEP_MAX;
-        while let Some(want) = task.ask.wants.get(task.fetched.len()).copied() {
-            if task.fetched.len() == until || self.kafka.read.turn.is_over() {
+        let mut steps = 0..KAFKA_FETCH_READS_PER_STEP_MAX;
+        while let Some(number) = task.next_to_read() {
+            if steps.next().is_none() || self.kafka.read.turn.is_over() {
                 return self.pause_fetch(id, task);
             }
-            match self.read_wanted(plane, id, &task, want) {
+            task.reading = number;
+            match self.read_wanted(plane, id, &task) {
                 ReadStep::Pending => {
                     task.state = State::Reading;
                     self.kafka.read.turn.spend(0);
@@ -209,13 +204,8 @@ impl Shard {
     }
 
     /// Reads a partition, up to the room that is left in the response.
-    fn read_wanted(
-        &mut self,
-        plane: &mut dyn Plane<Message>,
-        id: FetchId,
-        task: &Task,
-        want: Want,
-    ) -> ReadStep {
+    fn read_wanted(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, task: &Task) -> ReadStep {
+        let want = task.ask.wants[task.reading as usize];
         let nothing = ReadStep::Done(ChargedRead::AtEnd);
         let Some(partition) = self.partitions.find(want.tp) else { return nothing };
         let Some(up_to) = self.partitions.readable_end(partition) else { return nothing };
@@ -247,7 +237,7 @@ impl Shard {
             return;
         }
         task.needs = 0;
-        let want = task.ask.wants[task.fetched.len()];
+        let want = task.ask.wants[task.reading as usize];
         let mut fetched = Fetched::nothing(want.number, KafkaError::NONE);
         match self.partitions.of(want.tp) {
             None => fetched.error = KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
@@ -284,40 +274,39 @@ impl Shard {
             task.failed = true;
         }
         self.kafka.read.turn.spend(fetched.bytes);
-        task.bytes += fetched.bytes;
-        task.fetched.push(fetched);
+        task.put(task.reading, fetched);
     }
 
     /// Parks a fetch that has read too little until one of its partitions has more.
     fn park(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, mut task: Task) {
-        let wants = task.ask.wants.iter().zip(&task.fetched).skip(task.parked);
-        for (want, fetched) in wants.take(KAFKA_FETCH_READS_PER_STEP_MAX) {
+        for _ in 0..KAFKA_FETCH_READS_PER_STEP_MAX {
             if self.kafka.read.turn.is_over() {
                 break;
             }
+            let Some(number) = task.to_list.pop_front() else { break };
             self.kafka.read.turn.spend(0);
-            task.parked += 1;
-            let Some(partition) = self.partitions.find(want.tp) else { continue };
-            let Some(here) = self.partitions.get_mut(partition) else { continue };
-            // The high watermark may have moved while another partition was read from disk.
-            if here.wait_for_more(Waiter::Kafka(id), fetched.high_watermark) {
-                task.waits.insert(partition);
-            } else {
-                task.again = true;
-            }
+            let (want, fetched) = (&task.ask.wants[number as usize], &task.fetched[number as usize]);
+            let partition = self.partitions.find(want.tp);
+            // The high watermark may have moved, or the partition may have been deleted, while another one was read from disk.
+            let waits_for = partition.filter(|partition| {
+                let here = self.partitions.get_mut(*partition);
+                here.is_some_and(|here| here.wait_for_more(Waiter::Kafka(id), fetched.high_watermark))
+            });
+            match waits_for {
+                Some(partition) => task.waits.insert((partition, number)),
+                None => task.to_read.insert(number),
+            };
         }
-        if task.parked < task.ask.wants.len() {
+        // Partitions that have moved meanwhile are read before it waits.
+        if !task.to_list.is_empty() || !task.to_read.is_empty() {
             return self.pause_fetch(id, task);
         }
-        let (from, request, bytes, again) = (task.from, task.ask.request, task.bytes, task.again);
+        let (from, request, bytes) = (task.from, task.ask.request, task.bytes);
         let tell = task.ask.shared && bytes > task.reported;
         task.reported = bytes;
-        task.fetched.clear();
+        task.drop_records();
         task.state = State::Parked;
         self.kafka.read.tasks.insert(id, task);
-        if again {
-            self.kafka.read.wake(id);
-        }
         if tell {
             self.tell_fetch(plane, from, KafkaMessage::FetchBytes(request, bytes));
         }
@@ -334,7 +323,7 @@ impl Shard {
 
     fn unlist_some(&mut self, Unlisting { fetch, waits }: &mut Unlisting, work: &mut Work) -> bool {
         while !work.is_over()
-            && let Some(partition) = waits.pop_first()
+            && let Some((partition, _)) = waits.pop_first()
         {
             work.spend(1);
             if let Some(partition) = self.partitions.get_mut(partition) {
@@ -356,7 +345,7 @@ impl Shard {
 /// A finished fetch that is still listed as a waiter of partitions.
 struct Unlisting {
     fetch: FetchId,
-    waits: BTreeSet<PartitionId>,
+    waits: BTreeSet<(PartitionId, u32)>,
 }
 
 impl Job for Unlisting {

@@ -32,20 +32,26 @@ pub(super) struct Task {
     pub(super) from: ShardIndex,
     pub(super) ask: FetchAsk,
     pub(super) state: State,
-    /// The results so far, in the order of the request.
+    /// The results, in the order of the request: of all partitions once each has been read. A fetch that was parked keeps them, without records.
     pub(super) fetched: Vec<Fetched>,
+    /// Bytes of records in the results.
     pub(super) bytes: usize,
+    /// The number of the partition that is being read.
+    pub(super) reading: u32,
+    /// Partitions to read again, by number: those that have moved, and those whose records were dropped when the fetch was parked.
+    pub(super) to_read: BTreeSet<u32>,
+    /// Partitions that were read and that the fetch is not listed with.
+    pub(super) to_list: VecDeque<u32>,
+    /// Partitions with records.
+    pub(super) with_records: BTreeSet<u32>,
     pub(super) failed: bool,
     pub(super) left: Left,
     /// Bytes of memory that the next batch needs, if that is more than it was allowed.
     pub(super) needs: usize,
     /// Bytes that were reported to the connection's shard.
     pub(super) reported: usize,
-    /// Partitions that it waits for.
-    pub(super) waits: BTreeSet<PartitionId>,
-    /// How many partitions it has been listed with since it was parked, and whether one of them has moved meanwhile.
-    pub(super) parked: usize,
-    pub(super) again: bool,
+    /// Partitions that it is listed with, each with its number. A request may name a partition more than once.
+    pub(super) waits: BTreeSet<(PartitionId, u32)>,
 }
 
 /// The state of a fetch.
@@ -121,6 +127,62 @@ impl FetchTurn {
     }
 }
 
+impl Task {
+    pub(super) fn new(from: ShardIndex, ask: FetchAsk) -> Self {
+        Self {
+            from,
+            ask,
+            state: State::Queued,
+            fetched: Vec::new(),
+            bytes: 0,
+            reading: 0,
+            to_read: BTreeSet::new(),
+            to_list: VecDeque::new(),
+            with_records: BTreeSet::new(),
+            failed: false,
+            left: Left::Nothing,
+            needs: 0,
+            reported: 0,
+            waits: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the number of the next partition to read: each is read once, then those that have moved since.
+    pub(super) fn next_to_read(&self) -> Option<u32> {
+        if self.fetched.len() < self.ask.wants.len() {
+            return Some(self.fetched.len() as u32);
+        }
+        self.to_read.first().copied()
+    }
+
+    /// Stores the result for a partition in place of an earlier one.
+    pub(super) fn put(&mut self, number: u32, fetched: Fetched) {
+        self.bytes += fetched.bytes;
+        self.to_read.remove(&number);
+        self.to_list.push_back(number);
+        if fetched.bytes > 0 {
+            self.with_records.insert(number);
+        }
+        if let Some(before) = self.fetched.get_mut(number as usize) {
+            self.bytes -= before.bytes;
+            *before = fetched;
+        } else {
+            assert_eq!(self.fetched.len(), number as usize, "partitions are first read in order");
+            self.fetched.push(fetched);
+        }
+    }
+
+    /// Drops the records, so that a fetch that waits holds no memory. They are read again when it ends.
+    pub(super) fn drop_records(&mut self) {
+        for number in std::mem::take(&mut self.with_records) {
+            let fetched = &mut self.fetched[number as usize];
+            (fetched.records, fetched.bytes) = (Vec::new(), 0);
+            self.to_read.insert(number);
+        }
+        self.bytes = 0;
+    }
+}
+
 impl Owner {
     /// Returns the bytes of memory that connections hold here.
     pub(super) fn held(&self) -> usize {
@@ -131,21 +193,7 @@ impl Owner {
         self.last += 1;
         let id = FetchId(self.last);
         self.by_request.insert((from, ask.conn, ask.request), id);
-        let task = Task {
-            from,
-            ask,
-            state: State::Queued,
-            fetched: Vec::new(),
-            bytes: 0,
-            failed: false,
-            left: Left::Nothing,
-            needs: 0,
-            reported: 0,
-            waits: BTreeSet::new(),
-            parked: 0,
-            again: false,
-        };
-        self.tasks.insert(id, task);
+        self.tasks.insert(id, Task::new(from, ask));
         id
     }
 
@@ -168,9 +216,9 @@ impl Owner {
     /// A partition that a fetch waits for has more to read, or was deleted.
     pub(super) fn partition_moved(&mut self, id: FetchId, partition: PartitionId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        task.waits.remove(&partition);
-        // If it is still being listed with its other partitions, it is woken when that is done.
-        task.again |= task.parked > 0;
+        // A fetch that is not parked reads them before it is.
+        let here = (partition, 0)..=(partition, u32::MAX);
+        task.to_read.extend(task.waits.extract_if(here, |_| true).map(|(_, number)| number));
         self.wake(id);
     }
 
@@ -193,6 +241,8 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use highwater_net::kafka::KafkaError;
     use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 
     use super::*;
@@ -202,16 +252,41 @@ mod tests {
     fn a_partition_that_moves_while_a_fetch_is_being_parked_is_not_missed() {
         let mut owner = Owner::default();
         let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
-        let wants = vec![Want { number: 0, tp, offset: Offset(0), max_bytes: 1 }; 2];
+        let wants = vec![Want { number: 0, tp, offset: Offset(0), max_bytes: 1 }; 3];
         let (request, conn) = (RequestId(1), ConnId(1));
         let ask = FetchAsk { request, conn, wants, max_bytes: 1, min_bytes: 1, shared: false, now: false };
         let id = owner.begin(0, ask);
         let partition = PartitionId(highwater_runtime::slab::Key::default());
         let task = owner.tasks.get_mut(&id).expect("it has begun");
-        (task.state, task.parked) = (State::Partway, 1);
-        task.waits.insert(partition);
+        for number in 0..3 {
+            assert_eq!(task.next_to_read(), Some(number));
+            task.put(number, Fetched::nothing(number, KafkaError::NONE));
+        }
+        assert_eq!(task.next_to_read(), None);
+        // The request names it twice.
+        task.state = State::Partway;
+        task.waits.extend([(partition, 0), (partition, 2)]);
         owner.partition_moved(id, partition);
-        assert!(owner.ready.is_empty() && owner.tasks[&id].again && owner.tasks[&id].waits.is_empty());
+        let task = &owner.tasks[&id];
+        assert!(owner.ready.is_empty() && task.waits.is_empty());
+        assert_eq!(task.to_read.iter().copied().collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn records_that_are_dropped_while_a_fetch_waits_are_read_again() {
+        let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
+        let wants = vec![Want { number: 0, tp, offset: Offset(0), max_bytes: 1 }; 2];
+        let (request, conn) = (RequestId(1), ConnId(1));
+        let ask = FetchAsk { request, conn, wants, max_bytes: 1, min_bytes: 1, shared: false, now: false };
+        let mut task = Task::new(0, ask);
+        let nothing = |number| Fetched::nothing(number, KafkaError::NONE);
+        task.put(0, nothing(0));
+        task.put(1, Fetched { bytes: 3, records: vec![Bytes::from_static(b"abc")], ..nothing(1) });
+        task.drop_records();
+        assert!(task.bytes == 0 && task.fetched[1].records.is_empty());
+        assert_eq!(task.next_to_read(), Some(1));
+        task.put(1, Fetched { bytes: 2, ..nothing(1) });
+        assert_eq!((task.bytes, task.next_to_read()), (2, None));
     }
 
     #[test]
