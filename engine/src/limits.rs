@@ -154,6 +154,15 @@ pub const DISK_READS_INFLIGHT_BYTES_MAX: usize = 2 << 20;
 /// Bytes of memory that a read reserves at least, however few are requested: the records can be anywhere in them.
 pub const READ_MEMORY_BYTES_MIN: usize = 64 << 10;
 
+/// Partitions of which one fetch of a Kafka client begins to read what follows.
+pub const READ_AHEAD_PARTITIONS_MAX: usize = 4;
+
+/// Partitions of a fetch that are looked at for one that can be read from disk beside the one that is being read.
+pub const READ_AHEAD_LOOKS_MAX: usize = 8;
+
+/// How long what was read ahead is kept for a client that does not fetch it.
+pub const READ_AHEAD_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Connections and fetches that wait for memory and are retried in one turn.
 pub const LINE_TRIES_PER_TURN_MAX: usize = 64;
 

@@ -190,6 +190,11 @@ impl Cursor {
         Self { offset, hint: None }
     }
 
+    /// Returns the size of the largest frame of the read that it is from. 0: unknown.
+    pub fn frame_bytes(&self) -> usize {
+        self.hint.map_or(0, |hint| hint.frame_bytes as usize)
+    }
+
     /// The next offset this cursor reads.
     pub const fn offset(&self) -> Offset {
         self.offset

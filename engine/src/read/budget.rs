@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use highwater_runtime::plane::ConnId;
 use highwater_storage::{Cursor, PartitionSlot, Store};
 
@@ -45,7 +46,12 @@ impl Wanted {
             // The last chunk stays in memory whole.
             bytes_max.saturating_add(limits.chunk_bytes_max)
         } else {
-            bytes_max.min(limits.read_bytes_max)
+            // A frame as large as those before it is read whole.
+            let frame_bytes = match cursor.frame_bytes() {
+                0 => 0,
+                bytes => AlignedBuf::memory_bytes_for(bytes + PAGE_BYTES),
+            };
+            bytes_max.min(limits.read_bytes_max).max(frame_bytes)
         };
         Self { most: most.max(READ_MEMORY_BYTES_MIN).max(needs), least: needs }
     }
@@ -158,6 +164,25 @@ impl SendBudget {
         };
         account.number = None;
         Some(Charge::new(bytes, &self.charged, &account.held))
+    }
+
+    /// Returns whether so little is free that a connection cannot reserve what it wants, whatever its share is.
+    pub(crate) fn is_short_of(&self, account: &Account, queued: usize, wanted: Wanted) -> bool {
+        self.free(account.held() + queued) < wanted.least.max(self.share_min().min(wanted.most))
+    }
+
+    /// Reserves memory for a read that nobody has asked for yet: all that it wants, and only while nobody waits and less than half of the memory is in
+    /// use.
+    pub(crate) fn reserve_spare(
+        &mut self,
+        account: &mut Account,
+        queued: usize,
+        wanted: Wanted,
+    ) -> Option<Charge> {
+        if self.has_line() || self.used() + wanted.most > self.max / 2 {
+            return None;
+        }
+        self.reserve(account, queued, wanted).filter(|charge| charge.bytes() >= wanted.most)
     }
 
     /// Charges a connection for bytes that are in memory already.

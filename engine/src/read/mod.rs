@@ -13,10 +13,13 @@
 //! [`Reads`] reserves the memory, reads, and keeps the reads that wait for the disk, with what each is charged. [`ChargedRead`] is the
 //! result: frames with their [`Charge`], or why there are none. A [`Charge`] stays with the bytes until they have been sent.
 //!
+//! What a client of fetches will ask for next is read from disk before it does (`ahead.rs`).
+//!
 //! The two kinds of readers are outside. A subscription or a fetch of the native protocol reads one partition of its own shard, in turns with the other
 //! readers of its connection, and pushes frames as they are (`shard/run_readers.rs`). A Kafka fetch reads any number of partitions as a unit that is
 //! answered whole, by all owners together, and takes frames apart into batches (`shard/kafka/fetch_read.rs`).
 
+mod ahead;
 mod budget;
 mod charge;
 mod reads;

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use highwater_protocol::ids::Offset;
-use highwater_runtime::plane::{ConnId, Disk};
+use highwater_runtime::plane::{ConnId, Disk, Instant};
 use highwater_storage::{Cursor, Frames, ReadId, ReadLimits, ReadOutcome, ReadResult};
 
+use super::ahead::{AheadId, AheadState, Consumer, ReadAhead};
 use super::budget::{Account, SendBudget, Wanted};
 use super::charge::Charge;
 use super::{FetchId, ReaderId};
+use crate::limits::READ_AHEAD_TIME_MAX;
 use crate::partition::{PartitionId, Partitions};
 
 /// The reader that a read is for.
@@ -18,6 +20,8 @@ pub(crate) enum ReadFor {
     Native(ReaderId, ConnId),
     /// A Kafka client's fetch.
     Kafka(FetchId),
+    /// A fetch that has not come yet.
+    Ahead(AheadId),
 }
 
 /// What to read.
@@ -40,6 +44,8 @@ pub(crate) struct ReadMemory<'a> {
     pub(crate) account: &'a mut Account,
     /// Bytes that the connection holds in addition to those charged to it.
     pub(crate) queued: usize,
+    /// The connection, if what it will want next is read ahead.
+    pub(crate) consumer: Option<Consumer>,
 }
 
 /// The result of a read.
@@ -81,6 +87,7 @@ pub(crate) enum ReadStep {
 pub(crate) struct Reads {
     /// Those that wait for the disk, by store and operation. Each is charged until it is done, even if its reader is removed meanwhile.
     pending: BTreeMap<(usize, ReadId), (ReadFor, Charge)>,
+    ahead: ReadAhead,
     begun: u64,
 }
 
@@ -101,7 +108,7 @@ impl Reads {
     ) -> ReadStep {
         let ReadAt { cursor, bytes_max, up_to, .. } = at;
         self.begun += 1;
-        let ReadMemory { budget, account, queued } = memory;
+        let ReadMemory { budget, account, queued, consumer } = memory;
         let Some(partition) = partitions.get(at.partition) else { return ReadStep::Done(ChargedRead::AtEnd) };
         let (store, slot) = (partition.store, partition.slot);
         let mut charge = None;
@@ -109,6 +116,13 @@ impl Reads {
         if cursor.offset() < up_to {
             let wanted = Wanted::by_read(partitions.store(store), slot, cursor, bytes_max, at.needs);
             charge = budget.reserve(account, queued, wanted);
+            if charge.is_none() && consumer.is_some_and(|consumer| self.ahead.forget(consumer)) {
+                charge = budget.reserve(account, queued, wanted);
+            }
+            while charge.is_none() && budget.is_short_of(account, queued, wanted) && self.ahead.drop_oldest()
+            {
+                charge = budget.reserve(account, queued, wanted);
+            }
             if charge.is_none() {
                 return ReadStep::NoMemory;
             }
@@ -132,7 +146,98 @@ impl Reads {
         result: ReadResult,
     ) -> Option<(ReadFor, ChargedRead)> {
         let (reader, charge) = self.pending.remove(&(store, id))?;
-        Some((reader, ChargedRead::new(result, Some(charge))))
+        let read = ChargedRead::new(result, Some(charge));
+        if let ReadFor::Ahead(id) = reader {
+            // Whatever else it found is found again by the fetch that asks for it.
+            let frames =
+                if let ChargedRead::Frames(frames, charge) = read { Some((frames, charge)) } else { None };
+            self.ahead.handle_done(id, frames);
+            return None;
+        }
+        Some((reader, read))
+    }
+
+    /// Begins to read what a connection will probably fetch, if that is on disk and there is memory to spare. Returns whether it is being read, or was.
+    pub(crate) fn begin_ahead(
+        &mut self,
+        disk: &mut dyn Disk,
+        partitions: &mut Partitions,
+        memory: ReadMemory<'_>,
+        now: Instant,
+        at: ReadAt,
+    ) -> bool {
+        let ReadAt { cursor, bytes_max, up_to, .. } = at;
+        let ReadMemory { budget, account, queued, consumer } = memory;
+        let (Some(partition), Some(consumer)) = (partitions.get(at.partition), consumer) else {
+            return false;
+        };
+        let (store, slot) = (partition.store, partition.slot);
+        if cursor.offset() >= up_to || partitions.store(store).is_cached(slot, cursor) {
+            return false;
+        }
+        if self.ahead.has(consumer, at.partition, cursor.offset()) {
+            return true;
+        }
+        let wanted = Wanted::by_read(partitions.store(store), slot, cursor, bytes_max, at.needs);
+        let Some(charge) = budget.reserve_spare(account, queued, wanted) else { return false };
+        let limits = ReadLimits { bytes_max, memory_bytes_max: charge.bytes() };
+        match partitions.store_mut(store).read(disk, slot, cursor, limits, up_to) {
+            ReadOutcome::Pending(read) => {
+                let id = self.ahead.add(consumer, at.partition, cursor.offset(), now, (store, read));
+                self.pending.insert((store, read), (ReadFor::Ahead(id), charge));
+                true
+            }
+            // Why there is nothing to wait for is found again by the fetch that asks for it.
+            ReadOutcome::Ready(_) => false,
+        }
+    }
+
+    /// Returns the bytes of frames that were read ahead for a connection from this offset on, if that is done.
+    pub(crate) fn bytes_ahead(
+        &self,
+        consumer: Consumer,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Option<usize> {
+        self.ahead.bytes(consumer, partition, offset)
+    }
+
+    /// Hands what is read ahead from this offset on to the fetch that wants it, if that is not more than `bytes_max`.
+    pub(crate) fn take_ahead(
+        &mut self,
+        consumer: Consumer,
+        partition: PartitionId,
+        offset: Offset,
+        bytes_max: usize,
+        fetch: FetchId,
+    ) -> Option<ReadStep> {
+        if self.ahead.bytes(consumer, partition, offset).is_some_and(|bytes| bytes > bytes_max) {
+            self.ahead.take(consumer, partition, offset);
+        }
+        match self.ahead.take(consumer, partition, offset)? {
+            AheadState::Read(frames, charge) => Some(ReadStep::Done(ChargedRead::Frames(frames, charge))),
+            AheadState::Reading { store, read } => {
+                let (reader, _) = self.pending.get_mut(&(store, read))?;
+                *reader = ReadFor::Kafka(fetch);
+                Some(ReadStep::Pending)
+            }
+        }
+    }
+
+    /// A connection was closed.
+    pub(crate) fn forget_ahead(&mut self, consumer: Consumer) {
+        self.ahead.forget(consumer);
+    }
+
+    /// Others wait for memory.
+    pub(crate) fn drop_ahead(&mut self) {
+        while self.ahead.drop_oldest() {}
+    }
+
+    /// Drops what was read ahead and nobody came for in time. Returns whether something is left.
+    pub(crate) fn expire_ahead(&mut self, now: Instant) -> bool {
+        self.ahead.expire(now, READ_AHEAD_TIME_MAX);
+        !self.ahead.is_empty()
     }
 }
 

@@ -20,6 +20,9 @@ pub(super) struct Line {
 impl Shard {
     /// Runs readers in the queue for which there is memory, up to about `bytes_max` bytes. Returns whether there is more to do.
     pub(super) fn run_line(&mut self, plane: &mut dyn Plane<Message>, mut bytes_max: usize) -> bool {
+        if self.send_budget.has_line() {
+            self.reads.drop_ahead();
+        }
         let mut tries = LINE_TRIES_PER_TURN_MAX;
         let mut is_stuck = false;
         while tries > 0

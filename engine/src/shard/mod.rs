@@ -373,6 +373,7 @@ impl ShardApp for Shard {
                 Timer::Drain => self.drain_time_is_over(plane),
                 Timer::Groups => self.groups_are_due(plane),
                 Timer::Line => self.look_at_line(plane),
+                Timer::ReadAhead => self.expire_read_ahead(plane),
                 Timer::Compaction => self.look_for_compaction(plane),
                 Timer::CompactionStep => self.allow_compaction(),
             }

@@ -74,7 +74,7 @@ impl Shard {
                             self.on_read(plane, reader, conn, found);
                         }
                         Some((ReadFor::Kafka(fetch), found)) => self.on_kafka_read(plane, fetch, found),
-                        None => {}
+                        Some((ReadFor::Ahead(_), _)) | None => {}
                     }
                 }
                 PartitionEvent::Searched { store, id, result } => {

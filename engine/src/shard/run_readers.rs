@@ -104,7 +104,12 @@ impl Shard {
         let (partition, cursor, needs) = (reader.partition, reader.cursor, reader.needs);
         let at = ReadAt { partition, cursor, bytes_max, needs, up_to };
         let queued = connection.queue.uncharged();
-        let memory = ReadMemory { budget: &mut self.send_budget, account: &mut connection.account, queued };
+        let memory = ReadMemory {
+            budget: &mut self.send_budget,
+            account: &mut connection.account,
+            queued,
+            consumer: None,
+        };
         let read_for = ReadFor::Native(id, reader.conn);
         match self.reads.begin(plane, &mut self.partitions, memory, read_for, at) {
             ReadStep::Done(read) => self.deliver(plane, id, read),

@@ -25,6 +25,8 @@ pub(super) enum Timer {
     Groups,
     /// A reader waits for memory.
     Line,
+    /// Drop what was read ahead and nobody has fetched.
+    ReadAhead,
     /// Look for partitions to compact.
     Compaction,
     /// A pass of compaction may go on.

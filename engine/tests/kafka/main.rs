@@ -10,6 +10,7 @@ mod admin;
 mod administration;
 mod bounds;
 mod client;
+mod cold;
 mod configs;
 mod fetch;
 mod full_disk;

@@ -22,7 +22,6 @@ use std::collections::BTreeSet;
 use highwater_net::kafka::KafkaError;
 use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
-use highwater_storage::Cursor;
 
 use super::fetch_tasks::{Left, State, Task};
 use super::records::batches;
@@ -99,6 +98,7 @@ impl Shard {
         {
             self.send_budget.leave(&mut account, InLine::KafkaFetch(id));
         }
+        self.reads.forget_ahead((from, conn));
         let forgetting = Forgetting(self.kafka.read.forget(from, conn));
         self.begin_job(plane, forgetting);
     }
@@ -163,6 +163,7 @@ impl Shard {
                 ReadStep::Pending => {
                     task.state = State::Reading;
                     self.kafka.read.turn.spend(0);
+                    self.read_ahead_in_fetch(plane, &task);
                     self.kafka.read.tasks.insert(id, task);
                     return;
                 }
@@ -191,7 +192,7 @@ impl Shard {
     }
 
     /// Returns the bytes that are queued for the connection of a fetch and count toward this shard's memory without being charged.
-    fn uncharged_of(&self, task: &Task) -> usize {
+    pub(super) fn uncharged_of(&self, task: &Task) -> usize {
         let connection = self.connections.get(&task.ask.conn).filter(|_| task.from == self.me);
         connection.map_or(0, |connection| connection.queue.uncharged())
     }
@@ -214,15 +215,22 @@ impl Shard {
             return nothing;
         }
         let key = (task.from, task.ask.conn);
-        let place = self.kafka.read.places.get(&key).and_then(|places| places.get(&want.tp));
-        let cursor = match place {
-            Some(cursor) if cursor.offset() == want.offset => *cursor,
-            _ => Cursor::at(want.offset),
+        let cursor = self.kafka.read.cursor(key, want.tp, want.offset);
+        // What does not fit is not read: a later fetch begins with it. Without a read ahead, the next frame may be as large as those before.
+        let expected = match self.reads.bytes_ahead(key, partition, want.offset) {
+            None if bytes_max < want.max_bytes => cursor.frame_bytes(),
+            bytes => bytes.unwrap_or(0),
         };
+        if task.bytes > 0 && expected > bytes_max {
+            return nothing;
+        }
+        if let Some(step) = self.reads.take_ahead(key, partition, want.offset, bytes_max, id) {
+            return step;
+        }
         let at = ReadAt { partition, cursor, bytes_max, needs: task.needs, up_to };
         let queued = self.uncharged_of(task);
         let account = self.kafka.read.accounts.entry(key).or_default();
-        let memory = ReadMemory { budget: &mut self.send_budget, account, queued };
+        let memory = ReadMemory { budget: &mut self.send_budget, account, queued, consumer: Some(key) };
         self.reads.begin(plane, &mut self.partitions, memory, ReadFor::Kafka(id), at)
     }
 
@@ -258,6 +266,10 @@ impl Shard {
                     (fetched.records, fetched.bytes) = (records, bytes);
                     self.kafka.read.remember((task.from, task.ask.conn), want.tp, frames.next);
                 }
+            }
+            // What is there does not fit any more.
+            ChargedRead::AtEnd if task.bytes > 0 && want.offset < fetched.high_watermark => {
+                task.left = task.left.max(Left::More);
             }
             ChargedRead::Frames(..) | ChargedRead::AtEnd | ChargedRead::NeedsMemory(_) => {}
             ChargedRead::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
@@ -314,6 +326,7 @@ impl Shard {
 
     fn finish_kafka_read(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, task: Task) {
         self.kafka.read.by_request.remove(&(task.from, task.ask.conn, task.ask.request));
+        self.read_ahead_of_next_fetch(plane, &task);
         let mut leaving = Unlisting { fetch: id, waits: task.waits };
         if !self.at_once(|shard, work| shard.unlist_some(&mut leaving, work)) {
             self.jobs.add(Box::new(leaving));
@@ -383,6 +396,6 @@ impl Job for Forgetting {
 }
 
 /// Returns the bytes that may be read from the next partition.
-fn room(task: &Task, want: Want) -> usize {
+pub(super) fn room(task: &Task, want: Want) -> usize {
     want.max_bytes.max(1).min(task.ask.max_bytes.max(1).saturating_sub(task.bytes))
 }

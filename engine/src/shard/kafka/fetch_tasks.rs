@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_runtime::plane::{ConnId, ShardIndex};
 use highwater_storage::Cursor;
 
@@ -25,6 +25,8 @@ pub(super) struct Owner {
     pub(super) accounts: BTreeMap<(ShardIndex, ConnId), Account>,
     /// Cursors after the last read of each partition, so that the next read needs no search.
     pub(super) places: BTreeMap<(ShardIndex, ConnId), BTreeMap<TopicPartition, Cursor>>,
+    /// Whether the timer for what was read ahead is set.
+    pub(super) has_ahead_timer: bool,
 }
 
 /// A fetch in progress.
@@ -222,6 +224,12 @@ impl Owner {
         self.wake(id);
     }
 
+    /// Returns the cursor of a connection at an offset of a partition.
+    pub(super) fn cursor(&self, key: (ShardIndex, ConnId), tp: TopicPartition, offset: Offset) -> Cursor {
+        let place = self.places.get(&key).and_then(|places| places.get(&tp));
+        place.filter(|cursor| cursor.offset() == offset).copied().unwrap_or(Cursor::at(offset))
+    }
+
     pub(super) fn remember(&mut self, key: (ShardIndex, ConnId), tp: TopicPartition, place: Cursor) {
         let places = self.places.entry(key).or_default();
         if places.len() >= FETCH_PLACES_MAX && !places.contains_key(&tp) {
@@ -243,7 +251,7 @@ impl Owner {
 mod tests {
     use bytes::Bytes;
     use highwater_net::kafka::KafkaError;
-    use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+    use highwater_protocol::ids::{PartitionIndex, TopicId};
 
     use super::*;
     use crate::message::Want;

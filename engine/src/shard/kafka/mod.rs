@@ -3,6 +3,7 @@
 
 mod connection;
 mod fetch;
+mod fetch_ahead;
 mod fetch_answer;
 mod fetch_read;
 mod fetch_tasks;
