@@ -1,8 +1,9 @@
 //! Disk reads of a store: few bytes are in flight at a time, and further reads wait in a queue, first come, first served.
 //!
 //! A disk serves its requests in an order of its own. After a thousand reads, a write would wait for all of them; after
-//! [`reads_inflight_bytes_max`](crate::StoreLimits::reads_inflight_bytes_max) it waits for a millisecond or two. Writes are never queued here. The
-//! buffer of a read is allocated when the read starts, not while it is queued.
+//! [`reads_inflight_bytes_max`](crate::StoreLimits::reads_inflight_bytes_max) it waits for a millisecond or two. While a commit round is in flight one
+//! read is, because the round takes several operations, and each would wait for the reads before it. Writes are never queued here. The buffer of a
+//! read is allocated when the read starts, not while it is queued.
 //!
 //! Invariant: a read is queued only while others are in flight. So each completion starts the next ones, and none is forgotten.
 
@@ -80,7 +81,9 @@ impl Store {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        self.reads.has_room(bytes, self.config.limits.reads_inflight_bytes_max)
+        let beside_round = !self.rounds.is_empty();
+        let bytes_max = if beside_round { 0 } else { self.config.limits.reads_inflight_bytes_max };
+        self.reads.has_room(bytes, bytes_max)
     }
 
     /// Returns the position and length that a queued task reads. `None` if that no longer exists, or is elsewhere.
