@@ -1,8 +1,7 @@
-//! What the shards of a broker have done, in numbers that any of them can tell.
+//! Counters of the shards, which any shard can read.
 //!
-//! A shard counts in memory of its own and publishes once a turn, so that what is counted costs nothing where it happens and
-//! whoever asks needs no answer from other shards. A turn publishes before its replies leave: who has an
-//! acknowledgement finds it counted.
+//! A shard counts in its own memory and publishes once a turn, so that counting costs next to nothing and a reader needs no messages to other
+//! shards. A turn publishes before its replies are sent, so a client that has an acknowledgement finds it counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,14 +11,14 @@ use highwater_protocol::native::ShardStats;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident = $name:literal,)+) => {
-        /// The counters of a shard. All but those that are named as being of now only grow.
+        /// The counters of a shard. Gauges are marked "now"; all others only grow.
         #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
         pub struct Counters {
             $($(#[$doc])* pub $field: u64,)+
         }
 
         impl Counters {
-            /// Their names, as clients see them.
+            /// The names of the counters in statistics.
             pub const NAMES: &'static [&'static str] = &[$($name,)+];
 
             const fn values(&self) -> [u64; Self::NAMES.len()] {
@@ -30,13 +29,13 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Requests read.
+    /// Requests received.
     requests = "requests",
-    /// Requests answered with an error, and connections ended with one.
+    /// Requests answered with an error, and connections closed with one.
     requests_refused = "requests.refused",
-    /// Record batches appended; those that were there already are not counted again.
+    /// Record batches appended, without duplicates.
     batches = "batches.appended",
-    /// Records in them.
+    /// Records appended.
     records = "records.appended",
     /// Bytes of frames appended.
     frame_bytes = "frames.bytes",
@@ -48,7 +47,7 @@ counters! {
     rounds = "rounds",
     /// Disk writes of log data.
     writes = "disk.writes",
-    /// Of them, those that were durable by themselves.
+    /// Disk writes that were durable by themselves (RWF_DSYNC).
     durable_writes = "disk.writes.durable",
     /// Syncs.
     syncs = "disk.syncs",
@@ -56,35 +55,35 @@ counters! {
     written = "disk.bytes.written",
     /// Disk reads of log data.
     reads = "disk.reads",
-    /// Bytes of them.
+    /// Bytes read from disk.
     read = "disk.bytes.read",
     /// Reads answered from memory.
     cached_reads = "cache.reads",
-    /// Passes of compaction that have ended in order.
+    /// Compaction passes completed.
     compactions = "compaction.passes",
-    /// Those that ended early.
+    /// Compaction passes that were given up.
     compactions_failed = "compaction.passes.failed",
-    /// Records that compaction has removed.
+    /// Records removed by compaction.
     compacted_records = "compaction.records.removed",
-    /// Bytes of frames that compaction has read and replaced.
+    /// Bytes of frames that compaction has replaced.
     compacted_from = "compaction.bytes.before",
-    /// Bytes of frames that have replaced them.
+    /// Bytes of the frames that replaced them.
     compacted_to = "compaction.bytes.after",
-    /// Batches that compaction left as they are, because it could not read them.
+    /// Batches that compaction left unchanged because it could not read them.
     uncompacted_batches = "compaction.batches.unread",
-    /// Bytes of compacted topics that were not compacted when they were last looked at.
+    /// Uncompacted bytes of compacted topics, at the last scan.
     dirty = "compaction.dirty.now",
-    /// Connections now.
+    /// Open connections, now.
     connections = "connections.now",
-    /// Connections ended because their clients took nothing while others waited for memory.
+    /// Connections closed because their clients did not receive while others waited for memory.
     slow_readers = "connections.cut.slow",
-    /// Bytes of memory that requests, and what is on its way to clients, take now.
+    /// Bytes of memory for requests and for data on its way to clients, now.
     request_memory = "memory.requests.now",
-    /// Bytes of memory that the logs' caches and what waits for the disk take now.
+    /// Bytes of memory of the tail caches and of unwritten data, now.
     log_memory = "memory.logs.now",
-    /// Bytes of slabs now.
+    /// Bytes of slabs, now.
     slabs = "disk.slabs.now",
-    /// Of them, free.
+    /// Free bytes in slabs, now.
     free = "disk.slabs.free.now",
 }
 
@@ -99,18 +98,18 @@ const _: () = {
     }
 };
 
-/// What a shard has published. On cache lines of its own: it is written once a turn.
+/// The published counters of a shard, on their own cache lines because they are written once a turn.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct ShardCounters([AtomicU64; COUNT]);
 
 impl ShardCounters {
-    /// For a broker of so many shards.
+    /// Creates the counters of `shards` shards.
     pub fn of_shards(shards: u16) -> Box<[Self]> {
         (0..shards).map(|_| Self([const { AtomicU64::new(0) }; COUNT])).collect()
     }
 
-    /// Others see these from now on. Each counter is right by itself; together they may be of two turns.
+    /// Publishes the counters. Each one is consistent by itself; a reader may see values of two turns together.
     pub(crate) fn publish(&self, counters: &Counters) {
         for (published, value) in self.0.iter().zip(counters.values()) {
             published.store(value, Ordering::Relaxed);
@@ -129,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_published_is_read_under_its_name_and_names_are_told_once() {
+    fn published_counters_are_read_by_name_and_names_are_unique() {
         let shards = ShardCounters::of_shards(2);
         shards[1].publish(&Counters { records: 7, free: 9, ..Counters::default() });
         let read = shards[1].read(ShardId(1));
@@ -145,7 +144,7 @@ mod tests {
     }
 }
 
-/// Units of a shard's turns: of work, or of something else that a turn is to have only so much of.
+/// Counts units per turn, of work or of anything else that is limited per turn.
 #[derive(Default, Debug)]
 pub(crate) struct PerTurn {
     this_turn: usize,
@@ -160,28 +159,28 @@ impl PerTurn {
         self.most = self.most.max(self.this_turn);
     }
 
-    /// A turn is over.
+    /// Ends a turn.
     pub(crate) fn end_turn(&mut self) {
         self.this_turn = 0;
     }
 
-    /// The units of this turn.
+    /// Returns the units of this turn.
     pub(crate) fn this_turn(&self) -> usize {
         self.this_turn
     }
 
-    /// The units of all turns so far.
+    /// Returns the units of all turns so far.
     pub(crate) fn all(&self) -> usize {
         self.all
     }
 
-    /// The most units of one turn so far.
+    /// Returns the largest number of units in one turn so far.
     pub(crate) fn most(&self) -> usize {
         self.most
     }
 }
 
-/// Units of work that may be done.
+/// A budget of units of work.
 #[derive(Debug)]
 pub(crate) struct Work {
     left: usize,
@@ -197,7 +196,7 @@ impl Work {
         self.left
     }
 
-    /// What was done so far.
+    /// Returns the units spent so far.
     pub(crate) fn spent(&self) -> usize {
         self.spent
     }
@@ -206,7 +205,7 @@ impl Work {
         self.left == 0
     }
 
-    /// So much was done. The last piece may be larger than what was left.
+    /// Spends units. The last piece of work may exceed the budget.
     pub(crate) fn spend(&mut self, units: usize) {
         self.left = self.left.saturating_sub(units);
         self.spent += units;

@@ -1,14 +1,14 @@
-//! What shards say to each other on behalf of Kafka clients.
+//! Messages between shards on behalf of Kafka clients.
 //!
 //! ```text
 //!   the connection's shard                             the partition's owner
-//!   Append: batches, by handle        -------------->  appended in the order in which they came
-//!                                     <--------------  Appended: as durable as was asked
-//!   Fetch: what to read, how much     -------------->  read, or parked until there is something
-//!                                     <--------------  FetchBytes: so much is there, and not enough
-//!   FetchNow: give what there is      -------------->    (nothing, if it waits for memory and others have given something)
-//!                                     <--------------  Fetched: slices of pages
-//!   Closed: nobody goes on from there -------------->
+//!   Append: batches, by handle        -------------->  appended in order of arrival
+//!                                     <--------------  Appended: the required acks are satisfied
+//!   Fetch: what to read, how much     -------------->  reads, or parks until there is enough
+//!                                     <--------------  FetchBytes: bytes so far, fewer than the minimum
+//!   FetchNow: reply without waiting   -------------->    (with nothing, if it waits for memory and another owner has replied with records)
+//!                                     <--------------  Fetched: slices of the log's pages
+//!   Closed: drop the cursors          -------------->
 //! ```
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use highwater_runtime::plane::ConnId;
 use crate::partition::{AppendOutcome, AppendRequest};
 use crate::reply_to::RequestBatch;
 
-/// A request of a Kafka client that waits for others. Unique on the shard of its connection.
+/// A pending request of a Kafka client. Unique on the shard of its connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestId(pub u64);
 
@@ -28,78 +28,79 @@ pub struct RequestId(pub u64);
 pub enum KafkaMessage {
     /// To an owner.
     Append(Vec<AppendRequest<'static>>),
-    /// From it.
+    /// From an owner.
     Appended(Vec<(RequestBatch, AppendOutcome)>),
     /// To an owner.
-    Fetch(FetchAsk),
-    /// From it: bytes that are there and may be too few.
+    Fetch(OwnerFetch),
+    /// From an owner: the bytes read so far, fewer than the minimum.
     FetchBytes(RequestId, usize),
-    /// To it.
+    /// To an owner: reply without waiting any longer.
     FetchNow {
         /// The connection.
         conn: ConnId,
         /// The request.
         request: RequestId,
-        /// Another owner has given something: who waits for memory gives nothing. If it waited on, two fetches could wait for each other.
+        /// Whether another owner has returned records. If so, an owner that waits for memory returns nothing: two fetches could wait for each
+        /// other's memory otherwise.
         has_some: bool,
     },
-    /// From it.
+    /// From an owner: the results.
     Fetched(RequestId, Vec<Fetched>),
-    /// To an owner: this connection is gone.
+    /// To an owner: this connection is closed.
     Closed(ConnId),
 }
 
-/// Partitions of one owner to read.
+/// The part of a fetch that one owner reads.
 #[derive(Debug)]
-pub struct FetchAsk {
+pub struct OwnerFetch {
     /// The request.
     pub request: RequestId,
-    /// Its connection, for which places in partitions are remembered.
+    /// Its connection; owners keep its cursors.
     pub conn: ConnId,
-    /// What to read, in this order.
-    pub wants: Vec<Want>,
-    /// Bytes to read at most, apart from a first batch that is larger.
+    /// The partitions to read, in order.
+    pub reads: Vec<PartitionRead>,
+    /// Maximum bytes to read, unless the first batch is larger.
     pub max_bytes: usize,
-    /// Bytes that are enough.
+    /// Minimum bytes to read before replying.
     pub min_bytes: usize,
-    /// Other owners read for the same request.
+    /// Whether other owners read for the same request.
     pub shared: bool,
-    /// Not to wait.
-    pub now: bool,
+    /// Whether to reply without waiting for more records.
+    pub no_wait: bool,
 }
 
 /// A partition to read.
 #[derive(Clone, Copy, Debug)]
-pub struct Want {
+pub struct PartitionRead {
     /// Its number in the request.
     pub number: u32,
     /// The partition.
     pub tp: TopicPartition,
-    /// From where.
+    /// The first offset to read.
     pub offset: Offset,
-    /// Bytes to read of it at most.
+    /// Maximum bytes to read of this partition.
     pub max_bytes: usize,
 }
 
-/// What was read of a partition.
+/// The result of reading a partition.
 #[derive(Debug)]
 pub struct Fetched {
     /// Its number in the request.
     pub number: u32,
-    /// What went wrong.
+    /// The error, or `NONE`.
     pub error: KafkaError,
     /// -1 with an error.
     pub high_watermark: Offset,
     /// -1 with an error.
     pub log_start: Offset,
-    /// Batches.
+    /// Slices of batches.
     pub records: Vec<Bytes>,
-    /// Their bytes.
+    /// The size of the batches in bytes.
     pub bytes: usize,
 }
 
 impl Fetched {
-    /// Nothing, or not yet.
+    /// Creates a result without records.
     pub fn nothing(number: u32, error: KafkaError) -> Self {
         Self {
             number,

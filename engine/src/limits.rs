@@ -39,7 +39,7 @@ pub const FETCH_BYTES_MAX: usize = 4 << 20;
 pub const KAFKA_FETCH_BYTES_MAX: usize = 16 << 20;
 
 /// Cursors in partitions that a shard remembers for one connection of a Kafka client.
-pub const FETCH_PLACES_MAX: usize = 10_000;
+pub const FETCH_CURSORS_MAX: usize = 10_000;
 
 /// Longest time a fetch may wait for records.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_mins(1);

@@ -1,4 +1,4 @@
-//! What shards say to each other.
+//! Messages between shards.
 
 use std::sync::Arc;
 
@@ -7,101 +7,101 @@ use highwater_protocol::native::Hello;
 
 use crate::api::{ApiError, ControllerReply, ControllerRequest, PartitionAnswer, PartitionQuery};
 use crate::coord::groups::{GroupReply, GroupRequest};
-pub use crate::kafka_message::{FetchAsk, Fetched, KafkaMessage, RequestId, Want};
+pub use crate::kafka_message::{Fetched, KafkaMessage, OwnerFetch, PartitionRead, RequestId};
 use crate::meta::{Change, Metadata};
 pub use crate::partition::{
     AppendFailure, AppendOutcome, AppendRequest, AppendedAt, LogStartOutcome, RejectedRecords,
 };
 pub use crate::reply_to::{ReplyTo, RequestBatch};
 
-/// Names a request to another shard; its reply repeats it. Unique on the shard that sends the request.
+/// Identifies a request to another shard; the reply echoes it. Unique on the shard that sends the request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Ticket {
-    /// The call that the request is of.
+    /// The call that the request belongs to.
     pub call: u64,
-    /// The number of the request in it.
+    /// The number of the request in the call.
     pub number: u32,
 }
 
 /// A message from one shard to another, or to itself.
 #[derive(Debug)]
 pub enum Message {
-    /// Comes with a connection that moves to the shard its hello names.
+    /// Accompanies a native connection that moves to the shard that its hello names.
     Greeted(Box<Greeting>),
-    /// Comes with a connection of a Kafka client that moves to the shard whose turn it is.
+    /// Accompanies a Kafka connection that moves to the shard that it was assigned to.
     Placed,
     /// To shard 0: this shard has opened its stores.
     Opened(Box<Opened>),
-    /// From shard 0: what is about to change in the metadata, for the coordinator of this shard.
+    /// From shard 0: pending changes of the metadata, for the group coordinator of this shard.
     Prepare(Prepare),
-    /// To shard 0: the coordinator of this shard knows everything up to this version.
+    /// To shard 0: the group coordinator of this shard knows all changes up to this version.
     Prepared(u64),
-    /// From shard 0, after every shard has said so: what has changed in the metadata.
+    /// From shard 0, after every shard has replied with `Prepared`: changes of the metadata.
     Publish(Publish),
-    /// To shard 0: everything up to this version is in effect here.
+    /// To shard 0: this shard has applied all changes up to this version.
     Applied(u64),
-    /// To shard 0: nothing of these topics is left on this shard's stores.
+    /// To shard 0: this shard's stores have nothing left of these topics.
     Gone(Vec<TopicId>),
     /// To shard 0.
     ControllerRequest(Ticket, Box<ControllerRequest>),
     /// From shard 0.
     ControllerReply(Ticket, Result<ControllerReply, ApiError>),
-    /// To the shard with the coordinator of the groups.
+    /// To the shard with the coordinator of these groups.
     GroupRequest(Ticket, Box<GroupRequest>),
-    /// From it.
+    /// From the coordinator.
     GroupReply(Ticket, Result<GroupReply, ApiError>),
-    /// To a shard that owns the partitions.
+    /// To the owner of the partitions.
     PartitionQuery(Ticket, PartitionQuery),
-    /// From it.
+    /// From the owner.
     PartitionAnswer(Ticket, PartitionAnswer),
     /// On behalf of a Kafka client.
     Kafka(Box<KafkaMessage>),
-    /// To every shard: connections wait for memory on this one, so clients that take nothing of what is theirs are cut off.
+    /// To every shard: connections wait for memory on the sender, so clients that do not receive what is queued for them are disconnected.
     MemoryShort,
-    /// To itself: there is more to do than fits one turn.
+    /// To itself: there is work left for another turn.
     Continue,
-    /// To shard 0: this shard has answered its clients and stopped.
+    /// To shard 0: this shard has answered its clients and closed their connections.
     Drained,
-    /// From shard 0: all have; close the stores and end.
+    /// From shard 0: all shards have; close the stores and exit.
     Close,
 }
 
-/// Changes of the metadata that are durable.
+/// Durable changes of the metadata.
 #[derive(Clone, Debug)]
 pub struct Publish {
-    /// The first time: all of it, with these changes.
+    /// In the first message: all of the metadata, with these changes.
     pub first: Option<Arc<Metadata>>,
-    /// The version that it has with them.
+    /// The version of the metadata after these changes.
     pub version: u64,
-    /// In their order.
+    /// The changes, in order.
     pub changes: Arc<[Change]>,
 }
 
-/// Changes of the metadata for the coordinators of groups, which know them before any shard answers with them.
+/// Changes of the metadata for the group coordinators, which must know them before any shard responds with them.
 #[derive(Clone, Debug)]
 pub struct Prepare {
-    /// The version that the metadata has with them.
+    /// The version of the metadata after these changes.
     pub version: u64,
-    /// In their order.
+    /// The changes, in order.
     pub changes: Arc<[Change]>,
 }
 
-/// A hello that was read on another shard.
+/// A hello that another shard has received.
 #[derive(Debug)]
 pub struct Greeting {
-    /// What it said.
+    /// The hello.
     pub hello: Hello,
-    /// The id that its reply repeats.
+    /// The request id, which the reply echoes.
     pub id: u64,
 }
 
-/// What a shard found in its stores.
+/// What a shard found when it opened its stores.
 #[derive(Debug)]
 pub struct Opened {
-    /// Partitions whose leader's term is not 0.
+    /// Partitions whose leader epoch is not 0.
     pub epochs: Vec<(TopicPartition, LeaderEpoch)>,
-    /// Topics that have something in these stores.
+    /// Topics with partitions in these stores.
     pub topics: Vec<TopicId>,
-    /// What a person should read.
+    /// Warnings for the operator.
     pub warnings: Vec<String>,
 }

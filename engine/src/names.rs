@@ -1,13 +1,13 @@
-//! Names that a request gives. There may be two hundred thousand, so that they are kept together: making and dropping a string for each of
-//! them would take longer than a turn may.
+//! The names in a request. There may be two hundred thousand, so they are stored in one buffer: allocating and freeing a string for each would
+//! take longer than a turn may.
 
 use std::hash::Hash;
 
-/// Names, one after the other in one piece of memory.
+/// A list of names in one buffer.
 #[derive(Default, Debug)]
 pub(crate) struct Names {
     text: String,
-    /// Where each ends.
+    /// The end of each name.
     ends: Vec<u32>,
 }
 
@@ -16,20 +16,20 @@ impl Names {
         self.ends.len()
     }
 
-    /// A name, by its number.
+    /// Returns name `n`.
     pub(crate) fn get(&self, n: usize) -> &str {
         let begin = n.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.text[begin as usize..self.ends[n] as usize]
     }
 
-    /// Returns the bytes of memory that they take.
+    /// Returns the bytes of memory that the names use.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.text.len() + size_of_val(&self.ends[..])
     }
 
     pub(crate) fn push(&mut self, name: &str) {
         self.text.push_str(name);
-        self.ends.push(u32::try_from(self.text.len()).expect("a request is not so large"));
+        self.ends.push(u32::try_from(self.text.len()).expect("a request is smaller than 4 GiB"));
     }
 }
 
@@ -43,30 +43,29 @@ impl<'n> FromIterator<&'n str> for Names {
     }
 }
 
-/// Things that can all be compared with each other.
+/// Up to this many items, collisions are harmless: each can be compared with all others.
 const FEW: usize = 64;
 
-/// The things that have come up so far, by their numbers: each is told of once.
+/// Finds duplicates among numbered items: a hash set that stores only the numbers.
 #[derive(Debug)]
 pub(crate) struct Distinct {
-    /// Numbers plus one, at the first free place from that of their hash on.
+    /// Open addressing with linear probing. Each entry is an item's number plus one, or zero.
     table: Vec<u32>,
     keys: ahash::RandomState,
 }
 
 impl Distinct {
-    /// For so many things. If these are many, their places depend on a number that no client knows: nobody can choose things that all
-    /// have the same place.
+    /// Creates a set for up to `count` items. If these are many, the hash has a random seed, so that no client can choose items that collide.
     pub(crate) fn new(count: usize, random: impl FnOnce() -> u64) -> Self {
         let places = (2 * count).next_power_of_two();
         let seed = if count > FEW { random() } else { 0 };
         Self { table: vec![0; places], keys: ahash::RandomState::with_seeds(seed, 1, 2, 3) }
     }
 
-    /// Whether nothing equal to `thing` has come up, which has the number `n`. There are no more of them than was announced.
-    pub(crate) fn is_new(&mut self, n: usize, thing: &impl Hash, is_same: impl Fn(usize) -> bool) -> bool {
+    /// Adds item number `n`. Returns false if an equal one was added before. `is_same` compares it with an earlier item by number.
+    pub(crate) fn is_new(&mut self, n: usize, item: &impl Hash, is_same: impl Fn(usize) -> bool) -> bool {
         let mask = self.table.len() - 1;
-        let mut place = self.keys.hash_one(thing) as usize & mask;
+        let mut place = self.keys.hash_one(item) as usize & mask;
         loop {
             match self.table[place] {
                 0 => {
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_what_was_put_in_and_each_is_new_once() {
+    fn names_are_returned_as_they_were_added_and_each_is_new_once() {
         for count in [0, 1, 2, 3, 1000] {
             let all: Vec<String> = (0..count).map(|n| "x".repeat(n % 7) + &(n / 3).to_string()).collect();
             let names: Names = all.iter().map(String::as_str).collect();

@@ -13,7 +13,7 @@ use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_protocol::native::{Acks, DataPrefix, Start};
 
 #[test]
-fn topics_are_created_once_found_again_after_a_restart_and_deleted() {
+fn topics_are_created_once_survive_a_restart_and_can_be_deleted() {
     let dir = tempfile::tempdir().expect("a directory");
     let broker = start(dir.path(), 1, HostKind::Thread);
     let mut client = Client::connect(broker.native_addr());
@@ -38,7 +38,7 @@ fn topics_are_created_once_found_again_after_a_restart_and_deleted() {
 }
 
 #[test]
-fn a_second_broker_on_the_directory_is_refused() {
+fn a_second_broker_cannot_open_the_directory() {
     let dir = tempfile::tempdir().expect("a directory");
     let broker = start(dir.path(), 1, HostKind::Thread);
     let error = try_start(dir.path(), 1, HostKind::Thread).expect_err("refused");
@@ -48,7 +48,7 @@ fn a_second_broker_on_the_directory_is_refused() {
 }
 
 #[test]
-fn connections_live_on_the_shard_they_name() {
+fn connections_move_to_the_shard_that_they_name() {
     let dir = tempfile::tempdir().expect("a directory");
     let broker = start(dir.path(), 2, HostKind::Glommio);
     for shard in [0, 1, 1, 0] {
@@ -66,7 +66,7 @@ fn connections_live_on_the_shard_they_name() {
 }
 
 #[test]
-fn records_are_acknowledged_pushed_fetched_and_found_again_after_a_restart() {
+fn records_are_acknowledged_pushed_fetched_and_readable_after_a_restart() {
     for host in [HostKind::Thread, HostKind::Glommio] {
         let dir = tempfile::tempdir().expect("a directory");
         let broker = start(dir.path(), 1, host);
@@ -81,7 +81,7 @@ fn records_are_acknowledged_pushed_fetched_and_found_again_after_a_restart() {
         assert_eq!(client.produced(to, &["c"]), 2);
         assert_eq!(reader.pushed_records(number, 1), [(2, "c".into())]);
 
-        // Large batches take the other way in, and many requests may be on their way.
+        // Large batches are received into pages, and many requests may be in flight.
         let large = "x".repeat(200_000);
         let ids: Vec<u64> = (0..20)
             .map(|n| {
@@ -145,7 +145,7 @@ fn damage_is_reported_only_for_records_that_are_damaged() {
 }
 
 #[test]
-fn ten_thousand_partitions_are_created_and_found_again() {
+fn ten_thousand_partitions_are_created_and_recovered() {
     let dir = tempfile::tempdir().expect("a directory");
     let broker = start(dir.path(), 2, HostKind::Thread);
     let mut client = Client::connect(broker.native_addr());

@@ -1,5 +1,5 @@
-//! Every file of a data directory missing, empty, cut, with a damaged block, grown, or replaced: the broker says what is lost and how to
-//! go on, and serves the rest.
+//! Every file of a data directory missing, empty, truncated, with a damaged block, extended, or replaced: the broker reports what is lost and how
+//! to continue, and serves the rest.
 
 mod common;
 
@@ -18,7 +18,7 @@ const PAGE: usize = 4096;
 const RECORDS: usize = 40;
 const CORES: u16 = 2;
 
-/// The files of a directory; of each its size, and the pages that are not zero.
+/// The files of a directory: for each, its size and its non-zero pages.
 #[derive(Clone, Default, PartialEq)]
 struct Image(BTreeMap<PathBuf, (u64, BTreeMap<usize, Vec<u8>>)>);
 
@@ -57,7 +57,7 @@ impl Image {
     }
 }
 
-/// A stopped broker's directory: topic `t` with a partition in each store, and a group's offset.
+/// Creates the directory of a stopped broker: topic `t` with a partition in each store, and a group's offset.
 fn sample(rounds: usize) -> (Vec<Image>, Vec<TopicPartition>) {
     let dir = tempfile::tempdir().expect("a directory");
     let mut images = Vec::new();
@@ -85,7 +85,7 @@ fn value(of: TopicPartition, n: usize) -> String {
     format!("{}-{n}-{}", of.partition, "x".repeat(500))
 }
 
-/// A connection to the shard that a partition lives on.
+/// Connects to the shard that owns a partition.
 fn home(address: std::net::SocketAddr, of: TopicPartition) -> Client {
     let metadata = Client::connect(address).metadata();
     let topic = metadata.topics.iter().find(|topic| topic.id == of.topic).expect("the topic is there");
@@ -126,7 +126,7 @@ struct Proof {
 }
 
 impl Proof {
-    /// `None`: nothing would change.
+    /// Returns the changed file; `None` if nothing would change.
     fn apply(&self, paths: &[PathBuf], case: Case) -> Option<Image> {
         let mut image = self.now.clone();
         for path in paths {
@@ -177,7 +177,7 @@ impl Proof {
                 let ways =
                     ["restore", "put the file", "put each store", "belongs to cluster", "holds another kind"];
                 assert!(ways.iter().any(|way| said.contains(way)), "{at}: {said}");
-                // And with what was there, everything is there again.
+                // After the file was restored, everything is readable again.
                 self.now.put(dir.path());
                 stop(start(dir.path(), CORES, HostKind::Thread));
             }
@@ -200,7 +200,7 @@ impl Proof {
             assert!(lost == 0 || damaged || is_faulty, "{at}: {tp} lost {lost} records without a word");
             assert!(!is_faulty || !warnings.is_empty(), "{at}: {tp} is out of service without a word");
         }
-        // The topic can be deleted and made anew.
+        // The topic can be deleted and created again.
         let mut client = Client::connect(broker.native_addr());
         client.delete_topic("t").ok();
         let topic = client.created("t", u32::from(CORES), &[]);
@@ -218,7 +218,7 @@ impl Proof {
     }
 }
 
-/// What can be read, and whether an error said that something cannot.
+/// Returns the readable records, and whether an error reported lost ones.
 fn read(client: &mut Client, from: TopicPartition) -> (Vec<(i64, String)>, bool) {
     let (mut at, mut records, mut damaged) = (0, Vec::new(), false);
     loop {
@@ -242,7 +242,7 @@ fn read(client: &mut Client, from: TopicPartition) -> (Vec<(i64, String)>, bool)
 }
 
 #[test]
-fn whatever_becomes_of_a_file_of_the_data_directory_the_broker_says_what_is_lost_and_serves_the_rest() {
+fn a_broker_with_damaged_files_reports_what_is_lost_and_serves_the_rest() {
     let (mut images, partitions) = sample(2);
     let now = images.pop().expect("two rounds");
     let older = images.pop().expect("two rounds");
@@ -270,7 +270,7 @@ fn whatever_becomes_of_a_file_of_the_data_directory_the_broker_says_what_is_lost
 }
 
 #[test]
-fn a_start_goes_on_without_what_somebody_says_is_lost() {
+fn a_start_continues_without_files_that_the_operator_declared_lost() {
     let (images, partitions) = sample(1);
     for (lost, left) in [("meta", 0), ("offsets", 2), ("store-001", 1)] {
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! What a broker does about clients that say nonsense: tells them so, once, and goes on serving the others.
+//! Clients that send garbage: the broker answers with one error and keeps serving the others.
 
 mod common;
 
@@ -24,13 +24,13 @@ fn check_dropped(broker: &TestBroker, bytes: &[u8], code: ErrorCode) {
     let answer = read_answer(&mut stream).expect("told why");
     assert_eq!(answer.err().0, code);
     let mut rest = Vec::new();
-    // Closed, or reset because of bytes that were not read.
+    // The connection is closed, or reset because of unread bytes.
     let _ = stream.read_to_end(&mut rest);
     assert_eq!(rest, [], "and nothing else");
 }
 
 #[test]
-fn nonsense_is_answered_once_and_the_broker_goes_on() {
+fn garbage_is_answered_once_and_the_broker_keeps_running() {
     let broker = TestBroker::start();
     check_dropped(&broker, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", ErrorCode::BadHello);
     check_dropped(&broker, &empty_message(MessageKind::Metadata, 1), ErrorCode::BadHello);
@@ -51,7 +51,7 @@ fn nonsense_is_answered_once_and_the_broker_goes_on() {
 }
 
 #[test]
-fn nonsense_after_the_hello_ends_that_connection_only() {
+fn garbage_after_the_hello_closes_only_that_connection() {
     let broker = TestBroker::start();
     let mut witness = Client::connect(address(&broker));
     let topic = witness.created("t", 1, &[]);
@@ -85,7 +85,7 @@ fn nonsense_after_the_hello_ends_that_connection_only() {
 }
 
 #[test]
-fn batches_that_break_a_rule_are_refused_and_the_connection_stays() {
+fn invalid_batches_are_rejected_and_the_connection_stays_open() {
     let broker = TestBroker::start();
     let mut client = Client::connect(address(&broker));
     let topic = client.created("t", 1, &[("max.message.bytes", "2000")]);
@@ -116,7 +116,7 @@ fn batches_that_break_a_rule_are_refused_and_the_connection_stays() {
 }
 
 #[test]
-fn subscriptions_that_do_not_exist_or_exist_already_are_refused() {
+fn unknown_and_duplicate_subscriptions_are_rejected() {
     let dir = tempfile::tempdir().expect("a directory");
     let broker = start(dir.path(), 1, HostKind::Thread);
     let mut client = Client::connect(broker.native_addr());
@@ -137,7 +137,7 @@ fn subscriptions_that_do_not_exist_or_exist_already_are_refused() {
         credit_bytes: 1,
     };
     assert_eq!(client.call(&outside).err().0, ErrorCode::OffsetOutOfRange);
-    // Credit for what has ended may have been on its way.
+    // Credit for a subscription that has ended may have been in flight.
     client.send_raw(&message(number, &Credit { bytes: 10.into() }));
     assert_eq!(client.metadata().topics.len(), 1);
     stop(broker);

@@ -1,4 +1,4 @@
-//! Requests beside producing and subscribing, on a simulated broker of two shards.
+//! Requests other than Produce and Subscribe, on a simulated broker with two shards.
 
 mod common;
 
@@ -13,7 +13,7 @@ use highwater_protocol::native::{
     ReadOffsetsRequest, Start, StatsReply,
 };
 
-/// A client on the shard that has a partition.
+/// Connects a client to the shard that owns a partition.
 fn at_home(broker: &SimBroker, topic: &str, number: u32) -> Client {
     let metadata = broker.native().metadata();
     let topic = metadata.topics.iter().find(|t| t.name == topic).expect("it exists");
@@ -26,7 +26,7 @@ fn one_shard() -> SimBroker {
 }
 
 #[test]
-fn offsets_are_found_by_kind_and_time_whatever_shard_is_asked() {
+fn list_offsets_works_by_kind_and_time_on_every_shard() {
     let broker = SimBroker::start();
     let mut admin = broker.native_on(1);
     let topic = admin.created("t", 4, &[]);
@@ -75,7 +75,7 @@ fn offsets_are_found_by_kind_and_time_whatever_shard_is_asked() {
 }
 
 #[test]
-fn positions_are_kept_across_a_restart() {
+fn committed_positions_survive_a_restart() {
     let broker = SimBroker::start();
     let mut client = broker.native_on(1);
     let topic = client.created("t", 2, &[]);
@@ -141,7 +141,7 @@ fn records_are_deleted_up_to_an_offset_and_stay_deleted() {
 }
 
 #[test]
-fn topics_are_altered_and_their_settings_are_obeyed() {
+fn topics_are_altered_and_their_settings_take_effect() {
     let broker = SimBroker::start();
     let mut client = broker.native();
     let topic = client.created("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
@@ -169,7 +169,7 @@ fn topics_are_altered_and_their_settings_are_obeyed() {
 }
 
 #[test]
-fn producer_ids_are_never_given_twice() {
+fn producer_ids_are_never_assigned_twice() {
     let broker = SimBroker::start();
     let mut ids = Vec::new();
     for _ in 0..2 {
@@ -192,7 +192,7 @@ fn producer_ids_are_never_given_twice() {
 }
 
 #[test]
-fn what_was_acknowledged_is_in_the_statistics_of_the_shard_that_did_it_whichever_is_asked() {
+fn acknowledged_records_are_in_the_statistics_of_their_shard_whichever_shard_replies() {
     let broker = SimBroker::start();
     let mut asking = [0, 1].map(|shard| broker.native_on(shard));
     let mut ask = |shard: usize, id| {
@@ -238,7 +238,7 @@ fn what_was_acknowledged_is_in_the_statistics_of_the_shard_that_did_it_whichever
 }
 
 #[test]
-fn a_batch_sent_again_is_acknowledged_where_it_was_and_a_gap_is_refused() {
+fn a_batch_sent_again_is_acknowledged_with_its_first_offset_and_a_gap_is_rejected() {
     let broker = one_shard();
     let mut client = broker.native();
     let to = partition(client.created("t", 1, &[]), 0);
@@ -264,7 +264,7 @@ fn a_batch_sent_again_is_acknowledged_where_it_was_and_a_gap_is_refused() {
 }
 
 #[test]
-fn a_fetch_waits_for_records_as_long_as_it_was_told() {
+fn a_fetch_waits_for_records_up_to_its_maximum_wait() {
     let broker = one_shard();
     let mut client = broker.native();
     let to = partition(client.created("t", 1, &[]), 0);
@@ -288,14 +288,14 @@ fn a_fetch_waits_for_records_as_long_as_it_was_told() {
 }
 
 #[test]
-fn a_fetch_that_leaves_something_behind_does_not_wait_for_more() {
+fn a_fetch_that_leaves_records_unread_does_not_wait_for_more() {
     let broker = one_shard();
     let mut client = broker.native();
     let to = partition(client.created("t", 1, &[]), 0);
     for _ in 0..20 {
         client.produced(to, &[&"x".repeat(1000)]);
     }
-    // Frames are whole, so what is given is a little less than this. It would wait for longer than the test may take.
+    // Frames are whole, so the reply is a little smaller than this. If the fetch waited, it would wait for longer than the test may take.
     let body = client.call(&highwater_protocol::native::FetchRequest {
         topic: to.topic,
         partition: to.partition,

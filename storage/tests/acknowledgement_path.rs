@@ -1,5 +1,5 @@
-//! What an acknowledgement waits for: writes and syncs, and never a job on file names. A disk on which every job takes an hour acknowledges
-//! as fast as any other, while slabs are being made and removed, extents roll and retention frees them.
+//! What an acknowledgement waits for: writes and syncs, and never a job on file names. A disk on which every such job takes an hour acknowledges
+//! as fast as any other, while slabs are created and removed, extents roll and retention frees them.
 
 mod support;
 
@@ -12,15 +12,15 @@ use support::{Bed, config, filled, tp};
 
 const KIB: u64 = 1 << 10;
 const JOB: Duration = Duration::from_hours(1);
-/// Hundreds of writes and syncs one after another take less.
+/// Longer than hundreds of consecutive writes and syncs take.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(10);
 
 const ROUNDS_MAX: u32 = 3000;
-/// Rounds after the rewriting of the map has begun. A quarter of its files is left then, which takes what an hour would not fill elsewhere.
+/// Number of rounds while the map is being rewritten. A quarter of its old files is left for the records of that time.
 const ROUNDS_REWRITING: u32 = 50;
 
 const PARTITIONS: u32 = 8;
-/// Each keeps as much.
+/// Bytes that each partition retains.
 const KEPT: PartitionConfig =
     PartitionConfig { retention_bytes: Some(100 * KIB), ..PartitionConfig::KEEP_ALL };
 
@@ -35,7 +35,7 @@ fn limits(journal_bytes: u64) -> StoreLimits {
     }
 }
 
-/// Goes on until everything appended is durable.
+/// Runs until everything appended is durable.
 fn acknowledge(bed: &mut Bed) {
     let begun = bed.disk.now();
     while bed.store.stats().unacked_bytes > 0 {

@@ -1,4 +1,4 @@
-//! Appending, flushing, reading: what goes in comes out, from the cache, from disk, after a restart.
+//! Appending, flushing and reading: from the cache, from disk, and after a restart.
 
 mod support;
 
@@ -41,7 +41,7 @@ fn an_empty_store_has_no_slab_and_writes_nothing_when_idle() {
 }
 
 #[test]
-fn reads_begin_anywhere_and_stop_where_they_are_told() {
+fn reads_begin_at_any_offset_and_stop_at_their_limit() {
     let mut bed = Bed::new(2);
     let slot = bed.slot(0);
     for n in 0..50u8 {
@@ -85,12 +85,12 @@ fn check_reads(bed: &mut Bed) {
 }
 
 #[test]
-fn small_and_bulk_frames_of_every_size_lie_side_by_side_and_survive_a_restart() {
+fn small_and_bulk_frames_of_every_size_survive_a_restart_side_by_side() {
     for form in [DurableForm::Dsync, DurableForm::SyncPerRound] {
         let mut bed = Bed::with(3, highwater_storage::StoreConfig { durable_form: form, ..config() });
         let slot = bed.slot(0);
         let mut expected = Vec::new();
-        // Sizes whose frames end just in front of, at, and behind page boundaries.
+        // Sizes whose frames end just before, at, and after page boundaries.
         for n in 0..120usize {
             let bytes = [1, 500, 3870 + n, 4096, 8000 + 9 * n, 20_000][n % 6];
             let sent = filled(n as u8, bytes);
@@ -121,7 +121,7 @@ fn small_and_bulk_frames_of_every_size_lie_side_by_side_and_survive_a_restart() 
 }
 
 #[test]
-fn a_bulk_frame_rests_on_a_page_boundary_with_the_very_bytes_that_were_given() {
+fn a_bulk_frame_starts_on_a_page_boundary_and_its_bytes_are_unchanged() {
     let mut bed = Bed::new(4);
     let slot = bed.slot(0);
     bed.append(slot, &batch(&[b"small"]));
@@ -161,7 +161,7 @@ fn an_epoch_start_has_an_index_and_no_offset() {
 }
 
 #[test]
-fn a_batch_larger_than_an_extent_is_refused() {
+fn a_batch_larger_than_an_extent_is_rejected() {
     let mut bed = Bed::new(6);
     let slot = bed.slot(0);
     let max = bed.config.limits.payload_bytes_max;
@@ -173,7 +173,7 @@ fn a_batch_larger_than_an_extent_is_refused() {
 }
 
 #[test]
-fn what_waits_for_the_disk_is_bounded_and_one_batch_may_always_wait() {
+fn unwritten_bytes_are_bounded_but_one_batch_is_always_accepted() {
     let mut bed = Bed::new(7);
     let slot = bed.slot(0);
     let sent = filled(1, 10_000);
@@ -195,7 +195,7 @@ fn what_waits_for_the_disk_is_bounded_and_one_batch_may_always_wait() {
 }
 
 #[test]
-fn the_store_bounds_what_waits_in_all_partitions_together() {
+fn unwritten_bytes_of_all_partitions_together_are_bounded() {
     let mut bed = Bed::new(8);
     let sent = filled(1, 10_000);
     let busy = (0..1000).find(|n| {
@@ -209,7 +209,7 @@ fn the_store_bounds_what_waits_in_all_partitions_together() {
 }
 
 #[test]
-fn a_slow_reader_is_served_from_disk_when_the_cache_has_moved_on() {
+fn a_slow_reader_is_served_from_disk_after_its_records_left_the_cache() {
     let mut bed = Bed::new(9);
     let slot = bed.slot(0);
     let mut reader = Cursor::at(Offset(0));
@@ -231,7 +231,7 @@ fn a_slow_reader_is_served_from_disk_when_the_cache_has_moved_on() {
 }
 
 #[test]
-fn a_cold_sequential_reader_reads_little_more_than_what_it_is_given() {
+fn a_cold_sequential_reader_reads_little_more_from_disk_than_it_returns() {
     let mut bed = Bed::new(10);
     let slot = bed.slot(0);
     for n in 0..100u8 {
@@ -247,7 +247,7 @@ fn a_cold_sequential_reader_reads_little_more_than_what_it_is_given() {
 }
 
 #[test]
-fn rounds_of_many_partitions_become_durable_together() {
+fn the_records_of_many_partitions_become_durable_in_one_round() {
     for form in [DurableForm::Dsync, DurableForm::SyncPerRound] {
         let mut bed = Bed::with(11, highwater_storage::StoreConfig { durable_form: form, ..config() });
         let slots: Vec<_> = (0..10).map(|n| bed.slot(n)).collect();

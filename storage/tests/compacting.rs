@@ -1,4 +1,4 @@
-//! Passes of compaction over partitions of a store: what a reader finds before, during and after them, and after crashes.
+//! Compaction passes over partitions of a store: what a reader finds before, during and after them, and after crashes.
 
 mod support;
 
@@ -42,7 +42,7 @@ fn batch(codec: Compression, producer: BatchProducer, changes: &[Change<'_>]) ->
     builder.finish(producer).unwrap().freeze()
 }
 
-/// Every record of the partition: offset, key, value.
+/// Reads every record of the partition: offset, key, value.
 fn records(bed: &mut Bed, slot: PartitionSlot) -> Vec<(i64, String, Option<String>)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut cursor = Cursor::at(bed.store.bounds(slot).log_start);
@@ -72,7 +72,7 @@ fn records(bed: &mut Bed, slot: PartitionSlot) -> Vec<(i64, String, Option<Strin
     records
 }
 
-/// What a reader of the whole partition knows in the end.
+/// Returns the final values that a reader of the whole partition has.
 fn table(bed: &mut Bed, slot: PartitionSlot) -> BTreeMap<String, String> {
     let mut table = BTreeMap::new();
     for (_, key, value) in records(bed, slot) {
@@ -94,7 +94,7 @@ fn start(bed: &Bed, slot: PartitionSlot, index_bytes_max: usize) -> Option<Pass>
     Pass::new(slot, &backlog, &COMPACTION, limits, MacKey([3; 16]), bed.wall_ms)
 }
 
-/// One turn of a pass. `None`: it has not ended.
+/// Runs one turn of a pass. Returns `None` if it has not ended.
 fn turn(bed: &mut Bed, pass: &mut Pass) -> Option<Result<(), PassError>> {
     let step = pass.step(&mut bed.store, &mut bed.disk, &mut 2000);
     if let PassStep::Ended(result) = step {
@@ -127,7 +127,7 @@ fn append(bed: &mut Bed, slot: PartitionSlot, changes: &[Change<'_>]) {
     bed.append_durably(slot, &batch(Compression::None, BatchProducer::NONE, changes));
 }
 
-/// Appends versions of few keys until so many bytes are in extents that may be rewritten.
+/// Appends versions of a few keys until this many bytes are in extents that can be rewritten.
 fn fill(bed: &mut Bed, slot: PartitionSlot, version: &str, dirty_bytes: u64) {
     let value = format!("{version} {}", "x".repeat(500));
     while backlog(bed, slot, &COMPACTION).dirty_bytes < dirty_bytes {
@@ -136,7 +136,7 @@ fn fill(bed: &mut Bed, slot: PartitionSlot, version: &str, dirty_bytes: u64) {
 }
 
 #[test]
-fn a_pass_leaves_the_last_value_of_each_key_and_makes_the_log_clean() {
+fn a_pass_keeps_the_last_value_of_each_key_and_makes_the_log_clean() {
     let mut bed = Bed::new(1);
     let slot = compacted(&mut bed);
     append(&mut bed, slot, &[("only", Some("once"))]);
@@ -160,7 +160,7 @@ fn a_pass_leaves_the_last_value_of_each_key_and_makes_the_log_clean() {
 }
 
 #[test]
-fn a_tombstone_goes_in_the_first_pass_after_its_time() {
+fn a_tombstone_is_removed_by_the_first_pass_after_its_retention() {
     let mut bed = Bed::new(2);
     let slot = compacted(&mut bed);
     append(&mut bed, slot, &[("gone", Some("value"))]);
@@ -175,7 +175,7 @@ fn a_tombstone_goes_in_the_first_pass_after_its_time() {
 }
 
 #[test]
-fn a_pass_is_due_by_the_dirty_part_or_by_age_and_young_records_wait() {
+fn a_pass_is_due_by_dirty_ratio_or_by_age_and_young_records_wait() {
     let mut bed = Bed::new(3);
     let slot = compacted(&mut bed);
     fill(&mut bed, slot, "one", 40_000);
@@ -198,7 +198,7 @@ fn a_pass_is_due_by_the_dirty_part_or_by_age_and_young_records_wait() {
 }
 
 #[test]
-fn a_log_with_more_keys_than_fit_the_index_is_compacted_in_several_passes() {
+fn a_log_with_more_keys_than_the_index_holds_is_compacted_in_several_passes() {
     let mut bed = Bed::new(4);
     let slot = compacted(&mut bed);
     let value = "x".repeat(200);
@@ -225,12 +225,12 @@ fn a_log_with_more_keys_than_fit_the_index_is_compacted_in_several_passes() {
         passes += 1;
     }
     assert!(passes > 3, "{passes}");
-    // What is left are the last records of the keys, and what the open extent holds.
+    // The last records of the keys are left, and the contents of the active extent.
     assert!(records(&mut bed, slot).len() < 400);
 }
 
 #[test]
-fn a_pass_ends_when_its_partition_is_deleted_or_it_is_given_up() {
+fn a_pass_ends_when_its_partition_is_deleted_or_when_it_is_aborted() {
     for turns in 0..30 {
         for deleted in [true, false] {
             let mut bed = Bed::new(turns);
@@ -259,7 +259,7 @@ fn a_pass_ends_when_its_partition_is_deleted_or_it_is_given_up() {
 }
 
 /// A random life of a partition: appends, passes, restarts and crashes at any moment of a pass.
-fn live(seed: u64) {
+fn run_random_life(seed: u64) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let config = highwater_storage::StoreConfig { limits: journal_in_half_of(seed), ..support::config() };
     let mut bed = Bed::with(seed, config);
@@ -317,6 +317,6 @@ fn live(seed: u64) {
 #[test]
 fn a_reader_finds_the_last_value_of_each_key_whatever_happens() {
     for seed in 0..40 {
-        live(seed);
+        run_random_life(seed);
     }
 }

@@ -1,4 +1,4 @@
-//! Passes of compaction over logs of batches, against a model of all records ever appended.
+//! Compaction passes over logs of batches, against a model of all records ever appended.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -47,7 +47,7 @@ fn new_batch() -> impl Strategy<Value = NewBatch> {
 #[derive(Clone, Debug)]
 enum Step {
     Append(NewBatch),
-    /// Time passes, and a pass with an index of so many slots follows.
+    /// Time passes, and a pass with an index of this many slots follows.
     Compact {
         after_ms: i64,
         slots: usize,
@@ -110,7 +110,7 @@ fn read(log: &[Vec<u8>]) -> Vec<Record> {
     records
 }
 
-/// What a consumer knows that reads the log from its start.
+/// Returns the final values of a consumer that reads the log from its start.
 fn table(records: &[Record]) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut table = BTreeMap::new();
     for record in records {
@@ -297,7 +297,7 @@ fn offsets(log: &Log) -> Vec<i64> {
 }
 
 #[test]
-fn a_tombstone_stays_until_its_horizon_and_goes_in_the_first_pass_after_it() {
+fn a_tombstone_is_kept_until_its_horizon_and_removed_by_the_first_pass_after_it() {
     let mut log =
         log_of(&[records(&[("a", Some("1")), ("b", Some("2"))]), records(&[("a", None), ("c", Some("3"))])]);
     log.now = 1000;
@@ -317,7 +317,7 @@ fn a_tombstone_stays_until_its_horizon_and_goes_in_the_first_pass_after_it() {
 }
 
 #[test]
-fn tombstones_that_are_kept_for_ever_do_not_overflow() {
+fn an_infinite_retention_of_tombstones_does_not_overflow() {
     let mut log = log_of(&[records(&[("a", None)])]);
     log.now = 1000;
     let mut cleaner = Cleaner::new(CleanRules { delete_retention_ms: i64::MAX, ..log.rules() });
@@ -331,7 +331,7 @@ fn tombstones_that_are_kept_for_ever_do_not_overflow() {
 }
 
 #[test]
-fn the_last_batch_of_a_producer_stays_empty() {
+fn the_last_batch_of_a_producer_is_kept_without_records() {
     let of = |producer, batch: NewBatch| NewBatch { producer, ..batch };
     let mut log = log_of(&[
         of(1, records(&[("a", Some("1")), ("a", Some("2"))])),
@@ -354,7 +354,7 @@ fn damage(batch: &mut [u8]) {
 }
 
 #[test]
-fn a_damaged_batch_stays_as_it_is_and_so_do_tombstones_of_the_pass() {
+fn a_damaged_batch_is_not_rewritten_and_the_pass_keeps_its_tombstones() {
     let mut log = log_of(&[
         records(&[("a", Some("1")), ("b", Some("1"))]),
         records(&[("b", Some("2"))]),
@@ -397,8 +397,8 @@ fn clean(log: &[Vec<u8>], rules: CleanRules, noted_from: i64, end: i64) -> Vec<V
 }
 
 #[test]
-fn a_batch_that_would_grow_stays_as_it_is_and_keeps_the_tombstones_of_its_records_for_ever() {
-    // What the producer compressed well takes more space when the broker compresses it fast.
+fn a_batch_that_would_grow_is_not_rewritten_and_tombstones_of_its_keys_are_kept_for_ever() {
+    // Records that the producer compressed well need more space when the broker compresses them fast.
     let words = ["event", "stream", "broker", "partition", "offset", "record"];
     let text = |n: usize| (0..40).map(|i| words[(n * 7 + i * i + n * i) % words.len()]).collect::<String>();
     let names: Vec<_> = (0..300).map(|n| (format!("k{n}"), text(n))).collect();
@@ -409,14 +409,14 @@ fn a_batch_that_would_grow_stays_as_it_is_and_keeps_the_tombstones_of_its_record
     let first = clean(&log.batches, rules, 0, 302);
     assert_eq!(first[0], log.batches[0], "otherwise this test shows nothing");
     log.now += 2 * DELETE_RETENTION_MS;
-    // The next pass does not note the keys of the first one.
+    // The next pass does not index the keys of the first one.
     let rules = CleanRules { now: Timestamp(log.now), ..rules };
     let second = clean(&first, rules, 302, 302);
     assert_eq!(table(&read(&second)), table(&log.all), "the deleted record is not back");
 }
 
 #[test]
-fn the_keys_of_a_damaged_batch_are_not_noted() {
+fn the_keys_of_a_damaged_batch_are_not_indexed() {
     let mut log = log_of(&[records(&[("a", Some("1"))]), records(&[("a", Some("2")), ("b", Some("1"))])]);
     damage(&mut log.batches[1]);
     let mut cleaner = Cleaner::new(log.rules());
@@ -432,7 +432,7 @@ fn the_keys_of_a_damaged_batch_are_not_noted() {
 }
 
 #[test]
-fn a_batch_with_more_keys_than_the_index_is_passed_with_those_that_fit() {
+fn a_batch_with_more_keys_than_the_index_holds_is_compacted_by_the_keys_that_fit() {
     let keys: Vec<_> = (0..50).map(|n| format!("key {n}")).collect();
     let all = |value| records(&keys.iter().map(|key| (&**key, value)).collect::<Vec<_>>());
     let mut log = log_of(&[all(Some("1")), all(Some("2")), all(None)]);
@@ -464,7 +464,7 @@ fn a_batch_with_more_keys_than_the_index_is_passed_with_those_that_fit() {
 }
 
 #[test]
-fn control_batches_stay_and_transactions_hold_back_tombstones() {
+fn control_batches_are_kept_and_open_transactions_keep_tombstones() {
     let mut log =
         log_of(&[records(&[("a", Some("1"))]), records(&[("a", Some("2"))]), records(&[("a", None)])]);
     let set = |batch: &mut Vec<u8>, bits| {

@@ -1,4 +1,4 @@
-//! Damage at the end of a log: a read below the end gives records or says which are lost, and never that there is nothing yet.
+//! Damage at the end of a log: a read below the end returns records or reports which are lost, and never that there is nothing yet.
 
 mod support;
 
@@ -14,13 +14,13 @@ const PAGE: usize = 4096;
 /// Size of the first extent.
 const EXTENT: usize = 16 << 10;
 
-/// How a store came to rest.
+/// How the store ended.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Stopped,
-    /// Killed, after the map had learnt where the log ends.
+    /// Killed after the end of the log was recorded in the map.
     KilledIdle,
-    /// Killed after the map had learnt of another extent, in which nothing is.
+    /// Killed after another extent was recorded in the map, which is empty.
     KilledAtNextExtent,
 }
 
@@ -29,12 +29,12 @@ enum End {
 enum Loss {
     Zero,
     Garbage,
-    Cut,
+    Truncated,
     SlabMissing,
 }
 
-/// A log at rest, and its acknowledged end.
-fn at_rest(end: End) -> (DiskImage, Offset) {
+/// The image of a closed log, and its acknowledged end.
+fn build_log(end: End) -> (DiskImage, Offset) {
     let mut bed = Bed::new(1);
     let slot = bed.slot(0);
     let mut acknowledged = Offset(0);
@@ -66,15 +66,15 @@ fn at_rest(end: End) -> (DiskImage, Offset) {
     }
 }
 
-/// The image without what its first extent holds from this page on.
-fn lose(mut image: DiskImage, from_page: usize, loss: Loss) -> DiskImage {
+/// Returns the image with the first extent zeroed from this page on.
+fn apply_loss(mut image: DiskImage, from_page: usize, loss: Loss) -> DiskImage {
     let path: &Path = SLAB.as_ref();
     let mut slab = image.read(path).expect("the slab is there");
     let lost = from_page * PAGE..EXTENT;
     match loss {
         Loss::Zero => slab[lost].fill(0),
         Loss::Garbage => slab[lost].fill(0xA5),
-        Loss::Cut => slab.truncate(lost.start),
+        Loss::Truncated => slab.truncate(lost.start),
         Loss::SlabMissing => {
             image.remove(path);
             return image;
@@ -84,7 +84,7 @@ fn lose(mut image: DiskImage, from_page: usize, loss: Loss) -> DiskImage {
     image
 }
 
-/// Reads from every offset below the end. True for each of which the record was read.
+/// Reads from every offset below the end. Returns, for each, whether its record was read.
 fn read_each(bed: &mut Bed, slot: PartitionSlot, at: &str) -> Vec<bool> {
     let bounds = bed.store.bounds(slot);
     let mut is_there = Vec::new();
@@ -106,13 +106,13 @@ fn read_each(bed: &mut Bed, slot: PartitionSlot, at: &str) -> Vec<bool> {
 }
 
 #[test]
-fn a_read_before_the_end_of_a_damaged_log_gives_a_record_or_says_that_it_is_lost() {
+fn a_read_below_the_end_of_a_damaged_log_returns_a_record_or_reports_that_it_is_lost() {
     for end in [End::Stopped, End::KilledIdle, End::KilledAtNextExtent] {
-        let (image, acknowledged) = at_rest(end);
-        for loss in [Loss::Zero, Loss::Garbage, Loss::Cut, Loss::SlabMissing] {
+        let (image, acknowledged) = build_log(end);
+        for loss in [Loss::Zero, Loss::Garbage, Loss::Truncated, Loss::SlabMissing] {
             for from_page in 1..4 {
                 let at = format!("{end:?}, {loss:?} from page {from_page} on");
-                let lost = lose(image.clone(), from_page, loss);
+                let lost = apply_loss(image.clone(), from_page, loss);
                 let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&lost, 2)), config());
                 let slot = bed.slot(0);
                 let bounds = bed.store.bounds(slot);
@@ -124,7 +124,7 @@ fn a_read_before_the_end_of_a_damaged_log_gives_a_record_or_says_that_it_is_lost
                 assert_eq!(left == 0, from_page == 1 || matches!(loss, Loss::SlabMissing), "{at}: {left}");
                 let (records, skipped) = bed.read_all(slot, 0, 8 << 10);
                 assert_eq!(records.len(), left, "{at}");
-                // One range after the other, or all in one.
+                // Range by range, or all at once.
                 let mut reached = left as i64;
                 for (from, to) in skipped {
                     assert_eq!(from, reached, "{at}");
@@ -137,10 +137,12 @@ fn a_read_before_the_end_of_a_damaged_log_gives_a_record_or_says_that_it_is_lost
 }
 
 #[test]
-fn the_end_of_a_log_that_a_start_finds_damaged_stays_where_it_was_over_later_starts() {
-    let (image, acknowledged) = at_rest(End::KilledIdle);
-    let mut bed =
-        Bed::on(DiskHarness::on(SimDisk::from_image(&lose(image.clone(), 2, Loss::Cut), 2)), config());
+fn the_end_of_a_damaged_log_stays_the_same_over_restarts() {
+    let (image, acknowledged) = build_log(End::KilledIdle);
+    let mut bed = Bed::on(
+        DiskHarness::on(SimDisk::from_image(&apply_loss(image.clone(), 2, Loss::Truncated), 2)),
+        config(),
+    );
     for _ in 0..3 {
         let slot = bed.slot(0);
         let bounds = bed.store.bounds(slot);
@@ -151,7 +153,7 @@ fn the_end_of_a_log_that_a_start_finds_damaged_stays_where_it_was_over_later_sta
         assert!(matches!(bed.report.findings[..], [(_, PartitionFinding::Faulty { .. })]));
         bed = bed.restart();
     }
-    // The file is put back: everything is there again.
+    // The file is restored: everything is readable again.
     let whole = image.read(SLAB.as_ref()).expect("the slab is there");
     let mut image = bed.disk.disk().image();
     image.put(SLAB.as_ref(), &whole);
@@ -162,10 +164,11 @@ fn the_end_of_a_log_that_a_start_finds_damaged_stays_where_it_was_over_later_sta
 }
 
 #[test]
-fn a_search_that_comes_to_a_lost_end_says_so_and_does_not_say_that_there_is_no_such_record() {
+fn a_search_that_reaches_a_lost_end_reports_the_damage_and_not_that_there_is_no_such_record() {
     for end in [End::Stopped, End::KilledIdle, End::KilledAtNextExtent] {
-        let (image, acknowledged) = at_rest(end);
-        let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&lose(image, 2, Loss::Zero), 2)), config());
+        let (image, acknowledged) = build_log(end);
+        let mut bed =
+            Bed::on(DiskHarness::on(SimDisk::from_image(&apply_loss(image, 2, Loss::Zero), 2)), config());
         let slot = bed.slot(0);
         let left = read_each(&mut bed, slot, "").iter().filter(|is_there| **is_there).count() as i64;
         let is_lost = |found: FindResult| matches!(found, FindResult::Damaged { at, resume_at } if at.0 >= left && resume_at <= acknowledged);
@@ -179,7 +182,7 @@ fn a_search_that_comes_to_a_lost_end_says_so_and_does_not_say_that_there_is_no_s
 }
 
 #[test]
-fn what_is_not_durable_yet_is_neither_lost_nor_found() {
+fn records_that_are_not_durable_are_neither_reported_lost_nor_found() {
     let mut bed = Bed::new(4);
     let slot = bed.slot(0);
     let end = bed.append_durably(slot, &batch_at(5, &[b"durable"])).next_offset;

@@ -1,4 +1,4 @@
-//! Sizes of extents: small partitions take little of the disk, growing ones leave their small extents soon, and space is one again.
+//! Sizes of extents: small partitions use little space, growing ones soon get larger extents, and freed space is merged.
 
 mod support;
 
@@ -17,14 +17,14 @@ fn with(limits: StoreLimits) -> StoreConfig {
     StoreConfig { limits, ..config() }
 }
 
-/// Bytes of the store's files whose names begin like this.
+/// Returns the size of the store's files whose names begin with the prefix.
 fn file_bytes(bed: &mut Bed, prefix: &str) -> u64 {
     let files = bed.disk.list("/data/store-000".as_ref()).expect("the folder is there");
     files.iter().filter(|file| file.name.starts_with(prefix)).map(|file| file.bytes).sum()
 }
 
 #[test]
-fn ten_thousand_partitions_with_a_small_record_take_16_kib_each_and_give_all_of_it_back() {
+fn ten_thousand_partitions_with_a_small_record_use_16_kib_each_and_free_all_of_it() {
     const PARTITIONS: u32 = 10_000;
     let limits = StoreLimits {
         payload_bytes_max: BATCH_BYTES_MAX,
@@ -62,7 +62,7 @@ fn ten_thousand_partitions_with_a_small_record_take_16_kib_each_and_give_all_of_
     for n in [0, PARTITIONS / 2, PARTITIONS - 1] {
         assert!(bed.saw(|e| matches!(e, StoreEvent::Deleted { tp: gone } if *gone == tp(n))));
     }
-    // Slabs that are free as a whole have been given back, except for one. All of its parts have become one again.
+    // Entirely free slabs have been removed, except for one, whose free space has been merged.
     let slab_bytes = bed.store.stats().slab_bytes;
     assert_eq!((used(&bed), slab_bytes), (0, file_bytes(&mut bed, "slab-")));
     assert!(slab_bytes <= 2 * limits.slab_bytes_first);
@@ -73,7 +73,7 @@ fn ten_thousand_partitions_with_a_small_record_take_16_kib_each_and_give_all_of_
 }
 
 #[test]
-fn a_partition_that_grows_is_in_few_extents() {
+fn a_growing_partition_uses_few_extents() {
     let mut bed = Bed::with(2, with(StoreLimits::default()));
     let slot = bed.slot(0);
     let mut sizes = Vec::new();
@@ -91,7 +91,7 @@ fn a_partition_that_grows_is_in_few_extents() {
 }
 
 #[test]
-fn a_first_batch_that_needs_more_gets_the_smallest_extent_that_holds_it() {
+fn a_large_first_batch_gets_the_smallest_extent_that_holds_it() {
     let mut bed = Bed::with(3, with(StoreLimits::default()));
     for (n, (bytes, extent)) in
         [(11_000, 16), (13_000, 32), (40_000, 64), (70_000, 128)].into_iter().enumerate()
@@ -106,7 +106,7 @@ fn a_first_batch_that_needs_more_gets_the_smallest_extent_that_holds_it() {
 }
 
 #[test]
-fn a_store_whose_smallest_extents_were_256_kib_goes_on_with_small_ones_and_is_rebuilt_with_both() {
+fn a_store_with_extents_of_256_kib_and_more_is_continued_with_small_ones_and_rebuilt_with_both() {
     let earlier = StoreLimits { extent_bytes_min: 256 << 10, ..StoreLimits::default() };
     for journal_bytes in [0, earlier.journal_bytes] {
         let mut bed = Bed::with(4, with(StoreLimits { journal_bytes, ..earlier }));
@@ -139,10 +139,10 @@ fn a_store_whose_smallest_extents_were_256_kib_goes_on_with_small_ones_and_is_re
 }
 
 #[test]
-fn frames_left_over_from_a_freed_extent_are_not_taken_for_an_extent_without_its_header() {
+fn stale_frames_of_a_freed_extent_are_not_mistaken_for_an_extent_without_a_header() {
     let mut bed = Bed::new(5);
     let (slot, other) = (bed.slot(0), bed.slot(1));
-    // In pages of their own: some of them begin where the first frame of a small extent would.
+    // Bulk frames: some of them begin where the first frame of a small extent would.
     for n in 0..60u8 {
         bed.try_append_bulk(slot, &filled(n, 12_000)).expect("it is taken");
         bed.settle();

@@ -1,4 +1,4 @@
-//! Searching by timestamp: the first record at or after a time, whatever it is packed in and wherever it lies.
+//! Searching by timestamp: the first record at or after a timestamp, in any kind of batch and anywhere in the log.
 
 mod support;
 
@@ -12,13 +12,13 @@ fn at(offset: i64, timestamp: i64) -> FindResult {
     FindResult::At(Offset(offset), Timestamp(timestamp))
 }
 
-/// What the search must find among records with these timestamps, from an offset on.
+/// Returns what the search must find among records with these timestamps, from `log_start` on.
 fn expected(timestamps: &[i64], log_start: usize, from: i64) -> FindResult {
     let found = timestamps.iter().enumerate().skip(log_start).find(|(_, t)| **t >= from);
     found.map_or(FindResult::None, |(offset, t)| at(offset as i64, *t))
 }
 
-/// Whether searches are made at once or in the smallest of steps.
+/// Checks searches that run at once and in the smallest steps.
 fn check(bed: &mut Bed, slot: PartitionSlot, timestamps: &[i64]) {
     for work in [Work::MAX, 1] {
         bed.search_work = work;
@@ -50,7 +50,7 @@ fn an_empty_log_holds_no_record() {
 }
 
 #[test]
-fn the_very_record_is_found_inside_batches_in_memory_on_disk_and_behind_the_start_of_the_log() {
+fn the_exact_record_is_found_inside_batches_in_memory_on_disk_and_after_the_log_start() {
     let mut bed = Bed::new(2);
     let slot = bed.slot(0);
     let mut timestamps = Vec::new();
@@ -76,7 +76,7 @@ fn the_very_record_is_found_inside_batches_in_memory_on_disk_and_behind_the_star
 }
 
 #[test]
-fn the_latest_record_is_found_though_later_ones_are_not_durable_or_are_in_front_of_the_start_of_the_log() {
+fn the_latest_record_is_found_among_records_that_are_not_durable_or_below_the_log_start() {
     let mut bed = Bed::new(9);
     let slot = bed.slot(0);
     let value = [7u8; 400];
@@ -93,7 +93,7 @@ fn the_latest_record_is_found_though_later_ones_are_not_durable_or_are_in_front_
     timestamps.push(9000);
     bed.settle();
     check(&mut bed, slot, &timestamps);
-    // So it is not the latest that decides.
+    // The last record is not the one with the largest timestamp.
     bed.append_durably(slot, &batch_at(1, &[b"early"]));
     timestamps.push(1);
     for start in [2, 3, 14, 15, 16, 301, durable, durable + 1, durable + 2] {
@@ -104,7 +104,7 @@ fn the_latest_record_is_found_though_later_ones_are_not_durable_or_are_in_front_
 }
 
 #[test]
-fn records_that_are_deleted_from_the_middle_of_an_extent_are_not_the_latest_after_a_restart_either() {
+fn deleted_records_in_the_middle_of_an_extent_are_not_the_latest_even_after_a_restart() {
     for start in 0..9 {
         let mut bed = Bed::new(10 + start);
         let slot = bed.slot(0);
@@ -143,7 +143,7 @@ fn records_are_found_in_compressed_batches() {
 }
 
 #[test]
-fn a_search_that_has_much_to_unpack_is_done_in_steps_and_others_have_their_turns() {
+fn a_search_that_decompresses_much_runs_in_slices_beside_other_searches() {
     let mut bed = Bed::new(21);
     let (slow, quick) = (bed.slot(0), bed.slot(1));
     let zeros = vec![0; 4 << 20];
@@ -180,7 +180,7 @@ fn a_search_that_has_much_to_unpack_is_done_in_steps_and_others_have_their_turns
 }
 
 #[test]
-fn what_has_no_timestamp_is_found_by_no_time_and_is_not_the_latest() {
+fn records_without_a_timestamp_are_found_by_no_search_and_are_not_the_latest() {
     let mut bed = Bed::new(22);
     let slot = bed.slot(0);
     bed.append_durably(slot, &batch_at(-1, &[b"untimed"]));
@@ -191,7 +191,7 @@ fn what_has_no_timestamp_is_found_by_no_time_and_is_not_the_latest() {
 }
 
 #[test]
-fn a_batch_that_cannot_be_read_hides_none_behind_it() {
+fn an_unreadable_batch_does_not_hide_later_batches_from_searches() {
     let mut bed = Bed::new(23);
     let slot = bed.slot(0);
     let mut garbage = batch_of(Compression::Gzip, BatchProducer::NONE, 100, &[&[7; 500]]).to_vec();

@@ -1,4 +1,4 @@
-//! The journal: many small appends become durable in one write, and whatever ends the process, the extents get them.
+//! The journal: many small appends become durable in one write, and reach the extents however the process ends.
 
 mod support;
 
@@ -46,7 +46,7 @@ fn append_to_all(bed: &mut Bed, n: u8) {
     bed.settle();
 }
 
-/// The first byte of every record of each partition.
+/// Returns the first byte of every record, for each partition.
 fn records(bed: &mut Bed) -> Vec<Vec<u8>> {
     (0..PARTITIONS)
         .map(|partition| {
@@ -64,7 +64,7 @@ fn reopen(image: &DiskImage) -> Bed {
     Bed::on(DiskHarness::on(SimDisk::from_image(image, 1)), with_journal())
 }
 
-/// Loses power, does something to the files, and opens again.
+/// Cuts the power, changes the files, and opens the store again.
 fn crash_with(bed: Bed, change: impl FnOnce(&mut DiskHarness)) -> Bed {
     let mut disk = bed.disk;
     disk.crash(CrashPolicy::LOSE_ALL);
@@ -72,14 +72,14 @@ fn crash_with(bed: Bed, change: impl FnOnce(&mut DiskHarness)) -> Bed {
     Bed::on(disk, bed.config)
 }
 
-/// What a timer does.
-fn tick(bed: &mut Bed) {
+/// Does the work of a timer.
+fn run_timer(bed: &mut Bed) {
     bed.store.enforce_retention(&mut bed.disk, 0);
     bed.settle();
 }
 
 #[test]
-fn the_small_records_of_many_partitions_are_one_write() {
+fn the_small_records_of_many_partitions_are_written_at_once() {
     for config in forms() {
         let mut bed = bed(config);
         let before = bed.store.stats();
@@ -92,7 +92,7 @@ fn the_small_records_of_many_partitions_are_one_write() {
 }
 
 #[test]
-fn what_only_the_journal_has_survives_every_crash_with_the_map_and_without() {
+fn records_that_only_the_journal_has_survive_every_crash_with_and_without_the_map() {
     for config in forms() {
         for policy in CRASH_POLICIES {
             let mut bed = bed(config.clone());
@@ -111,13 +111,13 @@ fn what_only_the_journal_has_survives_every_crash_with_the_map_and_without() {
 }
 
 #[test]
-fn a_store_that_was_idle_or_stopped_needs_nothing_of_its_journal() {
+fn an_idle_or_stopped_store_needs_nothing_from_its_journal() {
     for stopped in [false, true] {
         let mut bed = bed(with_journal());
         let mut bed = if stopped {
             bed.restart()
         } else {
-            (0..3).for_each(|_| tick(&mut bed));
+            (0..3).for_each(|_| run_timer(&mut bed));
             bed
         };
         bed.disk.remove_file(JOURNAL.as_ref()).expect("it is there");
@@ -129,7 +129,7 @@ fn a_store_that_was_idle_or_stopped_needs_nothing_of_its_journal() {
 }
 
 #[test]
-fn a_journal_that_is_missing_after_a_crash_takes_its_partitions_out_of_service_until_it_is_back() {
+fn partitions_whose_journal_is_missing_after_a_crash_are_out_of_service_until_it_is_back() {
     let mut bed = crash_with(bed(with_journal()), |disk| {
         disk.rename(JOURNAL.as_ref(), "/data/kept".as_ref()).expect("it is there");
     });
@@ -152,7 +152,7 @@ fn a_journal_that_is_missing_after_a_crash_takes_its_partitions_out_of_service_u
 }
 
 #[test]
-fn no_damaged_block_of_a_journal_loses_a_record_without_a_word() {
+fn no_damaged_block_of_a_journal_loses_a_record_silently() {
     let mut bed = bed(with_journal());
     for n in 2..5 {
         append_to_all(&mut bed, n);
@@ -177,7 +177,7 @@ fn no_damaged_block_of_a_journal_loses_a_record_without_a_word() {
                     whole += 1;
                     continue;
                 }
-                // The last entry may have been torn, for all that can be told.
+                // The last entry cannot be distinguished from a torn one.
                 let is_torn = values == [0, 1, 2, 3];
                 let is_told = bed.report.findings.iter().any(|(of, _)| *of == tp(partition));
                 assert!(is_told || is_torn, "{at}: {values:?}");
@@ -190,7 +190,7 @@ fn no_damaged_block_of_a_journal_loses_a_record_without_a_word() {
 }
 
 #[test]
-fn what_the_journal_has_is_shown_to_who_looks_into_a_killed_store() {
+fn inspecting_a_killed_store_shows_the_records_in_its_journal() {
     let mut bed = bed(with_journal());
     append_to_all(&mut bed, 2);
     let image = bed.disk.disk().image();
@@ -209,7 +209,7 @@ fn what_the_journal_has_is_shown_to_who_looks_into_a_killed_store() {
 }
 
 #[test]
-fn a_journal_of_another_store_is_not_taken_for_this_one_s() {
+fn the_journal_of_another_store_is_rejected() {
     let image = bed(with_journal()).disk.disk().image();
     let mut other = Bed::with(4, StoreConfig { cluster: ClusterId([8; 16]), ..with_journal() });
     append_to_all(&mut other, 0);
@@ -224,7 +224,7 @@ fn a_journal_of_another_store_is_not_taken_for_this_one_s() {
 }
 
 #[test]
-fn records_follow_one_another_through_the_journal_and_in_place_and_are_read_from_disk() {
+fn records_written_through_the_journal_and_in_place_are_read_from_disk_in_order() {
     for config in forms() {
         let mut bed = bed(config);
         let slot = bed.slot(0);
@@ -245,7 +245,7 @@ fn records_follow_one_another_through_the_journal_and_in_place_and_are_read_from
             if n % 3 != 0 {
                 bed.settle();
             }
-            // Other partitions push this one out of the cache.
+            // Other partitions evict this one from the cache.
             let other = bed.slot(1);
             bed.append(other, &filled(n, 3000));
         }
@@ -263,7 +263,7 @@ fn records_follow_one_another_through_the_journal_and_in_place_and_are_read_from
 }
 
 #[test]
-fn a_full_journal_is_written_back_and_goes_on() {
+fn a_full_journal_is_written_back_and_reused() {
     for config in forms() {
         let mut bed = bed(config);
         let journal_bytes = bed.config.limits.journal_bytes;
@@ -289,7 +289,7 @@ fn partitions_are_deleted_and_trimmed_while_only_the_journal_has_their_records()
     assert_eq!(bed.report.findings, []);
     let slot = bed.slot(0);
     assert_eq!(bed.store.bounds(slot).durable_end, Offset(0), "it is another one");
-    // Its space is used again, and what the journal had for it is not written there.
+    // Its space is reused, and its records in the journal are not written there.
     for n in 0..30 {
         bed.append_durably(slot, &filled(100 + n, 1000));
     }
@@ -302,7 +302,7 @@ fn partitions_are_deleted_and_trimmed_while_only_the_journal_has_their_records()
 }
 
 #[test]
-fn an_error_of_the_journal_ends_the_store_without_acknowledging_anything() {
+fn a_journal_error_stops_the_store_without_an_acknowledgement() {
     let mut bed = bed(with_journal());
     bed.events.clear();
     bed.disk.disk().inject(Fault::write_error(JOURNAL));
@@ -317,7 +317,7 @@ fn is_stalled(slot: PartitionSlot) -> impl Fn(&StoreEvent) -> bool {
 }
 
 #[test]
-fn records_for_which_the_journal_finds_no_space_are_written_in_place_when_there_is_some() {
+fn records_that_do_not_fit_the_journal_are_written_in_place_when_there_is_space() {
     let mut bed = bed(with_journal());
     bed.events.clear();
     bed.disk.disk().inject(Fault::write_no_space(JOURNAL));
@@ -328,7 +328,7 @@ fn records_for_which_the_journal_finds_no_space_are_written_in_place_when_there_
     assert!(bed.saw(is_stalled(slot)) && bed.saw(is_stalled(new)), "{:?}", bed.events);
     assert_eq!(bed.try_append(slot, &filled(3, 100)), Err(AppendError::StorageFull));
     bed.disk.disk().clear_faults();
-    (0..3).for_each(|_| tick(&mut bed));
+    (0..3).for_each(|_| run_timer(&mut bed));
     assert!(bed.saw(|event| matches!(event, StoreEvent::SpaceAvailable)), "{:?}", bed.events);
     bed.append_durably(slot, &filled(3, 100));
     let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
@@ -339,13 +339,13 @@ fn records_for_which_the_journal_finds_no_space_are_written_in_place_when_there_
 }
 
 #[test]
-fn a_write_back_that_finds_no_space_loses_nothing_and_is_tried_again() {
+fn a_write_back_without_space_loses_nothing_and_is_retried() {
     for stops in [false, true] {
         let mut bed = bed(with_journal());
         bed.events.clear();
         bed.disk.disk().inject(Fault::write_no_space("/data/store-000/slab-000000"));
         for _ in 0..3 {
-            tick(&mut bed);
+            run_timer(&mut bed);
         }
         assert!(bed.saw(|event| matches!(event, StoreEvent::StorageFull(_))), "{:?}", bed.events);
         let slot = bed.slot(0);
@@ -358,7 +358,7 @@ fn a_write_back_that_finds_no_space_loses_nothing_and_is_tried_again() {
             bed.disk.disk().clear_faults();
         } else {
             bed.disk.disk().clear_faults();
-            tick(&mut bed);
+            run_timer(&mut bed);
             assert!(bed.saw(|event| matches!(event, StoreEvent::SpaceAvailable)), "{:?}", bed.events);
             append_to_all(&mut bed, 2);
         }
@@ -368,7 +368,7 @@ fn a_write_back_that_finds_no_space_loses_nothing_and_is_tried_again() {
 }
 
 #[test]
-fn partitions_that_are_kept_by_time_let_go_of_what_only_the_journal_had() {
+fn retention_by_time_removes_records_that_only_the_journal_has() {
     let mut bed = bed(with_journal());
     let keep = PartitionConfig { retention_ms: Some(1000), segment_ms: 1, ..PartitionConfig::KEEP_ALL };
     bed.store.ensure_partition(tp(0), keep);
@@ -421,7 +421,7 @@ fn a_small_disk_gets_a_small_journal_or_none() {
     }
 }
 
-/// Bytes of all files.
+/// Returns the size of all files.
 fn used(bed: &Bed) -> u64 {
     bed.disk.disk().image().files().map(|(_, bytes)| bytes).sum()
 }

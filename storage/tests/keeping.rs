@@ -1,4 +1,4 @@
-//! What is kept: retention by time and size, the start of the log, what producers sent.
+//! Retention by time and size, the log start, and the state of producers.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn retain(bed: &mut Bed, wall_ms: i64) {
 const KEEP: PartitionConfig = PartitionConfig::KEEP_ALL;
 
 #[test]
-fn size_cuts_whole_extents_from_the_front_and_keeps_at_least_what_was_asked() {
+fn retention_by_size_removes_whole_extents_and_keeps_at_least_the_limit() {
     let mut bed = Bed::new(1);
     let slot = configured(&mut bed, KEEP);
     for n in 0..100u8 {
@@ -49,7 +49,7 @@ fn size_cuts_whole_extents_from_the_front_and_keeps_at_least_what_was_asked() {
 }
 
 #[test]
-fn time_cuts_what_is_too_old_and_closes_the_active_extent_when_all_of_it_is() {
+fn retention_by_time_removes_old_extents_and_seals_an_active_one_that_is_entirely_old() {
     let mut bed = Bed::new(2);
     let slot = configured(&mut bed, PartitionConfig { retention_ms: Some(HOUR_MS), ..KEEP });
     for n in 0..60 {
@@ -72,7 +72,7 @@ fn time_cuts_what_is_too_old_and_closes_the_active_extent_when_all_of_it_is() {
 }
 
 #[test]
-fn an_old_record_in_a_young_extent_and_a_record_from_the_future_are_kept() {
+fn old_records_in_young_extents_and_records_from_the_future_are_retained() {
     let mut bed = Bed::new(3);
     let slot = configured(&mut bed, PartitionConfig { retention_ms: Some(HOUR_MS), ..KEEP });
     bed.append_durably(slot, &batch_at(0, &[b"old"]));
@@ -82,7 +82,7 @@ fn an_old_record_in_a_young_extent_and_a_record_from_the_future_are_kept() {
 }
 
 #[test]
-fn records_without_a_timestamp_are_as_old_as_they_have_been_in_the_log() {
+fn records_without_a_timestamp_age_from_their_append() {
     let hour = PartitionConfig { retention_ms: Some(HOUR_MS), ..KEEP };
     let begin = 100 * HOUR_MS;
     let written = |seed| {
@@ -100,14 +100,14 @@ fn records_without_a_timestamp_are_as_old_as_they_have_been_in_the_log() {
     };
     let mut bed = written(6);
     assert!(is_kept(&mut bed, begin + HOUR_MS - 1) && !is_kept(&mut bed, begin + HOUR_MS + 1));
-    // It is recorded with a checkpoint, and when the store is shut down.
+    // The time of the append is recorded with a checkpoint, and when the store is shut down.
     let mut bed = written(7).restart();
     assert!(is_kept(&mut bed, begin + HOUR_MS - 1) && !is_kept(&mut bed, begin + HOUR_MS + 1));
     let mut bed = written(8);
     assert!(is_kept(&mut bed, begin));
     let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
     assert!(is_kept(&mut bed, begin + HOUR_MS - 1) && !is_kept(&mut bed, begin + HOUR_MS + 1));
-    // What a crash took counts from the next start.
+    // If a crash loses it, the next start counts as the time of the append.
     let mut bed = written(9).crash(CrashPolicy::LOSE_ALL);
     assert!(is_kept(&mut bed, begin + HOUR_MS - 1) && is_kept(&mut bed, begin + HOUR_MS + 1));
     assert!(!is_kept(&mut bed, begin + 2 * HOUR_MS));
@@ -135,7 +135,7 @@ fn segment_settings_decide_when_an_extent_is_closed() {
 }
 
 #[test]
-fn the_log_starts_where_it_is_told_and_still_does_after_power_was_lost() {
+fn a_moved_log_start_survives_a_power_cut() {
     let mut bed = Bed::new(5);
     let slot = configured(&mut bed, KEEP);
     for n in 0..30u8 {
@@ -170,7 +170,7 @@ fn sent(sequence: i32) -> bytes::Bytes {
 }
 
 #[test]
-fn a_retry_is_recognised_after_a_restart_a_crash_and_the_deletion_of_the_batch() {
+fn a_retry_is_deduplicated_after_a_restart_a_crash_and_the_deletion_of_the_batch() {
     for how in 0..3 {
         let mut bed = Bed::new(6 + how);
         let slot = configured(&mut bed, KEEP);
@@ -196,7 +196,7 @@ fn a_retry_is_recognised_after_a_restart_a_crash_and_the_deletion_of_the_batch()
 }
 
 #[test]
-fn a_batch_that_a_crash_took_is_no_duplicate_when_it_is_sent_again() {
+fn a_batch_lost_in_a_crash_is_not_a_duplicate_when_it_is_sent_again() {
     let mut bed = Bed::new(9);
     let slot = configured(&mut bed, KEEP);
     for sequence in 0..10 {
@@ -205,7 +205,7 @@ fn a_batch_that_a_crash_took_is_no_duplicate_when_it_is_sent_again() {
     for sequence in 10..20 {
         bed.append(slot, &sent(sequence));
     }
-    // Checkpoints while those are on their way.
+    // Checkpoints are taken while those are in flight.
     bed.store.enforce_retention(&mut bed.disk, 0);
     bed.turn();
     let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
@@ -216,7 +216,7 @@ fn a_batch_that_a_crash_took_is_no_duplicate_when_it_is_sent_again() {
 }
 
 #[test]
-fn a_producer_that_was_silent_too_long_is_forgotten_but_not_at_a_restart() {
+fn an_idle_producer_expires_but_not_because_of_a_restart() {
     let mut bed = Bed::new(10);
     let slot = configured(&mut bed, KEEP);
     bed.append_durably(slot, &sent(0));
@@ -230,7 +230,7 @@ fn a_producer_that_was_silent_too_long_is_forgotten_but_not_at_a_restart() {
 }
 
 #[test]
-fn the_place_of_a_deleted_partition_is_used_again_and_its_slot_names_nothing_any_more() {
+fn the_slot_of_a_deleted_partition_is_reused_and_its_old_handle_is_invalid() {
     let mut bed = Bed::new(9);
     let mut slots = std::collections::BTreeSet::new();
     for n in 0..50 {
@@ -255,7 +255,7 @@ fn the_place_of_a_deleted_partition_is_used_again_and_its_slot_names_nothing_any
 }
 
 #[test]
-fn retention_looks_at_so_many_partitions_in_one_step_and_goes_on_where_it_was() {
+fn retention_examines_a_limited_number_of_partitions_per_step_and_continues_from_there() {
     let mut bed = Bed::new(10);
     let config = PartitionConfig { retention_ms: Some(HOUR_MS), ..KEEP };
     let count = 2 * RETENTION_PARTITIONS_PER_STEP as u32 + 1;
@@ -273,7 +273,7 @@ fn retention_looks_at_so_many_partitions_in_one_step_and_goes_on_where_it_was() 
 }
 
 #[test]
-fn a_partition_with_producers_without_end_displaces_its_own_and_none_of_others() {
+fn a_partition_with_unbounded_producers_evicts_only_its_own() {
     let limits = StoreLimits { producers_max: 40, store_producers_max: 60, ..StoreLimits::tiny() };
     let mut bed = Bed::with(11, StoreConfig { limits, ..support::config() });
     let first = |id| batch_of(Compression::None, producer(id, 0, 0), 5, &[b"x"]);

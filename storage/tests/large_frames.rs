@@ -1,4 +1,4 @@
-//! Frames that are larger than a partition's usual extents, written by a run with larger limits than those of the next.
+//! Frames larger than regular extents, written with larger limits than those of the next run.
 
 mod support;
 
@@ -12,11 +12,11 @@ use support::{Bed, batch, config, filled};
 
 const SLAB: &str = "/data/store-000/slab-000000";
 
-/// Bytes of a value that no usual extent takes, and no window of the usual limits.
+/// Size of a value that fits no regular extent, and no search window of the regular limits.
 const LARGE: usize = 150 << 10;
 
-/// Limits that take such values, and no checkpoints that would know more than the frames.
-fn raised() -> StoreConfig {
+/// Limits that allow such values, without checkpoints, which would know more than the frames.
+fn raised_limits() -> StoreConfig {
     let limits = StoreLimits {
         payload_bytes_max: 200 << 10,
         unacked_bytes_max: 256 << 10,
@@ -24,26 +24,28 @@ fn raised() -> StoreConfig {
         checkpoint_bytes: 1 << 30,
         ..StoreLimits::tiny()
     };
-    assert!(LARGE as u64 > limits.extent_bytes_max && LARGE as u64 > usual().limits.unacked_bytes_max);
+    assert!(
+        LARGE as u64 > limits.extent_bytes_max && LARGE as u64 > regular_limits().limits.unacked_bytes_max
+    );
     StoreConfig { limits, ..config() }
 }
 
-/// Those of a later run.
-fn usual() -> StoreConfig {
+/// The limits of a later run.
+fn regular_limits() -> StoreConfig {
     let limits = StoreLimits { slab_bytes_first: 1 << 20, ..StoreLimits::tiny() };
     StoreConfig { limits, ..config() }
 }
 
-/// Loses power and opens again with the usual limits.
+/// Cuts the power and opens the store with the regular limits.
 fn crash_and_lower(mut bed: Bed) -> Bed {
     bed.disk.crash(CrashPolicy::LOSE_ALL);
-    Bed::on(bed.disk, usual())
+    Bed::on(bed.disk, regular_limits())
 }
 
 #[test]
-fn a_large_frame_gets_an_extent_of_its_size_and_what_follows_goes_on_in_usual_ones() {
+fn a_large_frame_gets_an_extent_of_its_size_and_later_frames_get_regular_ones() {
     for is_bulk in [false, true] {
-        let mut bed = Bed::with(1, raised());
+        let mut bed = Bed::with(1, raised_limits());
         let slot = bed.slot(0);
         bed.append_durably(slot, &batch(&[b"small"]));
         let free = bed.store.stats().free_bytes;
@@ -70,8 +72,8 @@ fn a_large_frame_gets_an_extent_of_its_size_and_what_follows_goes_on_in_usual_on
 }
 
 #[test]
-fn large_frames_are_read_and_recovered_after_the_limit_was_lowered_and_no_more_are_taken() {
-    let mut bed = Bed::with(2, raised());
+fn after_the_limit_is_lowered_large_frames_are_recovered_and_new_ones_rejected() {
+    let mut bed = Bed::with(2, raised_limits());
     let slot = bed.slot(0);
     bed.append_durably(slot, &filled(1, LARGE));
     bed.append_durably(slot, &batch(&[b"small"]));
@@ -89,13 +91,13 @@ fn large_frames_are_read_and_recovered_after_the_limit_was_lowered_and_no_more_a
 }
 
 #[test]
-fn an_acknowledged_large_frame_is_not_truncated_when_it_is_damaged_and_the_limit_was_lowered() {
-    // The frame lies behind the extent's header; in its first page its own header, and in others what is in it.
+fn a_damaged_acknowledged_frame_above_a_lowered_limit_is_not_truncated() {
+    // The frame is after the extent's header. Its first page has its own header, later ones only payload.
     for block in [1, 2, 20] {
-        let mut bed = Bed::with(3, raised());
+        let mut bed = Bed::with(3, raised_limits());
         let slot = bed.slot(0);
         bed.append_durably(slot, &filled(1, LARGE));
-        // Made when the large one was durable: it proves that, further behind than the usual limits let anything be in flight.
+        // Appended after the large one was durable, which it proves, further ahead than the regular limits allow in flight.
         bed.append_durably(slot, &batch(&[b"proves it"]));
         bed.disk.disk().damage(SLAB.as_ref(), block, &Damage::Zero);
         for _ in 0..2 {
@@ -115,7 +117,7 @@ fn an_acknowledged_large_frame_is_not_truncated_when_it_is_damaged_and_the_limit
 #[test]
 fn a_large_frame_that_was_torn_in_flight_is_truncated() {
     for seed in 0..20 {
-        let mut bed = Bed::with(seed, raised());
+        let mut bed = Bed::with(seed, raised_limits());
         let slot = bed.slot(0);
         bed.append_durably(slot, &batch(&[b"kept"]));
         bed.append(slot, &filled(1, LARGE));
@@ -124,7 +126,7 @@ fn a_large_frame_that_was_torn_in_flight_is_truncated() {
         }
         let was_durable = bed.store.bounds(slot).durable_end;
         bed.disk.crash(CrashPolicy::MIXED);
-        let mut bed = Bed::on(bed.disk, usual());
+        let mut bed = Bed::on(bed.disk, regular_limits());
         let slot = bed.slot(0);
         assert!(!bed.store.bounds(slot).faulty && bed.store.bounds(slot).durable_end >= was_durable);
         bed.append_durably(slot, &batch(&[b"goes on"]));
@@ -135,7 +137,7 @@ fn a_large_frame_that_was_torn_in_flight_is_truncated() {
 }
 
 #[test]
-fn a_disk_without_space_for_a_large_frame_goes_on_taking_small_ones() {
+fn a_disk_without_space_for_a_large_frame_still_accepts_small_ones() {
     let limits = StoreLimits { slab_bytes_first: 64 << 10, ..raised().limits };
     let mut bed = Bed::with(4, StoreConfig { limits, ..raised() });
     let slot = bed.slot(0);
@@ -159,10 +161,10 @@ fn a_disk_without_space_for_a_large_frame_goes_on_taking_small_ones() {
 }
 
 #[test]
-fn all_of_an_extent_larger_than_usual_is_left_alone_when_its_header_and_the_map_are_lost() {
-    let mut bed = Bed::with(5, raised());
+fn no_part_of_a_large_extent_is_reused_when_its_header_and_the_map_are_lost() {
+    let mut bed = Bed::with(5, raised_limits());
     let (slot, other) = (bed.slot(0), bed.slot(1));
-    // The first extent of the slab, in which the next block of the usual size is free once nobody knows of it.
+    // The first extent of the slab: if it is not known, the next block of the regular size counts as free.
     bed.append_durably(slot, &filled(1, LARGE));
     bed.append_durably(other, &batch(&[b"other"]));
     bed.disk.disk().damage(SLAB.as_ref(), 0, &Damage::Zero);

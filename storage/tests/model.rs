@@ -1,5 +1,5 @@
-//! A store against a model of it: whatever is appended, flushed, deleted, crashed and restarted in whatever order, what was durable is
-//! there, nothing else is, and offsets and producers go on where they were.
+//! A store against a model of it: after appends, flushes, deletions, crashes and restarts in any order, everything durable is there, nothing else
+//! is, and offsets and producers continue where they were.
 
 mod support;
 
@@ -17,7 +17,7 @@ use support::{Bed, CRASH_POLICIES, batch_of, config, journal_in_half_of, produce
 
 const PARTITIONS: u32 = 3;
 
-/// Files that writes may find no space in; syncs in the first of them, which are slabs.
+/// Prefixes of files whose writes may fail for lack of space. Syncs may fail only for the first one: slabs.
 const SLABS: usize = 2;
 const FILES: [&str; 4] = ["slab-000000", "slab-000001", "state.a", "state.b"];
 
@@ -53,13 +53,13 @@ enum Op {
         partition: u32,
     },
     Tick,
-    /// Extents are rewritten without some of their batches.
+    /// Rewrites extents without some of their batches.
     Rewrite {
         partition: u32,
         from: usize,
         divisor: i64,
     },
-    /// A rewrite is given up.
+    /// Aborts a rewrite.
     AbortRewrite,
     /// The disk has no space for some writes or syncs.
     NoSpace {
@@ -106,23 +106,23 @@ struct Sent {
     values: Vec<Vec<u8>>,
 }
 
-/// A partition as the model knows it. A deleted one is another generation of topic partition.
+/// A partition in the model. After a deletion, the topic partition has a new generation.
 #[derive(Default)]
 struct Known {
     generation: u32,
     sent: Vec<Sent>,
     next_offset: i64,
     next_sequence: i32,
-    /// What was durable when last looked at.
+    /// The durable end at the last check.
     durable: i64,
     log_start: i64,
     /// Base offsets of the batches that a rewrite may have dropped.
     droppable: BTreeSet<i64>,
-    /// The log's start may be anywhere between these after a crash.
+    /// The bounds of the log start after a crash.
     log_start_asked: i64,
 }
 
-/// Drops batches by their base offset, but no last one of a producer.
+/// Drops batches by their base offset, except the last one of each producer.
 #[derive(Debug)]
 struct DropMultiples(i64);
 
@@ -155,7 +155,7 @@ impl World {
     fn run(mut self, ops: Vec<Op>) {
         for op in ops {
             self.apply(&op);
-            self.look();
+            self.note_durable();
         }
         self.settle_with_space();
         self.check_all();
@@ -163,13 +163,13 @@ impl World {
         self.check_all();
     }
 
-    /// The disk has space again, and everything becomes durable.
+    /// Frees space on the disk, and makes everything durable.
     fn settle_with_space(&mut self) {
         self.bed.disk.disk().clear_faults();
         self.bed.settle();
-        self.tick();
+        self.run_timer();
         self.bed.settle();
-        self.look();
+        self.note_durable();
         assert_eq!(self.bed.store.stats().unacked_bytes, 0);
     }
 
@@ -183,7 +183,7 @@ impl World {
                 self.bed.step();
             }),
             Op::Settle => self.bed.settle(),
-            Op::Tick => self.tick(),
+            Op::Tick => self.run_timer(),
             Op::EpochStart { partition } => {
                 let slot = self.slot(partition);
                 let epoch = self.bed.epoch(slot);
@@ -313,8 +313,8 @@ impl World {
         self.known[partition as usize].log_start_asked = log_start;
     }
 
-    /// What a timer does. It also lets what retention was told before go.
-    fn tick(&mut self) {
+    /// Does the work of a timer, and applies the last retention setting.
+    fn run_timer(&mut self) {
         let wall_ms = self.bed.wall_ms;
         self.bed.store.enforce_retention(&mut self.bed.disk, wall_ms);
         for partition in 0..PARTITIONS {
@@ -324,8 +324,8 @@ impl World {
         }
     }
 
-    /// Notes what has become durable, and checks that it never goes back.
-    fn look(&mut self) {
+    /// Notes the durable end, and checks that it never moves back.
+    fn note_durable(&mut self) {
         for event in std::mem::take(&mut self.bed.events) {
             match event {
                 StoreEvent::Durable { .. }
@@ -420,7 +420,7 @@ impl World {
 }
 
 fn replace_with(bed: &mut Bed, with: impl FnOnce(Bed) -> Bed) {
-    // The disk outlives the store; nothing else of the old bed is used.
+    // Only the disk survives.
     let placeholder = Bed::new(0);
     *bed = with(std::mem::replace(bed, placeholder));
 }

@@ -1,4 +1,4 @@
-//! Opening a store that is not as it was left: the map is lost, files are missing or strange, blocks cannot be read.
+//! Opening a damaged store: the map is lost, files are missing or unknown, blocks cannot be read.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::{Bed, batch, config, filled};
 
 const SLAB: &str = "/data/store-000/slab-000000";
 
-/// Three partitions over several extents and slabs. The values of partition 0.
+/// Creates three partitions over several extents and slabs. Returns the values of partition 0.
 fn example(seed: u64) -> (Bed, Vec<Vec<u8>>) {
     let mut bed = Bed::new(seed);
     let mut expected = Vec::new();
@@ -31,7 +31,7 @@ fn example(seed: u64) -> (Bed, Vec<Vec<u8>>) {
 }
 
 /// Overwrites both copies of the state log with zero bytes.
-fn lose_the_map(disk: &mut DiskHarness) {
+fn zero_map(disk: &mut DiskHarness) {
     for copy in ["a", "b"] {
         let path = format!("/data/store-000/state.{copy}");
         let file = disk.open(path.as_ref(), OpenMode::ReadWrite).expect("it is there");
@@ -43,7 +43,7 @@ fn lose_the_map(disk: &mut DiskHarness) {
 }
 
 #[test]
-fn a_partition_that_was_left_alone_for_a_while_is_not_searched_after_a_crash() {
+fn an_idle_partition_is_not_searched_after_a_crash() {
     let (mut bed, expected) = example(10);
     for _ in 0..3 {
         bed.store.enforce_retention(&mut bed.disk, 0);
@@ -55,7 +55,7 @@ fn a_partition_that_was_left_alone_for_a_while_is_not_searched_after_a_crash() {
     assert_eq!(bed.disk.disk().stats().writes, writes, "the map knows, once and for all");
     let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
     assert_eq!((bed.report.partitions, bed.report.bytes_scanned), (3, 0));
-    // One is woken: only that one is searched the next time.
+    // One gets another record: only that one is searched the next time.
     let slot = bed.slot(1);
     bed.append_durably(slot, &batch(&[b"awake"]));
     let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
@@ -77,7 +77,7 @@ fn a_lost_map_is_rebuilt_from_the_headers_of_the_extents() {
     for restart in [false, true] {
         let (bed, expected) = example(1);
         let mut bed = if restart { bed.restart() } else { bed };
-        lose_the_map(&mut bed.disk);
+        zero_map(&mut bed.disk);
         let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
         assert!(bed.report.map_rebuilt && !bed.report.warnings.is_empty());
         assert_eq!(bed.report.findings, []);
@@ -86,7 +86,7 @@ fn a_lost_map_is_rebuilt_from_the_headers_of_the_extents() {
             assert_eq!(bed.values(slot), expected);
             bed.append_durably(slot, &batch(&[b"on it goes"]));
         }
-        // The rebuilt map is kept, and what comes next knows of everything.
+        // The rebuilt map is stored, and the next start finds everything in it.
         let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
         assert!(!bed.report.map_rebuilt);
         let slot = bed.slot(0);
@@ -95,9 +95,9 @@ fn a_lost_map_is_rebuilt_from_the_headers_of_the_extents() {
 }
 
 #[test]
-fn a_map_is_rebuilt_again_when_power_is_lost_before_it_is_kept() {
+fn a_map_is_rebuilt_again_after_a_power_cut_before_it_was_stored() {
     let (mut bed, expected) = example(2);
-    lose_the_map(&mut bed.disk);
+    zero_map(&mut bed.disk);
     for _ in 0..5 {
         bed = bed.crash(CrashPolicy::LOSE_ALL);
         assert!(bed.report.map_rebuilt);
@@ -111,7 +111,7 @@ fn a_map_is_rebuilt_again_when_power_is_lost_before_it_is_kept() {
 }
 
 #[test]
-fn a_rebuilt_map_leaves_out_extents_that_were_freed_and_used_again() {
+fn a_rebuilt_map_has_no_extents_that_were_freed_and_reused() {
     let mut bed = Bed::new(3);
     let (slot, other) = (bed.slot(0), bed.slot(1));
     for n in 0..200u64 {
@@ -121,7 +121,7 @@ fn a_rebuilt_map_leaves_out_extents_that_were_freed_and_used_again() {
     }
     bed.settle();
     let before = bed.store.bounds(slot);
-    lose_the_map(&mut bed.disk);
+    zero_map(&mut bed.disk);
     let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
     assert_eq!(bed.report.findings, []);
     let (slot, other) = (bed.slot(0), bed.slot(1));
@@ -133,7 +133,7 @@ fn a_rebuilt_map_leaves_out_extents_that_were_freed_and_used_again() {
 }
 
 #[test]
-fn a_damaged_header_is_no_loss_while_the_map_is_there() {
+fn a_damaged_extent_header_loses_nothing_while_the_map_is_intact() {
     let (bed, expected) = example(4);
     for block in (0..).take(4).map(|n| n * 4) {
         bed.disk.disk().damage(SLAB.as_ref(), block, &Damage::Zero);
@@ -148,7 +148,7 @@ fn a_partition_whose_header_and_map_are_lost_is_out_of_service_until_it_is_delet
     let (mut bed, expected) = example(12);
     // The first extent of partition 0, which is the first in the slab.
     bed.disk.disk().damage(SLAB.as_ref(), 0, &Damage::Zero);
-    lose_the_map(&mut bed.disk);
+    zero_map(&mut bed.disk);
     let before = bed.disk.disk().image().read(SLAB.as_ref()).expect("it is there");
     for restart in [false, true, false] {
         bed = if restart { bed.restart() } else { bed.crash(CrashPolicy::LOSE_ALL) };
@@ -172,12 +172,12 @@ fn a_partition_whose_header_and_map_are_lost_is_out_of_service_until_it_is_delet
 }
 
 #[test]
-fn a_partition_whose_only_header_is_lost_with_the_map_is_not_taken_for_an_empty_one() {
+fn a_partition_that_lost_its_only_header_and_the_map_is_not_treated_as_empty() {
     let mut bed = Bed::new(13);
     let slot = bed.slot(0);
     bed.append_durably(slot, &batch(&[b"kept"]));
     bed.disk.disk().damage(SLAB.as_ref(), 0, &Damage::FlipBit(7));
-    lose_the_map(&mut bed.disk);
+    zero_map(&mut bed.disk);
     for restart in [false, true, false] {
         bed = if restart { bed.restart() } else { bed.crash(CrashPolicy::LOSE_ALL) };
         let slot = bed.slot(0);
@@ -195,7 +195,7 @@ fn a_partition_whose_only_header_is_lost_with_the_map_is_not_taken_for_an_empty_
 }
 
 #[test]
-fn strangers_are_moved_out_of_the_way_and_kept() {
+fn unknown_files_are_moved_to_quarantine() {
     let (mut bed, expected) = example(5);
     for name in ["slab-000007.tmp", "thesis.tex", "notes.txt"] {
         bed.disk.create_file(&Path::new("/data/store-000").join(name), 8192).expect("a new file");
@@ -219,7 +219,7 @@ fn a_store_of_another_cluster_or_number_is_not_opened() {
         let (bed, _) = example(6);
         let mut disk = bed.disk;
         if lost {
-            lose_the_map(&mut disk);
+            zero_map(&mut disk);
         }
         let other = StoreConfig { cluster: ClusterId([6; 16]), ..config() };
         let refused = Store::open(other, &mut disk).map(|_| ()).expect_err("another cluster");
@@ -233,7 +233,7 @@ fn a_store_of_another_cluster_or_number_is_not_opened() {
 }
 
 #[test]
-fn a_missing_slab_stops_the_partitions_that_were_in_it_and_nothing_is_given_away() {
+fn partitions_in_a_missing_slab_are_out_of_service_and_their_space_is_not_reused() {
     let (mut bed, _) = example(7);
     bed.disk
         .rename("/data/store-000/slab-000001".as_ref(), "/data/slab-000001".as_ref())
@@ -248,7 +248,7 @@ fn a_missing_slab_stops_the_partitions_that_were_in_it_and_nothing_is_given_away
     assert!(!records.is_empty(), "what is there is served");
     bed.store.enforce_retention(&mut bed.disk, i64::MAX);
     bed.settle();
-    // With the slab back, everything is back.
+    // After the slab was restored, everything is readable again.
     bed.disk
         .rename("/data/slab-000001".as_ref(), "/data/store-000/slab-000001".as_ref())
         .expect("it is there");
@@ -259,7 +259,7 @@ fn a_missing_slab_stops_the_partitions_that_were_in_it_and_nothing_is_given_away
 }
 
 #[test]
-fn a_page_that_cannot_be_read_costs_its_own_records_and_no_others() {
+fn an_unreadable_page_loses_its_own_records_and_no_others() {
     let (bed, expected) = example(8);
     let mut bed = bed.restart();
     let slot = bed.slot(0);
@@ -284,7 +284,7 @@ fn a_page_that_cannot_be_read_costs_its_own_records_and_no_others() {
 }
 
 #[test]
-fn rot_in_front_of_acknowledged_frames_stops_the_partition_and_truncates_nothing() {
+fn rot_before_acknowledged_frames_stops_the_partition_and_truncates_nothing() {
     let mut bed = Bed::new(9);
     let slot = bed.slot(0);
     for n in 0..5u8 {
@@ -303,7 +303,7 @@ fn rot_in_front_of_acknowledged_frames_stops_the_partition_and_truncates_nothing
         let (records, skipped) = bed.read_all(slot, 0, 50_000);
         assert_eq!(skipped, [(1, 2)]);
         assert_eq!(records.iter().map(|record| record.2[0]).collect::<Vec<_>>(), [0, 2, 3, 4]);
-        // An orderly restart does not make it good.
+        // A clean restart does not hide the loss.
         bed = bed.restart();
     }
 }
@@ -327,7 +327,7 @@ fn rot_in_padding_is_reported_and_stops_nothing() {
 }
 
 #[test]
-fn rot_in_what_a_checkpoint_covers_is_found_when_it_is_read() {
+fn rot_below_a_checkpoint_is_found_by_reads() {
     let (bed, expected) = example(9);
     let mut bed = bed.restart();
     for block in 1..64 {
@@ -348,7 +348,7 @@ fn rot_in_what_a_checkpoint_covers_is_found_when_it_is_read() {
 }
 
 #[test]
-fn a_store_that_was_not_used_is_closed_without_a_write() {
+fn an_unused_store_is_closed_without_a_write() {
     let (bed, _) = example(11);
     let mut bed = bed.restart();
     for _ in 0..3 {
@@ -363,7 +363,7 @@ fn a_store_that_was_not_used_is_closed_without_a_write() {
 }
 
 #[test]
-fn an_epoch_that_recovery_began_is_never_taken_back() {
+fn an_epoch_that_recovery_started_is_never_undone() {
     let mut begun = 0;
     for seed in 0..60 {
         let mut bed = Bed::new(seed);
@@ -400,7 +400,7 @@ fn an_epoch_that_recovery_began_is_never_taken_back() {
 }
 
 #[test]
-fn a_power_cut_right_after_a_lost_map_was_rebuilt_finds_every_log_whole() {
+fn every_log_is_complete_after_a_power_cut_right_after_a_map_was_rebuilt() {
     for steps in 0..12 {
         let mut bed = Bed::new(31);
         let slot = bed.slot(0);

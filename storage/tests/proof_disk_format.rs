@@ -1,4 +1,4 @@
-//! The tables in `docs/disk-format.md` say what the code does.
+//! The tables in `docs/disk-format.md` match the code.
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
@@ -15,7 +15,7 @@ use highwater_storage::state_log::format::{FileHeader, RecordHeader};
 
 const DOCUMENT: &str = include_str!("../../docs/disk-format.md");
 
-/// Fields of the table under a heading: name, offset, length.
+/// Returns the fields of the table under a heading: name, offset, length.
 fn table(heading: &str) -> Vec<(String, usize, usize)> {
     let (_, behind) =
         DOCUMENT.split_once(&format!("\n### {heading}\n")).expect("the document has this section");
@@ -30,7 +30,7 @@ fn table(heading: &str) -> Vec<(String, usize, usize)> {
         .collect()
 }
 
-/// Rows leave no gap, cover the whole struct, and are where the code has them.
+/// Checks that the rows have no gaps, cover the whole struct, and match the offsets in the code.
 fn compare(heading: &str, size: usize, offsets: &[(&str, usize)]) {
     let rows = table(heading);
     let mut end = 0;
@@ -137,7 +137,7 @@ fn the_table_of_the_extent_header_matches_the_bytes_that_are_written() {
 }
 
 #[test]
-fn the_numbers_in_the_document_are_the_ones_in_the_code() {
+fn the_numbers_in_the_document_match_the_code() {
     let limits = highwater_storage::StoreLimits::default();
     assert_eq!((limits.slab_bytes_first, limits.slab_bytes_max), (64 << 20, 1 << 30));
     assert_eq!((limits.extent_bytes_min, limits.extent_bytes_max), (16 << 10, 64 << 20));

@@ -1,5 +1,5 @@
-//! The state log on a disk with a volatile cache: every image that a power cut could have left of a recorded run is opened, and again
-//! after a power cut in the middle of that.
+//! The state log on a disk with a volatile cache: every image that a power cut could have left of a recorded run is opened, and opened again after
+//! a power cut during the first recovery.
 //!
 //! `HIGHWATER_PROOF=long cargo test -p highwater-storage --test proof_state_log` runs more seeds.
 
@@ -24,11 +24,11 @@ fn on(image: &DiskImage, seed: u64) -> DiskHarness {
     DiskHarness::on(SimDisk::from_image(image, seed))
 }
 
-/// Pieces of a snapshot. Each says how many payloads it stands for.
+/// Pieces of a snapshot. Each has the number of payloads that it represents.
 const PIECES: usize = 3;
 
-/// A turn of the owner: the log is flushed, and the snapshot that it wants gets a piece. `giving` is what that stands for, and how
-/// many pieces it lacks.
+/// Runs a turn of the owner: flushes the log, and adds a piece to a requested snapshot. `giving` is the number of payloads of the snapshot, and of
+/// missing pieces.
 fn turn(log: &mut StateLog, disk: &mut DiskHarness, giving: &mut Option<(u64, usize)>, appended: u64) {
     log.flush(disk);
     if log.wants_snapshot() {
@@ -45,13 +45,13 @@ fn turn(log: &mut StateLog, disk: &mut DiskHarness, giving: &mut Option<(u64, us
     }
 }
 
-/// The state is a count of payloads and their numbers: payload `n` says so and is `n`'s pseudorandom length.
+/// The state is the number of payloads. Payload `n` contains `n` and has a pseudorandom length.
 fn payload(n: u64) -> Vec<u8> {
     let bytes = 8 + (n * 2_654_435_761 % 6000) as usize;
     n.to_le_bytes().into_iter().cycle().take(bytes).collect()
 }
 
-/// How many payloads a recovered log holds; each must be what was appended.
+/// Returns the number of payloads in a recovered log, after checking each.
 fn count(recovered: &Recovered) -> u64 {
     assert!(recovered.damage.is_empty(), "a power cut is not damage: {:?}", recovered.damage);
     let mut n = 0;
@@ -74,7 +74,7 @@ fn check(image: &DiskImage, durable: u64, appended: u64, seed: u64) {
     let n = count(&recovered);
     assert!((durable..=appended).contains(&n), "{durable} durable, {appended} appended, {n} recovered");
     assert_eq!(log.durable(), Seq(n));
-    // Told is told: a power cut during or after recovery takes nothing of it away once it is done.
+    // Nothing that recovery has returned is lost in a power cut during or after a later recovery.
     let recording = disk.disk().take_recording();
     for cut in recording.crash_images(seed, 1) {
         let least = if cut.events == recording.events().len() { n } else { durable };
@@ -101,7 +101,7 @@ fn check(image: &DiskImage, durable: u64, appended: u64, seed: u64) {
 }
 
 #[test]
-fn every_power_cut_leaves_what_was_durable_and_nothing_that_was_not_appended() {
+fn after_every_power_cut_a_log_has_everything_durable_and_nothing_that_was_not_appended() {
     let seeds = if std::env::var("HIGHWATER_PROOF").is_ok_and(|v| v == "long") { 40 } else { 3 };
     let mut images = 0;
     for seed in 0..seeds {

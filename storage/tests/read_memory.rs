@@ -1,4 +1,4 @@
-//! What a read may take in memory: as much as it was allowed, and no more for the little that it gives.
+//! The memory of a read: within its limit, and in proportion to the records that it returns.
 
 mod support;
 
@@ -7,7 +7,7 @@ use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_storage::{Cursor, FindResult, ReadLimits, ReadResult, SearchMemory};
 use support::{Bed, batch_of, filled, records_of};
 
-/// Everything there is, read with so much memory at a time; how many reads it took, and the most that one of them held.
+/// Reads everything with a limit on memory. Returns the number of reads, and the most memory that one of them held.
 fn read_all_within(bed: &mut Bed, memory_bytes_max: usize) -> (Vec<u8>, usize, usize) {
     let slot = bed.slot(0);
     let limits = ReadLimits { bytes_max: 1 << 20, memory_bytes_max };
@@ -32,7 +32,7 @@ fn read_all_within(bed: &mut Bed, memory_bytes_max: usize) -> (Vec<u8>, usize, u
 }
 
 #[test]
-fn a_read_gives_what_fits_the_memory_it_may_take_from_the_cache_and_from_disk() {
+fn a_read_returns_no_more_than_fits_its_memory_from_the_cache_and_from_disk() {
     let mut bed = Bed::new(1);
     let slot = bed.slot(0);
     let expected: Vec<u8> = (0..40).collect();
@@ -54,7 +54,7 @@ fn a_read_gives_what_fits_the_memory_it_may_take_from_the_cache_and_from_disk() 
 }
 
 #[test]
-fn a_frame_that_takes_more_than_a_read_may_says_how_much_and_comes_with_that() {
+fn a_read_without_memory_for_a_frame_reports_how_much_it_needs_and_succeeds_with_that() {
     let mut bed = Bed::new(2);
     let slot = bed.slot(0);
     bed.append_durably(slot, &filled(1, 500));
@@ -79,7 +79,7 @@ fn a_frame_that_takes_more_than_a_read_may_says_how_much_and_comes_with_that() {
 }
 
 #[test]
-fn a_small_part_of_a_buffer_is_copied_and_does_not_keep_the_rest() {
+fn a_small_part_of_a_buffer_is_copied_so_that_the_buffer_is_freed() {
     let mut bed = Bed::new(3);
     let slot = bed.slot(0);
     for fill in 0..15 {
@@ -102,7 +102,7 @@ fn a_small_part_of_a_buffer_is_copied_and_does_not_keep_the_rest() {
 }
 
 #[test]
-fn a_search_by_time_takes_no_more_memory_than_it_may_and_says_how_much_a_large_frame_needs() {
+fn a_search_by_time_stays_within_its_memory_and_reports_how_much_a_large_frame_needs() {
     let mut bed = Bed::new(3);
     let slot = bed.slot(0);
     for offset in 0..40 {
@@ -126,12 +126,12 @@ fn a_search_by_time_takes_no_more_memory_than_it_may_and_says_how_much_a_large_f
 }
 
 #[test]
-fn a_search_by_time_decompresses_no_more_than_it_may_and_says_how_much_it_has_taken() {
+fn a_search_by_time_decompresses_within_its_limit_and_reports_how_much_it_needs() {
     for codec in [Compression::Zstd, Compression::Gzip, Compression::Snappy, Compression::Lz4] {
         let mut bed = Bed::new(4);
         let slot = bed.slot(0);
         let mut builder = BatchBuilder::new(codec, 0);
-        // What is stored has to fit an extent.
+        // The stored batch has to fit an extent.
         let value = vec![0; 100_000];
         for at in 0..10 {
             builder.append(&NewRecord::new(Timestamp(at), None, Some(&value))).expect("it fits");
@@ -142,7 +142,7 @@ fn a_search_by_time_decompresses_no_more_than_it_may_and_says_how_much_it_has_ta
             let within = |decoder_bytes_max| SearchMemory { decoder_bytes_max, ..SearchMemory::UNLIMITED };
             let mut most = 0;
             let mut bytes_max = 1000;
-            // Each time it may take twice as much as it took before.
+            // Each time it may use twice as much as before.
             let found = loop {
                 match bed.find_within(slot, 9, within(bytes_max)) {
                     FindResult::NeedsDecoder(bytes) => {
@@ -162,7 +162,7 @@ fn a_search_by_time_decompresses_no_more_than_it_may_and_says_how_much_it_has_ta
     }
 }
 
-/// A batch with one record of this size and time.
+/// Creates a batch with one record of this size and timestamp.
 fn timed(bytes: usize, at: i64) -> bytes::Bytes {
     batch_of(Compression::None, BatchProducer::NONE, at, &[&vec![0; bytes]])
 }

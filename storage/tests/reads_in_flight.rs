@@ -1,4 +1,4 @@
-//! Disk reads wait for each other, few bytes of them are in flight, and writes do not wait for them.
+//! Disk reads are queued, few bytes of them are in flight, and writes do not wait for them.
 
 mod support;
 
@@ -54,7 +54,7 @@ fn many_reads_are_served_a_few_at_a_time_and_a_write_is_started_at_once() {
         assert!(served < ids.len() / 2, "{served} reads came before the write");
 
         while bed.step() {
-            // Beside the reads: the write, and a record of the map, which goes into four files while these are replaced.
+            // In addition to the reads: the write, and a record of the map, which is written to four files while these are replaced.
             assert!(bed.disk.in_flight() <= reads_max + 6, "{} operations", bed.disk.in_flight());
         }
         for (offset, id) in (0..).zip(ids) {

@@ -1,5 +1,5 @@
-//! The log of one replica among others: what was truncated and comes back, what is known to be committed after a crash, where a replica
-//! begins, extents that were rewritten.
+//! The log of one replica among others: truncated suffixes that a crash restores, the commit index after a crash, the start of a new replica, and
+//! rewritten extents.
 
 mod support;
 
@@ -48,14 +48,14 @@ fn open(image: &DiskImage) -> Bed {
     Bed::on(DiskHarness::on(SimDisk::from_image(image, 2)), config())
 }
 
-/// Why a suffix may come back that was truncated and not yet overwritten:
+/// Why a crash may restore a truncated suffix that was not overwritten:
 ///
-/// - It is not taken for committed: what the replica serves ends at what was committed before, which no truncation reaches.
-/// - It has the epochs that it was written in. Whatever leader there is compares them with its own log (`contains`), finds them as they were before
-///   the truncation, and truncates them again. The replica is as one that the leader's message never reached.
-/// - Nothing that was appended behind the cut was acknowledged: that is durable only after the cut is.
+/// - It does not count as committed: the replica serves records up to the earlier commit index, which no truncation passes.
+/// - It has the epochs in which it was written. The leader compares them with its own log (`contains`), finds the same difference as before the
+///   truncation, and truncates again. The replica is like one that never received the leader's message.
+/// - Nothing that was appended after the truncation was acknowledged: it is durable only after the truncation is.
 #[test]
-fn a_truncated_suffix_that_a_crash_brings_back_is_not_committed_and_is_truncated_again() {
+fn a_truncated_suffix_that_a_crash_restores_is_not_committed_and_is_truncated_again() {
     let mut came_back = 0;
     for steps in 0..12 {
         let mut bed = Bed::new(1);
@@ -68,7 +68,7 @@ fn a_truncated_suffix_that_a_crash_brings_back_is_not_committed_and_is_truncated
         }
         bed.settle();
         bed.store.truncate_suffix(&mut bed.disk, slot, LogIndex(15)).expect("it is not committed");
-        // What the new leader has instead.
+        // The new leader's records.
         let mut acknowledged = false;
         for _ in 0..steps {
             if bed.store.bounds(slot).append_index == LogIndex(15) {
@@ -109,7 +109,7 @@ fn a_truncated_suffix_that_a_crash_brings_back_is_not_committed_and_is_truncated
 }
 
 #[test]
-fn a_log_that_was_truncated_is_whole_also_when_the_map_is_lost_then() {
+fn a_truncated_log_is_recovered_after_the_map_is_lost() {
     let mut bed = Bed::new(3);
     let slot = replica(&mut bed);
     for n in 0..40 {
@@ -119,7 +119,7 @@ fn a_log_that_was_truncated_is_whole_also_when_the_map_is_lost_then() {
     bed.store.note_commit(slot, point(4, 4));
     bed.store.truncate_suffix(&mut bed.disk, slot, LogIndex(6)).expect("it is not committed");
     bed.settle();
-    // Another partition gets the space that was freed first, and the rest keeps its bytes.
+    // Another partition gets the space that was freed first; the rest keeps its bytes.
     let other = bed.store.ensure_partition(tp(1), PartitionConfig::KEEP_ALL);
     for n in 0..3 {
         bed.append_durably(other, &filled(n, 3000));
@@ -128,7 +128,7 @@ fn a_log_that_was_truncated_is_whole_also_when_the_map_is_lost_then() {
     assert!(bed.report.map_rebuilt);
     assert_eq!(bed.report.findings, []);
     let slot = replica(&mut bed);
-    // The end of the extent in which the cut was may come back. What is committed is there.
+    // A crash may restore the end of the truncated extent. Everything committed is there.
     let found = fills(&mut bed, slot);
     assert_eq!(found[..6], [0, 1, 2, 3, 4, 5]);
     assert!(bed.store.bounds(slot).commit.index <= LogIndex(4));
@@ -143,7 +143,7 @@ fn a_log_that_was_truncated_is_whole_also_when_the_map_is_lost_then() {
 }
 
 #[test]
-fn what_is_committed_is_never_truncated_and_with_one_replica_nothing_is() {
+fn nothing_committed_is_truncated_and_with_one_replica_nothing_at_all() {
     let mut bed = Bed::new(4);
     let (slot, alone) = (replica(&mut bed), bed.slot(1));
     for n in 0..5 {
@@ -168,7 +168,7 @@ fn what_is_committed_is_never_truncated_and_with_one_replica_nothing_is() {
 }
 
 #[test]
-fn a_restarted_replica_knows_what_was_committed_from_its_frames_and_from_its_checkpoint() {
+fn a_restarted_replica_recovers_its_commit_index_from_frames_and_from_its_checkpoint() {
     let mut bed = Bed::new(5);
     let slot = replica(&mut bed);
     for n in 0..20 {
@@ -177,7 +177,7 @@ fn a_restarted_replica_knows_what_was_committed_from_its_frames_and_from_its_che
         bed.store.note_commit(slot, point(u64::from(n), i64::from(n)));
     }
     assert_eq!(bed.store.bounds(slot).commit, point(19, 19));
-    // The last frame was made before that was known.
+    // The last frame was written before that was known.
     let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
     let slot = replica(&mut bed);
     assert_eq!(bed.store.bounds(slot).commit, point(18, 18));
@@ -185,7 +185,7 @@ fn a_restarted_replica_knows_what_was_committed_from_its_frames_and_from_its_che
     let mut bed = bed.restart();
     let slot = replica(&mut bed);
     assert_eq!(bed.store.bounds(slot).commit, point(19, 19));
-    // What the log does not reach does not count.
+    // A commit index beyond the end of the log is limited to the end.
     bed.store.note_commit(slot, point(25, 25));
     assert_eq!(bed.store.bounds(slot).commit, point(19, 19));
     let alone = bed.store.ensure_partition(tp(0), PartitionConfig::KEEP_ALL);
@@ -195,7 +195,7 @@ fn a_restarted_replica_knows_what_was_committed_from_its_frames_and_from_its_che
 }
 
 #[test]
-fn a_replica_begins_in_the_middle_and_knows_the_epoch_in_front() {
+fn a_replica_that_starts_in_the_middle_knows_the_preceding_epoch() {
     for had in [0, 25u8] {
         let mut bed = Bed::new(6);
         let slot = replica(&mut bed);
@@ -226,7 +226,7 @@ fn a_replica_begins_in_the_middle_and_knows_the_epoch_in_front() {
             bed.settle();
             bed = if round == 0 { bed.restart() } else { bed.crash(CrashPolicy::LOSE_ALL) };
         }
-        // Abandoned extents do not come back when the map is lost.
+        // Abandoned extents are not restored when the map is lost.
         let mut bed = open(&without_map(bed.disk.disk().image()));
         assert_eq!(bed.report.findings, []);
         let slot = replica(&mut bed);
@@ -236,7 +236,7 @@ fn a_replica_begins_in_the_middle_and_knows_the_epoch_in_front() {
     }
 }
 
-/// A log in several extents, and a disk on which the second one was rewritten without the frames of some offsets. The old one is still there.
+/// Creates a log in several extents, and a disk on which the second one was rewritten without the frames of some offsets. The old one still exists.
 fn rewritten(dropped: &[i64], is_finished: bool) -> (DiskImage, Vec<u8>) {
     let mut bed = Bed::new(7);
     let slot = bed.slot(0);
@@ -294,7 +294,7 @@ fn rewritten(dropped: &[i64], is_finished: bool) -> (DiskImage, Vec<u8>) {
     (without_map(image), kept)
 }
 
-/// What is there, and which offsets were said to be lost.
+/// Returns the readable offsets, and those that were reported lost.
 fn read(bed: &mut Bed) -> (Vec<u8>, Vec<(i64, i64)>) {
     let slot = bed.slot(0);
     let mut cursor = highwater_storage::Cursor::at(Offset(0));
@@ -372,7 +372,7 @@ fn check_replaced() {
 }
 
 #[test]
-fn a_frame_in_whose_place_the_disk_wrote_a_later_one_is_lost_and_not_passed_over() {
+fn a_frame_that_a_misdirected_write_replaced_is_reported_lost_and_not_skipped() {
     check_replaced();
 }
 
@@ -388,7 +388,7 @@ mod mutants {
     }
 
     #[test]
-    fn accepting_a_gap_where_none_may_be_is_found() {
+    fn accepting_a_gap_that_is_not_allowed_is_found() {
         is_found(Mutant::AcceptGap, super::check_replaced);
     }
 }

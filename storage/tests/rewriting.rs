@@ -1,5 +1,5 @@
-//! Rewriting part of a log: what a filter drops is gone, everything else is where it was, for every kind of reader; and a rewrite that cannot go on leaves
-//! everything as it was.
+//! Rewriting part of a log: for every kind of reader, dropped records are gone and all others keep their offsets. An aborted rewrite changes
+//! nothing.
 
 mod support;
 
@@ -16,7 +16,7 @@ use highwater_storage::{
 };
 use support::{Bed, batch_at, batch_of, config, filled, producer, tp, without_map};
 
-/// Drops the batches with these offsets, but leaves the last ones of producers.
+/// Drops the batches with these offsets, except the last one of each producer.
 #[derive(Debug)]
 struct DropOffsets(BTreeSet<i64>);
 
@@ -27,7 +27,7 @@ impl BatchFilter for DropOffsets {
     }
 }
 
-/// Replaces each batch by one with the same place and this value.
+/// Replaces each batch by one with the same offsets and this value.
 #[derive(Debug)]
 struct ReplaceAll(Vec<u8>);
 
@@ -39,14 +39,14 @@ impl BatchFilter for ReplaceAll {
     }
 }
 
-/// A log of one record a batch, in several extents, at these timestamps.
+/// Creates a log in several extents, with one record per batch, at these timestamps.
 fn log(bed: &mut Bed, slot: PartitionSlot, records: u8) {
     for n in 0..records {
         bed.append_durably(slot, &batch_at(1000 + i64::from(n), &[&[n; 2500]]));
     }
 }
 
-/// Rewrites so many extents from the first one on, and waits for the end.
+/// Rewrites this many extents from the first one on, and waits for the end.
 fn rewrite(
     bed: &mut Bed,
     slot: PartitionSlot,
@@ -71,7 +71,7 @@ fn drop_offsets(offsets: impl IntoIterator<Item = i64>) -> DropOffsets {
     DropOffsets(offsets.into_iter().collect())
 }
 
-/// Everything that any reader is told must be these records, of which the first bytes are their offsets.
+/// Checks that every kind of reader finds exactly these records, whose first bytes are their offsets.
 fn check(bed: &mut Bed, slot: PartitionSlot, kept: &[i64]) {
     let bounds = bed.store.bounds(slot);
     for from in bounds.log_start.0..bounds.durable_end.0 {
@@ -98,7 +98,7 @@ fn check(bed: &mut Bed, slot: PartitionSlot, kept: &[i64]) {
     }
 }
 
-/// The offsets of the batches from an index on, as another replica reads them.
+/// Returns the offsets of the batches from an index on, as another replica reads them.
 fn by_index(bed: &mut Bed, slot: PartitionSlot, from: u64) -> Vec<i64> {
     let limits = ReadLimits { bytes_max: 6000, memory_bytes_max: usize::MAX };
     let mut cursor = IndexCursor::at(LogIndex(from));
@@ -132,7 +132,7 @@ fn by_index(bed: &mut Bed, slot: PartitionSlot, from: u64) -> Vec<i64> {
     }
 }
 
-/// Checks the log now, after a stop, after a crash, and with the map lost, and what `verify` says of it.
+/// Checks the log now, after a stop, after a crash, and with the map lost, and the result of `verify`.
 fn check_over_starts(mut bed: Bed, kept: &[i64]) -> Bed {
     for start in ["none", "stop", "crash", "lost map", "stop"] {
         bed = match start {
@@ -155,9 +155,9 @@ fn check_over_starts(mut bed: Bed, kept: &[i64]) -> Bed {
 }
 
 #[test]
-fn what_is_dropped_is_gone_and_everything_else_is_where_it_was() {
+fn a_rewrite_removes_dropped_records_and_keeps_all_others_at_their_offsets() {
     let all: Vec<i64> = (0..40).collect();
-    // The first and the last records of extents are among these; then whole extents.
+    // These include the first and last records of extents; later ones are whole extents.
     let cases: [&[i64]; 5] = [&[], &[0, 3, 4, 5, 9, 10, 11, 13], &all[..5], &all[..14], &all[..40]];
     for dropped in cases {
         for together in [false, true] {
@@ -167,7 +167,7 @@ fn what_is_dropped_is_gone_and_everything_else_is_where_it_was() {
             let before = bed.store.bounds(slot);
             let extents: Vec<_> = bed.store.rewritable_extents(slot).collect();
             assert!(extents.len() > 2 && extents.iter().all(|extent| extent.generation == 0), "{extents:?}");
-            // Those of the smallest sizes fit one extent together.
+            // The smallest ones fit one extent together.
             let count = if together { 2 } else { 1 };
             let outcome =
                 rewrite(&mut bed, slot, count, drop_offsets(dropped.iter().copied())).expect("it is whole");
@@ -190,7 +190,7 @@ fn what_is_dropped_is_gone_and_everything_else_is_where_it_was() {
 }
 
 #[test]
-fn extents_are_rewritten_again_and_again_and_their_space_comes_back() {
+fn extents_are_rewritten_repeatedly_and_their_space_is_reused() {
     let mut bed = Bed::new(9);
     let slot = bed.slot(0);
     log(&mut bed, slot, 60);
@@ -227,7 +227,7 @@ fn extents_are_rewritten_again_and_again_and_their_space_comes_back() {
 }
 
 #[test]
-fn batches_that_are_replaced_may_grow() {
+fn replaced_batches_may_grow() {
     for bytes in [10, 2400, 4000] {
         let mut bed = Bed::new(3);
         let slot = bed.slot(0);
@@ -250,13 +250,13 @@ fn batches_that_are_replaced_may_grow() {
 }
 
 #[test]
-fn a_reader_that_is_in_an_extent_when_it_is_replaced_goes_on_after_what_it_has_read() {
+fn a_reader_of_an_extent_that_is_replaced_continues_after_its_last_record() {
     for first_bytes in [3000, 9000] {
         for steps in 0..30 {
             let mut bed = Bed::new(5);
             let slot = bed.slot(0);
             log(&mut bed, slot, 40);
-            // Not from the cache.
+            // Evicts it from the cache.
             let mut bed = bed.restart();
             let slot = bed.slot(0);
             let extent = bed.store.rewritable_extents(slot).nth(1).expect("it has several");
@@ -272,7 +272,7 @@ fn a_reader_that_is_in_an_extent_when_it_is_replaced_goes_on_after_what_it_has_r
             for _ in 0..steps {
                 bed.step();
             }
-            // The read is on its way while the extents are swapped, or afterwards, or before.
+            // The read is in flight before, while or after the extents are replaced.
             let limits = ReadLimits { bytes_max: 3000, memory_bytes_max: usize::MAX };
             let outcome = bed.store.read(&mut bed.disk, slot, cursor, limits, Offset(i64::MAX));
             let other = bed.slot(1);
@@ -298,9 +298,9 @@ fn a_reader_that_is_in_an_extent_when_it_is_replaced_goes_on_after_what_it_has_r
     }
 }
 
-/// A log of two epochs in extents of which the first begins with no epoch start.
+/// Creates a log of two epochs whose first extent does not begin with an epoch start.
 #[test]
-fn epochs_and_producers_are_found_again_without_the_map() {
+fn epochs_and_producers_are_recovered_without_the_map() {
     let mut bed = Bed::new(11);
     let slot = bed.slot(0);
     for n in 0..40_u8 {
@@ -348,7 +348,7 @@ enum Meanwhile {
 }
 
 #[test]
-fn a_rewrite_that_cannot_go_on_leaves_everything_as_it_was() {
+fn an_aborted_rewrite_changes_nothing() {
     use Meanwhile::*;
     for what in [Deleted, StartMoved, StartMovedWithin, Requested, Stopped, NoSpaceForWrite, NoSpaceForSync] {
         for steps in 0..8 {
@@ -389,7 +389,7 @@ fn a_rewrite_that_cannot_go_on_leaves_everything_as_it_was() {
             bed.disk.disk().clear_faults();
             let ended = outcome(&mut bed);
             if what == NoSpaceForWrite || what == NoSpaceForSync {
-                // The last write or sync may have been done.
+                // The last write or sync may have completed.
                 assert!(ended.is_ok() || ended.err() == expected, "{what:?} after {steps}: {ended:?}");
             } else {
                 assert_eq!(ended.err(), expected, "{what:?} after {steps}");
@@ -416,7 +416,7 @@ fn a_rewrite_that_cannot_go_on_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_log_whose_end_is_cut_off_is_not_rewritten_at_the_same_time() {
+fn a_log_is_not_rewritten_while_it_is_truncated() {
     let mut bed = Bed::new(17);
     let quorum = PartitionConfig { commit: CommitRule::Quorum, ..PartitionConfig::KEEP_ALL };
     let slot = bed.store.ensure_partition(tp(0), quorum);
@@ -436,7 +436,7 @@ fn a_log_whose_end_is_cut_off_is_not_rewritten_at_the_same_time() {
 }
 
 #[test]
-fn a_damaged_frame_ends_a_rewrite() {
+fn a_damaged_frame_aborts_a_rewrite() {
     let mut bed = Bed::new(19);
     let slot = bed.slot(0);
     log(&mut bed, slot, 40);
@@ -459,7 +459,7 @@ fn a_damaged_frame_ends_a_rewrite() {
     assert_eq!((records.len(), skipped.len()), (39, 1));
 }
 
-/// Bugs are planted, and these tests must find each of them: `cargo test -p highwater-storage --features mutants --test rewriting mutants`.
+/// Planted bugs, each of which these tests must find: `cargo test -p highwater-storage --features mutants --test rewriting mutants`.
 #[cfg(feature = "mutants")]
 mod mutants {
     use highwater_storage::mutants::Mutant;
@@ -468,19 +468,22 @@ mod mutants {
 
     #[test]
     fn forgetting_that_frames_may_be_missing_is_found() {
-        is_found(Mutant::ForgetGapFlag, super::what_is_dropped_is_gone_and_everything_else_is_where_it_was);
+        is_found(
+            Mutant::ForgetGapFlag,
+            super::a_rewrite_removes_dropped_records_and_keeps_all_others_at_their_offsets,
+        );
     }
 
     #[test]
-    fn going_on_in_an_extent_that_was_replaced_is_found() {
+    fn continuing_to_append_to_a_replaced_extent_is_found() {
         is_found(
             Mutant::ReadReplacedExtent,
-            super::a_reader_that_is_in_an_extent_when_it_is_replaced_goes_on_after_what_it_has_read,
+            super::a_reader_of_an_extent_that_is_replaced_continues_after_its_last_record,
         );
     }
 
     #[test]
     fn dropping_the_last_batch_of_a_producer_is_found() {
-        is_found(Mutant::DropLastOfProducer, super::epochs_and_producers_are_found_again_without_the_map);
+        is_found(Mutant::DropLastOfProducer, super::epochs_and_producers_are_recovered_without_the_map);
     }
 }

@@ -1,5 +1,5 @@
-//! Rewriting over power cuts: at every step of the disk, whatever of the unsynced writes is lost, kept or torn, the log has everything that no filter
-//! has dropped, with the map and without it.
+//! Rewriting over power cuts: at every step of the disk, whichever unsynced writes are lost, kept or torn, the log has every record that no filter
+//! has dropped, with and without the map.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::{Bed, batch_at, config, filled, journal_in_half_of, tp, without_map
 
 const RECORDS: u8 = 36;
 
-/// Drops every batch whose offset leaves this rest.
+/// Drops every batch whose offset has this remainder.
 #[derive(Clone, Copy, Debug)]
 struct DropEvery {
     divisor: i64,
@@ -35,10 +35,10 @@ impl BatchFilter for DropEvery {
     }
 }
 
-/// The offsets that may be gone: those of everything that was rewritten, or is being rewritten.
+/// Returns the offsets that may be missing: those that the filters of all rewrites so far drop.
 type MayBeGone = BTreeSet<i64>;
 
-/// Begins to rewrite the extents from the number on.
+/// Starts to rewrite extents from this number on.
 fn begin(bed: &mut Bed, slot: PartitionSlot, at: usize, filter: DropEvery, gone: &mut MayBeGone) -> bool {
     let extents: Vec<_> = bed.store.rewritable_extents(slot).skip(at).collect();
     let Some(first) = extents.first() else { return false };
@@ -52,8 +52,8 @@ fn begin(bed: &mut Bed, slot: PartitionSlot, at: usize, filter: DropEvery, gone:
     true
 }
 
-/// Appends to another log, which uses freed space again.
-fn disturb(bed: &mut Bed, n: u8) {
+/// Appends to another log, which reuses freed space.
+fn append_to_other_log(bed: &mut Bed, n: u8) {
     let config =
         PartitionConfig { retention_bytes: Some(20_000), segment_bytes: 9000, ..PartitionConfig::KEEP_ALL };
     let other = bed.store.ensure_partition(tp(1), config);
@@ -65,7 +65,7 @@ fn disturb(bed: &mut Bed, n: u8) {
     }
 }
 
-/// Everything of the first log that must be there is, in order, and nothing else.
+/// Checks that the first log has everything that it must have, in order, and nothing else.
 fn check(bed: &mut Bed, gone: &MayBeGone, end: i64) -> Result<(), String> {
     if let Some((_, finding)) = bed.report.findings.iter().find(|(of, _)| *of == tp(0)) {
         return Err(format!("{finding:?}"));
@@ -99,7 +99,7 @@ fn check_image(image: &DiskImage, config: &StoreConfig, gone: &MayBeGone, seed: 
     let filter = DropEvery { divisor: 5, rest: seed as i64 % 5 };
     if begin(&mut bed, slot, seed as usize % 2, filter, &mut gone) {
         for n in 0..(seed % 24) as u8 {
-            disturb(&mut bed, n);
+            append_to_other_log(&mut bed, n);
             bed.step();
         }
     }
@@ -108,7 +108,7 @@ fn check_image(image: &DiskImage, config: &StoreConfig, gone: &MayBeGone, seed: 
     check(&mut bed, &gone, i64::from(RECORDS)).map_err(|why| format!("after another power cut: {why}"))
 }
 
-/// What is wrong, if anything is.
+/// Returns what is wrong, if anything is.
 fn run(seed: u64) -> Result<usize, String> {
     let durable_form = if seed.is_multiple_of(3) { DurableForm::SyncPerRound } else { DurableForm::Dsync };
     let config = StoreConfig { durable_form, limits: journal_in_half_of(seed), ..config() };
@@ -118,7 +118,7 @@ fn run(seed: u64) -> Result<usize, String> {
     for n in 0..RECORDS {
         bed.append_durably(slot, &batch_at(1000, &[&[n; 2500]]));
         if n % 3 == 0 {
-            disturb(&mut bed, n);
+            append_to_other_log(&mut bed, n);
         }
     }
     bed.settle();
@@ -132,13 +132,13 @@ fn run(seed: u64) -> Result<usize, String> {
         bed.events.clear();
         let mut n: u8 = 0;
         while has_begun && !bed.saw(|event| matches!(event, StoreEvent::Rewritten { .. })) {
-            disturb(&mut bed, n);
+            append_to_other_log(&mut bed, n);
             bed.step();
             n = n.checked_add(1).expect("a rewrite comes to its end");
         }
-        // Space that is free now is used again.
+        // Freed space is reused.
         for n in 0..8 {
-            disturb(&mut bed, n);
+            append_to_other_log(&mut bed, n);
             bed.step();
             bed.step();
         }
@@ -162,16 +162,16 @@ fn run(seed: u64) -> Result<usize, String> {
 }
 
 #[test]
-fn no_power_cut_during_a_rewrite_loses_what_is_kept_with_the_map_or_without_it() {
+fn no_power_cut_during_a_rewrite_loses_a_kept_record_with_or_without_the_map() {
     let seeds = if std::env::var("HIGHWATER_PROOF").is_ok_and(|value| value == "long") { 60 } else { 4 };
     let tried: usize = (0..seeds).map(|seed| run(seed).unwrap_or_else(|why| panic!("{why}"))).sum();
     println!("{tried} images");
     assert!(tried > 1000, "{tried}");
 }
 
-/// Reads are in flight when the extents that they read are swapped and their space is written over.
+/// Reads are in flight while their extents are replaced and the space is overwritten.
 #[test]
-fn a_read_of_an_extent_whose_space_is_used_again_meanwhile_is_made_again() {
+fn a_read_of_an_extent_whose_space_was_reused_meanwhile_is_repeated() {
     let mut met = 0;
     for seed in 0..40 {
         let mut bed = Bed::new(seed);
@@ -192,7 +192,7 @@ fn a_read_of_an_extent_whose_space_is_used_again_meanwhile_is_made_again() {
                 highwater_storage::ReadOutcome::Ready(result) => check_read(offset, &result),
                 highwater_storage::ReadOutcome::Pending(id) => pending.push((id, offset)),
             }
-            disturb(&mut bed, n);
+            append_to_other_log(&mut bed, n);
             bed.step();
         }
         let is_done = bed.saw(|event| matches!(event, StoreEvent::Rewritten { .. }));
@@ -205,7 +205,7 @@ fn a_read_of_an_extent_whose_space_is_used_again_meanwhile_is_made_again() {
     assert!(met > 10, "{met}");
 }
 
-/// A read at an offset gives its record, or the next one if it was dropped.
+/// Checks that a read at an offset returns its record, or the next one if it was dropped.
 fn check_read(offset: i64, result: &ReadResult) {
     let ReadResult::Frames(frames) = result else { panic!("offset {offset}: {result:?}") };
     let mut records = Vec::new();
@@ -215,14 +215,14 @@ fn check_read(offset: i64, result: &ReadResult) {
     assert!([offset, next].iter().any(|o| found == (*o, *o as u8)), "offset {offset}: {found:?}");
 }
 
-/// Bugs are planted, and the proof must find each of them: `cargo test -p highwater-storage --features mutants --test rewriting_crashes mutants`.
+/// Planted bugs, each of which the proof must find: `cargo test -p highwater-storage --features mutants --test rewriting_crashes mutants`.
 #[cfg(feature = "mutants")]
 mod mutants {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use highwater_storage::mutants::{Mutant, plant};
 
-    /// Seeds that may be used up before a bug is found.
+    /// Maximum number of seeds before a bug has to be found.
     const SEEDS_MAX: u64 = 20;
 
     fn is_found(mutant: Mutant) {
@@ -237,12 +237,12 @@ mod mutants {
     }
 
     #[test]
-    fn swapping_before_the_frames_are_synced_is_found() {
+    fn replacing_extents_before_the_frames_are_synced_is_found() {
         is_found(Mutant::SwapBeforeSync);
     }
 
     #[test]
-    fn freeing_what_was_replaced_before_the_map_says_so_is_found() {
+    fn freeing_replaced_extents_before_the_map_is_durable_is_found() {
         is_found(Mutant::FreeReplacedAtOnce);
     }
 

@@ -1,4 +1,4 @@
-//! Space: slabs are added, extents used again, a full disk refuses appends and nothing else.
+//! Space: slabs are added, extents are reused, and a full disk fails appends and nothing else.
 
 mod support;
 
@@ -8,13 +8,13 @@ use highwater_runtime::sim::{CrashPolicy, Fault};
 use highwater_storage::{AppendError, PartitionConfig, StoreConfig, StoreEvent, StoreLimits};
 use support::{Bed, batch, config, filled, tp};
 
-/// Lets this much be free on the disk from now on.
+/// Sets the free space of the disk.
 fn leave_free(bed: &mut Bed, bytes: u64) {
     let used: u64 = bed.disk.disk().image().files().map(|(_, bytes)| bytes).sum();
     bed.disk.disk().set_capacity(Some(used + bytes));
 }
 
-/// Appends until the disk is full; an append that has to wait for a slab is tried again when there is one.
+/// Appends until the disk is full. Retries an append that has to wait for a slab.
 fn fill_up(bed: &mut Bed, slot: highwater_storage::PartitionSlot) -> usize {
     let mut taken = 0;
     for _ in 0..10_000 {
@@ -29,7 +29,7 @@ fn fill_up(bed: &mut Bed, slot: highwater_storage::PartitionSlot) -> usize {
 }
 
 #[test]
-fn a_full_disk_refuses_appends_and_serves_everything_else_until_space_comes_back() {
+fn a_full_disk_fails_appends_and_serves_everything_else_until_there_is_space() {
     let mut bed = Bed::new(1);
     leave_free(&mut bed, 1 << 20);
     let (slot, other) = (bed.slot(0), bed.slot(1));
@@ -42,7 +42,7 @@ fn a_full_disk_refuses_appends_and_serves_everything_else_until_space_comes_back
     bed.append_durably(other, &batch(&[b"room in its extent"]));
     assert_eq!(bed.values(other).len(), 2, "appends that need no space go on");
 
-    // Retention gives space back.
+    // Retention frees space.
     bed.events.clear();
     let half = Offset(taken as i64 / 2);
     bed.store.set_log_start(&mut bed.disk, slot, half).expect("it is in the log");
@@ -53,7 +53,7 @@ fn a_full_disk_refuses_appends_and_serves_everything_else_until_space_comes_back
 }
 
 #[test]
-fn a_full_disk_is_noticed_to_have_space_again_without_a_restart() {
+fn appends_succeed_again_without_a_restart_when_a_full_disk_has_space() {
     let mut bed = Bed::new(2);
     leave_free(&mut bed, 1 << 20);
     let slot = bed.slot(0);
@@ -70,7 +70,7 @@ fn a_full_disk_is_noticed_to_have_space_again_without_a_restart() {
 }
 
 #[test]
-fn a_disk_that_is_full_from_the_start_refuses_what_needs_space_as_soon_as_that_is_known() {
+fn a_disk_that_is_full_at_the_start_fails_appends_as_soon_as_that_is_known() {
     let mut bed = Bed::new(3);
     leave_free(&mut bed, 100 << 10);
     let slot = bed.slot(0);
@@ -84,7 +84,7 @@ fn a_disk_that_is_full_from_the_start_refuses_what_needs_space_as_soon_as_that_i
     let told = bed.events.iter().filter(|e| matches!(e, StoreEvent::StorageFull(_))).count();
     assert_eq!(told, 1, "it is said once");
     assert_eq!((bed.store.stats().unacked_bytes, bed.store.bounds(slot).append_end), (0, Offset(0)));
-    // A start says so too.
+    // A start reports it too.
     let mut bed = bed.restart();
     assert!(bed.report.warnings.iter().any(|w| w.contains("no slab fits")), "{:?}", bed.report);
     let slot = bed.slot(0);
@@ -95,7 +95,7 @@ fn a_disk_that_is_full_from_the_start_refuses_what_needs_space_as_soon_as_that_i
 }
 
 #[test]
-fn a_small_disk_gets_small_slabs_and_keeps_something_for_the_state_log() {
+fn a_small_disk_gets_small_slabs_and_keeps_space_for_the_state_log() {
     let mut bed = Bed::new(11);
     let free = 2 << 20;
     leave_free(&mut bed, free);
@@ -110,7 +110,7 @@ fn a_small_disk_gets_small_slabs_and_keeps_something_for_the_state_log() {
 }
 
 #[test]
-fn slabs_that_are_free_go_back_to_the_disk() {
+fn free_slabs_are_removed() {
     let mut bed = Bed::new(12);
     let (slot, other) = (bed.slot(0), bed.slot(1));
     bed.append_durably(other, &filled(1, 100));
@@ -129,7 +129,7 @@ fn slabs_that_are_free_go_back_to_the_disk() {
     };
     assert_eq!(on_disk(&mut bed), after.slab_bytes);
     assert_eq!(bed.values(other).len(), 1, "what is used stays");
-    // What was given back is not missed, crash or not, and is made again when it is needed.
+    // Removed slabs are not missed after a crash, and are created again when needed.
     let mut bed = bed.crash(CrashPolicy::MIXED);
     assert_eq!(bed.report.findings, []);
     let slot = bed.slot(2);
@@ -140,13 +140,13 @@ fn slabs_that_are_free_go_back_to_the_disk() {
 }
 
 #[test]
-fn a_full_disk_with_a_reserve_still_takes_deletions() {
+fn deletions_succeed_on_a_full_disk_with_a_reserve() {
     let mut bed = Bed::new(13);
     leave_free(&mut bed, 1 << 20);
     let slot = bed.slot(0);
     let taken = fill_up(&mut bed, slot);
     assert!(taken > 0);
-    // Somebody else takes the rest.
+    // Another program uses the rest.
     leave_free(&mut bed, 0);
     for n in 1..2000 {
         let slot = bed.slot(n);
@@ -177,7 +177,7 @@ fn a_store_on_a_full_disk_can_be_shut_down() {
 }
 
 #[test]
-fn freed_extents_are_used_again_before_a_slab_is_added() {
+fn freed_extents_are_reused_before_a_slab_is_added() {
     let mut bed = Bed::new(5);
     let slot = bed.slot(0);
     for n in 0..500u64 {
@@ -193,8 +193,8 @@ fn freed_extents_are_used_again_before_a_slab_is_added() {
 }
 
 #[test]
-fn frames_of_an_earlier_life_never_come_back() {
-    // The same partition, the same sizes: what lies behind the end of the log is always an old frame at the right place.
+fn frames_of_an_earlier_use_of_the_space_are_never_read() {
+    // With the same partition and sizes, there is always an old frame at the right position after the end of the log.
     let mut bed = Bed::new(6);
     let mut next = 0;
     for round in 0..60u64 {
@@ -216,7 +216,7 @@ fn frames_of_an_earlier_life_never_come_back() {
 }
 
 #[test]
-fn a_deleted_partition_gives_its_space_back_even_while_it_is_being_written() {
+fn the_space_of_a_deleted_partition_is_freed_even_while_it_is_being_written() {
     let mut bed = Bed::new(7);
     for n in 0..200 {
         let slot = bed.slot(n);
@@ -240,7 +240,7 @@ fn a_deleted_partition_gives_its_space_back_even_while_it_is_being_written() {
 }
 
 #[test]
-fn room_that_a_deleted_partition_took_in_front_of_the_disk_is_told_when_it_is_free() {
+fn space_in_the_write_queue_is_reported_free_when_its_partition_is_deleted() {
     let limits = StoreLimits { slab_bytes_first: 1 << 20, ..StoreLimits::tiny() };
     let mut bed = Bed::with(10, StoreConfig { limits, ..config() });
     let other = bed.slot(99);
@@ -258,7 +258,7 @@ fn room_that_a_deleted_partition_took_in_front_of_the_disk_is_told_when_it_is_fr
     bed.turn();
     let tells = |bed: &Bed| bed.saw(|e| matches!(e, StoreEvent::RoomAvailable));
     assert!(tells(&bed), "what has not left waits for the disk no more");
-    // The rest lands when there is nobody any more who could hear that it is durable.
+    // The rest becomes durable after its partition was deleted.
     let mut on_its_way = bed.store.stats().unacked_bytes;
     assert!(on_its_way > 0);
     while on_its_way > 0 {
@@ -272,7 +272,7 @@ fn room_that_a_deleted_partition_took_in_front_of_the_disk_is_told_when_it_is_fr
 }
 
 #[test]
-fn an_error_of_a_write_or_sync_ends_the_store_without_acknowledging_anything() {
+fn a_write_or_sync_error_stops_the_store_without_an_acknowledgement() {
     let errors =
         [Fault::write_error("/data/store-000/slab-000000"), Fault::sync_error("/data/store-000/slab-000000")];
     for (fault, form) in errors
@@ -296,7 +296,7 @@ fn an_error_of_a_write_or_sync_ends_the_store_without_acknowledging_anything() {
 }
 
 #[test]
-fn ten_thousand_partitions_without_records_cost_no_files_and_no_time_to_open() {
+fn ten_thousand_empty_partitions_need_no_files_and_no_time_to_open() {
     let mut bed = Bed::new(9);
     for n in 0..10_000 {
         bed.store.ensure_partition(tp(n), PartitionConfig::default());

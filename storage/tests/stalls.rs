@@ -1,4 +1,4 @@
-//! A disk that has no space for writes into files that are there: what was appended waits, nobody else does.
+//! A disk that has no space for writes into existing files: appends to the affected partitions wait, and no other partition does.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::{Bed, batch, batch_of, config, filled, producer, tp};
 
 const SLAB: &str = "/data/store-000/slab-000000";
 
-/// The faults of a disk that copies on write and is full, by the way in which the store makes writes durable.
+/// The faults of a full copy-on-write disk, for each way in which the store makes writes durable.
 fn no_space(form: DurableForm) -> Fault {
     match form {
         DurableForm::Dsync => Fault::write_no_space(SLAB),
@@ -26,8 +26,8 @@ fn beds() -> impl Iterator<Item = Bed> {
         .map(|durable_form| Bed::with(1, StoreConfig { durable_form, ..config() }))
 }
 
-/// What a timer does.
-fn tick(bed: &mut Bed) {
+/// Does the work of a timer.
+fn run_timer(bed: &mut Bed) {
     bed.store.enforce_retention(&mut bed.disk, 0);
     bed.settle();
 }
@@ -41,7 +41,7 @@ fn sent(sequence: i32, value: &[u8]) -> Bytes {
 }
 
 #[test]
-fn records_that_find_no_space_are_refused_and_become_durable_unchanged_when_there_is_some() {
+fn records_without_space_fail_and_become_durable_unchanged_when_there_is_space() {
     for mut bed in beds() {
         let slot = bed.slot(0);
         bed.append_durably(slot, &sent(0, b"before"));
@@ -62,7 +62,7 @@ fn records_that_find_no_space_are_refused_and_become_durable_unchanged_when_ther
         }
         bed.events.clear();
         for _ in 0..3 {
-            tick(&mut bed);
+            run_timer(&mut bed);
             assert_eq!(bed.store.bounds(slot).durable_end, lost.base_offset);
         }
         let is_said = |e: &StoreEvent| {
@@ -71,7 +71,7 @@ fn records_that_find_no_space_are_refused_and_become_durable_unchanged_when_ther
         assert!(!bed.saw(is_said), "it is said once: {:?}", bed.events);
 
         bed.disk.disk().clear_faults();
-        tick(&mut bed);
+        run_timer(&mut bed);
         assert!(bed.saw(|e| matches!(e, StoreEvent::SpaceAvailable)), "{:?}", bed.events);
         let again = bed.try_append(slot, &sent(1, b"waits"));
         assert!(
@@ -88,7 +88,7 @@ fn records_that_find_no_space_are_refused_and_become_durable_unchanged_when_ther
 }
 
 #[test]
-fn a_disk_without_space_is_asked_once_each_time_and_not_all_the_time() {
+fn a_full_disk_is_checked_for_space_once_per_interval() {
     let mut bed = Bed::new(2);
     let slot = bed.slot(0);
     bed.append_durably(slot, &batch(&[b"before"]));
@@ -100,19 +100,19 @@ fn a_disk_without_space_is_asked_once_each_time_and_not_all_the_time() {
         bed.turn();
     }
     assert_eq!(bed.store.stats().writes, writes, "turns do not write");
-    tick(&mut bed);
+    run_timer(&mut bed);
     assert_eq!(bed.store.stats().writes, writes + 1);
 }
 
 #[test]
-fn a_crash_while_records_wait_for_space_loses_nothing_that_was_durable() {
+fn a_crash_while_records_wait_for_space_loses_nothing_durable() {
     for policy in [CrashPolicy::LOSE_ALL, CrashPolicy::KEEP_ALL, CrashPolicy::TEAR_ALL, CrashPolicy::MIXED] {
         for mut bed in beds() {
             let slot = bed.slot(0);
             bed.append_durably(slot, &batch(&[b"before"]));
             bed.disk.disk().inject(no_space(bed.config.durable_form).times(2));
             for n in 0..5 {
-                // The first fails; some of what comes behind it is written.
+                // The first write fails; some of the later ones succeed.
                 bed.try_append_bulk(slot, &filled(n, 9000)).expect("nothing has failed yet");
             }
             bed.settle();
@@ -130,7 +130,7 @@ fn a_crash_while_records_wait_for_space_loses_nothing_that_was_durable() {
 }
 
 #[test]
-fn partitions_that_find_space_go_on_beside_one_that_does_not_even_if_it_fills_the_memory() {
+fn partitions_with_space_continue_beside_one_without_even_if_it_fills_the_memory() {
     let mut bed = Bed::new(3);
     let (slot, other) = (bed.slot(0), bed.slot(1));
     bed.append_durably(slot, &batch(&[b"before"]));
@@ -141,7 +141,7 @@ fn partitions_that_find_space_go_on_beside_one_that_does_not_even_if_it_fills_th
         bed.append_durably(slot, &batch(&[b"before"]));
         full.push(slot);
     }
-    // Everything but the first extent, which is the first partition's, and the second.
+    // Everything but the first extent, which belongs to the first partition, and the second one.
     let extent = bed.config.limits.extent_bytes_min;
     bed.disk.disk().inject(Fault::write_no_space(SLAB).within(2 * extent..u64::MAX));
     for n in 1..6 {
@@ -160,19 +160,19 @@ fn partitions_that_find_space_go_on_beside_one_that_does_not_even_if_it_fills_th
     assert!(bed.saw(is_stalled(full[0])), "{:?}", bed.events);
     assert!(!bed.store.is_busy(other, 10_000, false, 0), "it would wait for memory that nothing frees");
     assert_eq!(bed.try_append(other, &filled(1, 10_000)), Err(AppendError::StorageFull));
-    // Deleting one of them frees its memory.
+    // Deleting one of the partitions frees its memory.
     bed.store.delete_partition(&mut bed.disk, full[0]);
     bed.append_durably(other, &filled(1, 9_000));
     bed.append_durably(slot, &filled(1, 9_000));
     bed.disk.disk().clear_faults();
-    tick(&mut bed);
+    run_timer(&mut bed);
     assert_eq!(bed.store.stats().unacked_bytes, 0);
     assert!(bed.saw(|e| matches!(e, StoreEvent::SpaceAvailable)));
     assert!(bed.saw(|e| matches!(e, StoreEvent::Deleted { tp: gone } if *gone == tp(2))));
 }
 
 #[test]
-fn a_deleted_partition_waits_for_no_space() {
+fn deleting_a_partition_does_not_wait_for_space() {
     for mut bed in beds() {
         let slot = bed.slot(0);
         bed.append_durably(slot, &batch(&[b"before"]));
@@ -189,7 +189,7 @@ fn a_deleted_partition_waits_for_no_space() {
     }
 }
 
-/// Leaves nothing free on the disk, and has the map of the store need space.
+/// Fills the disk, and makes the store's map need space.
 fn stall_the_map(bed: &mut Bed) {
     let used = bed.disk.disk().image().files().map(|(_, bytes)| bytes).sum();
     bed.disk.disk().set_capacity(Some(used));
@@ -197,7 +197,7 @@ fn stall_the_map(bed: &mut Bed) {
 }
 
 #[test]
-fn records_that_wait_for_the_map_are_refused_when_it_has_no_space_and_others_go_on() {
+fn records_that_wait_for_the_map_fail_when_it_has_no_space_and_others_succeed() {
     let mut bed = Bed::new(4);
     let (old, new) = (bed.slot(0), bed.slot(1));
     bed.append_durably(old, &batch(&[b"in an extent that the map knows"]));
@@ -214,7 +214,7 @@ fn records_that_wait_for_the_map_are_refused_when_it_has_no_space_and_others_go_
     bed.append_durably(old, &batch(&[b"more"]));
     bed.events.clear();
     for _ in 0..3 {
-        tick(&mut bed);
+        run_timer(&mut bed);
     }
     assert!(
         !bed.saw(|e| matches!(e, StoreEvent::StorageFull(_) | StoreEvent::SpaceAvailable)),
@@ -223,7 +223,7 @@ fn records_that_wait_for_the_map_are_refused_when_it_has_no_space_and_others_go_
     );
 
     bed.disk.disk().set_capacity(None);
-    tick(&mut bed);
+    run_timer(&mut bed);
     assert!(!bed.store.is_stalled() && bed.saw(|e| matches!(e, StoreEvent::SpaceAvailable)));
     bed.append_durably(third, &batch(&[b"x"]));
     assert_eq!(bed.values(new), [b"in one that it does not know".to_vec()]);
@@ -234,7 +234,7 @@ fn records_that_wait_for_the_map_are_refused_when_it_has_no_space_and_others_go_
 }
 
 #[test]
-fn a_map_that_finds_no_space_for_a_record_uses_the_reserve() {
+fn the_map_uses_the_reserve_when_the_disk_has_no_space_for_a_record() {
     let mut bed = Bed::new(5);
     let (old, new) = (bed.slot(0), bed.slot(1));
     bed.append_durably(old, &batch(&[b"the first slab is there"]));
@@ -245,7 +245,7 @@ fn a_map_that_finds_no_space_for_a_record_uses_the_reserve() {
 }
 
 #[test]
-fn a_start_on_a_disk_without_space_for_writes_works() {
+fn a_store_opens_on_a_full_disk() {
     for policy in [CrashPolicy::LOSE_ALL, CrashPolicy::TEAR_ALL, CrashPolicy::MIXED] {
         let mut bed = Bed::new(6);
         let slot = bed.slot(0);
@@ -263,7 +263,7 @@ fn a_start_on_a_disk_without_space_for_writes_works() {
         assert_eq!(bed.values(slot), [b"before".to_vec()]);
         bed.disk.disk().clear_faults();
         bed.disk.disk().set_capacity(None);
-        tick(&mut bed);
+        run_timer(&mut bed);
         bed.append_durably(slot, &batch(&[b"after"]));
         assert_eq!(bed.values(slot).len(), 2);
     }

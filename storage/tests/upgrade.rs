@@ -1,4 +1,4 @@
-//! Stores that were written by earlier versions open, are read, and go on.
+//! Stores written by earlier versions can be opened, read and continued.
 
 mod support;
 
@@ -14,14 +14,14 @@ use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage, SimDisk};
 use highwater_storage::{AppendError, Cursor, LogPoint, PartitionSlot, ReadResult, StoreConfig, StoreLimits};
 use support::{Bed, batch_of, config, filled, producer, without_map};
 
-/// Two partitions of twelve records each, from the last version whose frames had no codes: stopped in order, and killed.
+/// Two partitions of twelve records each, from the last version whose frames had no codes: stopped cleanly, and killed.
 const STOPPED: &[u8] = include_bytes!("data/frames-1-stopped.gz");
 const KILLED: &[u8] = include_bytes!("data/frames-1-killed.gz");
 
-/// Two partitions, from the last version whose extents had no place in a chain apart from their incarnation: stopped in order, and killed.
+/// Two partitions, from the last version whose extents had no sequence: stopped cleanly, and killed.
 ///
-/// Partition 0 has 40 records of producer 7, of which the first 22 are deleted, in several extents. Partition 1 has 40 records. In both an
-/// epoch begins behind 25 records, in the middle of an extent. A third partition was deleted, and its space used again.
+/// Partition 0 has 40 records of producer 7, of which the first 22 are deleted, in several extents. Partition 1 has 40 records. In both, an
+/// epoch begins after 25 records, in the middle of an extent. A third partition was deleted, and its space reused.
 const STOPPED_2: &[u8] = include_bytes!("data/frames-2-stopped.gz");
 const KILLED_2: &[u8] = include_bytes!("data/frames-2-killed.gz");
 
@@ -29,7 +29,7 @@ const KILLED_2: &[u8] = include_bytes!("data/frames-2-killed.gz");
 const STOPPED_5: &[u8] = include_bytes!("data/map-5-stopped.gz");
 const KILLED_5: &[u8] = include_bytes!("data/map-5-killed.gz");
 
-/// The files: of each the length of its path, the path, its length and its content.
+/// Parses the files: for each the length of its path, the path, its length and its content.
 fn image_of(packed: &[u8]) -> DiskImage {
     let mut bytes = Vec::new();
     GzDecoder::new(packed).read_to_end(&mut bytes).expect("it was packed like this");
@@ -59,7 +59,7 @@ fn expected() -> Vec<Vec<u8>> {
     (0..12u8).map(|n| vec![n; 1000 + 300 * usize::from(n)]).collect()
 }
 
-/// The versions of the frames from an offset on.
+/// Returns the versions of the frames from an offset on.
 fn versions(bed: &mut Bed, slot: PartitionSlot, from: i64) -> Vec<u8> {
     let mut cursor = Cursor::at(Offset(from));
     let mut versions = Vec::new();
@@ -73,7 +73,7 @@ fn versions(bed: &mut Bed, slot: PartitionSlot, from: i64) -> Vec<u8> {
 }
 
 #[test]
-fn a_store_whose_frames_have_no_codes_is_read_and_goes_on_with_frames_that_have() {
+fn a_store_whose_frames_have_no_codes_is_read_and_continued_with_frames_that_have_them() {
     for packed in [STOPPED, KILLED] {
         let mut bed = open(&image_of(packed));
         assert_eq!(
@@ -101,7 +101,7 @@ fn a_store_whose_frames_have_no_codes_is_read_and_goes_on_with_frames_that_have(
     }
 }
 
-/// What the partitions of the second kind of store hold.
+/// The contents of the partitions of the second kind of store.
 fn expected_2() -> [Vec<Vec<u8>>; 2] {
     let values =
         |range: std::ops::Range<u8>, bytes: fn(u8) -> usize| range.map(|n| vec![n; bytes(n)]).collect();
@@ -112,7 +112,7 @@ fn sent(sequence: i32) -> bytes::Bytes {
     batch_of(Compression::None, producer(7, 0, sequence), 1000, &[&[sequence as u8; 700]])
 }
 
-/// Both partitions are as they were, and know their epochs.
+/// Checks that both partitions are unchanged and know their epochs.
 fn check_2(bed: &mut Bed, more: &[Vec<u8>]) {
     let [first, second] = expected_2();
     let (slot, other) = (bed.slot(0), bed.slot(1));
@@ -133,7 +133,7 @@ fn check_2(bed: &mut Bed, more: &[Vec<u8>]) {
 }
 
 #[test]
-fn a_store_whose_extents_have_no_sequence_is_read_and_goes_on_and_knows_where_epochs_began() {
+fn a_store_whose_extents_have_no_sequence_is_read_continued_and_knows_its_epochs() {
     for packed in [STOPPED_2, KILLED_2] {
         let mut bed = open(&image_of(packed));
         assert_eq!((bed.report.partitions, bed.report.map_rebuilt), (2, false));
@@ -181,7 +181,7 @@ fn the_map_of_a_store_is_rebuilt_from_headers_with_and_without_a_sequence() {
 }
 
 #[test]
-fn a_store_from_before_there_was_a_journal_is_read_and_goes_on_with_one() {
+fn a_store_without_a_journal_is_read_and_gets_one() {
     for packed in [STOPPED_5, KILLED_5] {
         let disk = DiskHarness::on(SimDisk::from_image(&image_of(packed), 2));
         let limits = StoreLimits::tiny_with_journal();

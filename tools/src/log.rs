@@ -7,7 +7,7 @@ mod verify;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use highwater_engine::offline::{self, Hold};
+use highwater_engine::offline::{self, DirLock};
 use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
 use highwater_runtime::OsFs;
 use highwater_storage::inspect;
@@ -40,20 +40,20 @@ pub(crate) fn run(command: LogCommand) -> Result<(), Failure> {
 struct Data<'a> {
     dir: &'a Path,
     names: BTreeMap<TopicId, String>,
-    _hold: Hold,
+    _lock: DirLock,
 }
 
 impl<'a> Data<'a> {
     fn open(args: &'a DataArgs) -> Result<Self, Failure> {
         let dir = args.data_dir.as_path();
-        let hold = offline::hold(dir)
+        let lock = offline::lock(dir)
             .map_err(|e| Failure::Message { code: e.exit_code(), message: e.to_string() })?;
         let names = offline::topic_names(&mut OsFs::new(), dir).unwrap_or_else(|e| {
             // Topics are then shown by their ids.
             tracing::warn!("cannot read the names of topics: {e}");
             BTreeMap::new()
         });
-        Ok(Self { dir, names, _hold: hold })
+        Ok(Self { dir, names, _lock: lock })
     }
 
     /// Returns a topic's name, or its id if it was deleted.

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_of_another_kind_fails_the_one_query() {
+    fn an_answer_of_another_kind_fails_only_its_query() {
         assert_eq!(EpochEnds::found(PartitionAnswer::EpochEnds(vec![(0, None)])), Ok(vec![(0, None)]));
         let error = EpochEnds::found(PartitionAnswer::Details(Vec::new())).expect_err("another kind");
         assert!(matches!(error, ApiError::Internal(_)), "{error}");

@@ -1,10 +1,10 @@
-//! Addresses as people write them: a host, by name or by number, and a port.
+//! Addresses in configuration: a host name or IP address, and a port.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-/// A host and a port. An IPv6 address stands in brackets when it is written, and without them in `host`.
+/// A host and a port. An IPv6 address is displayed in brackets, and stored in `host` without them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostPort {
     /// A name, or an IP address.
@@ -13,23 +13,23 @@ pub struct HostPort {
     pub port: u16,
 }
 
-/// Longest host name, and longest part of it between dots. Those of DNS.
+/// Maximum length of a host name and of a label in it, as in DNS.
 const NAME_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 
 impl HostPort {
-    /// Checks that a client can be told to connect to this.
+    /// Checks that this address can be advertised to clients.
     pub(crate) fn check_advertised(&self) -> Result<(), String> {
         let wrong = |why: &str| Err(format!("clients cannot connect to {self}: {why}"));
         if self.port == 0 {
-            return wrong("port 0 is no port");
+            return wrong("port 0 is not a valid port");
         }
         match self.host.parse::<IpAddr>() {
-            Ok(ip) if ip.is_unspecified() => {
-                wrong("it means every address of a machine; name one of them, or leave it to the connection")
-            }
+            Ok(ip) if ip.is_unspecified() => wrong(
+                "it is the unspecified address; advertise a specific one, or none to use the address of each connection",
+            ),
             Ok(ip) if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
-                wrong("it is not the address of one machine")
+                wrong("it is not a unicast address")
             }
             _ => Ok(()),
         }
@@ -59,14 +59,14 @@ impl FromStr for HostPort {
         let wrong = |why: &str| format!("{text:?} is not HOST:PORT: {why}");
         let (host, port) = text
             .rsplit_once(':')
-            .ok_or_else(|| wrong("there is no port; write for example localhost:9092"))?;
+            .ok_or_else(|| wrong("the port is missing; an example is localhost:9092"))?;
         let port =
             Some(port).filter(|port| port.bytes().all(|b| b.is_ascii_digit())).and_then(|p| p.parse().ok());
         let port = port.ok_or_else(|| wrong("the port is not a number from 0 to 65535"))?;
         let host = match host.strip_prefix('[') {
             Some(rest) => {
                 let inside = rest.strip_suffix(']').filter(|host| is_ipv6(host));
-                inside.ok_or_else(|| wrong("the brackets do not hold an IPv6 address"))?
+                inside.ok_or_else(|| wrong("the brackets do not contain an IPv6 address"))?
             }
             None if host.contains(':') => {
                 return Err(wrong("an IPv6 address needs brackets, such as [::1]:9092"));
@@ -81,22 +81,22 @@ impl FromStr for HostPort {
 }
 
 fn is_ipv6(host: &str) -> bool {
-    // With a scope, as in fe80::1%2, it is no `IpAddr`.
+    // `IpAddr` does not parse a scope, as in fe80::1%2.
     host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) || format!("[{host}]:0").parse::<SocketAddr>().is_ok()
 }
 
 /// Checks a host name, or an IPv4 address.
 fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
-        return Err("there is no host".into());
+        return Err("the host is missing".into());
     }
     if name.len() > NAME_BYTES_MAX {
         return Err(format!("a host name has at most {NAME_BYTES_MAX} characters"));
     }
-    // A trailing dot says that the name is complete.
+    // A trailing dot marks a fully qualified name.
     let labels = name.strip_suffix('.').unwrap_or(name).split('.');
     for label in labels.clone() {
-        // Underscores are not for host names, and names of containers have them all the same.
+        // Host names must not have underscores, but names of containers do.
         let is_fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if label.is_empty() || label.len() > LABEL_BYTES_MAX || !label.chars().all(is_fine) {
             return Err(format!("{name:?} is not a host name"));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_address() {
+    fn invalid_addresses_are_rejected() {
         for text in [
             "",
             ":",
@@ -153,13 +153,13 @@ mod tests {
             "hôte:1",
         ] {
             let e = text.parse::<HostPort>().expect_err(text);
-            assert!(e.contains(&format!("{text:?}")), "it names what was given: {e}");
+            assert!(e.contains(&format!("{text:?}")), "the error has the input: {e}");
         }
         assert!(format!("{}:1", "a".repeat(64)).parse::<HostPort>().is_err());
     }
 
     #[test]
-    fn only_what_a_client_can_connect_to_is_advertised() {
+    fn only_reachable_addresses_are_advertised() {
         let check = |text: &str| text.parse::<HostPort>().expect(text).check_advertised();
         for text in ["localhost:1", "10.0.0.1:9092", "[::1]:9092", "name.invalid:9092"] {
             assert_eq!(check(text), Ok(()));

@@ -1,4 +1,4 @@
-//! What a broker is told when it starts.
+//! The configuration of a broker.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ pub use highwater_runtime::HostKind;
 
 use crate::broker::address::HostPort;
 
-/// An address to listen on, and what its clients are told.
+/// An address to listen on, and the address to advertise to its clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listener {
-    /// Where to listen. A name is resolved at start, and all of its addresses are listened on. Port 0 takes a free one.
+    /// Where to listen. A name is resolved at the start, and all of its addresses are bound. Port 0 selects a free port.
     pub address: HostPort,
-    /// What clients that come in here are told to connect to. None: the address that each has connected to, which is right unless something
-    /// on the way translates addresses.
+    /// The address to advertise to clients of this listener. `None` for the address that each has connected to, which is right unless addresses
+    /// are translated on the way.
     pub advertised: Option<HostPort>,
 }
 
@@ -32,41 +32,41 @@ impl From<SocketAddr> for Listener {
     }
 }
 
-/// How a broker is to run. [`Default`] is what `highwater start` does without arguments.
+/// The configuration of a broker. [`Default`] is that of `highwater start` without arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerConfig {
-    /// Where the data rests. Created if it is not there.
+    /// The data directory. It is created if it does not exist.
     pub data_dir: PathBuf,
-    /// Where native clients connect.
+    /// Listeners for native clients.
     pub listen: Vec<Listener>,
-    /// Where Kafka clients connect. Empty: nowhere.
+    /// Listeners for Kafka clients; may be empty.
     pub kafka_listen: Vec<Listener>,
-    /// Kafka clients that ask for a topic that does not exist get it created.
+    /// Whether unknown topics are created when Kafka clients request their metadata.
     pub auto_create_topics: bool,
-    /// Partitions of topics that are created without saying how many.
+    /// Number of partitions of topics that are created without one.
     pub default_partitions: u32,
     /// How long an empty group of the classic protocol waits for more members before its first generation.
     pub group_initial_rebalance_delay: Duration,
-    /// How often members of groups with the consumer protocol, which native clients speak too, send heartbeats.
+    /// Heartbeat interval for members of the consumer protocol, including native clients.
     pub group_heartbeat_interval: Duration,
-    /// How long nothing may be heard from such a member before its partitions go to others.
+    /// Time after which the partitions of a silent member of the consumer protocol are assigned to others.
     pub group_session_timeout: Duration,
-    /// How long committed offsets are kept that no member of their group needs. Those of named consumers stay until they are deleted.
+    /// How long committed offsets are kept after their group has become empty. Offsets of named consumers are kept until they are deleted.
     pub offsets_retention: Duration,
-    /// How many cores to use; none: all that the process may use.
+    /// Number of cores to use; `None` for all that the process may use.
     pub cores: Option<u16>,
-    /// Memory for caches and buffers of all cores; none: a quarter of what this process may use, at least 256 MiB and at most 8 GiB.
+    /// Memory for caches and buffers of all cores; `None` for a quarter of what the process may use, at least 256 MiB and at most 8 GiB.
     pub memory_bytes: Option<u64>,
-    /// Bytes of the largest record batch, whatever a topic's `max.message.bytes`: from 1 MiB to
+    /// Maximum size of a record batch, whatever a topic's `max.message.bytes`: from 1 MiB to
     /// [`BATCH_BYTES_MAX`](highwater_protocol::limits::BATCH_BYTES_MAX).
     pub batch_bytes_max: usize,
-    /// What hosts the shards.
+    /// The host of the shards.
     pub host: HostKind,
     /// How writes are made durable.
     pub durable: DurableChoice,
-    /// Listen on addresses that other machines can reach although connections are neither encrypted nor authenticated.
+    /// Allow addresses that are reachable from other machines, although connections are neither encrypted nor authenticated.
     pub insecure: bool,
-    /// Stop cleanly on SIGTERM, SIGINT and SIGHUP. A program that embeds a broker may want to handle these itself.
+    /// Stop gracefully on SIGTERM, SIGINT and SIGHUP. A program that embeds a broker may want to handle these itself.
     pub stop_on_signals: bool,
 }
 
@@ -96,10 +96,10 @@ impl Default for BrokerConfig {
 /// How writes are made durable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DurableChoice {
-    /// Whatever a short measurement at start finds faster on this disk.
+    /// The faster one on this disk, by a short measurement at the start.
     Measure,
-    /// Every write by itself (RWF_DSYNC).
+    /// Each write is durable by itself (RWF_DSYNC).
     Dsync,
-    /// Writes first, then one sync for the round.
+    /// Plain writes, then one sync per commit round.
     SyncPerRound,
 }

@@ -1,19 +1,19 @@
-//! Why a broker does not start, and the exit code of its process then.
+//! Errors of starting a broker, with the exit code of the process.
 
-/// Why a broker did not start. Each says what, which and what to do about it.
+/// Why a broker did not start. Each error says what failed, on which thing, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Something in the configuration cannot be.
+    /// The configuration is invalid.
     #[error("{0}")]
     Config(String),
-    /// Another broker runs on the data directory.
+    /// Another broker uses the data directory.
     #[error("{0}")]
     Locked(String),
-    /// The data directory belongs to another cluster, or a newer version wrote it, or it is damaged beyond what can be repaired.
+    /// The data directory belongs to another cluster, was written by a newer version, or is damaged beyond repair.
     #[error("{0}")]
     Storage(String),
-    /// This user may not write to the data directory, or nobody may.
+    /// The data directory is not writable for this user, or is read-only.
     #[error("{0}")]
     Permission(String),
     /// The disk reported an error.
@@ -25,13 +25,13 @@ pub enum StartError {
     /// The kernel or a limit of the process does not allow what a broker needs.
     #[error("{0}")]
     Environment(String),
-    /// Our bug.
+    /// A bug of the broker.
     #[error("{0}")]
     Internal(String),
 }
 
 impl StartError {
-    /// What the process exits with.
+    /// Returns the exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 78,
@@ -45,5 +45,5 @@ impl StartError {
     }
 }
 
-/// A bug of ours.
+/// Exit code for a bug of the broker.
 pub(super) const EXIT_INTERNAL: u8 = 70;

@@ -1,4 +1,4 @@
-//! Listening sockets: names resolved, addresses checked, sockets bound.
+//! Listening sockets: resolves names, checks addresses, and binds sockets.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
@@ -9,7 +9,7 @@ use crate::broker::address::HostPort;
 use crate::broker::config::{BrokerConfig, KAFKA_PORT_DEFAULT, Listener, NATIVE_PORT_DEFAULT};
 use crate::broker::error::StartError;
 
-/// A listener whose name is resolved.
+/// A listener with its resolved addresses.
 struct Resolved<'a> {
     listener: &'a Listener,
     addresses: Vec<SocketAddr>,
@@ -21,20 +21,20 @@ pub(crate) struct Listeners<'a> {
     kafka: Vec<Resolved<'a>>,
 }
 
-/// What the listeners came to: sockets, and for each of them what its clients are told to connect to.
+/// Bound sockets, and the address to advertise for each.
 pub(crate) struct Bound {
     /// The native sockets, then Kafka's.
     pub(crate) sockets: Vec<TcpListener>,
-    /// One for each socket; none: the address that a client has connected to.
+    /// One for each socket; `None` to advertise the address that a client has connected to.
     pub(crate) advertised: Vec<Option<HostPort>>,
-    /// Addresses of the native sockets, with the ports they got.
+    /// Addresses of the native sockets, with their actual ports.
     pub(crate) native: Vec<SocketAddr>,
-    /// Addresses of Kafka's.
+    /// Addresses of the Kafka sockets.
     pub(crate) kafka: Vec<SocketAddr>,
 }
 
 impl<'a> Listeners<'a> {
-    /// Checks what was configured, and resolves names.
+    /// Checks the configuration, and resolves names.
     pub(crate) fn check(config: &'a BrokerConfig) -> Result<Self, StartError> {
         if config.listen.is_empty() {
             let text = format!(
@@ -48,7 +48,7 @@ impl<'a> Listeners<'a> {
             advertised.check_advertised().map_err(|why| {
                 let example = format!("such as broker.example.com:{KAFKA_PORT_DEFAULT}");
                 StartError::Config(format!(
-                    "wrong advertised address: {why}; a host and a port are needed, {example}"
+                    "invalid advertised address: {why}; use a host and a port, {example}"
                 ))
             })?;
         }
@@ -57,14 +57,14 @@ impl<'a> Listeners<'a> {
         let mut addresses = listeners.native.iter().chain(&listeners.kafka).flat_map(|l| &l.addresses);
         match addresses.find(|address| !address.ip().to_canonical().is_loopback()) {
             Some(open) if !config.insecure => Err(StartError::Config(format!(
-                "{open} can be reached from other machines, and connections are neither encrypted nor authenticated; \
+                "{open} is reachable from other machines, and connections are neither encrypted nor authenticated; \
                  listen on 127.0.0.1, or accept that with --insecure"
             ))),
             _ => Ok(listeners),
         }
     }
 
-    /// Listens.
+    /// Binds all sockets.
     pub(crate) fn bind(self) -> Result<Bound, StartError> {
         let mut bound =
             Bound { sockets: Vec::new(), advertised: Vec::new(), native: Vec::new(), kafka: Vec::new() };
@@ -96,7 +96,7 @@ fn resolve_all(listeners: &[Listener]) -> Result<Vec<Resolved<'_>>, StartError> 
         .collect()
 }
 
-/// Every address of a host, IPv4 and IPv6.
+/// Returns every address of a host, IPv4 and IPv6.
 fn resolve(listen: &HostPort) -> Result<Vec<SocketAddr>, StartError> {
     let failed = |why: &dyn std::fmt::Display| {
         StartError::Listen(format!(
@@ -119,8 +119,8 @@ fn resolve(listen: &HostPort) -> Result<Vec<SocketAddr>, StartError> {
 }
 
 impl Resolved<'_> {
-    /// Listens on every address. Of a name with several, those that this machine does not have are left out: `localhost` is often an
-    /// IPv6 address where IPv6 is switched off.
+    /// Binds every address of the host. Skips addresses that this machine does not have, if it has another one: `localhost` often resolves to an
+    /// IPv6 address even if IPv6 is disabled.
     fn bind(&self) -> Result<Vec<TcpListener>, StartError> {
         let mut sockets: Vec<TcpListener> = Vec::new();
         let mut missing = None;
@@ -134,7 +134,7 @@ impl Resolved<'_> {
         match missing {
             Some(e) if sockets.is_empty() => Err(StartError::Listen(e.to_string())),
             Some(e) => {
-                tracing::info!(listener = %self.listener.address, "one address of the name is left out: {e}");
+                tracing::info!(listener = %self.listener.address, "skipping an address of this name: {e}");
                 Ok(sockets)
             }
             None => Ok(sockets),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_others_can_reach_have_to_be_asked_for() {
+    fn addresses_that_are_reachable_from_outside_have_to_be_configured() {
         for listen in ["127.0.0.1:0", "[::1]:0", "localhost:0"] {
             assert!(Listeners::check(&config(&[listen], false)).is_ok(), "{listen}");
         }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_listened_on_at_every_address_that_this_machine_has() {
+    fn a_host_name_is_bound_at_every_address_of_this_machine_that_it_resolves_to() {
         let config = config(&["localhost:0"], false);
         let bound = Listeners::check(&config).and_then(Listeners::bind).expect("localhost is here");
         assert!(!bound.native.is_empty() && bound.native.iter().all(|a| a.ip().is_loopback()));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_nobody_knows_is_an_error_that_names_it() {
+    fn an_unresolvable_host_name_is_an_error_that_names_it() {
         let config = config(&["no-such-host.invalid:9092"], true);
         let error = Listeners::check(&config).err().expect("refused");
         assert_eq!(error.exit_code(), 1);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_client_can_connect_to_is_not_advertised() {
+    fn unreachable_addresses_are_not_advertised() {
         for advertised in ["0.0.0.0:1", "[::]:9092", "localhost:0"] {
             let mut config = config(&["127.0.0.1:0"], false);
             config.kafka_listen.clone_from(&config.listen);

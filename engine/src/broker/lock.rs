@@ -1,4 +1,4 @@
-//! The lock of a data directory: one process at a time uses it.
+//! The lock of a data directory, which one process at a time may use.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
@@ -11,12 +11,12 @@ use highwater_runtime::fs::{Fs as _, is_out_of_space};
 use crate::broker::data_dir::{self, LOCK};
 use crate::broker::error::StartError;
 
-/// How long to wait for the lock. The kernel ends the operations of a broker that was killed a little after the process, and its
-/// lock lasts until then: a write of it that landed later would destroy what this broker has written.
+/// How long to wait for the lock. The kernel finishes the operations of a killed broker shortly after its process has ended, and holds its lock
+/// until then: a write that landed later would overwrite data of this broker.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
 const LOCK_WAIT_STEP: Duration = Duration::from_millis(2);
 
-/// Locks a lock file, waiting for what the kernel still has to end for the process that had it.
+/// Locks a lock file. Waits for operations of the previous process that the kernel has not finished.
 pub(super) fn lock_patiently(file: &File) -> Result<(), TryLockError> {
     let began = std::time::Instant::now();
     loop {
@@ -33,13 +33,13 @@ pub(super) fn lock_patiently(file: &File) -> Result<(), TryLockError> {
 pub(super) fn take(dir: &Path) -> Result<File, StartError> {
     let path = dir.join(LOCK);
     let failed = |e: &io::Error| data_dir::failed("cannot lock", &path, e);
-    // With its name in its parent made durable, as everything in it will be.
+    // This also makes the directory's name in its parent durable.
     OsFs::new().create_dir_all(dir).map_err(|e| {
         if data_dir::is_forbidden(&e) {
-            return data_dir::failed("cannot make the data directory", dir, &e);
+            return data_dir::failed("cannot create the data directory", dir, &e);
         }
         let dir = dir.display();
-        StartError::Config(format!("cannot make the data directory {dir}: {e}; choose another --data-dir"))
+        StartError::Config(format!("cannot create the data directory {dir}: {e}; choose another --data-dir"))
     })?;
     let mut file = File::options()
         .create(true)
@@ -55,13 +55,13 @@ pub(super) fn take(dir: &Path) -> Result<File, StartError> {
             let holder = holder.trim();
             let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
             return Err(StartError::Locked(format!(
-                "another broker{who} runs on {}; stop it, or choose another --data-dir",
+                "another broker{who} uses {}; stop it, or choose another --data-dir",
                 dir.display()
             )));
         }
         Err(TryLockError::Error(e)) => return Err(failed(&e)),
     }
-    // For people: who it is.
+    // The process id, for error messages.
     match file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
         Err(e) if !is_out_of_space(&e) => Err(failed(&e)),
         _ => Ok(file),

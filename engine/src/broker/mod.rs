@@ -1,4 +1,4 @@
-//! A broker in a process: its configuration, its data directory, its listeners, and how it starts and stops.
+//! A broker in a process: configuration, data directory, listeners, start and stop.
 
 mod address;
 mod config;

@@ -1,4 +1,4 @@
-//! What tools that look into the data of a stopped broker have to know of it. Never writes.
+//! Access to the data of a stopped broker, for tools. Never writes.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -13,29 +13,29 @@ use crate::broker::error::StartError;
 use crate::broker::lock::lock_patiently;
 use crate::meta::Metadata;
 
-/// Keeps brokers off a data directory for as long as it is there.
+/// A lock that prevents brokers from using a data directory until it is dropped.
 #[derive(Debug)]
-pub struct Hold(#[expect(dead_code, reason = "locked until it is dropped")] Option<File>);
+pub struct DirLock(#[expect(dead_code, reason = "locked until it is dropped")] Option<File>);
 
-/// Makes sure that no broker uses the directory. One without a lock file was never a broker's.
-pub fn hold(data_dir: &Path) -> Result<Hold, StartError> {
+/// Locks a data directory against brokers. A directory without a lock file was never used by a broker.
+pub fn lock(data_dir: &Path) -> Result<DirLock, StartError> {
     let path = data_dir.join(LOCK);
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Hold(None)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(DirLock(None)),
         Err(e) => return Err(failed("cannot open", &path, &e)),
     };
     match lock_patiently(&file) {
-        Ok(()) => Ok(Hold(Some(file))),
+        Ok(()) => Ok(DirLock(Some(file))),
         Err(TryLockError::WouldBlock) => Err(StartError::Locked(format!(
-            "a broker runs on {}; its logs can be looked into when it is stopped",
+            "a broker uses {}; stop it to inspect its logs",
             data_dir.display()
         ))),
         Err(TryLockError::Error(e)) => Err(StartError::Disk(format!("cannot lock {}: {e}", path.display()))),
     }
 }
 
-/// The names of the topics; or why they cannot be told.
+/// Returns the names of the topics, or why they cannot be read.
 pub fn topic_names(fs: &mut dyn Fs, data_dir: &Path) -> Result<BTreeMap<TopicId, String>, String> {
     let content = inspect::state_log_content(fs, &data_dir.join(META))?;
     let records = content.records.iter().map(AsRef::as_ref);

@@ -1,4 +1,4 @@
-//! Signals stop a broker in order.
+//! Graceful shutdown on signals.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -10,24 +10,24 @@ use signal_hook::iterator::{Handle as SignalHandle, Signals};
 
 use crate::broker::error::StartError;
 
-/// What stops a broker. SIGHUP comes when its terminal is closed; where the parent process ignores it (`nohup`) it stays ignored.
+/// The signals that stop a broker. SIGHUP is sent when its terminal is closed; it stays ignored if the parent process ignores it (`nohup`).
 const STOPPING: [i32; 3] = [SIGTERM, SIGINT, SIGHUP];
 
-/// Asked to stop once, it stops in order; a second SIGTERM or SIGINT ends it at once. SIGHUP never does: a terminal that closes sends it more
-/// than once.
+/// Stops the broker gracefully on the first signal. A second SIGTERM or SIGINT exits at once. A second SIGHUP does not, because a closing terminal
+/// may send several.
 pub(super) fn handle_signals(shutdown: ShutdownHandle) -> Result<(SignalHandle, JoinHandle<()>), StartError> {
     let failed = |e: io::Error| StartError::Environment(format!("cannot wait for signals: {e}"));
-    let wanted = STOPPING.into_iter().filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP));
-    let mut signals = Signals::new(wanted).map_err(failed)?;
+    let handled = STOPPING.into_iter().filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP));
+    let mut signals = Signals::new(handled).map_err(failed)?;
     let handle = signals.handle();
     let thread = std::thread::Builder::new()
         .name("hw-signals".into())
         .spawn(move || {
-            let mut asked = false;
+            let mut is_stopping = false;
             for signal in signals.forever() {
-                tracing::info!(signal = name_of(signal), "asked to stop");
-                if signal != SIGHUP && std::mem::replace(&mut asked, true) {
-                    tracing::warn!(signal = name_of(signal), "asked a second time: ending at once");
+                tracing::info!(signal = name_of(signal), "stopping on a signal");
+                if signal != SIGHUP && std::mem::replace(&mut is_stopping, true) {
+                    tracing::warn!(signal = name_of(signal), "second signal: exiting at once");
                     std::process::exit(128 + signal);
                 }
                 shutdown.shutdown();

@@ -32,7 +32,7 @@ use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
 
 /// A running broker.
 ///
-/// Dropping it stops it the way [`shutdown`](Self::shutdown) and [`wait`](Self::wait) do.
+/// Dropping it stops it like [`shutdown`](Self::shutdown) and [`wait`](Self::wait).
 pub struct Broker {
     ready: ReadyInfo,
     runtime: Option<Runtime>,
@@ -42,45 +42,45 @@ pub struct Broker {
     lock: Option<Arc<File>>,
 }
 
-/// What there is to tell once clients can connect.
+/// Information about a broker that is ready for clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ReadyInfo {
-    /// Addresses of the native listener, with the ports they got.
+    /// Addresses of the native listener, with their actual ports.
     pub native: Vec<SocketAddr>,
-    /// Addresses of the Kafka listener, with the ports they got.
+    /// Addresses of the Kafka listener, with their actual ports.
     pub kafka: Vec<SocketAddr>,
-    /// Where the data rests.
+    /// The data directory.
     pub data_dir: PathBuf,
     /// Cores in use.
     pub cores: u16,
-    /// Memory for requests and cache, all cores together.
+    /// Memory for requests and cache, of all cores together.
     pub memory_bytes: u64,
-    /// How writes are made durable on this disk, for people; `none` and why where nothing is.
+    /// How writes are made durable on this disk, for the user; `none` with the reason if they are not.
     pub durability: String,
     /// The cluster.
     pub cluster: ClusterId,
-    /// This broker's number in it.
+    /// This node in the cluster.
     pub node: NodeId,
-    /// Topics and partitions found.
+    /// Number of topics.
     pub topics: usize,
-    /// Partitions of all topics.
+    /// Number of partitions of all topics.
     pub partitions: usize,
-    /// What recovery has to say that a person should read: damage, partitions out of service, files moved to quarantine.
+    /// Warnings for the operator: damage, partitions out of service, files moved to quarantine.
     pub warnings: Vec<String>,
-    /// From the call of [`Broker::start`] to ready.
+    /// Time from the call of [`Broker::start`] until it was ready.
     pub took: Duration,
 }
 
 impl Broker {
-    /// Starts a broker; returns when clients can connect.
+    /// Starts a broker. Returns when clients can connect.
     #[expect(clippy::needless_pass_by_value, reason = "a configuration is given away, as to any builder")]
     pub fn start(config: BrokerConfig) -> Result<Self, StartError> {
         let began = std::time::Instant::now();
         let listeners = Listeners::check(&config)?;
         let cpus = choose_cpus(config.cores)?;
         let shards = cpus.len() as u16;
-        // Before anything is written or measured: what this says is clearer than what would fail.
+        // Before anything is written or measured: its errors are clearer than later failures.
         preflight(config.host, cpus.len()).map_err(explain)?;
         let memory_bytes = memory::choose(config.memory_bytes, shards, config.batch_bytes_max)?.bytes;
         let lock = Arc::new(lock::take(&config.data_dir)?);
@@ -108,7 +108,7 @@ impl Broker {
             kafka: kafka_setup,
             groups: group_config(&config, memory_bytes),
             on_ready: Box::new(move |report| {
-                // The receiver is gone only if the start was given up.
+                // The receiver is dropped only if the start has failed.
                 let _ = ready_sender.try_send(report);
             }),
         });
@@ -139,38 +139,38 @@ impl Broker {
             broker.signals = Some(handle_signals(broker.shutdown.clone())?);
         }
         let Ok(report) = ready.recv() else {
-            return Err(StartError::Internal("the shards ended before they were ready; see the log".into()));
+            return Err(StartError::Internal("the shards exited before they were ready; see the log".into()));
         };
         if let Err(e) = data_dir::note_complete(&mut OsFs::new(), &data, stores) {
-            // A full disk, most likely. The next start notes it.
-            tracing::warn!("cannot note in {} what it holds: {e}", data.path.join(IDENTITY).display());
+            // The disk is probably full. The next start tries again.
+            tracing::warn!("cannot update {}: {e}", data.path.join(IDENTITY).display());
         }
         broker.ready.take_report(report);
         broker.ready.took = began.elapsed();
         Ok(broker)
     }
 
-    /// The first address of the native listener.
+    /// Returns the first address of the native listener.
     pub fn native_addr(&self) -> SocketAddr {
         self.ready.native[0]
     }
 
-    /// The first address of the Kafka listener, if there is one.
+    /// Returns the first address of the Kafka listener, if there is one.
     pub fn kafka_addr(&self) -> Option<SocketAddr> {
         self.ready.kafka.first().copied()
     }
 
-    /// What there is to tell once clients can connect.
+    /// Returns information about the running broker.
     pub fn ready(&self) -> &ReadyInfo {
         &self.ready
     }
 
-    /// Asks it to stop: finish what is in flight, make everything durable, end. Returns at once.
+    /// Starts a graceful shutdown: requests in flight are finished and everything is made durable. Returns at once.
     pub fn shutdown(&self) {
         self.shutdown.shutdown();
     }
 
-    /// Waits until it has ended. Gives the exit code for the process.
+    /// Waits until the broker has stopped. Returns the exit code for the process.
     pub fn wait(mut self) -> u8 {
         self.join()
     }
@@ -186,7 +186,7 @@ impl Broker {
         };
         if let Some((handle, thread)) = self.signals.take() {
             handle.close();
-            // It only ever asks for a stop.
+            // The thread's result does not matter.
             let _ = thread.join();
         }
         self.lock = None;
@@ -224,10 +224,10 @@ fn describe(
 ) -> Result<ReadyInfo, StartError> {
     let mut warnings = data.warnings.clone();
     let volatile = measure::volatile_file_system(&config.data_dir)
-        .map_err(|e| data_dir::failed("cannot look at the data directory", &config.data_dir, &e))?;
+        .map_err(|e| data_dir::failed("cannot examine the data directory", &config.data_dir, &e))?;
     if let Some(name) = volatile {
         warnings.push(format!(
-            "the data directory {} is on {name}, which is in memory: acknowledged records are lost when the machine stops",
+            "the data directory {} is on {name}, an in-memory file system: acknowledged records are lost when the machine stops",
             config.data_dir.display()
         ));
     }
@@ -251,7 +251,7 @@ fn describe(
     })
 }
 
-/// How groups are coordinated.
+/// Returns the settings of the group coordinator.
 fn group_config(config: &BrokerConfig, memory_bytes: u64) -> GroupConfig {
     GroupConfig {
         initial_rebalance_delay_ms: config.group_initial_rebalance_delay.as_millis() as u64,
@@ -265,11 +265,11 @@ fn group_config(config: &BrokerConfig, memory_bytes: u64) -> GroupConfig {
     }
 }
 
-/// What Kafka clients get: which listeners are theirs, and how topics are created.
+/// Returns the settings for Kafka clients.
 fn kafka_setup(config: &BrokerConfig, native: usize, kafka: &[SocketAddr]) -> Result<KafkaSetup, StartError> {
     if config.default_partitions == 0 || config.default_partitions > PARTITIONS_PER_TOPIC_MAX {
         return Err(StartError::Config(format!(
-            "topics cannot have {} partitions by default; 1 to {PARTITIONS_PER_TOPIC_MAX} are possible",
+            "invalid default number of partitions {}: the range is 1 to {PARTITIONS_PER_TOPIC_MAX}",
             config.default_partitions
         )));
     }
@@ -282,16 +282,17 @@ fn kafka_setup(config: &BrokerConfig, native: usize, kafka: &[SocketAddr]) -> Re
 }
 
 fn choose_cpus(cores: Option<u16>) -> Result<Vec<Cpu>, StartError> {
-    let available = available_cpus()
-        .map_err(|e| StartError::Environment(format!("cannot tell which CPUs this process may use: {e}")))?;
-    let wanted = cores.map_or(available.len(), usize::from);
-    if wanted == 0 || wanted > available.len() {
+    let available = available_cpus().map_err(|e| {
+        StartError::Environment(format!("cannot determine which CPUs this process may use: {e}"))
+    })?;
+    let count = cores.map_or(available.len(), usize::from);
+    if count == 0 || count > available.len() {
         return Err(StartError::Config(format!(
-            "cannot run on {wanted} cores: this process may use {}",
+            "cannot run on {count} cores: this process may use {}",
             available.len()
         )));
     }
-    Ok(available[..wanted].to_vec())
+    Ok(available[..count].to_vec())
 }
 
 fn choose_durable_form(config: &BrokerConfig) -> Result<DurableForm, StartError> {
@@ -302,7 +303,7 @@ fn choose_durable_form(config: &BrokerConfig) -> Result<DurableForm, StartError>
             let measured = match measure::durable_writes(&config.data_dir) {
                 Err(e) if is_out_of_space(&e) => {
                     tracing::warn!(
-                        "{}: the disk is full: how it is written best cannot be measured",
+                        "{}: the disk is full, so the speed of durable writes cannot be measured",
                         config.data_dir.display()
                     );
                     return Ok(DurableForm::Dsync);
@@ -321,7 +322,7 @@ fn choose_durable_form(config: &BrokerConfig) -> Result<DurableForm, StartError>
     }
 }
 
-/// What the runtime or a shard says, as why the broker does not start.
+/// Maps an error of the runtime or of a shard to the reason why the broker does not start.
 fn explain(error: RuntimeError) -> StartError {
     match error {
         RuntimeError::Config(text) => StartError::Config(text),
@@ -353,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_cores_are_used_than_there_are() {
+    fn no_more_cores_are_used_than_the_machine_has() {
         assert_eq!(choose_cpus(Some(1)).expect("one").len(), 1);
         assert!(choose_cpus(Some(0)).is_err());
         assert!(choose_cpus(Some(u16::MAX)).is_err());

@@ -7,17 +7,17 @@ use crate::broker::config::{BrokerConfig, HostKind};
 use crate::broker::error::StartError;
 use crate::broker::start::Broker;
 
-/// A broker on a temporary directory and free ports of this machine, with one core. Stops, and takes its directory with it, when dropped.
+/// A broker with a temporary directory, free local ports and one core. When dropped, it stops and removes its directory.
 #[derive(Debug)]
 pub struct TestBroker {
-    /// Declared before the directory: it has to end before its files go. None only while it is started again.
+    /// Declared before the directory, so that it stops before its files are removed. `None` while it is stopped.
     broker: Option<Broker>,
     config: BrokerConfig,
     _data: tempfile::TempDir,
 }
 
 impl TestBroker {
-    /// Starts one; returns when clients can connect.
+    /// Starts a broker. Returns when clients can connect.
     ///
     /// ```
     /// let broker = highwater_engine::TestBroker::start();
@@ -27,7 +27,7 @@ impl TestBroker {
         Self::start_with(|_| {})
     }
 
-    /// Starts one whose configuration is `change`d before.
+    /// Starts a broker with a configuration changed by `change`.
     pub fn start_with(change: impl FnOnce(&mut BrokerConfig)) -> Self {
         Self::try_start(change).unwrap_or_else(|e| panic!("the test broker did not start: {e}"))
     }
@@ -49,38 +49,38 @@ impl TestBroker {
         };
         change(&mut config);
         let broker = Broker::start(config.clone())?;
-        // Started again it has to be where its clients look for it.
+        // A restart has to use the same ports.
         config.listen = vec![broker.native_addr().into()];
         config.kafka_listen = broker.kafka_addr().into_iter().map(Into::into).collect();
         Ok(Self { broker: Some(broker), config, _data: data })
     }
 
-    /// Stops it in order and starts it again on its data and its ports.
+    /// Stops it gracefully and starts it again with the same data and ports.
     pub fn restart(&mut self) {
         self.stop();
         let broker = Broker::start(self.config.clone());
         self.broker = Some(broker.unwrap_or_else(|e| panic!("the test broker did not start again: {e}")));
     }
 
-    /// Stops it in order; [`restart`](Self::restart) starts it again.
+    /// Stops it gracefully. [`restart`](Self::restart) starts it again.
     pub fn stop(&mut self) {
         if let Some(broker) = self.broker.take() {
             broker.shutdown();
-            assert_eq!(broker.wait(), 0, "the test broker stops in order");
+            assert_eq!(broker.wait(), 0, "the test broker stops gracefully");
         }
     }
 
-    /// What a client connects to, `host:port`.
+    /// Returns the address for clients, `host:port`.
     pub fn address(&self) -> String {
         self.config.listen[0].address.to_string()
     }
 
-    /// What a Kafka client connects to, `host:port`.
+    /// Returns the address for Kafka clients, `host:port`.
     pub fn kafka_address(&self) -> String {
         self.config.kafka_listen.first().expect("a test broker has a Kafka listener").address.to_string()
     }
 
-    /// The broker.
+    /// Returns the broker.
     pub fn broker(&self) -> &Broker {
         self.broker.as_ref().expect("it was not stopped")
     }

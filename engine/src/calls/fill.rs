@@ -1,4 +1,4 @@
-//! Fills an answer in with what the owners of partitions have found, as much as a turn allows.
+//! Fills a response in with the results of a query, as many as a turn allows.
 
 use std::vec::IntoIter;
 
@@ -7,23 +7,23 @@ use highwater_runtime::plane::ConnId;
 use crate::limits::FOUND_PER_UNIT;
 use crate::shard::{ClientJob, Context, Work};
 
-/// An answer that is being filled in.
-struct Filling<A, P, F> {
+/// A response that is being filled in.
+struct FillJob<A, P, F> {
     conn: ConnId,
     answer: A,
-    /// Where in the answer what is found belongs, and what that is.
+    /// The position of each result in the response.
     places: IntoIter<P>,
     found: IntoIter<F>,
     fill: fn(&mut A, P, F),
     finish: fn(&mut Context<'_>, A),
 }
 
-impl<A: 'static, P: 'static, F: 'static> ClientJob for Filling<A, P, F> {
+impl<A: 'static, P: 'static, F: 'static> ClientJob for FillJob<A, P, F> {
     fn conn(&self) -> ConnId {
         self.conn
     }
 
-    fn go_on(&mut self, _: &Context<'_>, work: &mut Work) -> bool {
+    fn run_slice(&mut self, _: &Context<'_>, work: &mut Work) -> bool {
         while !work.is_over() {
             work.spend(1);
             for _ in 0..FOUND_PER_UNIT {
@@ -40,7 +40,7 @@ impl<A: 'static, P: 'static, F: 'static> ClientJob for Filling<A, P, F> {
 }
 
 impl Context<'_> {
-    /// Fills an answer in with what was found, which belongs to these places in this order, and then finishes it.
+    /// Fills a response in: calls `fill` for each result in `found` with its position in `places`, then `finish`.
     pub(crate) fn fill<A: 'static, P: 'static, F: 'static>(
         &mut self,
         conn: ConnId,
@@ -50,6 +50,6 @@ impl Context<'_> {
         finish: fn(&mut Context<'_>, A),
     ) {
         let (places, found) = (places.into_iter(), found.into_iter());
-        self.begin_job(Filling { conn, answer, places, found, fill, finish });
+        self.begin_job(FillJob { conn, answer, places, found, fill, finish });
     }
 }

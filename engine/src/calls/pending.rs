@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_requests_a_few_are_sent_at_once_and_each_reply_lets_another_one_go() {
+    fn a_call_sends_a_few_requests_at_once_and_another_after_each_reply() {
         let mut calls = Calls::default();
         let kept = Rc::new(RefCell::new(Vec::new()));
         let count = CALLS_PER_REQUEST_MAX + 2;
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unsent_when_its_client_is_gone_is_not_sent() {
+    fn unsent_requests_of_a_closed_connection_are_dropped() {
         let mut calls = Calls::default();
         let gather = Box::new(Keep(Rc::default()));
         calls.ask(Some(CONN), deletions(CALLS_PER_REQUEST_MAX + 5), false, gather);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_ends_the_calls_that_wait_for_other_clients_and_no_others() {
+    fn shutdown_ends_the_calls_that_wait_for_other_clients_and_no_others() {
         let mut calls = Calls::default();
         let (waits, other) = (Rc::default(), Rc::default());
         calls.ask(Some(CONN), deletions(1), true, Box::new(Keep(Rc::clone(&waits))));
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_of_another_kind_takes_the_place_of_one_reply_only() {
+    fn a_reply_of_another_kind_fails_only_the_request_that_it_answers() {
         let mut each = EachReply::<DeleteTopicById, _> {
             replies: Vec::from([None, None]),
             finish: |_: &mut Context<'_>, _: Vec<Result<(), ApiError>>| {},

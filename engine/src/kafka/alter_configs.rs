@@ -14,29 +14,29 @@ use highwater_net::kafka::messages::{
 use super::Call;
 use super::configs::check_broker;
 use super::configs::{BROKER, GROUP, TOPIC};
-use super::error::{Refused, refused, told};
+use super::error::{RequestError, error_fields, request_error};
 use super::names::{check_count, repeated};
 use crate::api::ConfigureTopic;
 use crate::meta::config_changes::{ConfigChange, ConfigChanges};
 use crate::shard::Context;
 
-/// A resource of a request and its changes; `None` for no change, which is all that is possible for resources other than topics.
-struct Altered {
+/// The changes to one resource of a request. `None` for no change: only topics can be changed.
+struct ResourceChange {
     kind: i8,
     name: String,
-    changes: Result<Option<ConfigChanges>, Refused>,
+    changes: Result<Option<ConfigChanges>, RequestError>,
 }
 
 /// The error for a resource that a request names twice.
-const TWICE: &str = "Each resource must appear at most once.";
+const DUPLICATE_RESOURCE: &str = "Each resource must appear at most once.";
 
 /// The outcome for a resource: type, name, error code and message.
 type Outcome = (i8, String, KafkaError, Option<Cow<'static, str>>);
 
 pub(super) fn alter_configs(context: &mut Context<'_>, call: Call, request: &AlterConfigsRequest<'_>) {
     let resources = request.resources.iter().map(|r| ((r.resource_type, r.resource_name), r));
-    let altered = plan(resources, |resource| replaced(context, resource));
-    alter(context, call, altered, request.validate_only, |context, call, outcomes| {
+    let changes_by_resource = plan_changes(resources, |resource| replacement(context, resource));
+    alter(context, call, changes_by_resource, request.validate_only, |context, call, outcomes| {
         let response =
             |(resource_type, name, error_code, error_message): Outcome| AlterConfigsResourceResponse {
                 error_code,
@@ -55,8 +55,8 @@ pub(super) fn incremental_alter_configs(
     request: &IncrementalAlterConfigsRequest<'_>,
 ) {
     let resources = request.resources.iter().map(|r| ((r.resource_type, r.resource_name), r));
-    let altered = plan(resources, |resource| altered(context, resource));
-    alter(context, call, altered, request.validate_only, |context, call, outcomes| {
+    let changes_by_resource = plan_changes(resources, |resource| changes_by_resource(context, resource));
+    alter(context, call, changes_by_resource, request.validate_only, |context, call, outcomes| {
         let response = |(resource_type, name, error_code, error_message): Outcome| {
             IncrementalAlterConfigsResourceResponse {
                 error_code,
@@ -74,14 +74,14 @@ pub(super) fn incremental_alter_configs(
 fn alter(
     context: &mut Context<'_>,
     call: Call,
-    altered: Vec<Altered>,
+    changes_by_resource: Vec<ResourceChange>,
     validate_only: bool,
     finish: impl FnOnce(&mut Context<'_>, Call, Vec<Outcome>) + 'static,
 ) {
-    let mut outcomes = Vec::with_capacity(altered.len());
+    let mut outcomes = Vec::with_capacity(changes_by_resource.len());
     let mut requests = Vec::new();
     let mut places = Vec::new();
-    for Altered { kind, name, changes } in altered {
+    for ResourceChange { kind, name, changes } in changes_by_resource {
         let checked = changes.map(|changes| {
             if let Some(changes) = changes {
                 places.push(outcomes.len());
@@ -92,10 +92,10 @@ fn alter(
     }
     context.ask_each(call.conn, requests, move |context, replies| {
         for (place, outcome) in places.into_iter().zip(replies) {
-            outcomes[place].2 = outcome.map_err(|error| refused(&error));
+            outcomes[place].2 = outcome.map_err(|error| request_error(&error));
         }
         let outcomes = outcomes.into_iter().map(|(kind, name, outcome)| {
-            let (error, text) = told(outcome);
+            let (error, text) = error_fields(outcome);
             (kind, name, error, text.map(Cow::Owned))
         });
         finish(context, call, outcomes.collect());
@@ -103,29 +103,29 @@ fn alter(
 }
 
 /// Returns the changes that make a topic's configuration equal to the given one.
-fn replaced(
+fn replacement(
     context: &Context<'_>,
     resource: &AlterConfigsResource<'_>,
-) -> Result<Option<ConfigChanges>, Refused> {
+) -> Result<Option<ConfigChanges>, RequestError> {
     let (kind, name) = (resource.resource_type, resource.resource_name);
     changes(context, kind, name, resource.configs.iter().map(set), true)
 }
 
-fn altered(
+fn changes_by_resource(
     context: &Context<'_>,
     resource: &IncrementalAlterConfigsResource<'_>,
-) -> Result<Option<ConfigChanges>, Refused> {
+) -> Result<Option<ConfigChanges>, RequestError> {
     let (kind, name) = (resource.resource_type, resource.resource_name);
-    changes(context, kind, name, resource.configs.iter().map(changed), false)
+    changes(context, kind, name, resource.configs.iter().map(alteration), false)
 }
 
 fn changes<'a>(
     context: &Context<'_>,
     kind: i8,
     name: &str,
-    changes: impl ExactSizeIterator<Item = Result<(&'a str, ConfigChange), Refused>>,
+    changes: impl ExactSizeIterator<Item = Result<(&'a str, ConfigChange), RequestError>>,
     resets_others: bool,
-) -> Result<Option<ConfigChanges>, Refused> {
+) -> Result<Option<ConfigChanges>, RequestError> {
     check_alterable(context, kind, name, changes.len() == 0)?;
     if kind != TOPIC {
         return Ok(None);
@@ -141,63 +141,69 @@ fn changes<'a>(
     Ok(Some(ConfigChanges { named, resets_others }))
 }
 
-/// Checks the changes of a resource that is no topic: only an empty change is allowed.
+/// Checks that a resource may be changed. Of those that are not topics, only an empty change is allowed.
 fn check_alterable(
     context: &Context<'_>,
     kind: i8,
     name: &str,
     changes_nothing: bool,
-) -> Result<(), Refused> {
+) -> Result<(), RequestError> {
     match kind {
         TOPIC => Ok(()),
         BROKER => {
             check_broker(context, name)?;
-            let text = "the configuration of a broker is given when it starts, and cannot be changed then";
+            let text = "a broker's configuration is set when it starts and cannot be changed while it runs";
             if changes_nothing { Ok(()) } else { Err((KafkaError::INVALID_REQUEST, text.into())) }
         }
         GROUP if changes_nothing => Ok(()),
-        GROUP => Err((KafkaError::INVALID_CONFIG, "groups have no settings of their own here".into())),
+        GROUP => Err((KafkaError::INVALID_CONFIG, "per-group settings are not supported".into())),
         other => {
-            let text = format!("resources of type {other} have no configuration in this broker");
+            let text = format!("configuration of resource type {other} is not supported");
             Err((KafkaError::INVALID_REQUEST, text))
         }
     }
 }
 
-/// Returns the changes of each resource of a request, by type and name. `changes` is called for valid resources.
-fn plan<'a, R>(
+/// Returns the changes to each resource of a request. Calls `changes` for valid resources only.
+fn plan_changes<'a, R>(
     resources: impl ExactSizeIterator<Item = ((i8, &'a str), R)> + Clone,
-    changes: impl Fn(R) -> Result<Option<ConfigChanges>, Refused>,
-) -> Vec<Altered> {
-    let twice = repeated(resources.clone().map(|(id, _)| id));
+    changes: impl Fn(R) -> Result<Option<ConfigChanges>, RequestError>,
+) -> Vec<ResourceChange> {
+    let duplicates = repeated(resources.clone().map(|(id, _)| id));
     let count = check_count(resources.len());
-    let altered = resources.map(|(id, resource)| {
-        let once =
-            if twice.contains(&id) { Err((KafkaError::INVALID_REQUEST, TWICE.into())) } else { Ok(()) };
+    let changes_by_resource = resources.map(|(id, resource)| {
+        let once = if duplicates.contains(&id) {
+            Err((KafkaError::INVALID_REQUEST, DUPLICATE_RESOURCE.into()))
+        } else {
+            Ok(())
+        };
         let changes = count.clone().and(once).and_then(|()| changes(resource));
-        Altered { kind: id.0, name: id.1.to_owned(), changes }
+        ResourceChange { kind: id.0, name: id.1.to_owned(), changes }
     });
-    altered.collect()
+    changes_by_resource.collect()
 }
 
-fn set<'a>(config: &AlterConfigsConfig<'a>) -> Result<(&'a str, ConfigChange), Refused> {
-    Ok((config.name, ConfigChange::Set(given(config.name, config.value)?)))
+fn set<'a>(config: &AlterConfigsConfig<'a>) -> Result<(&'a str, ConfigChange), RequestError> {
+    Ok((config.name, ConfigChange::Set(require_value(config.name, config.value)?)))
 }
 
-/// Returns the change of an entry.
-fn changed<'a>(config: &IncrementalAlterConfigsConfig<'a>) -> Result<(&'a str, ConfigChange), Refused> {
+/// Returns the change that an entry requests.
+fn alteration<'a>(
+    config: &IncrementalAlterConfigsConfig<'a>,
+) -> Result<(&'a str, ConfigChange), RequestError> {
     let name = config.name;
     let change = match config.config_operation {
-        0 => ConfigChange::Set(given(name, config.value)?),
+        0 => ConfigChange::Set(require_value(name, config.value)?),
         1 => ConfigChange::Reset,
-        2 => ConfigChange::Append(given(name, config.value)?),
-        3 => ConfigChange::Subtract(given(name, config.value)?),
-        other => return Err((KafkaError::INVALID_REQUEST, format!("{name}: there is no operation {other}"))),
+        2 => ConfigChange::Append(require_value(name, config.value)?),
+        3 => ConfigChange::Subtract(require_value(name, config.value)?),
+        other => return Err((KafkaError::INVALID_REQUEST, format!("{name}: unknown operation {other}"))),
     };
     Ok((name, change))
 }
 
-fn given(name: &str, value: Option<&str>) -> Result<String, Refused> {
+/// Returns the value of an entry, which must not be null.
+fn require_value(name: &str, value: Option<&str>) -> Result<String, RequestError> {
     let null = || (KafkaError::INVALID_REQUEST, format!("Null value not supported for : {name}"));
     let value = value.ok_or_else(null);
     value.map(str::to_owned)

@@ -1,5 +1,5 @@
-//! The read-only configuration of the broker under Kafka's names: actual values, and Kafka's defaults for names that have no meaning here, since
-//! clients and tools ask for names and do not expect one to be missing.
+//! The broker's read-only configuration under Kafka's names. Settings that do not exist here are listed with Kafka's defaults, because clients
+//! and tools look settings up by name and do not expect one to be missing.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use highwater_net::limits::KAFKA_PRODUCE_BYTES_MAX;
 
 use super::Call;
 use super::cluster::{PARTITIONS_PER_ANSWER_MAX, node};
-use super::config_names::{Type, documentation, of_broker};
+use super::config_names::{Type, broker_name, documentation};
 use super::configs::{DEFAULT, Detail, SET_AT_START, entry};
 use crate::coord::groups::limits::OFFSET_METADATA_UNITS_MAX;
 use crate::limits::{CONNECTIONS_MAX, KAFKA_FETCH_BYTES_MAX, RETENTION_INTERVAL};
@@ -16,54 +16,73 @@ use crate::meta::configs::CONFIGS;
 use crate::shard::Context;
 
 /// The documentation of a name in [`UNUSED`].
-const UNUSED_TEXT: &str =
-    "A Kafka broker has this setting, and this one does not; the value is Kafka's default.";
+const UNUSED_DOC: &str = "Not used by this broker; the value is Kafka's default.";
 
 /// Entries that are the same for every broker: name, value, type and documentation.
-const OF_EVERY_BROKER: &[(&str, &str, Type, &str)] = &[
+const FIXED: &[(&str, &str, Type, &str)] = &[
     (
         "auto.leader.rebalance.enable",
         "false",
         Type::Boolean,
-        "Whether leaders move between nodes; there is one node.",
+        "Whether partition leaders are moved back to their preferred nodes; there is one node.",
     ),
-    ("connections.max.idle.ms", "-1", Type::Long, "When silent connections are closed; -1 for never."),
-    ("controlled.shutdown.enable", "true", Type::Boolean, "Whether a broker that stops ends in order."),
-    ("default.replication.factor", "1", Type::Int, "Replicas of a topic that does not say how many."),
+    (
+        "connections.max.idle.ms",
+        "-1",
+        Type::Long,
+        "Idle time after which connections are closed; -1 for never.",
+    ),
+    ("controlled.shutdown.enable", "true", Type::Boolean, "Whether the broker shuts down gracefully."),
+    ("default.replication.factor", "1", Type::Int, "Replication factor of topics created without one."),
     ("delete.topic.enable", "true", Type::Boolean, "Whether topics can be deleted."),
-    ("group.consumer.assignors", "uniform,range", Type::List, "Assignors of the consumer protocol."),
+    (
+        "group.consumer.assignors",
+        "uniform,range",
+        Type::List,
+        "Server-side assignors of the consumer protocol.",
+    ),
     (
         "group.consumer.migration.policy",
         "disabled",
         Type::String,
-        "Whether classic members and those of the consumer protocol may share a group.",
+        "Whether groups can be migrated between the classic and the consumer protocol.",
     ),
-    ("group.coordinator.rebalance.protocols", "classic,consumer", Type::List, "Protocols of groups."),
+    (
+        "group.coordinator.rebalance.protocols",
+        "classic,consumer",
+        Type::List,
+        "Group protocols that are supported.",
+    ),
     (
         "listener.security.protocol.map",
         "PLAINTEXT:PLAINTEXT",
         Type::String,
-        "How connections to each listener are secured.",
+        "The security protocol of each listener.",
     ),
-    ("log.cleaner.enable", "true", Type::Boolean, "Whether topics with that policy are compacted."),
+    (
+        "log.cleaner.enable",
+        "true",
+        Type::Boolean,
+        "Whether topics with cleanup.policy=compact are compacted.",
+    ),
     (
         "max.incremental.fetch.session.cache.slots",
         "0",
         Type::Int,
-        "Fetch sessions that are kept; there are none.",
+        "Maximum number of incremental fetch sessions; they are not supported.",
     ),
-    ("offsets.topic.replication.factor", "1", Type::Short, "Replicas of the offsets of groups."),
-    ("process.roles", "broker,controller", Type::List, "What this node is."),
-    ("sasl.enabled.mechanisms", "", Type::List, "How clients can authenticate; they cannot yet."),
+    ("offsets.topic.replication.factor", "1", Type::Short, "Replication factor of committed offsets."),
+    ("process.roles", "broker,controller", Type::List, "The roles of this node."),
+    ("sasl.enabled.mechanisms", "", Type::List, "SASL mechanisms that are enabled; none is supported."),
     (
         "security.inter.broker.protocol",
         "PLAINTEXT",
         Type::String,
-        "How connections between nodes are secured; there are none.",
+        "The security protocol between brokers; there is one broker.",
     ),
 ];
 
-/// Names of a Kafka 4.3 broker that have no meaning here, with Kafka's defaults.
+/// Settings of a Kafka 4.3 broker that this broker does not have, with Kafka's defaults.
 #[rustfmt::skip]
 const UNUSED: &[(&str, Option<&str>, Type)] = &[
     ("add.partitions.to.txn.retry.backoff.max.ms", Some("100"), Type::Int),
@@ -148,7 +167,7 @@ const UNUSED: &[(&str, Option<&str>, Type)] = &[
 ];
 
 /// An entry with an actual value.
-struct Own {
+struct BrokerConfig {
     name: &'static str,
     value: String,
     kind: Type,
@@ -156,35 +175,36 @@ struct Own {
     text: &'static str,
 }
 
-pub(super) fn configs_of_broker(
+pub(super) fn broker_configs(
     context: &Context<'_>,
     call: Call,
     detail: Detail,
 ) -> Vec<DescribedConfig<'static>> {
     let documented = |text: &str| detail.documentation.then(|| text.to_owned());
-    let set = set_at_start(context, call).into_iter();
-    let set = set.map(|(name, value, kind, text)| Own { name, value, kind, source: SET_AT_START, text });
-    let fixed = limits_of_broker(context).into_iter();
-    let fixed = fixed.map(|(name, value, kind, text)| Own { name, value, kind, source: DEFAULT, text });
-    let same = OF_EVERY_BROKER.iter().map(|(name, value, kind, text)| Own {
+    let set = startup_settings(context, call).into_iter();
+    let set =
+        set.map(|(name, value, kind, text)| BrokerConfig { name, value, kind, source: SET_AT_START, text });
+    let fixed = broker_limits(context).into_iter();
+    let fixed =
+        fixed.map(|(name, value, kind, text)| BrokerConfig { name, value, kind, source: DEFAULT, text });
+    let same = FIXED.iter().map(|(name, value, kind, text)| BrokerConfig {
         name,
         value: (*value).to_owned(),
         kind: *kind,
         source: DEFAULT,
         text,
     });
-    let own = set
-        .chain(fixed)
-        .chain(same)
-        .map(|own| entry(own.name, Some(own.value), own.kind, own.source, documented(own.text)));
+    let actual = set.chain(fixed).chain(same).map(|actual| {
+        entry(actual.name, Some(actual.value), actual.kind, actual.source, documented(actual.text))
+    });
     let unused = UNUSED.iter().map(|(name, value, kind)| {
-        entry(name, value.map(str::to_owned), *kind, DEFAULT, documented(UNUSED_TEXT))
+        entry(name, value.map(str::to_owned), *kind, DEFAULT, documented(UNUSED_DOC))
     });
-    let of_topics = CONFIGS.iter().filter_map(|config| {
+    let topic_defaults = CONFIGS.iter().filter_map(|config| {
         let text = detail.documentation.then(|| documentation(config));
-        Some(entry(of_broker(config)?, Some(config.default.to_owned()), Type::of(config), DEFAULT, text))
+        Some(entry(broker_name(config)?, Some(config.default.to_owned()), Type::of(config), DEFAULT, text))
     });
-    let mut entries: Vec<_> = own.chain(unused).chain(of_topics).collect();
+    let mut entries: Vec<_> = actual.chain(unused).chain(topic_defaults).collect();
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     if detail.synonyms {
         for entry in entries.iter_mut().filter(|entry| entry.value.is_some()) {
@@ -200,7 +220,7 @@ pub(super) fn configs_of_broker(
 }
 
 /// Returns the entries from the broker's own configuration.
-fn set_at_start(context: &Context<'_>, call: Call) -> Vec<(&'static str, String, Type, &'static str)> {
+fn startup_settings(context: &Context<'_>, call: Call) -> Vec<(&'static str, String, Type, &'static str)> {
     let (node, kafka, groups) = (node(context), &context.setup.kafka, &context.setup.groups);
     let url = |address: &dyn fmt::Display| format!("PLAINTEXT://{address}");
     let advertised = context.advertised_to(call.conn).map_or_else(String::new, |address| url(&address));
@@ -208,60 +228,65 @@ fn set_at_start(context: &Context<'_>, call: Call) -> Vec<(&'static str, String,
     let data_dir = context.setup.data_dir.display().to_string();
     let minutes = groups.offsets_retention_ms / 60_000;
     vec![
-        ("advertised.listeners", advertised, Type::List, "Where clients connect."),
+        ("advertised.listeners", advertised, Type::List, "The address that clients connect to."),
         (
             "auto.create.topics.enable",
             kafka.auto_create_topics.to_string(),
             Type::Boolean,
-            "Whether topics are created when a client asks for them.",
+            "Whether topics are created when a client requests their metadata.",
         ),
-        ("broker.id", node.to_string(), Type::Int, "The broker's number."),
+        ("broker.id", node.to_string(), Type::Int, "The node's id."),
         (
             "group.consumer.heartbeat.interval.ms",
             groups.consumer_heartbeat_interval_ms.to_string(),
             Type::Int,
-            "How often members of the consumer protocol shall send heartbeats.",
+            "Heartbeat interval for members of the consumer protocol.",
         ),
         (
             "group.consumer.session.timeout.ms",
             groups.consumer_session_timeout_ms.to_string(),
             Type::Int,
-            "When members of the consumer protocol that are silent are gone.",
+            "Time after which a silent member of the consumer protocol is removed.",
         ),
         (
             "group.initial.rebalance.delay.ms",
             groups.initial_rebalance_delay_ms.to_string(),
             Type::Int,
-            "How long an empty group waits for more members before its first generation.",
+            "Time that an empty group waits for more members before its first rebalance.",
         ),
-        ("listeners", listeners, Type::List, "Where the broker listens."),
-        ("log.dir", data_dir.clone(), Type::List, "Where the data rests."),
-        ("log.dirs", data_dir, Type::List, "Where the data rests."),
-        ("node.id", node.to_string(), Type::Int, "The broker's number."),
-        ("num.io.threads", context.setup.shards.to_string(), Type::Int, "Cores that carry out requests."),
+        ("listeners", listeners, Type::List, "The addresses that the broker listens on."),
+        ("log.dir", data_dir.clone(), Type::List, "The data directory."),
+        ("log.dirs", data_dir, Type::List, "The data directory."),
+        ("node.id", node.to_string(), Type::Int, "The node's id."),
+        (
+            "num.io.threads",
+            context.setup.shards.to_string(),
+            Type::Int,
+            "Threads that process requests, one per core.",
+        ),
         (
             "num.network.threads",
             context.setup.shards.to_string(),
             Type::Int,
-            "The same cores, for connections.",
+            "Threads that serve connections: the same ones.",
         ),
         (
             "num.partitions",
             kafka.default_partitions.to_string(),
             Type::Int,
-            "Partitions of a topic that does not say how many.",
+            "Number of partitions of topics created without one.",
         ),
         (
             "offsets.retention.minutes",
             minutes.to_string(),
             Type::Int,
-            "How long offsets are kept that nobody uses.",
+            "Time after which the committed offsets of a group without members expire.",
         ),
     ]
 }
 
 /// Returns the entries for limits and for defaults of topics.
-fn limits_of_broker(context: &Context<'_>) -> Vec<(&'static str, String, Type, &'static str)> {
+fn broker_limits(context: &Context<'_>) -> Vec<(&'static str, String, Type, &'static str)> {
     const HOUR_MS: i64 = 60 * 60 * 1000;
     let groups = &context.setup.groups;
     let hours = |name: &str| {
@@ -273,16 +298,26 @@ fn limits_of_broker(context: &Context<'_>) -> Vec<(&'static str, String, Type, &
             "fetch.max.bytes",
             KAFKA_FETCH_BYTES_MAX.to_string(),
             Type::Int,
-            "Bytes of records in an answer, unless one batch is larger.",
+            "Maximum bytes of records in a fetch response, unless a single batch is larger.",
         ),
-        ("group.consumer.max.size", groups.group_members_max.to_string(), Type::Int, "Members of a group."),
+        (
+            "group.consumer.max.size",
+            groups.group_members_max.to_string(),
+            Type::Int,
+            "Maximum number of members of a group of the consumer protocol.",
+        ),
         (
             "group.max.session.timeout.ms",
             groups.session_timeout_max_ms.to_string(),
             Type::Int,
             "The longest session timeout.",
         ),
-        ("group.max.size", groups.group_members_max.to_string(), Type::Int, "Members of a group."),
+        (
+            "group.max.size",
+            groups.group_members_max.to_string(),
+            Type::Int,
+            "Maximum number of members of a group.",
+        ),
         (
             "group.min.session.timeout.ms",
             groups.session_timeout_min_ms.to_string(),
@@ -295,32 +330,32 @@ fn limits_of_broker(context: &Context<'_>) -> Vec<(&'static str, String, Type, &
             Type::Long,
             "How often retention is enforced.",
         ),
-        ("log.retention.hours", hours("retention.ms"), Type::Int, "How long records stay, in hours."),
-        ("log.roll.hours", hours("segment.ms"), Type::Int, "How fine retention by time can cut, in hours."),
-        ("max.connections", CONNECTIONS_MAX.to_string(), Type::Int, "Connections of all clients."),
+        ("log.retention.hours", hours("retention.ms"), Type::Int, "How long records are retained, in hours."),
+        ("log.roll.hours", hours("segment.ms"), Type::Int, "The granularity of retention by time, in hours."),
+        ("max.connections", CONNECTIONS_MAX.to_string(), Type::Int, "Maximum number of client connections."),
         (
             "max.request.partition.size.limit",
             PARTITIONS_PER_ANSWER_MAX.to_string(),
             Type::Int,
-            "Partitions in one answer to DescribeTopicPartitions.",
+            "Maximum number of partitions in one response to DescribeTopicPartitions.",
         ),
         (
             "offset.metadata.max.bytes",
             OFFSET_METADATA_UNITS_MAX.to_string(),
             Type::Int,
-            "What may be kept with an offset.",
+            "Maximum size of the metadata stored with an offset.",
         ),
         (
             "producer.id.expiration.ms",
             context.setup.limits.store.producer_expiry_ms.to_string(),
             Type::Int,
-            "When a partition forgets a producer that is silent.",
+            "Time after which a partition forgets an idle producer.",
         ),
         (
             "socket.request.max.bytes",
             KAFKA_PRODUCE_BYTES_MAX.to_string(),
             Type::Int,
-            "Bytes of the largest Produce request.",
+            "Maximum size of a Produce request.",
         ),
     ]
 }
@@ -330,11 +365,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_are_not_used_are_sorted_and_named_once() {
+    fn unused_names_are_sorted_and_not_among_the_defaults_of_topics() {
         assert!(UNUSED.is_sorted_by(|a, b| a.0 < b.0));
-        let of_topics: Vec<_> = CONFIGS.iter().filter_map(of_broker).collect();
+        let topic_defaults: Vec<_> = CONFIGS.iter().filter_map(broker_name).collect();
         for (name, ..) in UNUSED {
-            assert!(!of_topics.contains(name), "{name} is the default of a topic's setting");
+            assert!(!topic_defaults.contains(name), "{name} is the default of a topic's setting");
         }
     }
 }

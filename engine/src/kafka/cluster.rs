@@ -47,7 +47,8 @@ pub(super) fn describe_cluster(context: &mut Context<'_>, call: Call, request: &
     };
     let answer = DescribeClusterResponse {
         error_code: if about_brokers { KafkaError::NONE } else { KafkaError::MISMATCHED_ENDPOINT_TYPE },
-        error_message: (!about_brokers).then_some(Cow::Borrowed("this listener is for brokers")),
+        error_message: (!about_brokers)
+            .then_some(Cow::Borrowed("this listener serves broker endpoints only")),
         endpoint_type: ENDPOINT_BROKERS,
         cluster_id: Cow::Owned(cluster_id(context)),
         controller_id: node(context),
@@ -65,7 +66,7 @@ pub(super) fn describe_topic_partitions(
     let Some(metadata) = context.metadata else { return };
     let first = request.cursor.as_ref().map_or("", |cursor| cursor.topic_name);
     let mut names: Vec<&str> = match &request.topics[..] {
-        // Every topic has a partition: there cannot be more of them in the answer.
+        // Every topic has at least one partition, so the response cannot have more topics than partitions.
         [] => metadata.names_from(first).take(PARTITIONS_PER_ANSWER_MAX + 1).collect(),
         topics => topics.iter().map(|topic| topic.name).collect(),
     };
@@ -148,8 +149,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_written_as_kafka_writes_them() {
-        // As Kafka's Uuid prints these.
+    fn ids_are_encoded_as_kafka_encodes_them() {
+        // As Kafka's `Uuid.toString` does.
         assert_eq!(base64([0; 16]), "AAAAAAAAAAAAAAAAAAAAAA");
         assert_eq!(base64([0xff; 16]), "_____________________w");
         assert_eq!(base64([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), "AAAAAAAAAAAAAAAAAAAAAQ");

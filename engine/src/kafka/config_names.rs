@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use crate::meta::configs::{CONFIGS, Config, Effect, Kind};
 
-/// Kafka's numbers for the types of values.
+/// The type of a setting's value, with Kafka's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i8)]
 pub(super) enum Type {
@@ -31,159 +31,172 @@ impl Type {
     }
 }
 
-/// A name of a topic's configuration, the broker's name for its default, and its documentation.
-struct Described {
+/// A topic setting, the broker setting that is its default, and its documentation.
+struct NameEntry {
     name: &'static str,
-    of_broker: &'static str,
+    broker_name: &'static str,
     text: &'static str,
 }
 
-const fn d(name: &'static str, of_broker: &'static str, text: &'static str) -> Described {
-    Described { name, of_broker, text }
+const fn d(name: &'static str, broker_name: &'static str, text: &'static str) -> NameEntry {
+    NameEntry { name, broker_name, text }
 }
 
-/// In the order of `metadata::configs::CONFIGS`.
-const DESCRIBED: &[Described] = &[
+/// All topic settings, in the order of [`CONFIGS`].
+const NAME_ENTRIES: &[NameEntry] = &[
     d(
         "cleanup.policy",
         "log.cleanup.policy",
-        "Whether old records are deleted, or all but the last of each key, or both.",
+        "Whether old records are deleted, the log is compacted by key, or both.",
     ),
-    d("compression.gzip.level", "compression.gzip.level", "How hard gzip tries."),
-    d("compression.lz4.level", "compression.lz4.level", "How hard lz4 tries."),
-    d("compression.type", "compression.type", "How batches are compressed on disk; producer: as they came."),
-    d("compression.zstd.level", "compression.zstd.level", "How hard zstd tries."),
+    d("compression.gzip.level", "compression.gzip.level", "The compression level for gzip."),
+    d("compression.lz4.level", "compression.lz4.level", "The compression level for lz4."),
+    d(
+        "compression.type",
+        "compression.type",
+        "How batches are compressed on disk; producer: as the producer sent them.",
+    ),
+    d("compression.zstd.level", "compression.zstd.level", "The compression level for zstd."),
     d(
         "delete.retention.ms",
         "log.cleaner.delete.retention.ms",
-        "How long tombstones of a compacted topic stay.",
+        "How long tombstones of a compacted topic are retained.",
     ),
     d(
         "errors.deadletterqueue.group.enable",
         "",
-        "Whether groups may use the topic for records they cannot handle.",
+        "Whether the topic may be used as the dead letter queue of groups.",
     ),
     d(
         "file.delete.delay.ms",
         "log.segment.delete.delay.ms",
-        "How long a file waits between being dropped and deleted.",
+        "Delay before a removed segment file is deleted.",
     ),
-    d("flush.messages", "log.flush.interval.messages", "After how many records they are forced to disk."),
-    d("flush.ms", "log.flush.interval.ms", "After what time records are forced to disk."),
-    d("follower.replication.throttled.replicas", "", "Replicas whose followers are slowed down."),
+    d(
+        "flush.messages",
+        "log.flush.interval.messages",
+        "Number of records after which the log is flushed to disk.",
+    ),
+    d("flush.ms", "log.flush.interval.ms", "Time after which records are flushed to disk."),
+    d(
+        "follower.replication.throttled.replicas",
+        "",
+        "Replicas whose replication is throttled on the follower.",
+    ),
     d(
         "highwater.record.validation",
         "",
-        "What is checked of a batch before it is appended. full: its header and its records, compressed or not. header: the header alone, which is taken for the records; only for producers that are trusted, and not in compacted topics. Not one of Kafka's settings.",
+        "How a batch is validated before it is appended. full: its header and every record, compressed or not. header: the header only; for trusted producers, and not in compacted topics. Not one of Kafka's settings.",
     ),
-    d("index.interval.bytes", "log.index.interval.bytes", "How dense the index of offsets is."),
-    d("leader.replication.throttled.replicas", "", "Replicas whose leaders are slowed down."),
+    d(
+        "index.interval.bytes",
+        "log.index.interval.bytes",
+        "Bytes of records between two entries of the offset index.",
+    ),
+    d("leader.replication.throttled.replicas", "", "Replicas whose replication is throttled on the leader."),
     d(
         "local.retention.bytes",
         "log.local.retention.bytes",
-        "How much stays here once it is stored remotely.",
+        "Bytes of a partition that are kept on local disk after they were copied to remote storage.",
     ),
     d(
         "local.retention.ms",
         "log.local.retention.ms",
-        "How long records stay here once they are stored remotely.",
+        "How long records are kept on local disk after they were copied to remote storage.",
     ),
     d(
         "max.compaction.lag.ms",
         "log.cleaner.max.compaction.lag.ms",
-        "After what time a record is compacted at the latest.",
+        "Maximum time before a record becomes eligible for compaction.",
     ),
-    d("max.message.bytes", "message.max.bytes", "Bytes of the largest batch."),
+    d("max.message.bytes", "message.max.bytes", "Maximum size of a record batch."),
     d(
         "message.downconversion.enable",
         "log.message.downconversion.enable",
-        "Whether batches are converted for old clients.",
+        "Whether batches are down-converted for old clients.",
     ),
     d(
         "message.timestamp.after.max.ms",
         "log.message.timestamp.after.max.ms",
-        "How far a timestamp may be ahead of the broker's clock.",
+        "Maximum time that a record's timestamp may be ahead of the broker's clock.",
     ),
     d(
         "message.timestamp.before.max.ms",
         "log.message.timestamp.before.max.ms",
-        "How far a timestamp may be behind the broker's clock.",
+        "Maximum time that a record's timestamp may be behind the broker's clock.",
     ),
     d(
         "message.timestamp.type",
         "log.message.timestamp.type",
-        "Whether the producer or the broker stamps records.",
+        "Whether a record's timestamp is set by the producer or by the broker.",
     ),
     d(
         "min.cleanable.dirty.ratio",
         "log.cleaner.min.cleanable.ratio",
-        "How much of a log has to be new before it is compacted.",
+        "Minimum ratio of uncompacted bytes before a log is compacted.",
     ),
     d(
         "min.compaction.lag.ms",
         "log.cleaner.min.compaction.lag.ms",
-        "How old a record has to be before it is compacted.",
+        "Minimum time before a record is compacted.",
     ),
     d(
         "min.insync.replicas",
         "min.insync.replicas",
-        "How many replicas must have a record before it is acknowledged.",
+        "Minimum number of in-sync replicas for a write with acks=all.",
     ),
-    d("preallocate", "log.preallocate", "Whether files are allocated whole."),
-    d("remote.copy.lag.bytes", "", "How many bytes may wait before they are stored remotely."),
-    d("remote.copy.lag.ms", "", "How long records may wait before they are stored remotely."),
-    d("remote.log.copy.disable", "", "Whether nothing more is stored remotely."),
-    d("remote.log.delete.on.disable", "", "Whether remote data goes when remote storage is switched off."),
-    d("remote.storage.enable", "", "Whether records are stored remotely too."),
+    d("preallocate", "log.preallocate", "Whether segment files are preallocated."),
+    d("remote.copy.lag.bytes", "", "Bytes that may accumulate before they are copied to remote storage."),
+    d("remote.copy.lag.ms", "", "Maximum delay before records are copied to remote storage."),
+    d("remote.log.copy.disable", "", "Whether copying to remote storage is stopped."),
+    d("remote.log.delete.on.disable", "", "Whether remote data is deleted when remote storage is disabled."),
+    d("remote.storage.enable", "", "Whether records are copied to remote storage."),
     d(
         "retention.bytes",
         "log.retention.bytes",
-        "Bytes of a partition from which on its oldest records may go; -1 for no limit.",
+        "Maximum size of a partition before its oldest records are deleted; -1 for no limit.",
     ),
-    d("retention.ms", "log.retention.ms", "How long records stay; -1 for ever."),
-    d("segment.bytes", "log.segment.bytes", "How fine retention by size can cut."),
-    d("segment.index.bytes", "log.index.size.max.bytes", "Bytes of the index of a segment."),
-    d(
-        "segment.jitter.ms",
-        "log.roll.jitter.ms",
-        "How much segments of different partitions are spread in time.",
-    ),
-    d("segment.ms", "log.roll.ms", "How fine retention by time can cut."),
+    d("retention.ms", "log.retention.ms", "How long records are retained; -1 for ever."),
+    d("segment.bytes", "log.segment.bytes", "The granularity of retention by size."),
+    d("segment.index.bytes", "log.index.size.max.bytes", "Maximum size of a segment's index."),
+    d("segment.jitter.ms", "log.roll.jitter.ms", "Maximum random jitter of the time at which segments roll."),
+    d("segment.ms", "log.roll.ms", "The granularity of retention by time."),
     d(
         "unclean.leader.election.enable",
         "unclean.leader.election.enable",
-        "Whether a replica that lacks records may lead.",
+        "Whether a replica outside the in-sync set may become leader.",
     ),
 ];
 
-fn described(config: &Config) -> Option<&'static Described> {
-    DESCRIBED.iter().find(|entry| entry.name == config.name)
+fn name_entry(config: &Config) -> Option<&'static NameEntry> {
+    NAME_ENTRIES.iter().find(|entry| entry.name == config.name)
 }
 
-/// Returns the broker's name for this default.
-pub(super) fn of_broker(config: &Config) -> Option<&'static str> {
-    described(config).map(|entry| entry.of_broker).filter(|name| !name.is_empty())
+/// Returns the broker setting that is the default of a topic setting, if there is one.
+pub(super) fn broker_name(config: &Config) -> Option<&'static str> {
+    name_entry(config).map(|entry| entry.broker_name).filter(|name| !name.is_empty())
 }
 
-/// The description of a name of a topic's configuration, without its value.
-pub(super) struct Told {
-    /// The broker's name for its default.
-    pub(super) of_broker: Option<&'static str>,
+/// The description of a topic setting, without its value.
+pub(super) struct ConfigDescription {
+    /// The broker setting that is its default.
+    pub(super) broker_name: Option<&'static str>,
     pub(super) documentation: String,
 }
 
 /// The descriptions, in the order of [`CONFIGS`]. Responses can have hundreds of thousands of entries, so they are built once.
-pub(super) static TOLD: LazyLock<Vec<Told>> = LazyLock::new(|| {
-    let told = |config| Told { of_broker: of_broker(config), documentation: documentation(config) };
-    CONFIGS.iter().map(told).collect()
+pub(super) static CONFIG_DESCRIPTIONS: LazyLock<Vec<ConfigDescription>> = LazyLock::new(|| {
+    let describe =
+        |config| ConfigDescription { broker_name: broker_name(config), documentation: documentation(config) };
+    CONFIGS.iter().map(describe).collect()
 });
 
-/// Returns the documentation.
+/// Returns the documentation of a topic setting, and what this broker does with it.
 pub(super) fn documentation(config: &Config) -> String {
-    let text = described(config).map_or("", |entry| entry.text);
+    let text = name_entry(config).map_or("", |entry| entry.text);
     let here = match config.effect {
         Effect::Honoured => "",
-        Effect::Kept => " This broker keeps it and does not use it.",
+        Effect::Kept => " This broker stores the value and ignores it.",
         Effect::DefaultOnly => " This broker accepts only its default.",
     };
     format!("{text}{here}")
@@ -194,14 +207,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_of_a_topics_configuration_is_described() {
-        let described: Vec<_> = DESCRIBED.iter().map(|entry| entry.name).collect();
+    fn every_topic_setting_is_described() {
+        let described: Vec<_> = NAME_ENTRIES.iter().map(|entry| entry.name).collect();
         let names: Vec<_> = CONFIGS.iter().map(|config| config.name).collect();
         assert_eq!(described, names);
     }
 
     #[test]
-    fn types_are_kafkas() {
+    fn types_are_those_of_kafka() {
         let of = |name: &str| Type::of(crate::meta::configs::find(name).expect("there"));
         assert_eq!(of("retention.ms"), Type::Long);
         assert_eq!(of("segment.bytes"), Type::Int);

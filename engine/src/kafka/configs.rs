@@ -1,4 +1,4 @@
-//! DescribeConfigs. The configuration of topics can be changed; that of the broker is fixed when it starts.
+//! DescribeConfigs. Topic settings can be changed; the broker's are fixed when it starts.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,22 +19,22 @@ use highwater_net::{Entries, Pieces};
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
-use super::broker_configs::configs_of_broker;
+use super::broker_configs::broker_configs;
 use super::cluster::node;
-use super::config_names::{TOLD, Type};
-use super::error::Refused;
+use super::config_names::{CONFIG_DESCRIPTIONS, Type};
+use super::error::RequestError;
 use crate::coord::groups::GroupConfig;
 use crate::meta::Topic;
 use crate::meta::configs;
 use crate::names::{Distinct, Names};
 use crate::shard::{AnswerTo, ClientJob, Context, ShardSetup, Work};
 
-/// Kinds of resources.
+/// Kafka's codes for types of resources.
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
 pub(super) const GROUP: i8 = 32;
 
-/// Where a value comes from.
+/// Kafka's codes for the source of a value.
 const SET_FOR_TOPIC: i8 = 1;
 pub(super) const SET_AT_START: i8 = 4;
 pub(super) const DEFAULT: i8 = 5;
@@ -54,15 +54,15 @@ pub(super) struct Detail {
 pub(super) fn describe_configs(context: &mut Context<'_>, call: Call, request: &DescribeConfigsRequest<'_>) {
     let detail = Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
     let mut keys = Names::default();
-    let asked = request.resources.iter().map(|resource| {
+    let requested = request.resources.iter().map(|resource| {
         let first = keys.len();
         resource.configuration_keys.iter().flatten().for_each(|key| keys.push(key));
         (resource.resource_type, first..keys.len())
     });
-    let looking_up = LookingUp {
+    let job = DescribeJob {
         call,
         detail,
-        asked: asked.collect::<Vec<_>>().into_iter(),
+        requested: requested.collect::<Vec<_>>().into_iter(),
         names: request.resources.iter().map(|resource| resource.resource_name).collect(),
         keys,
         seen: Distinct::new(request.resources.len(), || context.plane.random_u64()),
@@ -70,33 +70,33 @@ pub(super) fn describe_configs(context: &mut Context<'_>, call: Call, request: &
         current: None,
         list: Vec::new(),
     };
-    context.begin_job(looking_up);
+    context.begin_job(job);
 }
 
-/// Resources that are looked up, as many as a turn allows.
-struct LookingUp {
+/// Looks up the resources of a request, as many as a turn allows.
+struct DescribeJob {
     call: Call,
     detail: Detail,
-    /// The kind of each, and which of the keys are its.
-    asked: IntoIter<(i8, Range<usize>)>,
+    /// The type of each resource, and the range of its entries in `keys`.
+    requested: IntoIter<(i8, Range<usize>)>,
     names: Names,
-    /// Names of entries.
+    /// The names of requested settings, of all resources.
     keys: Names,
-    /// Once each: a resource's entries are hundreds of times as long as its name.
+    /// Each resource is described once: its description is hundreds of times as long as its name.
     seen: Distinct,
-    /// The number of the next resource.
+    /// The index of the next resource.
     next: usize,
-    /// The last one, while it is collected which of its entries are wanted.
+    /// The last resource and its remaining keys, while these are being copied.
     current: Option<(Resource, Range<usize>)>,
     list: Vec<Resource>,
 }
 
-impl ClientJob for LookingUp {
+impl ClientJob for DescribeJob {
     fn conn(&self) -> ConnId {
         self.call.conn
     }
 
-    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
         while !work.is_over() {
             if let Some((mut resource, mut keys)) = self.current.take() {
                 let some = keys.start..keys.end.min(keys.start + work.left());
@@ -110,7 +110,7 @@ impl ClientJob for LookingUp {
                 }
                 continue;
             }
-            let Some((kind, keys)) = self.asked.next() else { return true };
+            let Some((kind, keys)) = self.requested.next() else { return true };
             work.spend(2);
             let (n, list, names) = (self.next, &self.list, &self.names);
             self.next += 1;
@@ -122,7 +122,7 @@ impl ClientJob for LookingUp {
             if !self.seen.is_new(list.len(), &(kind, name), is_same) {
                 continue;
             }
-            let resource = described(context, kind, n, name);
+            let resource = find_resource(context, kind, n, name);
             // As in Kafka, an empty list and no list both mean everything.
             if keys.is_empty() {
                 self.list.push(resource);
@@ -130,15 +130,15 @@ impl ClientJob for LookingUp {
                 self.current = Some((resource, keys));
             }
         }
-        self.asked.len() == 0 && self.current.is_none()
+        self.requested.len() == 0 && self.current.is_none()
     }
 
     fn finish(self: Box<Self>, context: &mut Context<'_>) {
         let Self { call, detail, names, list, .. } = *self;
         let version = call.version();
-        let is_broker = |resource: &Resource| matches!(resource.found, Ok(Described::Broker));
+        let is_broker = |resource: &Resource| matches!(resource.found, Ok(FoundResource::Broker));
         let of_broker =
-            if list.iter().any(is_broker) { configs_of_broker(context, call, detail) } else { Vec::new() };
+            if list.iter().any(is_broker) { broker_configs(context, call, detail) } else { Vec::new() };
         let Frame { front, back } = DescribeConfigsResponse::default().frame(version, list.len());
         let setup = Arc::clone(context.setup);
         let entries = Resources { version, setup, of_broker, detail, names, list };
@@ -146,18 +146,18 @@ impl ClientJob for LookingUp {
     }
 }
 
-fn described(context: &Context<'_>, kind: i8, number: usize, name: &str) -> Resource {
+fn find_resource(context: &Context<'_>, kind: i8, number: usize, name: &str) -> Resource {
     let found = match kind {
         TOPIC => {
             let found = context.metadata.and_then(|m| m.topic(name));
-            Ok(found.map_or(Described::NoTopic, |topic| Described::Topic(Arc::clone(topic))))
+            Ok(found.map_or(FoundResource::NoTopic, |topic| FoundResource::Topic(Arc::clone(topic))))
         }
         // The dynamic configuration of all brokers is empty.
         BROKER => check_broker(context, name)
-            .map(|()| if name.is_empty() { Described::Nothing } else { Described::Broker }),
-        GROUP => Ok(Described::Group),
+            .map(|()| if name.is_empty() { FoundResource::AllBrokers } else { FoundResource::Broker }),
+        GROUP => Ok(FoundResource::Group),
         other => {
-            let text = format!("resources of type {other} have no configuration in this broker");
+            let text = format!("configuration of resource type {other} is not supported");
             Err((KafkaError::INVALID_REQUEST, text))
         }
     };
@@ -165,13 +165,13 @@ fn described(context: &Context<'_>, kind: i8, number: usize, name: &str) -> Reso
 }
 
 /// Checks that a name is this broker's id, or empty for all brokers.
-pub(super) fn check_broker(context: &Context<'_>, name: &str) -> Result<(), Refused> {
+pub(super) fn check_broker(context: &Context<'_>, name: &str) -> Result<(), RequestError> {
     let node = node(context);
-    // Without leading zeros, or a request could name it many times in different ways, and get an entry for each.
+    // Leading zeros are rejected: otherwise a request could name the broker many times and get a description for each.
     if name.is_empty() || name == node.to_string() {
         return Ok(());
     }
-    let text = format!("broker {name:?}: the only broker is {node}");
+    let text = format!("unknown broker {name:?}: the only broker is {node}");
     Err((KafkaError::INVALID_REQUEST, text))
 }
 
@@ -179,19 +179,19 @@ pub(super) fn check_broker(context: &Context<'_>, name: &str) -> Result<(), Refu
 #[derive(Debug)]
 struct Resource {
     kind: i8,
-    /// Its number among the names.
+    /// The index of its name.
     name: u32,
-    found: Result<Described, Refused>,
-    /// The requested entries; `None` for all.
+    found: Result<FoundResource, RequestError>,
+    /// The requested settings; `None` for all.
     names: Option<BTreeSet<String>>,
 }
 
 #[derive(Debug)]
-enum Described {
+enum FoundResource {
     Topic(Arc<Topic>),
     NoTopic,
     Broker,
-    Nothing,
+    AllBrokers,
     Group,
 }
 
@@ -221,7 +221,7 @@ impl Entries for Resources {
             ..Default::default()
         };
         match found {
-            Ok(Described::NoTopic) => {
+            Ok(FoundResource::NoTopic) => {
                 described.error_code = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
                 described.error_message = Some(format!("there is no topic {name}").into());
             }
@@ -249,19 +249,19 @@ impl Entries for Resources {
 }
 
 impl Resources {
-    fn configs<'a>(&self, described: &'a Described) -> Vec<DescribedConfig<'a>> {
+    fn configs<'a>(&self, described: &'a FoundResource) -> Vec<DescribedConfig<'a>> {
         match described {
-            Described::Topic(topic) => of_topic(&topic.configs, self.detail),
-            Described::Broker => self.of_broker.clone(),
-            Described::Nothing | Described::NoTopic => Vec::new(),
-            Described::Group => of_group(&self.setup.groups, self.detail),
+            FoundResource::Topic(topic) => topic_configs(&topic.configs, self.detail),
+            FoundResource::Broker => self.of_broker.clone(),
+            FoundResource::AllBrokers | FoundResource::NoTopic => Vec::new(),
+            FoundResource::Group => group_configs(&self.setup.groups, self.detail),
         }
     }
 }
 
-fn of_topic(set: &BTreeMap<String, String>, detail: Detail) -> Vec<DescribedConfig<'_>> {
-    let settings = configs::settings(set).zip(TOLD.iter());
-    let entries = settings.map(|(setting, told)| {
+fn topic_configs(set: &BTreeMap<String, String>, detail: Detail) -> Vec<DescribedConfig<'_>> {
+    let settings = configs::settings(set).zip(CONFIG_DESCRIPTIONS.iter());
+    let entries = settings.map(|(setting, description)| {
         let synonym = |name, value, source| DescribedConfigSynonym {
             name: Cow::Borrowed(name),
             value: Some(Cow::Borrowed(value)),
@@ -271,7 +271,7 @@ fn of_topic(set: &BTreeMap<String, String>, detail: Detail) -> Vec<DescribedConf
         let mut synonyms = Vec::new();
         if detail.synonyms {
             synonyms.extend(setting.set.map(|value| synonym(config.name, value, SET_FOR_TOPIC)));
-            synonyms.extend(told.of_broker.map(|name| synonym(name, config.default, DEFAULT)));
+            synonyms.extend(description.broker_name.map(|name| synonym(name, config.default, DEFAULT)));
         }
         DescribedConfig {
             name: Cow::Borrowed(config.name),
@@ -281,24 +281,24 @@ fn of_topic(set: &BTreeMap<String, String>, detail: Detail) -> Vec<DescribedConf
             is_sensitive: false,
             synonyms,
             config_type: Type::of(config) as i8,
-            documentation: detail.documentation.then_some(Cow::Borrowed(&told.documentation[..])),
+            documentation: detail.documentation.then_some(Cow::Borrowed(&description.documentation[..])),
         }
     });
     entries.collect()
 }
 
-/// The configuration of groups, which is the same for all.
-fn of_group(groups: &GroupConfig, detail: Detail) -> Vec<DescribedConfig<'static>> {
+/// Returns the configuration of groups, which is the same for every group.
+fn group_configs(groups: &GroupConfig, detail: Detail) -> Vec<DescribedConfig<'static>> {
     let entries = [
         (
             "consumer.heartbeat.interval.ms",
             groups.consumer_heartbeat_interval_ms.to_string(),
-            "How often members shall send heartbeats.",
+            "Heartbeat interval for members.",
         ),
         (
             "consumer.session.timeout.ms",
             groups.consumer_session_timeout_ms.to_string(),
-            "When members that are silent are gone.",
+            "Time after which a silent member is removed.",
         ),
     ];
     let entries = entries.into_iter().map(|(name, value, text)| {

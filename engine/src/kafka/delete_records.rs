@@ -15,25 +15,25 @@ use crate::calls::FanOut;
 use crate::meta::configs;
 use crate::shard::Context;
 
-/// Instead of an offset: the high watermark.
+/// Requests the high watermark, in place of an offset.
 const ALL: i64 = -1;
 
-/// Instead of a low watermark, if there is an error.
+/// Replaces the low watermark if there is an error.
 const NO_OFFSET: i64 = -1;
 
 /// A request whose partitions are being looked up.
-struct Deleting {
+struct DeleteRecordsLookup {
     topics: Vec<DeleteRecordsTopicResponse<'static>>,
     items: FanOut<NewStart>,
     /// The position of each item in the response.
     places: Vec<(usize, usize)>,
 }
 
-impl Resolve for Deleting {
+impl Resolve for DeleteRecordsLookup {
     type Partition = DeleteRecordsPartition;
 
-    fn index_to_compare(wanted: &DeleteRecordsPartition) -> Option<i32> {
-        Some(wanted.partition_index)
+    fn index_to_compare(partition: &DeleteRecordsPartition) -> Option<i32> {
+        Some(partition.partition_index)
     }
 
     fn topic(&mut self, named: &Named, partitions: usize) {
@@ -45,13 +45,13 @@ impl Resolve for Deleting {
         &mut self,
         context: &Context<'_>,
         named: &Named,
-        wanted: DeleteRecordsPartition,
+        partition: DeleteRecordsPartition,
         is_repeated: bool,
     ) {
         let Some(topic) = self.topics.len().checked_sub(1) else { return };
         let partitions = &mut self.topics[topic].partitions;
-        let index = wanted.partition_index;
-        let to = match wanted.offset {
+        let index = partition.partition_index;
+        let to = match partition.offset {
             _ if is_repeated => Err(KafkaError::INVALID_REQUEST),
             ALL => Ok(None),
             offset @ 0.. => Ok(Some(Offset(offset))),
@@ -79,7 +79,7 @@ impl Resolve for Deleting {
     }
 }
 
-/// Takes what has become of a partition.
+/// Sets the outcome of a partition.
 fn fill_in(
     answer: &mut TopicsAnswer<DeleteRecordsTopicResponse<'static>>,
     (topic, partition): (usize, usize),
@@ -97,7 +97,7 @@ pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: &De
     let topics = request.topics.iter();
     let topics = topics.map(|topic| NamedTopic::new(topic.name, [0; 16], topic.partitions.clone())).collect();
     let (items, places) = (FanOut::new(), Vec::new());
-    resolve(context, call, topics, Deleting { topics: Vec::new(), items, places });
+    resolve(context, call, topics, DeleteRecordsLookup { topics: Vec::new(), items, places });
 }
 
 /// Rejects topics that are only compacted: their records are not deleted by offset.

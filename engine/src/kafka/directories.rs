@@ -18,14 +18,14 @@ use highwater_runtime::plane::ConnId;
 
 use super::Call;
 use super::names::{Named, target};
-use super::resolve::{LookUp, LookedUp, NamedTopic};
+use super::resolve::{LookupItem, NamedTopic, TopicLookup};
 use crate::api::{Details, PartitionDetails};
 use crate::calls::FanOut;
 use crate::limits::{KAFKA_SIZES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
 use crate::meta::Metadata;
 use crate::shard::{AnswerTo, ClientJob, Context, ReplyMemory, Work};
 
-/// What each partition counts for in the memory of a response: while it is wanted, while its size is found, and in the list.
+/// Memory charged for each partition of a response: its entries in the query, in the answers and in the response.
 const PARTITION_BYTES: usize = 192;
 
 /// The sizes of the data directory's file system, in bytes; -1 if unknown.
@@ -60,12 +60,12 @@ pub(super) fn describe_log_dirs(context: &mut Context<'_>, call: Call, request: 
             let count = topics.iter().map(|topic| topic.partitions.len()).sum();
             let named =
                 topics.iter().map(|topic| NamedTopic::new(topic.topic, [0; 16], topic.partitions.clone()));
-            (count, Some(Source::Named(LookUp::new(named.collect()))))
+            (count, Some(Source::Named(TopicLookup::new(named.collect()))))
         }
     };
     let bytes = count.min(KAFKA_SIZES_PER_REQUEST_MAX) * PARTITION_BYTES;
     context.with_reply_memory(AnswerTo::Kafka(call), bytes, move |context, memory| match memory {
-        Ok(memory) => context.begin_job(Finding::new(call, memory, file_system, source)),
+        Ok(memory) => context.begin_job(ResolveJob::new(call, memory, file_system, source)),
         Err(error) => {
             let dir = LogDir { error: error.into(), file_system, topics: Vec::new() };
             dir.send(context, call, ReplyMemory::small());
@@ -73,18 +73,18 @@ pub(super) fn describe_log_dirs(context: &mut Context<'_>, call: Call, request: 
     });
 }
 
-/// Where the partitions come from that are listed.
+/// The source of the partitions to describe.
 enum Source {
     All(AllPartitions),
-    Named(LookUp<i32>),
+    Named(TopicLookup<i32>),
 }
 
-/// All partitions of the topics that existed when the request was made.
+/// All partitions of the topics that existed when the request arrived.
 struct AllPartitions {
     metadata: Arc<Metadata>,
     /// The name of the last topic.
     last: String,
-    /// Those of its partitions that are left.
+    /// The rest of its partitions.
     partitions: Range<i32>,
 }
 
@@ -94,41 +94,41 @@ impl AllPartitions {
         Self { metadata, last: String::new(), partitions: 0..0 }
     }
 
-    fn next(&mut self, work: &mut Work) -> Option<LookedUp<i32>> {
+    fn next(&mut self, work: &mut Work) -> Option<LookupItem<i32>> {
         if let Some(partition) = self.partitions.next() {
             work.spend(1);
-            return Some(LookedUp::Partition(partition));
+            return Some(LookupItem::Partition(partition));
         }
         let name = self.metadata.names_from(&self.last).find(|name| *name != self.last)?.to_owned();
         work.spend(2);
         let named = Named::find(Some(&self.metadata), &name, [0; 16]);
         self.partitions = 0..named.known().map_or(0, |topic| topic.stores.len() as i32);
         self.last = name;
-        Some(LookedUp::Topic(named, self.partitions.len()))
+        Some(LookupItem::Topic(named, self.partitions.len()))
     }
 }
 
 /// Finds the partitions of a request and their owners, as many as a turn allows.
-struct Finding {
+struct ResolveJob {
     call: Call,
     memory: ReplyMemory,
     file_system: FileSystem,
-    /// `None` when all were found.
+    /// `None` when all partitions were added.
     source: Option<Source>,
     /// The topic of the next partitions, with its index in `topics`.
     topic: Option<(Named, u32)>,
     topics: Vec<String>,
     /// The index of each topic, as a request may name a topic twice.
     numbers: BTreeMap<String, u32>,
-    /// Each partition once, as in Kafka: index of its topic in `topics`, and its own.
+    /// The partitions, without duplicates as in Kafka: index of the topic in `topics`, and of the partition.
     seen: BTreeSet<(u32, i32)>,
-    /// The same in their order.
+    /// The same, in the order of the request.
     partitions: Vec<(u32, i32)>,
     items: FanOut<TopicPartition>,
     error: KafkaError,
 }
 
-impl Finding {
+impl ResolveJob {
     fn new(call: Call, memory: ReplyMemory, file_system: FileSystem, source: Option<Source>) -> Self {
         Self {
             call,
@@ -154,7 +154,7 @@ impl Finding {
         self.topic = Some((named, number));
     }
 
-    /// Adds a partition of the last topic. One that does not exist is in no directory.
+    /// Adds a partition of the last topic. A partition that does not exist is left out: no directory has it.
     fn add_partition(&mut self, context: &Context<'_>, index: i32) {
         let Some((named, topic)) = &self.topic else { return };
         let Ok((tp, owner)) = target(context, named, index) else { return };
@@ -171,12 +171,12 @@ impl Finding {
     }
 }
 
-impl ClientJob for Finding {
+impl ClientJob for ResolveJob {
     fn conn(&self) -> ConnId {
         self.call.conn
     }
 
-    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
         while !work.is_over() {
             let next = match &mut self.source {
                 None => return true,
@@ -185,8 +185,8 @@ impl ClientJob for Finding {
             };
             match next {
                 None => self.source = None,
-                Some(LookedUp::Topic(named, _)) => self.add_topic(named),
-                Some(LookedUp::Partition(index)) => self.add_partition(context, index),
+                Some(LookupItem::Topic(named, _)) => self.add_topic(named),
+                Some(LookupItem::Partition(index)) => self.add_partition(context, index),
             }
         }
         self.source.is_none()
@@ -215,7 +215,7 @@ impl ClientJob for Finding {
     }
 }
 
-/// Takes the size of a partition. One without a size was deleted meanwhile.
+/// Adds the size of a partition. A partition without a size was deleted meanwhile.
 fn fill_in(
     (_, _, dir): &mut (Call, ReplyMemory, LogDir),
     (topic, partition_index): (u32, i32),

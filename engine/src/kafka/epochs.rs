@@ -15,14 +15,14 @@ use crate::calls::FanOut;
 use crate::shard::Context;
 
 /// A request whose partitions are being looked up.
-struct Asking {
+struct EpochLookup {
     topics: Vec<EpochTopicResponse<'static>>,
     items: FanOut<(TopicPartition, LeaderEpoch)>,
     /// The position of each item in the response.
     places: Vec<(usize, usize)>,
 }
 
-impl Resolve for Asking {
+impl Resolve for EpochLookup {
     type Partition = EpochPartition;
 
     fn index_to_compare(_: &EpochPartition) -> Option<i32> {
@@ -34,14 +34,14 @@ impl Resolve for Asking {
         self.topics.push(EpochTopicResponse { topic, partitions: Vec::with_capacity(partitions) });
     }
 
-    fn partition(&mut self, context: &Context<'_>, named: &Named, wanted: EpochPartition, _: bool) {
+    fn partition(&mut self, context: &Context<'_>, named: &Named, partition: EpochPartition, _: bool) {
         let Some(topic) = self.topics.len().checked_sub(1) else { return };
         let partitions = &mut self.topics[topic].partitions;
-        let mut entry = EpochPartitionResponse { partition: wanted.partition, ..Default::default() };
-        match target_in_epoch(context, named, wanted.partition, wanted.current_leader_epoch) {
+        let mut entry = EpochPartitionResponse { partition: partition.partition, ..Default::default() };
+        match target_in_epoch(context, named, partition.partition, partition.current_leader_epoch) {
             Err(error) => entry.error_code = error,
             Ok((tp, owner)) => {
-                self.items.push(owner, (tp, LeaderEpoch(wanted.leader_epoch)));
+                self.items.push(owner, (tp, LeaderEpoch(partition.leader_epoch)));
                 self.places.push((topic, partitions.len()));
             }
         }
@@ -57,7 +57,7 @@ impl Resolve for Asking {
     }
 }
 
-/// Takes what was found of a partition.
+/// Sets the result of a partition.
 fn fill_in(
     answer: &mut TopicsAnswer<EpochTopicResponse<'static>>,
     (topic, partition): (usize, usize),
@@ -78,5 +78,5 @@ pub(super) fn epoch_ends(context: &mut Context<'_>, call: Call, request: &Offset
     let topics =
         topics.map(|topic| NamedTopic::new(topic.topic, [0; 16], topic.partitions.clone())).collect();
     let (items, places) = (FanOut::new(), Vec::new());
-    resolve(context, call, topics, Asking { topics: Vec::new(), items, places });
+    resolve(context, call, topics, EpochLookup { topics: Vec::new(), items, places });
 }

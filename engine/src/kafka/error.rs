@@ -1,4 +1,4 @@
-//! Errors, as Kafka's codes.
+//! Maps errors to Kafka's codes.
 
 use highwater_net::kafka::KafkaError;
 use highwater_protocol::batch::BatchError;
@@ -9,16 +9,16 @@ use crate::api::{ApiError, Service};
 use crate::coord::groups::GroupError;
 use crate::message::AppendFailure;
 
-/// Kafka's error code, and the message.
-pub(crate) type Refused = (KafkaError, String);
+/// The error of a request, or of one of its entries: Kafka's code and the message.
+pub(crate) type RequestError = (KafkaError, String);
 
-/// Returns an error with a message.
-pub(super) fn refuse<T>(error: KafkaError, text: impl Into<String>) -> Result<T, Refused> {
+/// Fails with an error code and a message.
+pub(super) fn reject<T>(error: KafkaError, text: impl Into<String>) -> Result<T, RequestError> {
     Err((error, text.into()))
 }
 
 impl From<&ApiError> for KafkaError {
-    /// Clients decide by the code whether to retry, so errors that pass become codes that they retry.
+    /// Clients decide by the code whether to retry, so transient errors become codes that they retry.
     fn from(error: &ApiError) -> Self {
         match error {
             ApiError::Starting(Service::Controller) | ApiError::Stopping(Service::Controller) => {
@@ -82,9 +82,9 @@ pub(crate) fn producers_retry(error: KafkaError) -> bool {
     )
 }
 
-/// Returns code and text for a batch that was not appended. Clients do not retry where that cannot help, whatever the code of the native
-/// protocol is.
-pub(crate) fn append_error(failure: &AppendFailure) -> Refused {
+/// Returns the code and message for a batch that was not appended. Clients retry only if a retry can succeed, whatever the code of the
+/// native protocol is.
+pub(crate) fn append_error(failure: &AppendFailure) -> RequestError {
     let code = match failure {
         AppendFailure::Api(error) => error.into(),
         AppendFailure::Transactional => return (NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT.into()),
@@ -117,13 +117,13 @@ pub(crate) fn append_error(failure: &AppendFailure) -> Refused {
     (code, failure.to_string())
 }
 
-/// Returns code and message of an error.
-pub(super) fn refused(error: &ApiError) -> Refused {
+/// Returns the code and message of an error.
+pub(super) fn request_error(error: &ApiError) -> RequestError {
     (error.into(), error.to_string())
 }
 
-/// Returns code and message for a response.
-pub(super) fn told(outcome: Result<(), Refused>) -> (KafkaError, Option<String>) {
+/// Returns the code and message fields of a response.
+pub(super) fn error_fields(outcome: Result<(), RequestError>) -> (KafkaError, Option<String>) {
     match outcome {
         Ok(()) => (KafkaError::NONE, None),
         Err((error, text)) => (error, Some(text)),
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_that_starts_or_stops_has_the_code_that_its_clients_wait_for() {
+    fn a_service_that_starts_or_stops_returns_a_code_that_its_clients_retry() {
         for (error, code) in [
             (ApiError::Starting(Service::Controller), KafkaError::NOT_CONTROLLER),
             (ApiError::Starting(Service::Groups), KafkaError::COORDINATOR_LOAD_IN_PROGRESS),

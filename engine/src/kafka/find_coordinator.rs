@@ -16,9 +16,9 @@ use crate::coord::groups::limits::GROUPS_MAX;
 use crate::names::{Distinct, Names};
 use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
-/// Kinds of coordinators.
-const OF_GROUP: i8 = 0;
-const OF_TRANSACTION: i8 = 1;
+/// Kafka's codes for types of keys.
+const GROUP_KEY: i8 = 0;
+const TRANSACTION_KEY: i8 = 1;
 
 /// The first version with several groups in a request.
 const KEYS_FROM: i16 = 4;
@@ -36,19 +36,19 @@ struct Coordinator {
 pub(super) fn find_coordinator(context: &mut Context<'_>, call: Call, request: &FindCoordinatorRequest<'_>) {
     let version = call.version();
     let Some(advertised) = context.advertised_to(call.conn) else { return };
-    let key_type = if version == 0 { OF_GROUP } else { request.key_type };
-    let nowhere =
+    let key_type = if version == 0 { GROUP_KEY } else { request.key_type };
+    let no_coordinator =
         |error, text| Coordinator { node: -1, host: String::new(), port: -1, error, text: Some(text) };
     let coordinator = match key_type {
-        OF_GROUP => Coordinator {
+        GROUP_KEY => Coordinator {
             node: node(context),
             host: advertised.host,
             port: advertised.port.into(),
             error: KafkaError::NONE,
             text: None,
         },
-        OF_TRANSACTION => nowhere(NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT),
-        _ => nowhere(KafkaError::INVALID_REQUEST, "this broker coordinates groups only"),
+        TRANSACTION_KEY => no_coordinator(NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT),
+        _ => no_coordinator(KafkaError::INVALID_REQUEST, "this broker only coordinates groups"),
     };
     if version < KEYS_FROM {
         let Coordinator { node, host, port, error, text } = coordinator;
@@ -63,33 +63,33 @@ pub(super) fn find_coordinator(context: &mut Context<'_>, call: Call, request: &
         return context.answer(call, &response);
     }
     if request.coordinator_keys.len() > GROUPS_MAX {
-        // There are never that many groups, and the response has no field for an error.
+        // There are never that many groups, and the response has no field for a request-level error.
         context.kafka_reply(call, KafkaReply::nothing());
-        return context.end_after_answers(call);
+        return context.close_after_replies(call);
     }
     let keys: Names = request.coordinator_keys.iter().copied().collect();
     let seen = Distinct::new(keys.len(), || context.plane.random_u64());
-    let finding = Finding { call, coordinator, keys, next: 0, seen, found: Vec::new() };
-    context.begin_job(finding);
+    let job = FindJob { call, coordinator, keys, next: 0, seen, found: Vec::new() };
+    context.begin_job(job);
 }
 
 /// A request whose groups are being deduplicated.
-struct Finding {
+struct FindJob {
     call: Call,
     coordinator: Coordinator,
     keys: Names,
     next: usize,
     seen: Distinct,
-    /// The numbers of those that are told of.
+    /// Indexes of the distinct keys.
     found: Vec<u32>,
 }
 
-impl ClientJob for Finding {
+impl ClientJob for FindJob {
     fn conn(&self) -> ConnId {
         self.call.conn
     }
 
-    fn go_on(&mut self, _: &Context<'_>, work: &mut Work) -> bool {
+    fn run_slice(&mut self, _: &Context<'_>, work: &mut Work) -> bool {
         let Self { keys, seen, found, .. } = self;
         while !work.is_over() && self.next < keys.len() {
             work.spend(1);

@@ -1,4 +1,4 @@
-//! Requests of tools: lists and deletes groups. Descriptions are in `group_describe.rs`.
+//! ListGroups and DeleteGroups. Descriptions are in `group_describe.rs`.
 
 use std::borrow::Cow;
 
@@ -22,18 +22,18 @@ use crate::limits::KAFKA_FILTERS_MAX;
 use crate::shard::{AnswerTo, Context};
 
 /// Returns the names without duplicates: the description of a group can be many times as long as its name.
-pub(super) fn owned(names: &[&str]) -> Vec<String> {
+pub(super) fn distinct_names(names: &[&str]) -> Vec<String> {
     distinct(names.iter().copied()).map(str::to_owned).collect()
 }
 
 /// The groups of a ListGroups response.
 #[derive(Debug)]
-struct Listed {
+struct ListedGroups {
     version: i16,
     groups: Vec<groups::ListedGroup>,
 }
 
-impl Entries for Listed {
+impl Entries for ListedGroups {
     fn count(&self) -> usize {
         self.groups.len()
     }
@@ -58,8 +58,8 @@ impl Entries for Listed {
 
 pub(super) fn list_groups(context: &mut Context<'_>, call: Call, request: &ListGroupsRequest<'_>) {
     let ask = groups::ListRequest {
-        states: owned(&request.states_filter),
-        types: owned(&request.types_filter),
+        states: distinct_names(&request.states_filter),
+        types: distinct_names(&request.types_filter),
         ..Default::default()
     };
     if ask.states.len() + ask.types.len() > KAFKA_FILTERS_MAX {
@@ -74,19 +74,19 @@ pub(super) fn list_groups(context: &mut Context<'_>, call: Call, request: &ListG
         let version = call.version();
         let response = ListGroupsResponse { error_code, ..Default::default() };
         let Frame { front, back } = response.frame(version, groups.len());
-        let pieces = memory.hold(front, Listed { version, groups }, back);
+        let pieces = memory.hold(front, ListedGroups { version, groups }, back);
         context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     });
 }
 
 /// The groups of a DeleteGroups response.
 #[derive(Debug)]
-struct Deleted {
+struct DeletedGroups {
     version: i16,
     groups: Vec<(String, KafkaError)>,
 }
 
-impl Entries for Deleted {
+impl Entries for DeletedGroups {
     fn count(&self) -> usize {
         self.groups.len()
     }
@@ -105,7 +105,7 @@ impl Entries for Deleted {
 }
 
 pub(super) fn delete_groups(context: &mut Context<'_>, call: Call, request: &DeleteGroupsRequest<'_>) {
-    let names = owned(&request.groups_names);
+    let names = distinct_names(&request.groups_names);
     context.ask_group(call.conn, DeleteGroups(names.clone()), move |context, outcomes| {
         let groups: Vec<_> = match outcomes {
             Ok(outcomes) => {
@@ -119,7 +119,7 @@ pub(super) fn delete_groups(context: &mut Context<'_>, call: Call, request: &Del
         };
         let version = call.version();
         let Frame { front, back } = DeleteGroupsResponse::default().frame(version, groups.len());
-        let pieces = Pieces::new(front, Deleted { version, groups }, back);
+        let pieces = Pieces::new(front, DeletedGroups { version, groups }, back);
         context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     });
 }

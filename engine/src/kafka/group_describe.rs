@@ -18,7 +18,7 @@ use highwater_runtime::plane::ConnId;
 
 use super::Call;
 use super::error::code;
-use super::group_admin::owned;
+use super::group_admin::distinct_names;
 use crate::api::{ApiError, DescribeConsumerGroups, DescribeGroups};
 use crate::coord::groups::{self, GroupError};
 use crate::meta::Topic;
@@ -27,7 +27,7 @@ use crate::shard::{AnswerTo, ClientJob, Context, ReplyMemory, Work};
 /// The state of an unknown group.
 const DEAD: &str = "Dead";
 
-/// Kafka's number for a member of the consumer protocol.
+/// Kafka's code for a member of the consumer protocol.
 const CONSUMER_MEMBER: i8 = 1;
 
 /// The allowed operations on a group, as a bit set of Kafka's operations: read, delete, describe, describe and alter configuration.
@@ -39,12 +39,12 @@ fn operations(are_wanted: bool) -> i32 {
 
 /// Why a group is not described: an error of the whole request, or its own.
 #[derive(Debug)]
-enum Why {
+enum DescribeError {
     Request(ApiError),
     Group(GroupError),
 }
 
-impl Why {
+impl DescribeError {
     fn code(&self) -> KafkaError {
         match self {
             Self::Request(error) => error.into(),
@@ -61,41 +61,45 @@ impl Why {
 }
 
 /// A group by name, with its description.
-type Found<D> = (String, Result<D, Why>);
+type GroupResult<D> = (String, Result<D, DescribeError>);
 
 /// The coordinator's reply.
 type Reply<D> = Result<Vec<(String, Result<D, GroupError>)>, ApiError>;
 
-/// Returns what was found of each group.
-fn found<D>(names: Vec<String>, reply: Reply<D>) -> Vec<Found<D>> {
+/// Returns the description or the error of each group.
+fn group_results<D>(names: Vec<String>, reply: Reply<D>) -> Vec<GroupResult<D>> {
     match reply {
-        Ok(found) => found.into_iter().map(|(name, found)| (name, found.map_err(Why::Group))).collect(),
-        Err(error) => names.into_iter().map(|name| (name, Err(Why::Request(error.clone())))).collect(),
+        Ok(found) => {
+            found.into_iter().map(|(name, found)| (name, found.map_err(DescribeError::Group))).collect()
+        }
+        Err(error) => {
+            names.into_iter().map(|name| (name, Err(DescribeError::Request(error.clone())))).collect()
+        }
     }
 }
 
 pub(super) fn describe_groups(context: &mut Context<'_>, call: Call, request: &DescribeGroupsRequest<'_>) {
     let authorized_operations = operations(request.include_authorized_operations);
-    let names = owned(&request.groups);
+    let names = distinct_names(&request.groups);
     let ask = DescribeGroups(names.clone());
     context.ask_measured(AnswerTo::Kafka(call), ask, move |context, reply, memory| {
         let version = call.version();
-        let groups = found(names, reply);
+        let groups = group_results(names, reply);
         let Frame { front, back } = DescribeGroupsResponse::default().frame(version, groups.len());
-        let pieces = memory.hold(front, Classic { version, authorized_operations, groups }, back);
+        let pieces = memory.hold(front, ClassicGroups { version, authorized_operations, groups }, back);
         context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     });
 }
 
-/// The groups of a DescribeGroups response. Each member is a part, and so is the end of a group without members.
+/// The groups of a DescribeGroups response. Each member is a part; a group without members has one part.
 #[derive(Debug)]
-struct Classic {
+struct ClassicGroups {
     version: i16,
     authorized_operations: i32,
-    groups: Vec<Found<groups::DescribedGroup>>,
+    groups: Vec<GroupResult<groups::DescribedGroup>>,
 }
 
-impl Entries for Classic {
+impl Entries for ClassicGroups {
     fn count(&self) -> usize {
         self.groups.len()
     }
@@ -131,29 +135,33 @@ impl Entries for Classic {
     }
 }
 
-impl Classic {
-    fn head<'a>(&self, name: &'a str, found: &'a Result<groups::DescribedGroup, Why>) -> DescribedGroup<'a> {
-        let of_all = DescribedGroup { group_id: Cow::Borrowed(name), ..Default::default() };
+impl ClassicGroups {
+    fn head<'a>(
+        &self,
+        name: &'a str,
+        found: &'a Result<groups::DescribedGroup, DescribeError>,
+    ) -> DescribedGroup<'a> {
+        let base = DescribedGroup { group_id: Cow::Borrowed(name), ..Default::default() };
         match found {
             Ok(group) => DescribedGroup {
                 group_state: Cow::Borrowed(group.state),
                 protocol_type: Cow::Borrowed(&group.protocol_type),
                 protocol_data: Cow::Borrowed(&group.protocol),
                 authorized_operations: self.authorized_operations,
-                ..of_all
+                ..base
             },
             // Old clients recognise an unknown group only by its state.
-            Err(Why::Group(GroupError::GroupIdNotFound)) if self.version < 6 => DescribedGroup {
+            Err(DescribeError::Group(GroupError::GroupIdNotFound)) if self.version < 6 => DescribedGroup {
                 group_state: Cow::Borrowed(DEAD),
                 authorized_operations: self.authorized_operations,
-                ..of_all
+                ..base
             },
-            Err(why) => DescribedGroup {
-                error_code: why.code(),
-                error_message: Some(why.text(name).into()),
-                group_state: Cow::Borrowed(if matches!(why, Why::Group(_)) { DEAD } else { "" }),
+            Err(error) => DescribedGroup {
+                error_code: error.code(),
+                error_message: Some(error.text(name).into()),
+                group_state: Cow::Borrowed(if matches!(error, DescribeError::Group(_)) { DEAD } else { "" }),
                 authorized_operations: self.authorized_operations,
-                ..of_all
+                ..base
             },
         }
     }
@@ -165,32 +173,36 @@ pub(super) fn consumer_group_describe(
     request: &ConsumerGroupDescribeRequest<'_>,
 ) {
     let authorized_operations = operations(request.include_authorized_operations);
-    let names = owned(&request.group_ids);
+    let names = distinct_names(&request.group_ids);
     let ask = DescribeConsumerGroups(names.clone());
     context.ask_measured(AnswerTo::Kafka(call), ask, move |context, reply, memory| {
-        let groups = found(names, reply);
-        let consumers =
-            Consumers { version: call.version(), authorized_operations, groups, topics: BTreeMap::new() };
-        context.begin_job(Naming { call, memory, consumers, group: 0, member: 0 });
+        let groups = group_results(names, reply);
+        let consumers = ConsumerGroups {
+            version: call.version(),
+            authorized_operations,
+            groups,
+            topics: BTreeMap::new(),
+        };
+        context.begin_job(ResolveTopicsJob { call, memory, consumers, group: 0, member: 0 });
     });
 }
 
 /// A response whose topics are being looked up, member by member.
-struct Naming {
+struct ResolveTopicsJob {
     call: Call,
     memory: ReplyMemory,
-    consumers: Consumers,
+    consumers: ConsumerGroups,
     group: usize,
     member: usize,
 }
 
-impl ClientJob for Naming {
+impl ClientJob for ResolveTopicsJob {
     fn conn(&self) -> ConnId {
         self.call.conn
     }
 
-    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
-        let Consumers { groups, topics, .. } = &mut self.consumers;
+    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+        let ConsumerGroups { groups, topics, .. } = &mut self.consumers;
         while !work.is_over()
             && let Some((_, found)) = groups.get(self.group)
         {
@@ -221,15 +233,15 @@ impl ClientJob for Naming {
 
 /// The groups of a ConsumerGroupDescribe response, in parts as those of DescribeGroups.
 #[derive(Debug)]
-struct Consumers {
+struct ConsumerGroups {
     version: i16,
     authorized_operations: i32,
-    groups: Vec<Found<groups::DescribedConsumerGroup>>,
+    groups: Vec<GroupResult<groups::DescribedConsumerGroup>>,
     /// The topics of their members. Those that were deleted meanwhile are missing.
     topics: BTreeMap<TopicId, Arc<Topic>>,
 }
 
-impl Entries for Consumers {
+impl Entries for ConsumerGroups {
     fn count(&self) -> usize {
         self.groups.len()
     }
@@ -252,8 +264,8 @@ impl Entries for Consumers {
                 client_host: Cow::Borrowed(&member.client_host),
                 subscribed_topic_names: names.collect(),
                 subscribed_topic_regex: Some(Cow::Borrowed(&member.topic_regex)),
-                assignment: self.named(&member.assignment),
-                target_assignment: self.named(&member.target),
+                assignment: self.with_topic_names(&member.assignment),
+                target_assignment: self.with_topic_names(&member.target),
                 member_type: CONSUMER_MEMBER,
             };
             member.put(self.version, out);
@@ -271,14 +283,14 @@ impl Entries for Consumers {
     }
 }
 
-impl Consumers {
+impl ConsumerGroups {
     fn head<'a>(
         &self,
         name: &'a str,
-        found: &'a Result<groups::DescribedConsumerGroup, Why>,
+        found: &'a Result<groups::DescribedConsumerGroup, DescribeError>,
     ) -> DescribedConsumerGroup<'a> {
         let authorized_operations = self.authorized_operations;
-        let of_all = DescribedConsumerGroup {
+        let base = DescribedConsumerGroup {
             group_id: Cow::Borrowed(name),
             authorized_operations,
             ..Default::default()
@@ -289,19 +301,19 @@ impl Consumers {
                 group_epoch: group.epoch,
                 assignment_epoch: group.assignment_epoch,
                 assignor_name: Cow::Borrowed(&group.assignor),
-                ..of_all
+                ..base
             },
-            Err(why) => DescribedConsumerGroup {
-                error_code: why.code(),
-                error_message: Some(why.text(name).into()),
-                group_state: Cow::Borrowed(if matches!(why, Why::Group(_)) { DEAD } else { "" }),
-                ..of_all
+            Err(error) => DescribedConsumerGroup {
+                error_code: error.code(),
+                error_message: Some(error.text(name).into()),
+                group_state: Cow::Borrowed(if matches!(error, DescribeError::Group(_)) { DEAD } else { "" }),
+                ..base
             },
         }
     }
 
     /// Returns partitions with the names of their topics. Topics that were deleted meanwhile are left out.
-    fn named<'a>(&'a self, topics: &[(TopicId, Vec<PartitionIndex>)]) -> DescribedAssignment<'a> {
+    fn with_topic_names<'a>(&'a self, topics: &[(TopicId, Vec<PartitionIndex>)]) -> DescribedAssignment<'a> {
         let named = topics.iter().filter_map(|(id, partitions)| {
             Some(DescribedTopicPartitions {
                 topic_id: id.0,

@@ -1,6 +1,6 @@
 //! OffsetCommit and OffsetDelete. OffsetFetch is in `offset_fetch.rs`.
 //!
-//! The coordinator identifies topics by id. Names are resolved here, as many as a turn allows; unknown ones are answered here.
+//! The coordinator identifies topics by id. Names are resolved here, as many as a turn allows, and unknown ones get their errors here.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -28,7 +28,7 @@ pub(super) fn resolve_topic(context: &Context<'_>, by_id: bool, name: &str, id: 
 }
 
 /// A commit whose topics are being looked up.
-struct Committing {
+struct CommitLookup {
     topics: Vec<OffsetCommitTopicResponse<'static>>,
     /// The position of each offset in the response.
     places: Vec<(usize, usize)>,
@@ -45,14 +45,14 @@ struct PartitionOffset {
     metadata: String,
 }
 
-impl Committing {
+impl CommitLookup {
     /// Returns the error for an unknown topic.
     fn unknown(by_id: bool) -> KafkaError {
         if by_id { KafkaError::UNKNOWN_TOPIC_ID } else { KafkaError::UNKNOWN_TOPIC_OR_PARTITION }
     }
 }
 
-impl Resolve for Committing {
+impl Resolve for CommitLookup {
     type Partition = PartitionOffset;
 
     fn index_to_compare(_: &PartitionOffset) -> Option<i32> {
@@ -60,7 +60,7 @@ impl Resolve for Committing {
     }
 
     fn topic(&mut self, named: &Named, partitions: usize) {
-        // As the request names it: by its name or by its id.
+        // The response identifies topics as the request does: by name or by id.
         let (name, topic_id) = if self.by_id { ("", named.id()) } else { (named.name(), [0; 16]) };
         self.topics.push(OffsetCommitTopicResponse {
             name: name.to_owned().into(),
@@ -69,10 +69,10 @@ impl Resolve for Committing {
         });
     }
 
-    fn partition(&mut self, _: &Context<'_>, named: &Named, wanted: PartitionOffset, _: bool) {
+    fn partition(&mut self, _: &Context<'_>, named: &Named, partition: PartitionOffset, _: bool) {
         let Some(topic) = self.topics.len().checked_sub(1) else { return };
         let partitions = &mut self.topics[topic].partitions;
-        let PartitionOffset { index: partition_index, offset, leader_epoch, metadata } = wanted;
+        let PartitionOffset { index: partition_index, offset, leader_epoch, metadata } = partition;
         let error_code = match (named.known(), u32::try_from(partition_index)) {
             (Some(known), Ok(index)) => {
                 self.places.push((topic, partitions.len()));
@@ -143,12 +143,12 @@ pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &Off
         forever: false,
         offsets: Vec::new(),
     };
-    resolve(context, call, topics, Committing { topics: Vec::new(), places: Vec::new(), request, by_id });
+    resolve(context, call, topics, CommitLookup { topics: Vec::new(), places: Vec::new(), request, by_id });
 }
 
 type Committed = KafkaError;
 
-/// Takes the outcome of a partition.
+/// Sets the outcome of a partition.
 fn fill_in(
     answer: &mut TopicsAnswer<OffsetCommitTopicResponse<'static>>,
     (topic, partition): (usize, usize),
@@ -158,14 +158,14 @@ fn fill_in(
 }
 
 /// A deletion of offsets whose topics are being looked up.
-struct Deleting {
+struct DeleteOffsetsLookup {
     topics: Vec<OffsetDeleteTopicResponse<'static>>,
     /// The position of each offset in the response.
     places: Vec<(usize, usize)>,
     request: groups::DeleteOffsetsRequest,
 }
 
-impl Resolve for Deleting {
+impl Resolve for DeleteOffsetsLookup {
     type Partition = i32;
 
     fn index_to_compare(_: &i32) -> Option<i32> {
@@ -218,7 +218,7 @@ impl Resolve for Deleting {
     }
 }
 
-/// Takes the outcome of a partition.
+/// Sets the outcome of a partition.
 fn fill_in_deleted(
     answer: &mut TopicsAnswer<OffsetDeleteTopicResponse<'static>>,
     (topic, partition): (usize, usize),
@@ -234,5 +234,5 @@ pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &Off
     });
     let topics = topics.collect();
     let request = groups::DeleteOffsetsRequest { group: request.group_id.to_owned(), partitions: Vec::new() };
-    resolve(context, call, topics, Deleting { topics: Vec::new(), places: Vec::new(), request });
+    resolve(context, call, topics, DeleteOffsetsLookup { topics: Vec::new(), places: Vec::new(), request });
 }

@@ -45,7 +45,7 @@ pub(super) fn join_group(
     let member = request.member_id.to_owned();
     context.ask_group_and_wait(call.conn, ask, move |context, reply| {
         let (mut response, members) = match reply {
-            Ok(reply) => joined(reply),
+            Ok(reply) => join_response(reply),
             Err(error) => {
                 let (error_code, member_id) = (error.into(), member.into());
                 (JoinGroupResponse { error_code, member_id, ..Default::default() }, Vec::new())
@@ -55,19 +55,19 @@ pub(super) fn join_group(
             response.protocol_name.get_or_insert_default();
         }
         let Frame { front, back } = response.frame(version, members.len());
-        let pieces = Pieces::new(front, Joined { version, members }, back);
+        let pieces = Pieces::new(front, JoinedMembers { version, members }, back);
         context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     });
 }
 
 /// The members of a JoinGroup response, which its leader gets.
 #[derive(Debug)]
-struct Joined {
+struct JoinedMembers {
     version: i16,
     members: Vec<JoinedMember>,
 }
 
-impl Entries for Joined {
+impl Entries for JoinedMembers {
     fn count(&self) -> usize {
         self.members.len()
     }
@@ -141,8 +141,8 @@ pub(super) fn heartbeat(context: &mut Context<'_>, call: Call, request: &Heartbe
 }
 
 pub(super) fn leave_group(context: &mut Context<'_>, call: Call, request: &LeaveGroupRequest<'_>) {
-    let leaves_alone = call.origin.version < 3;
-    let members = if leaves_alone {
+    let is_single_leave = call.origin.version < 3;
+    let members = if is_single_leave {
         vec![(request.member_id.to_owned(), None)]
     } else {
         let members = request.members.iter();
@@ -151,7 +151,7 @@ pub(super) fn leave_group(context: &mut Context<'_>, call: Call, request: &Leave
     let ask = groups::LeaveRequest { group: request.group_id.to_owned(), members };
     context.ask_group(call.conn, ask, move |context, reply| {
         let (error_code, members) = match reply {
-            Ok(reply) if leaves_alone => {
+            Ok(reply) if is_single_leave => {
                 let of_member = reply.members.first().and_then(|(_, _, error)| *error);
                 (code(reply.error.or(of_member)), Vec::new())
             }
@@ -159,27 +159,27 @@ pub(super) fn leave_group(context: &mut Context<'_>, call: Call, request: &Leave
             Err(error) => (error.into(), Vec::new()),
         };
         let response = LeaveGroupResponse { error_code, ..Default::default() };
-        if leaves_alone {
+        if is_single_leave {
             return context.answer(call, &response);
         }
         let version = call.version();
         let Frame { front, back } = response.frame(version, members.len());
-        let pieces = Pieces::new(front, Left { version, members }, back);
+        let pieces = Pieces::new(front, LeaveResults { version, members }, back);
         context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     });
 }
 
-/// A member that was to leave: its id, its instance id, and why it is still there.
-type LeftMember = (String, Option<String>, Option<GroupError>);
+/// The result for a member of a LeaveGroup request: its id, its instance id, and the error if it could not leave.
+type LeaveResult = (String, Option<String>, Option<GroupError>);
 
 /// The members of a LeaveGroup response.
 #[derive(Debug)]
-struct Left {
+struct LeaveResults {
     version: i16,
-    members: Vec<LeftMember>,
+    members: Vec<LeaveResult>,
 }
 
-impl Entries for Left {
+impl Entries for LeaveResults {
     fn count(&self) -> usize {
         self.members.len()
     }
@@ -196,7 +196,8 @@ impl Entries for Left {
     }
 
     fn memory_bytes(&self) -> usize {
-        let of = |(member, instance, _): &LeftMember| member.len() + instance.as_ref().map_or(0, String::len);
+        let of =
+            |(member, instance, _): &LeaveResult| member.len() + instance.as_ref().map_or(0, String::len);
         size_of_val(&self.members[..]) + self.members.iter().map(of).sum::<usize>()
     }
 }
@@ -210,7 +211,9 @@ pub(super) fn consumer_group_heartbeat(
     if call.origin.version >= 1 && request.member_id.is_empty() {
         let response = ConsumerGroupHeartbeatResponse {
             error_code: KafkaError::INVALID_REQUEST,
-            error_message: Some("the member id is missing: members choose it themselves".into()),
+            error_message: Some(
+                "the member id is missing: since version 1, members generate it themselves".into(),
+            ),
             ..Default::default()
         };
         return context.answer(call, &response);
@@ -244,7 +247,7 @@ pub(super) fn consumer_group_heartbeat(
                 member_id: Some(reply.member.into()),
                 member_epoch: reply.epoch,
                 heartbeat_interval_ms: reply.heartbeat_interval_ms,
-                assignment: reply.assignment.map(assigned),
+                assignment: reply.assignment.map(heartbeat_assignment),
             },
             Err(error) => ConsumerGroupHeartbeatResponse { error_code: error.into(), ..Default::default() },
         };
@@ -252,7 +255,7 @@ pub(super) fn consumer_group_heartbeat(
     });
 }
 
-fn joined(reply: JoinReply) -> (JoinGroupResponse<'static>, Vec<JoinedMember>) {
+fn join_response(reply: JoinReply) -> (JoinGroupResponse<'static>, Vec<JoinedMember>) {
     let response = JoinGroupResponse {
         throttle_time_ms: 0,
         error_code: code(reply.error),
@@ -267,7 +270,7 @@ fn joined(reply: JoinReply) -> (JoinGroupResponse<'static>, Vec<JoinedMember>) {
     (response, reply.members)
 }
 
-fn assigned(topics: Vec<(TopicId, Vec<PartitionIndex>)>) -> HeartbeatAssignment {
+fn heartbeat_assignment(topics: Vec<(TopicId, Vec<PartitionIndex>)>) -> HeartbeatAssignment {
     let topics = topics.into_iter().map(|(topic, partitions)| AssignedPartitions {
         topic_id: topic.0,
         partitions: partitions.into_iter().map(|p| p.0 as i32).collect(),

@@ -24,44 +24,44 @@ use crate::meta::{Epochs, Listed, Topic};
 use crate::names::{Distinct, Names};
 use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
-/// A topic that was asked for.
+/// A topic of a request.
 #[derive(Debug)]
-struct Wanted {
-    /// Its number among the names.
+struct RequestedTopic {
+    /// The index of its name.
     name: u32,
     has_name: bool,
     id: Uuid,
-    /// Why there is none, if there is none.
+    /// The error if it was not found.
     error: KafkaError,
     found: Option<Arc<Topic>>,
 }
 
 pub(super) fn metadata(context: &mut Context<'_>, call: Call, request: &MetadataRequest<'_>) {
-    let asked = match &request.topics {
-        None => return tell_all(context, call),
-        Some(topics) if topics.is_empty() && call.version() == 0 => return tell_all(context, call),
+    let requested = match &request.topics {
+        None => return answer_all_topics(context, call),
+        Some(topics) if topics.is_empty() && call.version() == 0 => return answer_all_topics(context, call),
         Some(topics) => topics,
     };
-    let naming = Naming {
+    let job = MetadataJob {
         call,
         may_create: request.allow_auto_topic_creation && context.setup.kafka.auto_create_topics,
-        names: asked.iter().map(|topic| topic.name.unwrap_or_default()).collect(),
-        asked: asked.iter().map(|topic| (topic.name.is_some(), topic.topic_id)).collect(),
+        names: requested.iter().map(|topic| topic.name.unwrap_or_default()).collect(),
+        requested: requested.iter().map(|topic| (topic.name.is_some(), topic.topic_id)).collect(),
         next: 0,
-        seen: Distinct::new(asked.len(), || context.plane.random_u64()),
+        seen: Distinct::new(requested.len(), || context.plane.random_u64()),
         topics: Vec::new(),
         created: Vec::new(),
         requests: Vec::new(),
     };
-    context.begin_job(naming);
+    context.begin_job(job);
 }
 
 /// Creates missing topics, as far as allowed, and answers.
-fn create_topics(context: &mut Context<'_>, naming: Naming) {
-    let Naming { call, names, mut topics, created, requests, .. } = naming;
+fn create_topics(context: &mut Context<'_>, job: MetadataJob) {
+    let MetadataJob { call, names, mut topics, created, requests, .. } = job;
     context.ask_each(call.conn, requests, move |context, replies| {
         for (number, outcome) in created.into_iter().zip(replies) {
-            let topic: &mut Wanted = &mut topics[number];
+            let topic: &mut RequestedTopic = &mut topics[number];
             let name = names.get(topic.name as usize);
             match outcome {
                 // Another client may have created it meanwhile.
@@ -75,18 +75,18 @@ fn create_topics(context: &mut Context<'_>, naming: Naming) {
                 }
             }
         }
-        answer_metadata(context, call, List::Wanted(names, topics));
+        answer_metadata(context, call, TopicList::Requested(names, topics));
     });
 }
 
 /// Answers with all topics.
-fn tell_all(context: &mut Context<'_>, call: Call) {
+fn answer_all_topics(context: &mut Context<'_>, call: Call) {
     let Some(metadata) = context.metadata else { return };
-    answer_metadata(context, call, List::All(metadata.listed()));
+    answer_metadata(context, call, TopicList::All(metadata.listed()));
 }
 
 /// Answers with these topics.
-fn answer_metadata(context: &mut Context<'_>, call: Call, list: List) {
+fn answer_metadata(context: &mut Context<'_>, call: Call, list: TopicList) {
     let Some(metadata) = context.metadata else { return };
     let Some(advertised) = context.advertised_to(call.conn) else { return };
     let version = call.version();
@@ -107,38 +107,38 @@ fn answer_metadata(context: &mut Context<'_>, call: Call, list: List) {
 }
 
 /// A request whose topics are being looked up.
-struct Naming {
+struct MetadataJob {
     call: Call,
     may_create: bool,
-    /// What is asked for: names, whether each is one, and ids.
+    /// The requested names; whether each topic has a name, and its id.
     names: Names,
-    asked: Vec<(bool, Uuid)>,
+    requested: Vec<(bool, Uuid)>,
     next: usize,
     /// The topics so far. A repeated topic is answered once: its entry is many times as long as its name.
     seen: Distinct,
-    topics: Vec<Wanted>,
+    topics: Vec<RequestedTopic>,
     /// Indexes of the topics to create, and the requests for them.
     created: Vec<usize>,
     requests: Vec<CreateTopic>,
 }
 
-impl ClientJob for Naming {
+impl ClientJob for MetadataJob {
     fn conn(&self) -> ConnId {
         self.call.conn
     }
 
-    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
-        while !work.is_over() && self.next < self.asked.len() {
+    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+        while !work.is_over() && self.next < self.requested.len() {
             work.spend(2);
             let n = self.next;
             self.next += 1;
-            let Self { names, asked, seen, .. } = self;
-            let of = |n: usize| (asked[n], names.get(n));
+            let Self { names, requested, seen, .. } = self;
+            let of = |n: usize| (requested[n], names.get(n));
             if seen.is_new(n, &of(n), |other| of(other) == of(n)) {
                 self.look_up(context, n);
             }
         }
-        self.next == self.asked.len()
+        self.next == self.requested.len()
     }
 
     fn finish(self: Box<Self>, context: &mut Context<'_>) {
@@ -146,9 +146,9 @@ impl ClientJob for Naming {
     }
 }
 
-impl Naming {
+impl MetadataJob {
     fn look_up(&mut self, context: &Context<'_>, n: usize) {
-        let (has_name, id) = self.asked[n];
+        let (has_name, id) = self.requested[n];
         let name = self.names.get(n);
         let named = context.metadata.and_then(|metadata| match id {
             [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => metadata.topic(name),
@@ -156,17 +156,17 @@ impl Naming {
         });
         let error =
             if id == [0; 16] { KafkaError::UNKNOWN_TOPIC_OR_PARTITION } else { KafkaError::UNKNOWN_TOPIC_ID };
-        let mut wanted = Wanted { name: n as u32, has_name, id, error, found: named.cloned() };
+        let mut topic = RequestedTopic { name: n as u32, has_name, id, error, found: named.cloned() };
         if has_name && id == [0; 16] {
             if validate_topic_name(name).is_err() {
-                (wanted.error, wanted.found) = (KafkaError::INVALID_TOPIC_EXCEPTION, None);
+                (topic.error, topic.found) = (KafkaError::INVALID_TOPIC_EXCEPTION, None);
             } else if self.may_create
                 && !is_reserved_topic_name(name)
-                && wanted.found.is_none()
+                && topic.found.is_none()
                 // The client gets an error for the others, and retries.
                 && self.created.len() < KAFKA_CHANGES_PER_REQUEST_MAX
             {
-                tracing::info!(topic = name, "creating a topic that a Kafka client asked for");
+                tracing::info!(topic = name, "creating a topic for a Kafka client's metadata request");
                 self.created.push(self.topics.len());
                 self.requests.push(CreateTopic {
                     name: name.to_owned(),
@@ -176,39 +176,39 @@ impl Naming {
                 });
             }
         }
-        self.topics.push(wanted);
+        self.topics.push(topic);
     }
 }
 
-/// The topics that are told of.
+/// The topics to describe.
 #[derive(Debug)]
-enum List {
+enum TopicList {
     All(Listed),
-    Wanted(Names, Vec<Wanted>),
+    Requested(Names, Vec<RequestedTopic>),
 }
 
 /// A topic's entry in the response.
-enum Told<'a> {
+enum TopicEntry<'a> {
     Topic(&'a Topic),
     Missing { error: KafkaError, name: Option<&'a str>, id: Uuid },
 }
 
-impl List {
-    fn get(&self, entry: usize) -> Option<Told<'_>> {
+impl TopicList {
+    fn get(&self, entry: usize) -> Option<TopicEntry<'_>> {
         match self {
-            Self::All(topics) => topics.get(entry).map(|topic| Told::Topic(topic)),
-            Self::Wanted(names, topics) => topics.get(entry).map(|wanted| wanted.told(names)),
+            Self::All(topics) => topics.get(entry).map(|topic| TopicEntry::Topic(topic)),
+            Self::Requested(names, topics) => topics.get(entry).map(|topic| topic.entry(names)),
         }
     }
 }
 
-impl Wanted {
-    fn told<'a>(&'a self, names: &'a Names) -> Told<'a> {
+impl RequestedTopic {
+    fn entry<'a>(&'a self, names: &'a Names) -> TopicEntry<'a> {
         if let Some(topic) = &self.found {
-            return Told::Topic(topic);
+            return TopicEntry::Topic(topic);
         }
         let name = self.has_name.then(|| names.get(self.name as usize));
-        Told::Missing { error: self.error, name, id: self.id }
+        TopicEntry::Missing { error: self.error, name, id: self.id }
     }
 }
 
@@ -217,26 +217,26 @@ impl Wanted {
 struct Topics {
     version: i16,
     node: i32,
-    list: List,
+    list: TopicList,
     epochs: Arc<Epochs>,
 }
 
 impl Entries for Topics {
     fn count(&self) -> usize {
         match &self.list {
-            List::All(topics) => topics.len(),
-            List::Wanted(_, topics) => topics.len(),
+            TopicList::All(topics) => topics.len(),
+            TopicList::Requested(_, topics) => topics.len(),
         }
     }
 
     fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
-        let Some(told) = self.list.get(entry) else { return false };
-        let (topic, head) = match told {
-            Told::Topic(topic) => {
+        let Some(topic_entry) = self.list.get(entry) else { return false };
+        let (topic, head) = match topic_entry {
+            TopicEntry::Topic(topic) => {
                 let name = Some(Cow::Borrowed(&topic.name[..]));
                 (topic, MetadataTopic { name, topic_id: topic.id.0, ..Default::default() })
             }
-            Told::Missing { error, name, id } => {
+            TopicEntry::Missing { error, name, id } => {
                 let name = name.map(Cow::Borrowed);
                 let head = MetadataTopic { error_code: error, name, topic_id: id, ..Default::default() };
                 head.put_front(self.version, 0, out);
@@ -271,8 +271,8 @@ impl Entries for Topics {
 
     fn memory_bytes(&self) -> usize {
         match &self.list {
-            List::All(_) => 0,
-            List::Wanted(names, topics) => names.memory_bytes() + size_of_val(&topics[..]),
+            TopicList::All(_) => 0,
+            TopicList::Requested(names, topics) => names.memory_bytes() + size_of_val(&topics[..]),
         }
     }
 }

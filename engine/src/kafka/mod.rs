@@ -44,12 +44,12 @@ use highwater_runtime::plane::ConnId;
 pub(crate) use error::{append_error, producers_retry};
 pub(crate) use names::{Named, check_leader_epoch};
 pub(crate) use producer::answer_producer_id;
-pub(crate) use resolve::{LookUp, LookedUp, NamedTopic};
+pub(crate) use resolve::{LookupItem, NamedTopic, TopicLookup};
 pub(crate) use transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 
 use crate::shard::Context;
 
-/// A request: its connection, the place of its response, and what the response repeats.
+/// A request: its connection, the slot of its response, and the header fields that the response echoes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) conn: ConnId,
@@ -128,9 +128,9 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, client: &str
         }
 
         Request::Produce(_) | Request::Fetch(_) => {
-            tracing::error!("a request of the data path came to administration");
+            tracing::error!("Produce and Fetch are not handled here");
             context.kafka_reply(call, KafkaReply::nothing());
-            context.end_after_answers(call);
+            context.close_after_replies(call);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Topics and partitions as requests name them.
+//! Topics and partitions that requests name.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use highwater_net::kafka::KafkaError;
 use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
 use highwater_runtime::plane::ShardIndex;
 
-use super::error::{Refused, refuse};
+use super::error::{RequestError, reject};
 use crate::api::Targets;
 use crate::limits::KAFKA_CHANGES_PER_REQUEST_MAX;
 use crate::meta::{Metadata, Topic};
 use crate::shard::Context;
 
-/// A topic as a request names it.
+/// A topic that a request names.
 pub(crate) enum Named {
     Known(Arc<Topic>),
     Unknown { name: String, id: [u8; 16] },
@@ -54,7 +54,7 @@ impl Named {
         }
     }
 
-    /// Returns a partition of it, if that exists.
+    /// Returns a partition of the topic, if it exists.
     pub(crate) fn partition(&self, index: i32) -> Option<TopicPartition> {
         let Self::Known(topic) = self else { return None };
         let index = u32::try_from(index).ok().filter(|index| (*index as usize) < topic.stores.len())?;
@@ -135,12 +135,12 @@ pub(super) fn distinct<T: Ord + Copy>(all: impl Iterator<Item = T>) -> impl Iter
     all.filter(move |name| seen.insert(*name))
 }
 
-/// Rejects a request with too many changes.
-pub(super) fn check_count(changes: usize) -> Result<(), Refused> {
+/// Rejects a request with too many entries.
+pub(super) fn check_count(changes: usize) -> Result<(), RequestError> {
     if changes > KAFKA_CHANGES_PER_REQUEST_MAX {
         let text =
-            format!("a request may change {KAFKA_CHANGES_PER_REQUEST_MAX} things at most, not {changes}");
-        return refuse(KafkaError::POLICY_VIOLATION, text);
+            format!("a request may have at most {KAFKA_CHANGES_PER_REQUEST_MAX} entries, not {changes}");
+        return reject(KafkaError::POLICY_VIOLATION, text);
     }
     Ok(())
 }

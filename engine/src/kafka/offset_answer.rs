@@ -15,16 +15,16 @@ use highwater_runtime::plane::ConnId;
 
 use super::Call;
 use super::error::code;
-use super::offset_fetch::{Group, WantedTopic};
+use super::offset_fetch::{Group, RequestedTopic};
 use crate::coord::groups::{CommittedPartition, FetchReply};
 use crate::limits::PARTITIONS_PER_PART;
 use crate::shard::{AnswerTo, ClientJob, Context, ReplyMemory, Work};
 
-type FoundGroup = OffsetFetchGroupResponse<'static>;
-type FoundTopic = OffsetFetchGroupTopicResponse<'static>;
-type FoundPartition = OffsetFetchGroupPartitionResponse<'static>;
+type GroupEntry = OffsetFetchGroupResponse<'static>;
+type TopicEntry = OffsetFetchGroupTopicResponse<'static>;
+type PartitionEntry = OffsetFetchGroupPartitionResponse<'static>;
 
-/// The offset of partitions without a committed one.
+/// The offset of a partition without a committed offset.
 const NO_OFFSET: i64 = -1;
 
 /// The first version with an error code for each group.
@@ -34,23 +34,23 @@ const ERROR_FROM: i16 = 2;
 const GROUPS_FROM: i16 = 8;
 
 /// A response that is being built.
-pub(super) struct Filling {
+pub(super) struct FillJob {
     call: Call,
-    wanted: IntoIter<Group>,
+    groups: IntoIter<Group>,
     replies: Result<IntoIter<FetchReply>, KafkaError>,
     current: Option<Current>,
-    found: Vec<FoundGroup>,
+    found: Vec<GroupEntry>,
     parts: Vec<Part>,
-    /// Bytes of memory of what the request names, which is there whether it has offsets or not.
-    unfound: usize,
-    /// For the offsets.
+    /// Bytes of memory of the requested names and partitions, with or without offsets.
+    name_bytes: usize,
+    /// The memory that the offsets are charged to.
     memory: ReplyMemory,
 }
 
 /// The group that is being filled in, which is the last one of the response.
 struct Current {
     all: bool,
-    topics: IntoIter<WantedTopic>,
+    topics: IntoIter<RequestedTopic>,
     /// The offsets, in the order of the request.
     offsets: Peekable<IntoIter<CommittedPartition>>,
     /// The error for partitions without an offset.
@@ -65,21 +65,21 @@ struct Part {
     from: u32,
 }
 
-impl ClientJob for Filling {
+impl ClientJob for FillJob {
     fn conn(&self) -> ConnId {
         self.call.conn
     }
 
-    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
         while !work.is_over() {
             let Some(mut current) = self.current.take() else {
-                let Some(group) = self.wanted.next() else { return true };
+                let Some(group) = self.groups.next() else { return true };
                 work.spend(1);
                 self.begin(group);
                 continue;
             };
             let topic = if current.all {
-                current.next_of_all(context, work)
+                current.next_topic_with_offsets(context, work)
             } else {
                 current.topics.next().map(|topic| current.fill(topic, work))
             };
@@ -91,7 +91,7 @@ impl ClientJob for Filling {
                 }
             }
         }
-        self.current.is_none() && self.wanted.len() == 0
+        self.current.is_none() && self.groups.len() == 0
     }
 
     fn finish(self: Box<Self>, context: &mut Context<'_>) {
@@ -99,17 +99,17 @@ impl ClientJob for Filling {
     }
 }
 
-impl Filling {
+impl FillJob {
     pub(super) fn new(
         call: Call,
-        wanted: Vec<Group>,
+        groups: Vec<Group>,
         replies: Result<Vec<FetchReply>, KafkaError>,
         memory: ReplyMemory,
     ) -> Self {
-        let found = Vec::with_capacity(wanted.len());
+        let found = Vec::with_capacity(groups.len());
         let replies = replies.map(Vec::into_iter);
-        let wanted = wanted.into_iter();
-        Self { call, wanted, replies, current: None, found, parts: Vec::new(), unfound: 0, memory }
+        let groups = groups.into_iter();
+        Self { call, groups, replies, current: None, found, parts: Vec::new(), name_bytes: 0, memory }
     }
 
     fn begin(&mut self, group: Group) {
@@ -123,21 +123,21 @@ impl Filling {
             Err(error) => (error, Vec::new()),
         };
         // The oldest versions have no other field for the error.
-        let tells = !error_code.is_err() || (self.call.version() < ERROR_FROM && !all);
-        self.found.push(FoundGroup { group_id: name.into(), topics: Vec::new(), error_code });
+        let lists_partitions = !error_code.is_err() || (self.call.version() < ERROR_FROM && !all);
+        self.found.push(GroupEntry { group_id: name.into(), topics: Vec::new(), error_code });
         self.current = Some(Current {
             all,
-            topics: if tells { topics } else { Vec::new() }.into_iter(),
-            offsets: if tells { offsets } else { Vec::new() }.into_iter().peekable(),
+            topics: if lists_partitions { topics } else { Vec::new() }.into_iter(),
+            offsets: if lists_partitions { offsets } else { Vec::new() }.into_iter().peekable(),
             error: error_code,
         });
     }
 
     /// Adds a topic to the last group.
-    fn push(&mut self, topic: FoundTopic) {
+    fn push(&mut self, topic: TopicEntry) {
         let group = self.found.len() as u32 - 1;
         let Some(found) = self.found.last_mut() else { return };
-        self.unfound += topic.name.len() + size_of_val(&topic.partitions[..]) + size_of::<FoundTopic>();
+        self.name_bytes += topic.name.len() + size_of_val(&topic.partitions[..]) + size_of::<TopicEntry>();
         let number = found.topics.len() as u32;
         let partitions = topic.partitions.len().max(1) as u32;
         let from = (0..partitions).step_by(PARTITIONS_PER_PART);
@@ -156,17 +156,17 @@ impl Filling {
 
 impl Current {
     /// Returns the requested partitions of a topic, with their offsets.
-    fn fill(&mut self, topic: WantedTopic, work: &mut Work) -> FoundTopic {
+    fn fill(&mut self, topic: RequestedTopic, work: &mut Work) -> TopicEntry {
         work.spend(1 + topic.partitions.len() / 16);
-        let WantedTopic { name, id, error, partitions, .. } = topic;
+        let RequestedTopic { name, id, error, partitions, .. } = topic;
         let error_code = if error.is_err() { error } else { self.error };
         let is_of = |of: &CommittedPartition, index| {
             of.topic.0 == id && i64::from(of.partition.0) == i64::from(index)
         };
         let partitions =
             partitions.into_iter().map(|index| match self.offsets.next_if(|of| is_of(of, index)) {
-                Some(offset) => found_partition(offset),
-                None => FoundPartition {
+                Some(offset) => partition_entry(offset),
+                None => PartitionEntry {
                     partition_index: index,
                     committed_offset: NO_OFFSET,
                     committed_leader_epoch: -1,
@@ -174,25 +174,25 @@ impl Current {
                     error_code,
                 },
             });
-        FoundTopic { name: name.into(), topic_id: id, partitions: partitions.collect() }
+        TopicEntry { name: name.into(), topic_id: id, partitions: partitions.collect() }
     }
 
     /// Returns the next topic with offsets. Topics that were deleted meanwhile are left out.
-    fn next_of_all(&mut self, context: &Context<'_>, work: &mut Work) -> Option<FoundTopic> {
+    fn next_topic_with_offsets(&mut self, context: &Context<'_>, work: &mut Work) -> Option<TopicEntry> {
         loop {
             let id = self.offsets.peek()?.topic;
             let of_topic = std::iter::from_fn(|| self.offsets.next_if(|of| of.topic == id));
-            let partitions: Vec<FoundPartition> = of_topic.map(found_partition).collect();
+            let partitions: Vec<PartitionEntry> = of_topic.map(partition_entry).collect();
             work.spend(1 + partitions.len() / 16);
             if let Some(topic) = context.metadata.and_then(|metadata| metadata.topic_by_id(id)) {
-                return Some(FoundTopic { name: topic.name.clone().into(), topic_id: id.0, partitions });
+                return Some(TopicEntry { name: topic.name.clone().into(), topic_id: id.0, partitions });
             }
         }
     }
 }
 
-fn found_partition(offset: CommittedPartition) -> FoundPartition {
-    FoundPartition {
+fn partition_entry(offset: CommittedPartition) -> PartitionEntry {
+    PartitionEntry {
         partition_index: offset.partition.0 as i32,
         committed_offset: offset.offset.0,
         committed_leader_epoch: offset.leader_epoch.0,
@@ -202,8 +202,8 @@ fn found_partition(offset: CommittedPartition) -> FoundPartition {
 }
 
 /// Sends the response.
-pub(super) fn answer_offsets(context: &mut Context<'_>, filling: Filling) {
-    let Filling { call, found: groups, parts, unfound, memory, .. } = filling;
+pub(super) fn answer_offsets(context: &mut Context<'_>, filling: FillJob) {
+    let FillJob { call, found: groups, parts, name_bytes, memory, .. } = filling;
     let version = call.version();
     let (entries, error_code) = match groups.first() {
         Some(group) if version < GROUPS_FROM => (group.topics.len(), group.error_code),
@@ -211,8 +211,8 @@ pub(super) fn answer_offsets(context: &mut Context<'_>, filling: Filling) {
     };
     let response = OffsetFetchResponse { error_code, ..Default::default() };
     let Frame { front, back } = response.frame(version, entries);
-    let unfound = unfound + size_of_val(&groups[..]) + size_of_val(&parts[..]);
-    let pieces = memory.hold(front, Offsets { version, groups, parts, unfound }, back);
+    let name_bytes = name_bytes + size_of_val(&groups[..]) + size_of_val(&parts[..]);
+    let pieces = memory.hold(front, Offsets { version, groups, parts, name_bytes }, back);
     context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
 }
 
@@ -220,9 +220,9 @@ pub(super) fn answer_offsets(context: &mut Context<'_>, filling: Filling) {
 #[derive(Debug)]
 struct Offsets {
     version: i16,
-    groups: Vec<FoundGroup>,
+    groups: Vec<GroupEntry>,
     parts: Vec<Part>,
-    unfound: usize,
+    name_bytes: usize,
 }
 
 impl Entries for Offsets {
@@ -248,7 +248,7 @@ impl Entries for Offsets {
             }
             is_last = until >= of.partitions.len();
             if is_last {
-                FoundTopic::put_back(self.version, out);
+                TopicEntry::put_back(self.version, out);
             }
         }
         if is_last && topic + 1 >= group.topics.len() {
@@ -258,7 +258,7 @@ impl Entries for Offsets {
     }
 
     fn memory_bytes(&self) -> usize {
-        // A `ReplyMemory` counts what was found.
-        self.unfound
+        // A `ReplyMemory` counts the offsets.
+        self.name_bytes
     }
 }

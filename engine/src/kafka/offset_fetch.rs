@@ -1,11 +1,11 @@
 //! OffsetFetch: committed offsets of groups.
 //!
 //! ```text
-//!   the request --> Preparing: each group and topic once, topics looked up --> the coordinator, which reads a slice per turn
-//!   the response <-- encoded in pieces <-- Filling: offsets, topic by topic <----------------'
+//!   the request --> PrepareJob: deduplicates groups and topics, looks topics up --> the coordinator, which reads a slice per turn
+//!   the response <-- encoded in pieces <-- FillJob: offsets, topic by topic <---------------'
 //! ```
 //!
-//! A request may name a hundred thousand groups, and a group have hundreds of thousands of offsets: both halves are jobs.
+//! A request may name a hundred thousand groups, and a group may have hundreds of thousands of offsets, so both halves are jobs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::vec::IntoIter;
@@ -18,7 +18,7 @@ use highwater_runtime::plane::ConnId;
 
 use super::Call;
 use super::group_offsets::{BY_ID_FROM, resolve_topic};
-use super::offset_answer::Filling;
+use super::offset_answer::FillJob;
 use crate::api::FetchOffsets;
 use crate::coord::groups;
 use crate::coord::groups::limits::GROUPS_MAX;
@@ -27,7 +27,7 @@ use crate::shard::{AnswerTo, ClientJob, Context, Work};
 /// The first version with several groups in a request.
 const GROUPS_FROM: i16 = 8;
 
-/// The first version with member and epoch.
+/// The first version with member ids and epochs.
 const MEMBERS_FROM: i16 = 9;
 
 /// A group of a request.
@@ -39,7 +39,7 @@ pub(super) struct Group {
     /// Topics that have not been looked up.
     named: VecDeque<NamedTopic>,
     /// Topics that have been looked up, without duplicates.
-    pub(super) topics: Vec<WantedTopic>,
+    pub(super) topics: Vec<RequestedTopic>,
     /// The index of each topic in `topics`, if there are several.
     places: BTreeMap<(String, Uuid), usize>,
 }
@@ -50,17 +50,17 @@ struct NamedTopic {
     partitions: Vec<i32>,
 }
 
-pub(super) struct WantedTopic {
+pub(super) struct RequestedTopic {
     pub(super) name: String,
     pub(super) id: Uuid,
     is_known: bool,
-    /// The error for its partitions if it is unknown. An unknown name has no offsets, which is no error.
+    /// The error for its partitions if it is unknown by id. A topic that is unknown by name has no offsets, which is not an error.
     pub(super) error: KafkaError,
     pub(super) partitions: Vec<i32>,
 }
 
 /// A request whose groups and topics are being looked up.
-struct Preparing {
+struct PrepareJob {
     call: Call,
     require_stable: bool,
     named: IntoIter<Group>,
@@ -68,15 +68,15 @@ struct Preparing {
     groups: Vec<Group>,
     places: BTreeMap<String, usize>,
     /// The requests to the coordinator, for the groups that are done.
-    asks: Vec<groups::FetchRequest>,
+    requests: Vec<groups::FetchRequest>,
 }
 
-impl ClientJob for Preparing {
+impl ClientJob for PrepareJob {
     fn conn(&self) -> ConnId {
         self.call.conn
     }
 
-    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
         while !work.is_over()
             && let Some(group) = self.named.next()
         {
@@ -86,25 +86,25 @@ impl ClientJob for Preparing {
         let by_id = self.call.version() >= BY_ID_FROM;
         while !work.is_over()
             && self.named.len() == 0
-            && let Some(group) = self.groups.get_mut(self.asks.len())
+            && let Some(group) = self.groups.get_mut(self.requests.len())
         {
             if let Some(named) = group.named.pop_front() {
                 work.spend(1 + named.partitions.len() / 64);
                 group.look_up(context, by_id, named);
             } else {
                 work.spend(1 + group.topics.len() / 8);
-                self.asks.push(group.make_ask(self.require_stable));
+                self.requests.push(group.take_request(self.require_stable));
             }
         }
-        self.named.len() == 0 && self.asks.len() == self.groups.len()
+        self.named.len() == 0 && self.requests.len() == self.groups.len()
     }
 
     fn finish(self: Box<Self>, context: &mut Context<'_>) {
-        ask_for_offsets(context, *self);
+        fetch_offsets(context, *self);
     }
 }
 
-impl Preparing {
+impl PrepareJob {
     /// Adds a group. A repeated group is merged with the first one: the metadata of an offset can be a thousand times as long as the request for it.
     fn add(&mut self, group: Group) {
         if let Some(first) = self.places.get(&group.name).and_then(|at| self.groups.get_mut(*at)) {
@@ -139,7 +139,7 @@ impl Group {
             }
         }
         let found = resolve_topic(context, by_id, &name, id);
-        self.topics.push(WantedTopic {
+        self.topics.push(RequestedTopic {
             name,
             id: found.map_or(id, |topic| topic.0),
             is_known: found.is_some(),
@@ -152,7 +152,7 @@ impl Group {
     }
 
     /// Returns the request to the coordinator, without duplicate partitions.
-    fn make_ask(&mut self, require_stable: bool) -> groups::FetchRequest {
+    fn take_request(&mut self, require_stable: bool) -> groups::FetchRequest {
         self.places = BTreeMap::new();
         let mut partitions = Vec::with_capacity(self.topics.len());
         for topic in &mut self.topics {
@@ -176,26 +176,26 @@ impl Group {
 
 pub(super) fn offset_fetch(context: &mut Context<'_>, call: Call, request: &OffsetFetchRequest<'_>) {
     if request.groups.len() > GROUPS_MAX {
-        // There are never that many groups, and the response has no field for an error.
+        // There are never that many groups, and the response has no field for a request-level error.
         context.kafka_reply(call, KafkaReply::nothing());
-        return context.end_after_answers(call);
+        return context.close_after_replies(call);
     }
     let named = named_groups(call.version(), request);
-    let preparing = Preparing {
+    let job = PrepareJob {
         call,
         require_stable: request.require_stable,
         groups: Vec::with_capacity(named.len()),
-        asks: Vec::with_capacity(named.len()),
+        requests: Vec::with_capacity(named.len()),
         named: named.into_iter(),
         places: BTreeMap::new(),
     };
-    context.begin_job(preparing);
+    context.begin_job(job);
 }
 
-fn ask_for_offsets(context: &mut Context<'_>, preparing: Preparing) {
-    let Preparing { call, groups, asks, .. } = preparing;
-    context.ask_measured(AnswerTo::Kafka(call), FetchOffsets(asks), move |context, replies, memory| {
-        context.begin_job(Filling::new(call, groups, replies.map_err(KafkaError::from), memory));
+fn fetch_offsets(context: &mut Context<'_>, job: PrepareJob) {
+    let PrepareJob { call, groups, requests, .. } = job;
+    context.ask_measured(AnswerTo::Kafka(call), FetchOffsets(requests), move |context, replies, memory| {
+        context.begin_job(FillJob::new(call, groups, replies.map_err(KafkaError::from), memory));
     });
 }
 

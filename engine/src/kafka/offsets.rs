@@ -16,7 +16,7 @@ use crate::calls::FanOut;
 use crate::shard::Context;
 
 /// A request whose partitions are being looked up.
-struct Listing {
+struct OffsetLookup {
     version: i16,
     topics: Vec<ListOffsetsTopicResponse<'static>>,
     items: FanOut<(TopicPartition, OffsetSpec)>,
@@ -24,11 +24,11 @@ struct Listing {
     places: Vec<(usize, usize, i32)>,
 }
 
-impl Resolve for Listing {
+impl Resolve for OffsetLookup {
     type Partition = ListOffsetsPartition;
 
-    fn index_to_compare(wanted: &ListOffsetsPartition) -> Option<i32> {
-        Some(wanted.partition_index)
+    fn index_to_compare(partition: &ListOffsetsPartition) -> Option<i32> {
+        Some(partition.partition_index)
     }
 
     fn topic(&mut self, named: &Named, partitions: usize) {
@@ -40,18 +40,18 @@ impl Resolve for Listing {
         &mut self,
         context: &Context<'_>,
         named: &Named,
-        wanted: ListOffsetsPartition,
+        partition: ListOffsetsPartition,
         is_repeated: bool,
     ) {
         let Some(topic) = self.topics.len().checked_sub(1) else { return };
         let partitions = &mut self.topics[topic].partitions;
-        let index = wanted.partition_index;
+        let index = partition.partition_index;
         let target = if is_repeated {
             Err(KafkaError::INVALID_REQUEST)
         } else {
-            target_in_epoch(context, named, index, wanted.current_leader_epoch)
+            target_in_epoch(context, named, index, partition.current_leader_epoch)
         };
-        let found = target.and_then(|target| Ok((target, spec_of(wanted.timestamp, self.version)?)));
+        let found = target.and_then(|target| Ok((target, spec_of(partition.timestamp, self.version)?)));
         let error_code = match found {
             Err(error) => error,
             Ok((_, None)) => KafkaError::NONE,
@@ -77,7 +77,7 @@ impl Resolve for Listing {
     }
 }
 
-/// Takes what was found of a partition.
+/// Sets the result of a partition.
 fn fill_in(
     answer: &mut TopicsAnswer<ListOffsetsTopicResponse<'static>>,
     (topic, partition, epoch): (usize, usize, i32),
@@ -99,16 +99,16 @@ fn fill_in(
 pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: &ListOffsetsRequest<'_>) {
     let topics = request.topics.iter();
     let topics = topics.map(|topic| NamedTopic::new(topic.name, [0; 16], topic.partitions.clone())).collect();
-    let listing = Listing {
+    let lookup = OffsetLookup {
         version: call.version(),
         topics: Vec::with_capacity(request.topics.len()),
         items: FanOut::new(),
         places: Vec::new(),
     };
-    resolve(context, call, topics, listing);
+    resolve(context, call, topics, lookup);
 }
 
-/// Returns the meaning of a request's timestamp; `None` for what does not exist here. Nothing is tiered, so all of a log is local.
+/// Returns what a request's timestamp asks for; `None` for positions in tiered storage, which does not exist here.
 fn spec_of(timestamp: i64, version: i16) -> Result<Option<OffsetSpec>, KafkaError> {
     let since = |first: i16, spec: Option<OffsetSpec>| {
         if version >= first { Ok(spec) } else { Err(KafkaError::UNSUPPORTED_VERSION) }

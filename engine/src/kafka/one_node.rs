@@ -13,14 +13,14 @@ use highwater_net::kafka::messages::{
 };
 
 use super::Call;
-use super::error::Refused;
+use super::error::RequestError;
 use super::names::{Named, check_count, distinct, find_topic, repeated};
 use crate::shard::Context;
 
-/// Kinds of elections: of the preferred leader, and of any that is alive.
+/// Kafka's codes for types of elections: preferred and unclean.
 const ELECTION_TYPES: std::ops::RangeInclusive<i8> = 0..=1;
 
-/// The states that a transaction can be in, as Kafka names them.
+/// Kafka's names for the states of a transaction.
 const TRANSACTION_STATES: [&str; 8] = [
     "Ongoing",
     "PrepareCommit",
@@ -58,9 +58,9 @@ pub(super) fn describe_user_scram_credentials(
         response.error_message = Some(text.into());
         return context.answer(call, &response);
     }
-    let twice = repeated(users.iter().map(|user| user.name));
+    let duplicates = repeated(users.iter().map(|user| user.name));
     let results = distinct(users.iter().map(|user| user.name)).map(|user| {
-        let (error_code, text) = if twice.contains(user) {
+        let (error_code, text) = if duplicates.contains(user) {
             let text = "Cannot describe SCRAM credentials for the same user twice in a single request: ";
             (KafkaError::DUPLICATE_RESOURCE, text)
         } else {
@@ -111,12 +111,12 @@ pub(super) fn elect_leaders(context: &mut Context<'_>, call: Call, request: &Ele
 fn elections<'a>(
     context: &Context<'_>,
     request: &ElectLeadersRequest<'a>,
-) -> Result<Vec<ReplicaElectionResult<'a>>, Refused> {
+) -> Result<Vec<ReplicaElectionResult<'a>>, RequestError> {
     if !ELECTION_TYPES.contains(&request.election_type) {
-        let text = format!("there is no election of type {}", request.election_type);
+        let text = format!("unknown election type {}", request.election_type);
         return Err((KafkaError::INVALID_REQUEST, text));
     }
-    // Of all partitions Kafka names those that got a new leader.
+    // A request for all partitions gets the partitions with a new leader, as from Kafka: there are none.
     let topics = request.topic_partitions.as_deref().unwrap_or_default();
     check_count(topics.iter().map(|topic| 1 + topic.partitions.len()).sum())?;
     let results = topics.iter().map(|wanted| {
@@ -134,7 +134,7 @@ fn elections<'a>(
     Ok(results.collect())
 }
 
-/// Returns the outcome of an election: every partition has the only possible leader.
+/// Returns the outcome of an election. Every partition has the only possible leader already.
 fn election(topic: &Named, partition: i32) -> (KafkaError, String) {
     let unknown = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
     match topic {

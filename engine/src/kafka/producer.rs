@@ -1,4 +1,4 @@
-//! InitProducerId: producer ids from the same blocks as the native protocol's.
+//! InitProducerId. Kafka's producers and native producers get ids from the same blocks.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{InitProducerIdRequest, InitProducerIdResponse};

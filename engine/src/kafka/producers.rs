@@ -1,6 +1,6 @@
 //! DescribeProducers: the idempotent producers of partitions.
 //!
-//! They are counted first: a request of a few bytes can be about very many.
+//! They are counted first, so that memory can be reserved: a request of a few bytes can describe very many.
 
 use std::borrow::Cow;
 
@@ -16,27 +16,27 @@ use highwater_runtime::plane::ShardIndex;
 use highwater_storage::ActiveProducer;
 
 use super::Call;
-use super::error::{Refused, refused};
+use super::error::{RequestError, request_error};
 use super::names::{check_count, find_topic, target};
 use crate::api::{FoundProducers, ProducerCounts, Producers};
 use crate::calls::FanOut;
 use crate::limits::PRODUCERS_PER_PART;
 use crate::shard::{AnswerTo, Context, ReplyMemory};
 
-/// The producers of a partition of the response, or why there are none.
+/// The producers of a partition of the response, or the error.
 #[derive(Debug)]
-struct Described {
+struct PartitionProducers {
     index: i32,
     found: Result<Vec<ActiveProducer>, (KafkaError, Option<String>)>,
 }
 
 /// The topics and partitions of a request.
-struct Wanted {
+struct ProducersQuery {
     call: Call,
     topics: Vec<String>,
-    /// Each with the number of its topic.
-    partitions: Vec<(usize, Described)>,
-    /// Those that exist: the place of each, its owner, and how many producers it may have.
+    /// Each with the index of its topic.
+    partitions: Vec<(usize, PartitionProducers)>,
+    /// Partitions that exist: the index in `partitions`, the owner, and the maximum number of producers to describe.
     known: Vec<(usize, TopicPartition, ShardIndex, usize)>,
 }
 
@@ -46,60 +46,60 @@ pub(super) fn describe_producers(
     request: &DescribeProducersRequest<'_>,
 ) {
     let count = check_count(request.topics.iter().map(|topic| 1 + topic.partition_indexes.len()).sum());
-    let mut wanted = Wanted { call, topics: Vec::new(), partitions: Vec::new(), known: Vec::new() };
+    let mut query = ProducersQuery { call, topics: Vec::new(), partitions: Vec::new(), known: Vec::new() };
     for topic in &request.topics {
         let named = find_topic(context, topic.name, [0; 16]);
         for index in &topic.partition_indexes {
             let found = match count.clone().and_then(|()| {
-                target(context, &named, *index).map_err(|error| -> Refused { (error, String::new()) })
+                target(context, &named, *index).map_err(|error| -> RequestError { (error, String::new()) })
             }) {
                 Ok((tp, owner)) => {
-                    wanted.known.push((wanted.partitions.len(), tp, owner, 0));
+                    query.known.push((query.partitions.len(), tp, owner, 0));
                     Ok(Vec::new())
                 }
                 Err((error, text)) => Err((error, (!text.is_empty()).then_some(text))),
             };
-            wanted.partitions.push((wanted.topics.len(), Described { index: *index, found }));
+            query.partitions.push((query.topics.len(), PartitionProducers { index: *index, found }));
         }
-        wanted.topics.push(topic.name.to_owned());
+        query.topics.push(topic.name.to_owned());
     }
     let mut items = FanOut::new();
-    for (_, tp, owner, _) in &wanted.known {
+    for (_, tp, owner, _) in &query.known {
         items.push(*owner, *tp);
     }
     context.query::<ProducerCounts>(call.conn, items, move |context, counts| {
         let mut all = 0;
-        for ((.., max), count) in wanted.known.iter_mut().zip(counts) {
+        for ((.., max), count) in query.known.iter_mut().zip(counts) {
             let count = count.unwrap_or(0);
-            // More may come until they are described.
+            // There may be more by the time they are read.
             *max = count + count / 8 + 1;
             all += *max;
         }
         let bytes = all * 2 * size_of::<ActiveProducer>();
         context.with_reply_memory(AnswerTo::Kafka(call), bytes, move |context, memory| match memory {
-            Ok(memory) => describe_counted(context, wanted, memory),
+            Ok(memory) => read_producers(context, query, memory),
             Err(error) => {
-                let (code, text) = refused(&error);
-                let mut wanted = wanted;
-                for (place, ..) in &wanted.known {
-                    wanted.partitions[*place].1.found = Err((code, Some(text.clone())));
+                let (code, text) = request_error(&error);
+                let mut query = query;
+                for (place, ..) in &query.known {
+                    query.partitions[*place].1.found = Err((code, Some(text.clone())));
                 }
-                answer(context, wanted, ReplyMemory::small());
+                answer(context, query, ReplyMemory::small());
             }
         });
     });
 }
 
-fn describe_counted(context: &mut Context<'_>, mut wanted: Wanted, memory: ReplyMemory) {
+fn read_producers(context: &mut Context<'_>, mut query: ProducersQuery, memory: ReplyMemory) {
     let mut items = FanOut::new();
-    for (_, tp, owner, max) in &wanted.known {
+    for (_, tp, owner, max) in &query.known {
         items.push(*owner, (*tp, *max));
     }
-    context.query::<Producers>(wanted.call.conn, items, move |context, found| {
-        for ((place, ..), found) in wanted.known.iter().zip(found) {
-            wanted.partitions[*place].1.found = outcome(found);
+    context.query::<Producers>(query.call.conn, items, move |context, found| {
+        for ((place, ..), found) in query.known.iter().zip(found) {
+            query.partitions[*place].1.found = outcome(found);
         }
-        answer(context, wanted, memory);
+        answer(context, query, memory);
     });
 }
 
@@ -107,15 +107,15 @@ fn outcome(found: Option<FoundProducers>) -> Result<Vec<ActiveProducer>, (KafkaE
     match found {
         Some(Ok(producers)) => Ok(producers),
         Some(Err(error)) => {
-            let (code, text) = refused(&error);
+            let (code, text) = request_error(&error);
             Err((code, Some(text)))
         }
         None => Err((KafkaError::UNKNOWN_SERVER_ERROR, None)),
     }
 }
 
-fn answer(context: &mut Context<'_>, wanted: Wanted, memory: ReplyMemory) {
-    let Wanted { call, topics, partitions, .. } = wanted;
+fn answer(context: &mut Context<'_>, query: ProducersQuery, memory: ReplyMemory) {
+    let ProducersQuery { call, topics, partitions, .. } = query;
     let version = call.version();
     let mut all: Vec<Topic> =
         topics.into_iter().map(|name| Topic { name, partitions: Vec::new(), parts: Vec::new() }).collect();
@@ -135,8 +135,8 @@ fn answer(context: &mut Context<'_>, wanted: Wanted, memory: ReplyMemory) {
 #[derive(Debug)]
 struct Topic {
     name: String,
-    partitions: Vec<Described>,
-    /// The number of a partition, and the first of its producers in this part.
+    partitions: Vec<PartitionProducers>,
+    /// The index of a partition, and of the first of its producers in this part.
     parts: Vec<(usize, usize)>,
 }
 
@@ -176,8 +176,8 @@ impl Entries for Topics {
     }
 }
 
-/// Writes producers of a partition, from this one on.
-fn put_producers(described: &Described, version: i16, from: usize, out: &mut BytesMut) {
+/// Writes producers of a partition, starting at index `from`.
+fn put_producers(described: &PartitionProducers, version: i16, from: usize, out: &mut BytesMut) {
     let producers = described.found.as_ref().map_or(&[][..], Vec::as_slice);
     if from == 0 {
         let mut head = PartitionResponse { partition_index: described.index, ..Default::default() };

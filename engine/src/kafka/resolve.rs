@@ -1,7 +1,7 @@
 //! Looks up the topics and partitions that a request names, in slices.
 //!
 //! ```text
-//!   the request --> which partitions are named twice, if that matters --> each topic, then each of its partitions --> finish
+//!   the request --> find duplicate partitions, if the request rejects them --> look up each topic and its partitions --> finish
 //! ```
 //!
 //! A request may name a hundred thousand topics, or as many partitions of one. A small request is resolved at once.
@@ -18,25 +18,31 @@ use super::names::Named;
 use crate::meta::Metadata;
 use crate::shard::{ClientJob, Context, Work};
 
-/// A request, with what was found of the topics and partitions that it names so far.
+/// A request whose topics and partitions are being looked up, with the results so far.
 pub(super) trait Resolve {
-    /// What is wanted of a partition.
+    /// The request's entry for a partition.
     type Partition;
 
-    /// Returns the partition's number, if partitions that are named twice are to be told apart.
-    fn index_to_compare(wanted: &Self::Partition) -> Option<i32>;
+    /// Returns the partition's index if the request has to find duplicates, otherwise `None`.
+    fn index_to_compare(partition: &Self::Partition) -> Option<i32>;
 
-    /// Takes a topic, of which so many partitions are named. These follow.
+    /// Adds a topic. Its partitions, of which there are `partitions`, follow.
     fn topic(&mut self, named: &Named, partitions: usize);
 
-    /// Takes what is wanted of a partition of the last topic. `is_repeated`: the request names it more than once.
-    fn partition(&mut self, context: &Context<'_>, named: &Named, wanted: Self::Partition, is_repeated: bool);
+    /// Adds a partition of the last topic. `is_repeated`: the request has it more than once.
+    fn partition(
+        &mut self,
+        context: &Context<'_>,
+        named: &Named,
+        partition: Self::Partition,
+        is_repeated: bool,
+    );
 
-    /// Carries out the request, when all is found.
+    /// Carries out the request after everything was looked up.
     fn finish(self, context: &mut Context<'_>, call: Call);
 }
 
-/// A topic as it is named, and what is wanted of its partitions.
+/// A topic of a request, with the entries for its partitions.
 pub(crate) struct NamedTopic<P> {
     name: String,
     id: Uuid,
@@ -44,41 +50,45 @@ pub(crate) struct NamedTopic<P> {
 }
 
 impl<P> NamedTopic<P> {
-    /// A topic that is named by its id, unless that is zero.
+    /// Creates a topic that is identified by `id`, or by `name` if the id is zero.
     pub(crate) fn new(name: &str, id: Uuid, partitions: Vec<P>) -> Self {
         Self { name: name.to_owned(), id, partitions }
     }
 }
 
-/// Topics and partitions that a request names, in their order: a topic is looked up, and then come its partitions.
-pub(crate) struct LookUp<P> {
+/// Looks up the topics of a request in order. Each topic is followed by its partitions.
+pub(crate) struct TopicLookup<P> {
     topics: IntoIter<NamedTopic<P>>,
     partitions: IntoIter<P>,
 }
 
-/// What comes next of a request.
-pub(crate) enum LookedUp<P> {
-    /// A topic, of which so many partitions follow.
+/// The next item of a [`TopicLookup`].
+pub(crate) enum LookupItem<P> {
+    /// A topic, and the number of its partitions, which follow.
     Topic(Named, usize),
-    /// What is wanted of a partition of the last topic.
+    /// The entry for a partition of the last topic.
     Partition(P),
 }
 
-impl<P> LookUp<P> {
+impl<P> TopicLookup<P> {
     pub(crate) fn new(topics: Vec<NamedTopic<P>>) -> Self {
         Self { topics: topics.into_iter(), partitions: Vec::new().into_iter() }
     }
 
-    /// What comes next, unless that was all.
-    pub(crate) fn next(&mut self, metadata: Option<&Arc<Metadata>>, work: &mut Work) -> Option<LookedUp<P>> {
-        if let Some(wanted) = self.partitions.next() {
+    /// Returns the next item, or `None` at the end.
+    pub(crate) fn next(
+        &mut self,
+        metadata: Option<&Arc<Metadata>>,
+        work: &mut Work,
+    ) -> Option<LookupItem<P>> {
+        if let Some(partition) = self.partitions.next() {
             work.spend(1);
-            return Some(LookedUp::Partition(wanted));
+            return Some(LookupItem::Partition(partition));
         }
         let NamedTopic { name, id, partitions } = self.topics.next()?;
         work.spend(2);
         self.partitions = partitions.into_iter();
-        Some(LookedUp::Topic(Named::find(metadata, &name, id), self.partitions.len()))
+        Some(LookupItem::Topic(Named::find(metadata, &name, id), self.partitions.len()))
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -86,29 +96,29 @@ impl<P> LookUp<P> {
     }
 }
 
-/// Topics of a request that are looked up.
-struct Resolving<R: Resolve> {
+/// Looks up the topics of a request, a slice per turn.
+struct ResolveJob<R: Resolve> {
     call: Call,
     request: R,
-    /// What is left to compare.
-    repeats: Option<Repeats>,
-    wanted: LookUp<R::Partition>,
-    /// The topic that was looked up last, and its number among the names.
+    /// The search for duplicates, if the request needs it.
+    duplicates: Option<Duplicates>,
+    lookup: TopicLookup<R::Partition>,
+    /// The topic that was looked up last, and the number of its name.
     named: Option<Named>,
     name: usize,
 }
 
-/// Partitions that are named more than once.
+/// Finds partitions that a request has more than once.
 #[derive(Default)]
-struct Repeats {
-    /// Topics and partitions of the last one of these that were compared.
+struct Duplicates {
+    /// Number of topics that were compared, and of partitions of the next topic.
     compared: (usize, usize),
     names: BTreeMap<String, usize>,
     seen: BTreeSet<(usize, i32)>,
-    twice: BTreeSet<(usize, i32)>,
+    repeated: BTreeSet<(usize, i32)>,
 }
 
-/// Looks up what a request names, and has it carried out then.
+/// Looks up the topics and partitions of a request, then carries it out.
 pub(super) fn resolve<R: Resolve + 'static>(
     context: &mut Context<'_>,
     call: Call,
@@ -119,20 +129,20 @@ pub(super) fn resolve<R: Resolve + 'static>(
 {
     let mut partitions = topics.iter().flat_map(|topic| &topic.partitions);
     let compares = partitions.next().and_then(R::index_to_compare).is_some() && partitions.next().is_some();
-    let job = Resolving {
+    let job = ResolveJob {
         call,
         request,
-        repeats: compares.then(Repeats::default),
-        wanted: LookUp::new(topics),
+        duplicates: compares.then(Duplicates::default),
+        lookup: TopicLookup::new(topics),
         named: None,
         name: 0,
     };
     context.begin_job(job);
 }
 
-impl Repeats {
-    /// Compares on. True when all partitions were.
-    fn go_on<P>(
+impl Duplicates {
+    /// Compares more partitions. Returns true when all have been compared.
+    fn run_slice<P>(
         &mut self,
         topics: &[NamedTopic<P>],
         index: impl Fn(&P) -> Option<i32>,
@@ -152,7 +162,7 @@ impl Repeats {
                 if let Some(index) = index(partition)
                     && !self.seen.insert((name, index))
                 {
-                    self.twice.insert((name, index));
+                    self.repeated.insert((name, index));
                 }
             }
             self.compared = (self.compared.0 + 1, 0);
@@ -163,43 +173,43 @@ impl Repeats {
         true
     }
 
-    fn number_of(&self, name: &str) -> usize {
+    fn name_number(&self, name: &str) -> usize {
         self.names.get(name).copied().unwrap_or_default()
     }
 }
 
-impl<R: Resolve> ClientJob for Resolving<R> {
+impl<R: Resolve> ClientJob for ResolveJob<R> {
     fn conn(&self) -> ConnId {
         self.call.conn
     }
 
-    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
-        if let Some(repeats) = &mut self.repeats
-            && !repeats.go_on(self.wanted.topics.as_slice(), R::index_to_compare, work)
+    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+        if let Some(duplicates) = &mut self.duplicates
+            && !duplicates.run_slice(self.lookup.topics.as_slice(), R::index_to_compare, work)
         {
-            // Nothing of the topics is taken before all are compared, and nothing compared again after that.
+            // No topic is looked up before all are compared, and none is compared again after that.
             return false;
         }
         while !work.is_over() {
-            match self.wanted.next(context.metadata, work) {
+            match self.lookup.next(context.metadata, work) {
                 None => return true,
-                Some(LookedUp::Topic(named, partitions)) => {
-                    self.name = self.repeats.as_ref().map_or(0, |repeats| repeats.number_of(named.name()));
+                Some(LookupItem::Topic(named, partitions)) => {
+                    self.name =
+                        self.duplicates.as_ref().map_or(0, |duplicates| duplicates.name_number(named.name()));
                     self.request.topic(self.named.insert(named), partitions);
                 }
-                Some(LookedUp::Partition(wanted)) => {
+                Some(LookupItem::Partition(partition)) => {
                     let Some(named) = &self.named else { continue };
-                    let index = R::index_to_compare(&wanted);
-                    let is_repeated = self
-                        .repeats
-                        .as_ref()
-                        .zip(index)
-                        .is_some_and(|(repeats, index)| repeats.twice.contains(&(self.name, index)));
-                    self.request.partition(context, named, wanted, is_repeated);
+                    let index = R::index_to_compare(&partition);
+                    let is_repeated =
+                        self.duplicates.as_ref().zip(index).is_some_and(|(duplicates, index)| {
+                            duplicates.repeated.contains(&(self.name, index))
+                        });
+                    self.request.partition(context, named, partition, is_repeated);
                 }
             }
         }
-        self.wanted.is_done()
+        self.lookup.is_done()
     }
 
     fn finish(self: Box<Self>, context: &mut Context<'_>) {

@@ -1,7 +1,7 @@
-//! Authentication on a listener that has none.
+//! SASL requests on a listener without authentication.
 //!
-//! Both requests are offered and answered as Kafka does on a plain listener: a client that is configured for SASL then says so at once,
-//! where a closed connection would make it connect again and again.
+//! Both requests are advertised and answered as Kafka answers them on a plaintext listener: a client that is configured for SASL reports the
+//! error at once. If its connection were closed instead, it would reconnect again and again.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ pub(super) fn sasl_handshake(context: &mut Context<'_>, call: Call) {
 }
 
 pub(super) fn sasl_authenticate(context: &mut Context<'_>, call: Call) {
-    let text = "this listener has no authentication; set security.protocol=PLAINTEXT";
+    let text = "this listener does not use SASL; set security.protocol=PLAINTEXT";
     let response = SaslAuthenticateResponse {
         error_code: KafkaError::ILLEGAL_SASL_STATE,
         error_message: Some(Cow::Borrowed(text)),

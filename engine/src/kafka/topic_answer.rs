@@ -1,4 +1,4 @@
-//! Answers that are lists of topics with their partitions, written in pieces.
+//! Responses that are lists of topics with their partitions, encoded in pieces.
 
 use bytes::BytesMut;
 use highwater_net::kafka::long::Frame;
@@ -9,14 +9,14 @@ use super::Call;
 use crate::limits::PARTITIONS_PER_PART;
 use crate::shard::{AnswerTo, Context};
 
-/// An answer, and whose it is.
+/// A response, and the request that it answers.
 pub(super) struct TopicsAnswer<T> {
     pub(super) call: Call,
     pub(super) topics: Vec<T>,
 }
 
 impl<T: ListedTopic + 'static> TopicsAnswer<T> {
-    /// Answers.
+    /// Sends the response.
     pub(super) fn send(self, context: &mut Context<'_>) {
         let Self { call, topics } = self;
         let version = call.version();
@@ -40,7 +40,7 @@ pub(super) fn put_topic<T: ListedTopic>(topic: &T, version: i16, part: usize, ou
     more
 }
 
-/// The topics of an answer.
+/// The topics of a response.
 #[derive(Debug)]
 struct Topics<T> {
     version: i16,

@@ -22,41 +22,43 @@ use highwater_protocol::text::counted;
 use super::Call;
 use super::cluster::node;
 use super::configs::source_of;
-use super::error::{Refused, refuse, refused, told};
+use super::error::{RequestError, error_fields, reject, request_error};
 use super::names::{check_count, repeated};
 use crate::api::{AlterTopic, CreateTopic, DeleteTopicById};
 use crate::meta::configs;
 use crate::shard::{AnswerTo, Context};
 
-/// The error for a topic that a request names twice.
-const TWICE: &str = "Duplicate topic name.";
+/// The error for a topic that a request has twice.
+const DUPLICATE_TOPIC: &str = "Duplicate topic name.";
 
 pub(super) fn create_topics(context: &mut Context<'_>, call: Call, request: &CreateTopicsRequest<'_>) {
-    let twice = repeated(request.topics.iter().map(|topic| topic.name));
-    let unmade = |name: &str, why| Made { name: name.to_owned(), outcome: Err(why) };
-    let mut topics: Vec<Made> =
-        twice.iter().map(|name| unmade(name, (KafkaError::INVALID_REQUEST, TWICE.into()))).collect();
+    let duplicates = repeated(request.topics.iter().map(|topic| topic.name));
+    let rejected = |name: &str, why| CreationResult { name: name.to_owned(), outcome: Err(why) };
+    let mut topics: Vec<CreationResult> = duplicates
+        .iter()
+        .map(|name| rejected(name, (KafkaError::INVALID_REQUEST, DUPLICATE_TOPIC.into())))
+        .collect();
     let mut requests = Vec::new();
-    let mut asked = Vec::new();
+    let mut requested = Vec::new();
     let count = check_count(request.topics.len());
-    for topic in request.topics.iter().filter(|topic| !twice.contains(topic.name)) {
+    for topic in request.topics.iter().filter(|topic| !duplicates.contains(topic.name)) {
         let plan = count.clone().and_then(|()| plan_topic(context, topic, request.validate_only));
         match plan {
             Ok(plan) => {
-                asked.push((plan.name.clone(), plan.partitions, plan.configs.clone()));
+                requested.push((plan.name.clone(), plan.partitions, plan.configs.clone()));
                 requests.push(plan);
             }
-            Err(why) => topics.push(unmade(topic.name, why)),
+            Err(why) => topics.push(rejected(topic.name, why)),
         }
     }
     context.ask_each(call.conn, requests, move |context, replies| {
-        for ((name, partitions, set), created) in asked.into_iter().zip(replies) {
-            let outcome = created.map(|id| (partitions, set, id)).map_err(|error| refused(&error));
-            topics.push(Made { name, outcome });
+        for ((name, partitions, set), created) in requested.into_iter().zip(replies) {
+            let outcome = created.map(|id| (partitions, set, id)).map_err(|error| request_error(&error));
+            topics.push(CreationResult { name, outcome });
         }
         let version = call.version();
         let Frame { front, back } = CreateTopicsResponse::default().frame(version, topics.len());
-        let pieces = Pieces::new(front, AllMade { version, topics }, back);
+        let pieces = Pieces::new(front, CreationResults { version, topics }, back);
         context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     });
 }
@@ -65,13 +67,13 @@ fn plan_topic(
     context: &Context<'_>,
     topic: &CreatableTopic<'_>,
     validate_only: bool,
-) -> Result<CreateTopic, Refused> {
+) -> Result<CreateTopic, RequestError> {
     let assigned = !topic.assignments.is_empty();
     let partitions = match topic.num_partitions {
         -1 if assigned => check_assignments(context, topic)?,
         _ if assigned => {
             let text = "A manual partition assignment was specified, but numPartitions was not set to -1.";
-            return refuse(KafkaError::INVALID_REQUEST, text);
+            return reject(KafkaError::INVALID_REQUEST, text);
         }
         -1 => context.setup.kafka.default_partitions,
         count @ 1.. => count as u32,
@@ -79,7 +81,7 @@ fn plan_topic(
             let text = format!(
                 "Number of partitions was set to an invalid non-positive value, {count}; use -1 for the default."
             );
-            return refuse(KafkaError::INVALID_PARTITIONS, text);
+            return reject(KafkaError::INVALID_PARTITIONS, text);
         }
     };
     match topic.replication_factor {
@@ -87,7 +89,7 @@ fn plan_topic(
         _ if assigned => {
             let text =
                 "A manual partition assignment was specified, but replication factor was not set to -1.";
-            return refuse(KafkaError::INVALID_REQUEST, text);
+            return reject(KafkaError::INVALID_REQUEST, text);
         }
         1 => {}
         factor @ 2.. => {
@@ -95,18 +97,18 @@ fn plan_topic(
                 "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be \
                      reached because only 1 broker(s) are registered."
             );
-            return refuse(KafkaError::INVALID_REPLICATION_FACTOR, text);
+            return reject(KafkaError::INVALID_REPLICATION_FACTOR, text);
         }
         _ => {
             let text = "Replication factor must be larger than 0, or -1 to use the default value.";
-            return refuse(KafkaError::INVALID_REPLICATION_FACTOR, text);
+            return reject(KafkaError::INVALID_REPLICATION_FACTOR, text);
         }
     }
     let mut configs = Vec::with_capacity(topic.configs.len());
     for config in &topic.configs {
         let Some(value) = config.value else {
             let text = format!("Null value not supported for topic configs: {}", config.name);
-            return refuse(KafkaError::INVALID_CONFIG, text);
+            return reject(KafkaError::INVALID_CONFIG, text);
         };
         configs.push((config.name.to_owned(), value.to_owned()));
     }
@@ -114,12 +116,12 @@ fn plan_topic(
 }
 
 /// Validates manual assignments, each to this node. Returns the number of partitions.
-fn check_assignments(context: &Context<'_>, topic: &CreatableTopic<'_>) -> Result<u32, Refused> {
+fn check_assignments(context: &Context<'_>, topic: &CreatableTopic<'_>) -> Result<u32, RequestError> {
     let count = topic.assignments.len() as i32;
     let numbers: BTreeSet<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
     if numbers.len() < topic.assignments.len() || !numbers.iter().copied().eq(0..count) {
         let text = "partitions should be a consecutive 0-based integer sequence";
-        return refuse(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
+        return reject(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
     }
     for assignment in &topic.assignments {
         check_assignment(context, &assignment.broker_ids)?;
@@ -127,11 +129,11 @@ fn check_assignments(context: &Context<'_>, topic: &CreatableTopic<'_>) -> Resul
     Ok(count as u32)
 }
 
-fn check_assignment(context: &Context<'_>, nodes: &[i32]) -> Result<(), Refused> {
+fn check_assignment(context: &Context<'_>, nodes: &[i32]) -> Result<(), RequestError> {
     let node = node(context);
     if nodes != [node] {
         let text = format!("a partition is assigned to nodes {nodes:?}; the only node is {node}");
-        return refuse(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
+        return reject(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
     }
     Ok(())
 }
@@ -148,36 +150,43 @@ pub(super) fn delete_topics(context: &mut Context<'_>, call: Call, request: &Del
     for topic in &topics {
         match count.clone().and_then(|()| find_to_delete(context, topic)) {
             Ok((id, name)) => named.push((id, name)),
-            Err(why) => responses.push(deleted(topic.name, topic.topic_id, Err(why))),
+            Err(why) => responses.push(deletion_result(topic.name, topic.topic_id, Err(why))),
         }
     }
-    let twice = repeated(named.iter().map(|(id, _)| *id));
-    for id in &twice {
+    let duplicates = repeated(named.iter().map(|(id, _)| *id));
+    for id in &duplicates {
         let name = named.iter().find(|(of, _)| of == id).map(|(_, name)| name.as_str());
-        responses.push(deleted(name, id.0, refuse(KafkaError::INVALID_REQUEST, TWICE)));
+        responses.push(deletion_result(name, id.0, reject(KafkaError::INVALID_REQUEST, DUPLICATE_TOPIC)));
     }
-    named.retain(|(id, _)| !twice.contains(id));
+    named.retain(|(id, _)| !duplicates.contains(id));
     let requests = named.iter().map(|(id, _)| DeleteTopicById(*id)).collect();
     context.ask_each(call.conn, requests, move |context, replies| {
         for ((id, name), outcome) in named.into_iter().zip(replies) {
-            responses.push(deleted(Some(&name), id.0, outcome.map_err(|error| refused(&error))));
+            responses.push(deletion_result(
+                Some(&name),
+                id.0,
+                outcome.map_err(|error| request_error(&error)),
+            ));
         }
         context.answer(call, &DeleteTopicsResponse { throttle_time_ms: 0, responses });
     });
 }
 
-fn find_to_delete(context: &Context<'_>, topic: &DeleteTopic<'_>) -> Result<(TopicId, String), Refused> {
+fn find_to_delete(context: &Context<'_>, topic: &DeleteTopic<'_>) -> Result<(TopicId, String), RequestError> {
     let metadata = context.metadata;
     let has_id = topic.topic_id != Uuid::default();
     let found = match topic.name {
         Some(_) if has_id => {
-            return refuse(
+            return reject(
                 KafkaError::INVALID_REQUEST,
-                "a topic is named by its name or by its id, not by both",
+                "a topic is identified by its name or by its id, not by both",
             );
         }
         None if !has_id => {
-            return refuse(KafkaError::INVALID_REQUEST, "neither a name nor an id is given");
+            return reject(
+                KafkaError::INVALID_REQUEST,
+                "the request has neither a name nor an id for a topic",
+            );
         }
         Some(name) => metadata
             .and_then(|m| m.topic(name))
@@ -195,88 +204,90 @@ pub(super) fn create_partitions(
     call: Call,
     request: &CreatePartitionsRequest<'_>,
 ) {
-    let twice = repeated(request.topics.iter().map(|topic| topic.name));
-    let mut results: Vec<CreatePartitionsTopicResponse<'static>> =
-        twice.iter().map(|name| extended(name, refuse(KafkaError::INVALID_REQUEST, TWICE))).collect();
+    let duplicates = repeated(request.topics.iter().map(|topic| topic.name));
+    let mut results: Vec<CreatePartitionsTopicResponse<'static>> = duplicates
+        .iter()
+        .map(|name| extension_result(name, reject(KafkaError::INVALID_REQUEST, DUPLICATE_TOPIC)))
+        .collect();
     let mut requests = Vec::new();
-    let mut asked = Vec::new();
+    let mut requested = Vec::new();
     let count = check_count(request.topics.len());
-    for topic in request.topics.iter().filter(|topic| !twice.contains(topic.name)) {
+    for topic in request.topics.iter().filter(|topic| !duplicates.contains(topic.name)) {
         match count.clone().and_then(|()| check_extension(context, topic)) {
             Ok(partitions) => {
                 let name = topic.name.to_owned();
-                asked.push(name.clone());
+                requested.push(name.clone());
                 let (partitions, validate_only) = (Some(partitions), request.validate_only);
                 requests.push(AlterTopic { name, configs: Vec::new(), partitions, validate_only });
             }
-            Err(why) => results.push(extended(topic.name, Err(why))),
+            Err(why) => results.push(extension_result(topic.name, Err(why))),
         }
     }
     context.ask_each(call.conn, requests, move |context, replies| {
-        for (name, outcome) in asked.into_iter().zip(replies) {
-            results.push(extended(&name, outcome.map_err(|error| refused(&error))));
+        for (name, outcome) in requested.into_iter().zip(replies) {
+            results.push(extension_result(&name, outcome.map_err(|error| request_error(&error))));
         }
         context.answer(call, &CreatePartitionsResponse { throttle_time_ms: 0, results });
     });
 }
 
-fn check_extension(context: &Context<'_>, topic: &CreatePartitionsTopic<'_>) -> Result<u32, Refused> {
+fn check_extension(context: &Context<'_>, topic: &CreatePartitionsTopic<'_>) -> Result<u32, RequestError> {
     let Some(known) = context.metadata.and_then(|m| m.topic(topic.name)) else {
         let text = format!("there is no topic {}", topic.name);
-        return refuse(KafkaError::UNKNOWN_TOPIC_OR_PARTITION, text);
+        return reject(KafkaError::UNKNOWN_TOPIC_OR_PARTITION, text);
     };
     let have = known.stores.len();
     let want = usize::try_from(topic.count).unwrap_or(0);
     if want == have {
         let text = format!("Topic already has {have} partition(s).");
-        return refuse(KafkaError::INVALID_PARTITIONS, text);
+        return reject(KafkaError::INVALID_PARTITIONS, text);
     }
     if want < have {
         let text = format!(
             "The topic {} currently has {have} partition(s); {} would not be an increase.",
             topic.name, topic.count
         );
-        return refuse(KafkaError::INVALID_PARTITIONS, text);
+        return reject(KafkaError::INVALID_PARTITIONS, text);
     }
     if want > PARTITIONS_PER_TOPIC_MAX as usize {
         let text = format!("a topic has at most {PARTITIONS_PER_TOPIC_MAX} partitions, not {want}");
-        return refuse(KafkaError::INVALID_PARTITIONS, text);
+        return reject(KafkaError::INVALID_PARTITIONS, text);
     }
     if let Some(assignments) = &topic.assignments {
         if assignments.len() != want - have {
             let (new, assigned) = (counted(want - have, "new partition"), assignments.len());
-            let text = format!("the request is for {new} and assigns {assigned}");
-            return refuse(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
+            let text = format!("the request adds {new} but has assignments for {assigned}");
+            return reject(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
         }
         assignments.iter().try_for_each(|a| check_assignment(context, &a.broker_ids))?;
     }
     Ok(want as u32)
 }
 
-/// A created topic: number of partitions, settings and id.
-type MadeTopic = (u32, Vec<(String, String)>, TopicId);
+/// The number of partitions, the settings and the id of a created topic.
+type CreatedSettings = (u32, Vec<(String, String)>, TopicId);
 
 /// The outcome for a topic to create.
 #[derive(Debug)]
-struct Made {
+struct CreationResult {
     name: String,
-    outcome: Result<MadeTopic, Refused>,
+    outcome: Result<CreatedSettings, RequestError>,
 }
 
 /// The topics of a response.
 #[derive(Debug)]
-struct AllMade {
+struct CreationResults {
     version: i16,
-    topics: Vec<Made>,
+    topics: Vec<CreationResult>,
 }
 
-impl Entries for AllMade {
+impl Entries for CreationResults {
     fn count(&self) -> usize {
         self.topics.len()
     }
 
     fn put(&self, entry: usize, _: usize, out: &mut BytesMut) -> bool {
-        let Made { name, outcome } = &self.topics[entry];
+        let CreationResult { name, outcome } = &self.topics[entry];
         let mut topic =
             CreatedTopic { name: name.as_str().into(), configs: Some(Vec::new()), ..Default::default() };
         match outcome {
@@ -284,7 +295,7 @@ impl Entries for AllMade {
                 topic.topic_id = id.0;
                 topic.num_partitions = *partitions as i32;
                 topic.replication_factor = 1;
-                topic.configs = Some(shown(set));
+                topic.configs = Some(config_entries(set));
             }
             Err((error, text)) => {
                 topic.error_code = *error;
@@ -296,19 +307,20 @@ impl Entries for AllMade {
     }
 
     fn memory_bytes(&self) -> usize {
-        let texts = |made: &Made| {
+        let texts = |result: &CreationResult| {
             let set = |set: &[(String, String)]| {
                 set.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>()).sum()
             };
-            made.name.len() + made.outcome.as_ref().map_or_else(|(_, text)| text.len(), |(_, of, _)| set(of))
+            result.name.len()
+                + result.outcome.as_ref().map_or_else(|(_, text)| text.len(), |(_, of, _)| set(of))
         };
         size_of_val(&self.topics[..]) + self.topics.iter().map(texts).sum::<usize>()
     }
 }
 
-/// Returns the configuration of a new topic, for the response.
-fn shown(set: &[(String, String)]) -> Vec<CreatedTopicConfig<'static>> {
-    let set = configs::parse(set).expect("the controller took them");
+/// Returns the configuration entries of a new topic for the response.
+fn config_entries(set: &[(String, String)]) -> Vec<CreatedTopicConfig<'static>> {
+    let set = configs::parse(set).expect("the controller has validated them");
     let configs = configs::settings(&set).map(|setting| CreatedTopicConfig {
         name: setting.config.name.into(),
         value: Some(setting.set.map_or(setting.config.default.into(), |value| value.to_owned().into())),
@@ -319,14 +331,18 @@ fn shown(set: &[(String, String)]) -> Vec<CreatedTopicConfig<'static>> {
     configs.collect()
 }
 
-fn deleted(name: Option<&str>, topic_id: Uuid, outcome: Result<(), Refused>) -> DeletedTopic<'static> {
-    let (error_code, text) = told(outcome);
+fn deletion_result(
+    name: Option<&str>,
+    topic_id: Uuid,
+    outcome: Result<(), RequestError>,
+) -> DeletedTopic<'static> {
+    let (error_code, text) = error_fields(outcome);
     let name = name.map(|name| name.to_owned().into());
     DeletedTopic { name, topic_id, error_code, error_message: text.map(Into::into) }
 }
 
-fn extended(name: &str, outcome: Result<(), Refused>) -> CreatePartitionsTopicResponse<'static> {
-    let (error_code, text) = told(outcome);
+fn extension_result(name: &str, outcome: Result<(), RequestError>) -> CreatePartitionsTopicResponse<'static> {
+    let (error_code, text) = error_fields(outcome);
     let name = name.to_owned().into();
     CreatePartitionsTopicResponse { name, error_code, error_message: text.map(Into::into) }
 }

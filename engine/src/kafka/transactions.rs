@@ -1,7 +1,7 @@
-//! Transactions are not supported: every request of a transaction gets an error that clients treat as final.
+//! Transactions are not supported: every transactional request gets an error that clients treat as final.
 //!
-//! Clients treat TRANSACTIONAL_ID_AUTHORIZATION_FAILED as final; INVALID_REQUEST, which would be closer to the truth, is retried by
-//! librdkafka until the caller's time is up. librdkafka and franz-go show the text that goes with it.
+//! Clients treat TRANSACTIONAL_ID_AUTHORIZATION_FAILED as final. INVALID_REQUEST would describe the error better, but librdkafka retries it
+//! until the caller's timeout. librdkafka and franz-go show the error's text.
 
 use std::borrow::Cow;
 
@@ -21,10 +21,10 @@ use super::Call;
 use super::topic_answer::{TopicsAnswer, put_topic};
 use crate::shard::{AnswerTo, Context};
 
-/// The error for requests of transactions.
+/// The error code for transactional requests.
 pub(crate) const NO_TRANSACTIONS: KafkaError = KafkaError::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
 
-/// The message.
+/// The error message for transactional requests.
 pub(crate) const NO_TRANSACTIONS_TEXT: &str =
     "transactions are not available in this version of Highwater; remove transactional.id from the producer";
 
@@ -35,22 +35,22 @@ pub(super) fn add_partitions_to_txn(
 ) {
     let version = call.version();
     if version < TRANSACTIONS_FROM {
-        return TopicsAnswer { call, topics: refused(&request.v3_and_below_topics) }.send(context);
+        return TopicsAnswer { call, topics: rejected_topics(&request.v3_and_below_topics) }.send(context);
     }
-    let mut refusals = Refusals { version, transactions: Vec::new(), topics: Vec::new() };
+    let mut rejected = RejectedTransactions { version, transactions: Vec::new(), topics: Vec::new() };
     for transaction in &request.transactions {
-        let topics = refused(&transaction.topics);
-        refusals.transactions.push((transaction.transactional_id.to_owned(), topics.len()));
+        let topics = rejected_topics(&transaction.topics);
+        rejected.transactions.push((transaction.transactional_id.to_owned(), topics.len()));
         if topics.is_empty() {
-            refusals.topics.push((refusals.transactions.len() - 1, 0, None));
+            rejected.topics.push((rejected.transactions.len() - 1, 0, None));
         }
         let of = topics.into_iter().enumerate();
-        refusals.topics.extend(of.map(|(at, topic)| (refusals.transactions.len() - 1, at, Some(topic))));
+        rejected.topics.extend(of.map(|(at, topic)| (rejected.transactions.len() - 1, at, Some(topic))));
     }
-    // The error of the whole request is none; each partition has its own.
+    // The request as a whole succeeds; each partition has an error.
     let response = AddPartitionsToTxnResponse::default();
-    let Frame { front, back } = response.frame(version, refusals.transactions.len());
-    context.answer_in_pieces(AnswerTo::Kafka(call), Pieces::new(front, refusals, back));
+    let Frame { front, back } = response.frame(version, rejected.transactions.len());
+    context.answer_in_pieces(AnswerTo::Kafka(call), Pieces::new(front, rejected, back));
 }
 
 /// The first version of AddPartitionsToTxn with several transactions.
@@ -58,15 +58,15 @@ const TRANSACTIONS_FROM: i16 = 4;
 
 /// The transactions of an AddPartitionsToTxn response, topic by topic.
 #[derive(Debug)]
-struct Refusals {
+struct RejectedTransactions {
     version: i16,
-    /// Each by its id, with the number of its topics.
+    /// Each transaction's id, and the number of its topics.
     transactions: Vec<(String, usize)>,
-    /// Each with the number of its transaction and its own number there. A transaction without topics has one entry without.
+    /// Each topic with the index of its transaction and its own index there. A transaction without topics has one entry of `None`.
     topics: Vec<(usize, usize, Option<AddPartitionsToTxnTopicResult<'static>>)>,
 }
 
-impl Entries for Refusals {
+impl Entries for RejectedTransactions {
     fn count(&self) -> usize {
         self.topics.len()
     }
@@ -118,7 +118,7 @@ pub(super) fn txn_offset_commit(context: &mut Context<'_>, call: Call, request: 
     TopicsAnswer { call, topics: topics.collect() }.send(context);
 }
 
-fn refused(topics: &[AddPartitionsToTxnTopic<'_>]) -> Vec<AddPartitionsToTxnTopicResult<'static>> {
+fn rejected_topics(topics: &[AddPartitionsToTxnTopic<'_>]) -> Vec<AddPartitionsToTxnTopicResult<'static>> {
     let partition = |index: &i32| AddPartitionsToTxnPartitionResult {
         partition_index: *index,
         partition_error_code: NO_TRANSACTIONS,

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_gets_what_it_has_not_and_loses_what_it_has() {
+    fn appending_to_a_list_adds_new_entries_and_subtracting_removes_existing_ones() {
         let before = settings(&[(LIST, "0:1,0:2")]);
         let more = changes(&[(LIST, append("0:2, 0:3"))]).of(&before);
         assert_eq!(more, Ok(vec![(LIST.into(), Some("0:1,0:2,0:3".into()))]));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_nothing_writes_nothing() {
+    fn a_change_without_effect_writes_nothing() {
         let before = settings(&[("retention.ms", "5"), (LIST, "0:1")]);
         let same = [
             ("retention.ms", ConfigChange::Set("5".into())),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_does_not_exist_can_be_reset_and_all_entries_of_a_list_taken_away() {
+    fn an_unset_name_can_be_reset_and_all_entries_of_a_list_can_be_removed() {
         let before = settings(&[("cleanup.policy", "compact")]);
         assert_eq!(changes(&[("retenton.ms", ConfigChange::Reset)]).of(&before), Ok(vec![]));
         let less = changes(&[("cleanup.policy", ConfigChange::Subtract("compact".into()))]).of(&before);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_resets_what_it_does_not_name() {
+    fn a_replacement_resets_settings_that_it_does_not_name() {
         let before = settings(&[("retention.ms", "5"), ("segment.ms", "7")]);
         let mut whole = changes(&[("segment.ms", ConfigChange::Set("8".into()))]);
         whole.resets_others = true;
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_the_name() {
+    fn invalid_settings_are_rejected_by_name() {
         for (name, change) in [
             ("retenton.ms", ConfigChange::Set("1".into())),
             ("retention.ms", ConfigChange::Set("soon".into())),

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_the_name_and_what_can() {
+    fn invalid_settings_are_rejected_with_their_name_and_the_valid_values() {
         for (name, value, says) in [
             ("retenton.ms", "1", "Unknown topic config name"),
             ("retention.ms", "-2", "from -1"),
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_tune_nothing_here_are_kept_and_shown() {
+    fn settings_without_effect_are_stored_and_shown() {
         let set = BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]);
         TopicConfig::resolve(&set).expect("accepted");
         let shown = describe(&set);

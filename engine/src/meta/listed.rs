@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_come_and_go_in_any_order_are_listed_by_name() {
+    fn topics_created_and_deleted_in_any_order_are_listed_by_name() {
         let mut listed = Listed::default();
         let mut expected = BTreeSet::new();
         for step in 0..6000_usize {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_copies_one_chunk_and_what_was_copied_before_does_not_see_it() {
+    fn a_change_copies_one_chunk_and_is_not_visible_in_earlier_copies() {
         let mut listed = Listed::default();
         for n in 0..20_000 {
             listed.insert(&topic(n));

@@ -32,18 +32,18 @@ mod tests {
     }
 
     #[test]
-    fn the_emptiest_store_comes_first() {
+    fn new_partitions_are_placed_on_the_emptiest_store() {
         check(&[3, 1, 2], &[0, 0, 0], 1, &[1]);
         check(&[0, 0], &[0, 0], 4, &[0, 1, 0, 1]);
     }
 
     #[test]
-    fn a_topic_is_spread_before_an_empty_store_gets_a_second_partition_of_it() {
+    fn a_topics_partitions_are_spread_over_all_stores_before_one_gets_a_second() {
         check(&[100, 0], &[0, 0], 4, &[1, 0, 1, 0]);
     }
 
     #[test]
-    fn added_partitions_even_out_what_the_topic_has() {
+    fn added_partitions_even_out_the_topics_placement() {
         check(&[2, 1, 1], &[2, 1, 0], 3, &[2, 1, 2]);
     }
 }

@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_come_back_as_they_were_written() {
+    fn records_are_decoded_as_they_were_encoded() {
         let records = [
             Record::TopicCreated(TopicRecord {
                 id: [1; 16],
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_and_malformed_payloads_are_told_apart() {
+    fn newer_and_malformed_payloads_are_distinguished() {
         assert_eq!(Record::decode(&[9, 1, 2]), Err(DecodeRecordError::Newer(9)));
         assert!(matches!(Record::decode(&[]), Err(DecodeRecordError::Malformed(_))));
         assert!(matches!(Record::decode(&[1, 1, 2]), Err(DecodeRecordError::Malformed(_))));

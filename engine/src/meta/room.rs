@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_entry_fits_for_each_eight_kib_and_who_asks_for_more_reads_what_that_needs() {
+    fn there_is_memory_for_one_entry_per_8_kib_and_the_error_says_what_more_needs() {
         let limits = ShardLimits::production(256 << 20, 2, 1, BATCH_BYTES_MAX_DEFAULT);
         let room = MetadataRoom::new(&limits);
         assert_eq!(room.check(0, 32_768), Ok(()));

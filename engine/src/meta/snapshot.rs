@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_the_metadata_of_its_beginning_whatever_is_changed_while_it_is_written() {
+    fn a_snapshot_has_the_metadata_at_its_start_whatever_changes_while_it_is_written() {
         let mut count = 0;
         for seed in 0..300 {
             let mut rng = StdRng::seed_from_u64(seed);

@@ -16,29 +16,29 @@ use crate::meta::{Epochs, Listed, Topic};
 use crate::names::{Distinct, Names};
 use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
-/// Topics, or the numbers of the names of those that there are not.
-type Found = Vec<Result<Arc<Topic>, u32>>;
+/// The topics of a request; for a topic that does not exist, the index of its name.
+type FoundTopics = Vec<Result<Arc<Topic>, u32>>;
 
 /// A request whose topic names are being looked up.
-struct LookingUp {
+struct MetadataJob {
     call: Call,
-    asked: IntoIter<String>,
-    /// Those that were looked up.
+    requested: IntoIter<String>,
+    /// The distinct names so far.
     names: Names,
-    /// The names so far. A repeated name is answered once: a topic's entry is many times as long as its name.
+    /// Finds repeated names. Each topic is described once: its entry is many times as long as its name.
     seen: Distinct,
-    found: Found,
+    found: FoundTopics,
 }
 
-impl ClientJob for LookingUp {
+impl ClientJob for MetadataJob {
     fn conn(&self) -> ConnId {
         self.call.conn
     }
 
-    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
         let Some(metadata) = context.metadata else { return true };
         while !work.is_over()
-            && let Some(name) = self.asked.next()
+            && let Some(name) = self.requested.next()
         {
             work.spend(2);
             let (n, names) = (self.names.len(), &self.names);
@@ -47,25 +47,25 @@ impl ClientJob for LookingUp {
                 self.names.push(&name);
             }
         }
-        self.asked.len() == 0
+        self.requested.len() == 0
     }
 
     fn finish(self: Box<Self>, context: &mut Context<'_>) {
-        answer(context, self.call, List::Named(self.names, self.found));
+        answer(context, self.call, TopicList::Named(self.names, self.found));
     }
 }
 
 pub(super) fn describe(context: &mut Context<'_>, call: Call, request: MetadataRequest) {
     let Some(metadata) = context.metadata else { return };
     let Some(names) = request.topics else {
-        return answer(context, call, List::All(metadata.listed()));
+        return answer(context, call, TopicList::All(metadata.listed()));
     };
     let seen = Distinct::new(names.len(), || context.plane.random_u64());
-    let (asked, names) = (names.into_iter(), Names::default());
-    context.begin_job(LookingUp { call, asked, names, seen, found: Found::new() });
+    let (requested, names) = (names.into_iter(), Names::default());
+    context.begin_job(MetadataJob { call, requested, names, seen, found: FoundTopics::new() });
 }
 
-fn answer(context: &mut Context<'_>, call: Call, list: List) {
+fn answer(context: &mut Context<'_>, call: Call, list: TopicList) {
     let Some(metadata) = context.metadata else { return };
     let Some(address) = context.advertised_to(call.conn) else { return };
     let setup = context.setup;
@@ -78,15 +78,15 @@ fn answer(context: &mut Context<'_>, call: Call, list: List) {
     context.answer_in_pieces(AnswerTo::Native(call), pieces);
 }
 
-/// The topics that are told of.
+/// The topics to describe.
 #[derive(Debug)]
-enum List {
+enum TopicList {
     All(Listed),
-    Named(Names, Found),
+    Named(Names, FoundTopics),
 }
 
-impl List {
-    /// A topic, or the name of one that there is not.
+impl TopicList {
+    /// Returns a topic, or the name of a topic that does not exist.
     fn get(&self, entry: usize) -> Option<Result<&Topic, &str>> {
         match self {
             Self::All(topics) => topics.get(entry).map(|topic| Ok(&**topic)),
@@ -103,15 +103,15 @@ impl List {
 struct Topics {
     node: NodeId,
     shards: u16,
-    list: List,
+    list: TopicList,
     epochs: Arc<Epochs>,
 }
 
 impl Entries for Topics {
     fn count(&self) -> usize {
         match &self.list {
-            List::All(topics) => topics.len(),
-            List::Named(_, found) => found.len(),
+            TopicList::All(topics) => topics.len(),
+            TopicList::Named(_, found) => found.len(),
         }
     }
 
@@ -142,8 +142,8 @@ impl Entries for Topics {
 
     fn memory_bytes(&self) -> usize {
         match &self.list {
-            List::All(_) => 0,
-            List::Named(names, found) => names.memory_bytes() + size_of_val(&found[..]),
+            TopicList::All(_) => 0,
+            TopicList::Named(names, found) => names.memory_bytes() + size_of_val(&found[..]),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Errors, as codes of the native protocol.
+//! Maps errors to the codes of the native protocol.
 
 use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;

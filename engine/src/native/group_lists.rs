@@ -11,7 +11,7 @@ use highwater_protocol::native::{
 
 use super::Call;
 use super::error::reply_of;
-use super::groups::{refuse, to_partitions};
+use super::groups::{error_reply, to_partitions};
 use crate::api::{ApiError, DescribeOneGroup, DescribedOneGroup, FetchOffsets, GroupList};
 use crate::coord::groups::{
     CommittedPartition, DescribedConsumerMember, DescribedMember, FetchReply, FetchRequest, ListRequest,
@@ -19,7 +19,7 @@ use crate::coord::groups::{
 use crate::limits::{PARTITIONS_PER_PART, SMALL_REPLY_BYTES_MAX};
 use crate::shard::{AnswerTo, BodyLimit, Context, ReplyMemory};
 
-/// Lists groups. A list is cut where it would be more than a small reply, and the client requests the rest.
+/// Lists groups. A list that is longer than a small reply is truncated, and the client requests the rest.
 pub(super) fn list_groups(context: &mut Context<'_>, call: Call, request: ListGroupsRequest) {
     let after = request.after;
     let cut_at_bytes = Some(SMALL_REPLY_BYTES_MAX);
@@ -38,7 +38,7 @@ fn list(after: &str, GroupList { groups, is_cut: more }: GroupList) -> Reply {
     Reply::body(&ListGroupsReply { groups: listed.collect(), more })
 }
 
-/// Returns the protocol of a group. Offsets that are committed under a name without being a member are a classic group to Kafka's clients.
+/// Returns the protocol of a group. Kafka's clients see a named consumer, which only has offsets, as a classic group.
 fn protocol_name<'a>(group_type: &'a str, protocol_type: &str) -> &'a str {
     if group_type == "classic" && protocol_type.is_empty() { "named" } else { group_type }
 }
@@ -68,8 +68,8 @@ pub(super) fn describe_group(context: &mut Context<'_>, call: Call, request: Des
                 };
                 (head, Members::Consumer(group.members))
             }
-            Ok(Err(error)) => return context.reply(call, refuse(error, None)),
-            Err(error) => return context.refuse(call, &error),
+            Ok(Err(error)) => return context.reply(call, error_reply(error, None)),
+            Err(error) => return context.reply_error(call, &error),
         };
         let mut front = BytesMut::new();
         head.put_front(members.count(), &mut front);
@@ -136,10 +136,10 @@ fn of_consumer(member: &DescribedConsumerMember) -> GroupMemberInfo {
 }
 
 /// Reads the committed offsets of a named consumer.
-pub(super) fn read(context: &mut Context<'_>, call: Call, request: ReadOffsetsRequest) {
+pub(super) fn read_offsets(context: &mut Context<'_>, call: Call, request: ReadOffsetsRequest) {
     let topic = request.topic;
     if let Err(error) = context.targets().topic_by_id(topic) {
-        return context.refuse(call, &error);
+        return context.reply_error(call, &error);
     }
     let ask = FetchRequest { group: request.consumer, member: None, partitions: None, require_stable: false };
     read_measured(context, call, ask, move |context, mut offsets, memory| {
@@ -151,7 +151,7 @@ pub(super) fn read(context: &mut Context<'_>, call: Call, request: ReadOffsetsRe
 }
 
 /// Reads the committed offsets of a group, for a member or another client.
-pub(super) fn read_of_group(context: &mut Context<'_>, call: Call, request: ReadGroupOffsetsRequest) {
+pub(super) fn read_group_offsets(context: &mut Context<'_>, call: Call, request: ReadGroupOffsetsRequest) {
     let partitions =
         request.partitions.map(|topics| topics.into_iter().map(|of| (of.topic, of.partitions)).collect());
     let ask =
@@ -173,9 +173,9 @@ fn read_measured(
     context.ask_measured(AnswerTo::Native(call), FetchOffsets(vec![ask]), move |context, replies, memory| {
         let reply = replies.and_then(|mut replies| replies.pop().ok_or(NO_REPLY));
         match reply {
-            Ok(FetchReply { error: Some(error), .. }) => context.reply(call, refuse(error, None)),
+            Ok(FetchReply { error: Some(error), .. }) => context.reply(call, error_reply(error, None)),
             Ok(FetchReply { error: None, offsets }) => finish(context, offsets, memory),
-            Err(error) => context.refuse(call, &error),
+            Err(error) => context.reply_error(call, &error),
         }
     });
 }
@@ -183,7 +183,7 @@ fn read_measured(
 const NO_REPLY: ApiError = ApiError::Internal("no offsets were read");
 
 fn answer_offsets(context: &mut Context<'_>, call: Call, pieces: Pieces) {
-    let advice = "ask for the positions of fewer partitions";
+    let advice = "request the positions of fewer partitions";
     context.reply_in_pieces(call, pieces, BodyLimit { bytes_max: CONTROL_BODY_BYTES_MAX, advice });
 }
 
@@ -217,11 +217,11 @@ impl Entries for Positions {
     }
 }
 
-/// The offsets of a group, which come in the order of their topics, or of the request.
+/// The offsets of a group, sorted by topic or in the order of the request.
 #[derive(Debug)]
 struct TopicsPositions {
     offsets: Vec<CommittedPartition>,
-    /// Where the offsets of each topic end.
+    /// The end index of the offsets of each topic.
     ends: Vec<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! Groups: translates requests for the coordinator, and its replies. Those that may be long are in `group_lists.rs`.
+//! Groups: translates requests for the coordinator, and its replies. Requests with long replies are in `group_lists.rs`.
 
 use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
@@ -26,10 +26,10 @@ const UNSETTLED_INTERVAL_MS: u32 = 500;
 pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffsetsRequest) {
     let topic = request.topic;
     if let Err(error) = context.targets().topic_by_id(topic) {
-        return context.refuse(call, &error);
+        return context.reply_error(call, &error);
     }
     let consumer = request.consumer.clone();
-    context.ask_group(call.conn, of_named(request), move |context, outcomes| {
+    context.ask_group(call.conn, named_consumer_commit(request), move |context, outcomes| {
         let reply = match outcomes {
             Ok(outcomes) => {
                 match outcomes.into_iter().find_map(|(_, partition, error)| Some((partition, error?))) {
@@ -41,7 +41,7 @@ pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffse
                     Some((_, GroupError::InvalidCommitOffsetSize)) => {
                         Reply::error(ErrorCode::TooLarge, too_many_offsets(&context.setup.groups))
                     }
-                    Some((partition, error)) => refuse_commit(&consumer, topic, partition, error),
+                    Some((partition, error)) => commit_error_reply(&consumer, topic, partition, error),
                     None => Reply::Empty,
                 }
             }
@@ -63,9 +63,13 @@ pub(super) fn member_heartbeat(context: &mut Context<'_>, call: Call, request: G
 }
 
 /// Commits offsets of a member.
-pub(super) fn commit_of_member(context: &mut Context<'_>, call: Call, request: CommitGroupOffsetsRequest) {
-    context.ask_group(call.conn, of_member(request), move |context, outcomes| {
-        let reply = outcomes.map(|outcomes| committed(&outcomes));
+pub(super) fn commit_group_offsets(
+    context: &mut Context<'_>,
+    call: Call,
+    request: CommitGroupOffsetsRequest,
+) {
+    context.ask_group(call.conn, member_commit(request), move |context, outcomes| {
+        let reply = outcomes.map(|outcomes| commit_reply(&outcomes));
         context.reply(call, reply.unwrap_or_else(|error| reply_of(&error)));
     });
 }
@@ -75,7 +79,7 @@ pub(super) fn delete_group(context: &mut Context<'_>, call: Call, request: Delet
     context.ask_group(call.conn, DeleteGroups(vec![request.name]), move |context, outcomes| {
         let reply = match outcomes {
             Ok(mut outcomes) => match outcomes.pop() {
-                Some(Ok(Some(error))) => refuse(error, None),
+                Some(Ok(Some(error))) => error_reply(error, None),
                 Some(Err(error)) => reply_of(&error),
                 Some(Ok(None)) | None => Reply::Empty,
             },
@@ -95,8 +99,8 @@ fn to_committed(topic: TopicId, of: CommittedOffset) -> CommittedPartition {
     }
 }
 
-/// A named consumer is a group without members, whose offsets are kept until they are deleted.
-fn of_named(request: CommitOffsetsRequest) -> CommitRequest {
+/// Returns the commit of a named consumer: a group without members, whose offsets do not expire.
+fn named_consumer_commit(request: CommitOffsetsRequest) -> CommitRequest {
     let topic = request.topic;
     let offsets = request.positions.into_iter().map(|position| to_committed(topic, position));
     CommitRequest {
@@ -110,7 +114,7 @@ fn of_named(request: CommitOffsetsRequest) -> CommitRequest {
     }
 }
 
-fn of_member(request: CommitGroupOffsetsRequest) -> CommitRequest {
+fn member_commit(request: CommitGroupOffsetsRequest) -> CommitRequest {
     let offsets = request.topics.into_iter().flat_map(|TopicPositions { topic, positions }| {
         positions.into_iter().map(move |position| to_committed(topic, position))
     });
@@ -156,9 +160,9 @@ fn heartbeat(group: &str, joins: bool, reply: ConsumerHeartbeatReply, config: &G
         // The coordinator reports, in Kafka's terms, that there is no consumer group with this name.
         Some(GroupError::GroupIdNotFound) if joins => Reply::error(
             ErrorCode::OtherGroupProtocol,
-            format!("the members of {group} speak Kafka's classic protocol; stop them or use another group"),
+            format!("the members of {group} use Kafka's classic protocol; stop them or use another group"),
         ),
-        Some(error) => refuse(error, reply.message),
+        Some(error) => error_reply(error, reply.message),
         None => Reply::body(&GroupHeartbeatReply {
             member: reply.member,
             epoch: reply.epoch,
@@ -173,10 +177,10 @@ fn heartbeat(group: &str, joins: bool, reply: ConsumerHeartbeatReply, config: &G
 }
 
 /// Returns the reply to a commit: an error for all, or one for each rejected partition.
-fn committed(outcomes: &[CommitOutcome]) -> Reply {
+fn commit_reply(outcomes: &[CommitOutcome]) -> Reply {
     let first = outcomes.first().and_then(|(.., error)| *error);
     if let Some(error) = first.filter(|first| outcomes.iter().all(|(.., error)| *error == Some(*first))) {
-        return refuse(error, None);
+        return error_reply(error, None);
     }
     let rejected = outcomes.iter().filter_map(|(topic, partition, error)| {
         error.map(|error| RejectedPosition { topic: *topic, partition: *partition, error: code_of(error) })
@@ -212,38 +216,37 @@ const fn code_of(error: GroupError) -> ErrorCode {
 }
 
 /// Returns the error reply. The client adds the operation and the group to the text.
-pub(super) fn refuse(error: GroupError, message: Option<String>) -> Reply {
+pub(super) fn error_reply(error: GroupError, message: Option<String>) -> Reply {
     Reply::error(code_of(error), message.unwrap_or_else(|| error.to_string()))
 }
 
-/// Why no more offsets are kept.
+/// Returns the error text for reaching the memory limit of offsets.
 fn too_many_offsets(config: &GroupConfig) -> String {
     let max = config.offsets_bytes_max;
     let more = if max < OFFSETS_BYTES_MAX { ", or start the broker with a larger --memory" } else { "" };
     format!(
-        "the offsets of all groups and consumers have reached their limit of {max} bytes; delete groups and consumers that are not needed{more}"
+        "the committed offsets of all groups have reached the limit of {max} bytes; delete groups that are not needed{more}"
     )
 }
 
-fn refuse_commit(consumer: &str, topic: TopicId, partition: PartitionIndex, error: GroupError) -> Reply {
+fn commit_error_reply(consumer: &str, topic: TopicId, partition: PartitionIndex, error: GroupError) -> Reply {
     let (code, text) = match error {
         GroupError::CoordinatorNotAvailable => {
-            (ErrorCode::StorageFull, "the disk is full: positions cannot be kept".to_owned())
+            (ErrorCode::StorageFull, "the disk is full: positions cannot be stored".to_owned())
         }
-        GroupError::OffsetMetadataTooLarge => (
-            ErrorCode::TooLarge,
-            format!("the metadata of the position of partition {partition} is too long"),
-        ),
+        GroupError::OffsetMetadataTooLarge => {
+            (ErrorCode::TooLarge, format!("offset metadata too large for partition {partition}"))
+        }
         GroupError::UnknownTopicOrPartition => {
             (ErrorCode::UnknownPartition, format!("topic {topic} has no partition {partition}"))
         }
         GroupError::UnknownMemberId => (
             ErrorCode::InvalidArgument,
             format!(
-                "{consumer} is a group with members, and only these commit; stop them or use another name"
+                "{consumer} is a group with members, and only its members can commit; stop them or use another name"
             ),
         ),
-        other => (ErrorCode::InvalidArgument, format!("positions of {consumer} cannot be kept: {other}")),
+        other => (ErrorCode::InvalidArgument, format!("positions of {consumer} cannot be stored: {other}")),
     };
     Reply::error(code, text)
 }

@@ -19,7 +19,7 @@ pub(crate) use error::{code_of, code_of_append, reply_of};
 use crate::api::{ApiError, RequiredAcks};
 use crate::shard::{AnswerTo, Context};
 
-/// A request: its connection and the place of its reply.
+/// A request: its connection and the slot of its reply.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) conn: ConnId,
@@ -48,10 +48,10 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, request: Req
         Request::DeleteTopic(request) => topics::delete(context, call, request),
         Request::AlterTopic(request) => topics::alter(context, call, request),
         Request::CommitOffsets(request) => groups::commit(context, call, request),
-        Request::ReadOffsets(request) => group_lists::read(context, call, request),
+        Request::ReadOffsets(request) => group_lists::read_offsets(context, call, request),
         Request::GroupHeartbeat(request) => groups::member_heartbeat(context, call, request),
-        Request::CommitGroupOffsets(request) => groups::commit_of_member(context, call, request),
-        Request::ReadGroupOffsets(request) => group_lists::read_of_group(context, call, request),
+        Request::CommitGroupOffsets(request) => groups::commit_group_offsets(context, call, request),
+        Request::ReadGroupOffsets(request) => group_lists::read_group_offsets(context, call, request),
         Request::ListGroups(request) => group_lists::list_groups(context, call, request),
         Request::DescribeGroup(request) => group_lists::describe_group(context, call, request),
         Request::DeleteGroup(request) => groups::delete_group(context, call, request),
@@ -62,7 +62,7 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, request: Req
         | Request::Fetch(_)
         | Request::Credit(_)
         | Request::Unsubscribe => {
-            context.refuse(call, &ApiError::Internal("a request of the data path came to administration"));
+            context.reply_error(call, &ApiError::Internal("requests of the data path are not handled here"));
         }
     }
 }

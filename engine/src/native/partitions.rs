@@ -32,92 +32,92 @@ const fn offset_spec(start: Start) -> OffsetSpec {
     }
 }
 
-/// A request about partitions of one topic, with what was found of those that were looked up so far.
+/// A request about partitions of one topic that are being looked up, with the results so far.
 trait Resolve: 'static {
-    /// What is wanted of a partition.
-    type Wanted;
+    /// The request's entry for a partition.
+    type Item;
 
-    /// The partition's number.
-    fn index(wanted: &Self::Wanted) -> PartitionIndex;
+    /// Returns the partition's index.
+    fn index(item: &Self::Item) -> PartitionIndex;
 
-    /// Takes a partition with its owner, or why there is none. An error refuses the request.
+    /// Adds a partition with its owner, or the error of its lookup. An error that this returns fails the request.
     fn take(
         &mut self,
-        wanted: Self::Wanted,
+        item: Self::Item,
         found: Result<(TopicPartition, ShardIndex), ApiError>,
     ) -> Result<(), ApiError>;
 
-    /// Carries out the request, when all is found.
+    /// Carries out the request after everything was looked up.
     fn finish(self, context: &mut Context<'_>, call: Call);
 }
 
-/// Partitions that are looked up, as many as a turn allows: there may be a hundred thousand.
-struct Resolving<R: Resolve> {
+/// Looks up the partitions of a request, as many as a turn allows: there may be a hundred thousand.
+struct ResolveJob<R: Resolve> {
     call: Call,
     topic: Result<Arc<Topic>, ApiError>,
-    wanted: IntoIter<R::Wanted>,
+    item: IntoIter<R::Item>,
     request: R,
-    refused: Option<ApiError>,
+    error: Option<ApiError>,
 }
 
-impl<R: Resolve> ClientJob for Resolving<R> {
+impl<R: Resolve> ClientJob for ResolveJob<R> {
     fn conn(&self) -> ConnId {
         self.call.conn
     }
 
-    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
+    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
         let targets = context.targets();
         while !work.is_over() {
-            let Some(wanted) = self.wanted.next() else { return true };
+            let Some(item) = self.item.next() else { return true };
             work.spend(1);
             let topic = self.topic.as_ref().map_err(Clone::clone);
-            let found = topic.and_then(|topic| targets.partition(topic, R::index(&wanted)));
-            self.refused = self.request.take(wanted, found).err();
-            if self.refused.is_some() {
+            let found = topic.and_then(|topic| targets.partition(topic, R::index(&item)));
+            self.error = self.request.take(item, found).err();
+            if self.error.is_some() {
                 return true;
             }
         }
-        self.wanted.len() == 0
+        self.item.len() == 0
     }
 
     fn finish(self: Box<Self>, context: &mut Context<'_>) {
-        match self.refused {
-            Some(error) => context.refuse(self.call, &error),
+        match self.error {
+            Some(error) => context.reply_error(self.call, &error),
             None => self.request.finish(context, self.call),
         }
     }
 }
 
-/// Looks up what a request names, and has it carried out then.
+/// Looks up the partitions of a request, then carries it out.
 fn resolve<R: Resolve>(
     context: &mut Context<'_>,
     call: Call,
     topic: Result<Arc<Topic>, ApiError>,
-    wanted: Vec<R::Wanted>,
+    item: Vec<R::Item>,
     request: R,
 ) {
-    let wanted = wanted.into_iter();
-    context.begin_job(Resolving { call, topic, wanted, request, refused: None });
+    let item = item.into_iter();
+    context.begin_job(ResolveJob { call, topic, item, request, error: None });
 }
 
-/// A ListOffsets whose partitions are looked up.
-struct Listing {
+/// A ListOffsets request whose partitions are being looked up.
+struct OffsetLookup {
     listed: Vec<ListedOffset>,
     items: FanOut<(TopicPartition, OffsetSpec)>,
-    /// Where what is found of each item belongs.
+    /// The index of each item in `listed`.
     places: Vec<usize>,
 }
 
-impl Resolve for Listing {
-    type Wanted = (PartitionIndex, Start);
+impl Resolve for OffsetLookup {
+    type Item = (PartitionIndex, Start);
 
-    fn index((partition, _): &Self::Wanted) -> PartitionIndex {
+    fn index((partition, _): &Self::Item) -> PartitionIndex {
         *partition
     }
 
     fn take(
         &mut self,
-        (partition, start): Self::Wanted,
+        (partition, start): Self::Item,
         found: Result<(TopicPartition, ShardIndex), ApiError>,
     ) -> Result<(), ApiError> {
         let found = match found {
@@ -135,7 +135,7 @@ impl Resolve for Listing {
     fn finish(self, context: &mut Context<'_>, call: Call) {
         let Self { listed, items, places } = self;
         context.query::<ListOffsets>(call.conn, items, move |context, found| {
-            context.fill(call.conn, (call, listed), (places, found), fill_in, answer_listed);
+            context.fill(call.conn, (call, listed), (places, found), fill_in, answer_offsets);
         });
     }
 }
@@ -147,14 +147,14 @@ fn fill_in((_, listed): &mut (Call, Vec<ListedOffset>), place: usize, found: Opt
     };
 }
 
-fn answer_listed(context: &mut Context<'_>, (call, listed): (Call, Vec<ListedOffset>)) {
+fn answer_offsets(context: &mut Context<'_>, (call, listed): (Call, Vec<ListedOffset>)) {
     let mut front = BytesMut::new();
     ListOffsetsReply::put_front(listed.len(), &mut front);
     let pieces = Pieces::new(front.freeze(), List(listed, |entry, out| entry.put(out)), Bytes::new());
     context.answer_in_pieces(AnswerTo::Native(call), pieces);
 }
 
-/// The entries of a reply, each encoded by the function.
+/// The entries of a reply, and the function that encodes one.
 #[derive(Debug)]
 struct List<T>(Vec<T>, fn(&T, &mut BytesMut));
 
@@ -176,21 +176,21 @@ impl<T: fmt::Debug + Send> Entries for List<T> {
 pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: ListOffsetsRequest) {
     let topic = context.targets().topic_by_id(request.topic).cloned();
     let listed = Vec::with_capacity(request.partitions.len());
-    let listing = Listing { listed, items: FanOut::new(), places: Vec::new() };
-    resolve(context, call, topic, request.partitions, listing);
+    let lookup = OffsetLookup { listed, items: FanOut::new(), places: Vec::new() };
+    resolve(context, call, topic, request.partitions, lookup);
 }
 
-/// A DescribeTopic whose partitions are looked up.
-struct Describing {
+/// A DescribeTopic request whose partitions are being looked up.
+struct DescribeLookup {
     topic: Arc<Topic>,
     items: FanOut<TopicPartition>,
 }
 
-impl Resolve for Describing {
-    type Wanted = PartitionIndex;
+impl Resolve for DescribeLookup {
+    type Item = PartitionIndex;
 
-    fn index(wanted: &PartitionIndex) -> PartitionIndex {
-        *wanted
+    fn index(item: &PartitionIndex) -> PartitionIndex {
+        *item
     }
 
     fn take(
@@ -214,11 +214,11 @@ impl Resolve for Describing {
 pub(super) fn describe_topic(context: &mut Context<'_>, call: Call, request: &DescribeTopicRequest) {
     let topic = match context.targets().topic(&request.name) {
         Ok(topic) => Arc::clone(topic),
-        Err(error) => return context.refuse(call, &error),
+        Err(error) => return context.reply_error(call, &error),
     };
-    let wanted = (0..topic.stores.len() as u32).map(PartitionIndex).collect();
-    let describing = Describing { topic: Arc::clone(&topic), items: FanOut::new() };
-    resolve(context, call, Ok(topic), wanted, describing);
+    let item = (0..topic.stores.len() as u32).map(PartitionIndex).collect();
+    let lookup = DescribeLookup { topic: Arc::clone(&topic), items: FanOut::new() };
+    resolve(context, call, Ok(topic), item, lookup);
 }
 
 fn answer_details(
@@ -229,7 +229,7 @@ fn answer_details(
 ) {
     let Some(partitions) = found.into_iter().collect::<Option<Vec<_>>>() else {
         // The shard no longer has the partition: the topic was deleted meanwhile.
-        return context.refuse(call, &ApiError::UnknownTopic(topic.name.clone()));
+        return context.reply_error(call, &ApiError::UnknownTopic(topic.name.clone()));
     };
     let leader: NodeId = context.setup.identity.node;
     let details = (0..).zip(partitions).zip(&topic.stores).map(|((index, details), store)| PartitionDetail {
@@ -253,19 +253,19 @@ fn answer_details(
     context.answer_in_pieces(AnswerTo::Native(call), pieces);
 }
 
-/// A DeleteRecords whose partitions are looked up.
-struct Deleting(FanOut<NewStart>);
+/// A DeleteRecords request whose partitions are being looked up.
+struct DeleteRecordsLookup(FanOut<NewStart>);
 
-impl Resolve for Deleting {
-    type Wanted = (PartitionIndex, Offset);
+impl Resolve for DeleteRecordsLookup {
+    type Item = (PartitionIndex, Offset);
 
-    fn index((partition, _): &Self::Wanted) -> PartitionIndex {
+    fn index((partition, _): &Self::Item) -> PartitionIndex {
         *partition
     }
 
     fn take(
         &mut self,
-        (_, offset): Self::Wanted,
+        (_, offset): Self::Item,
         found: Result<(TopicPartition, ShardIndex), ApiError>,
     ) -> Result<(), ApiError> {
         let (tp, owner) = found?;
@@ -275,7 +275,7 @@ impl Resolve for Deleting {
 
     fn finish(self, context: &mut Context<'_>, call: Call) {
         context.query::<DeleteRecords>(call.conn, self.0, move |context, moved| {
-            let none = || Err(ApiError::Internal("a start was not moved"));
+            let none = || Err(ApiError::Internal("a log start was not moved"));
             let error = moved.into_iter().find_map(|moved| moved.unwrap_or_else(none).err());
             context.reply(call, error.map_or(Reply::Empty, |error| reply_of(&error)));
         });
@@ -284,5 +284,5 @@ impl Resolve for Deleting {
 
 pub(super) fn delete_records(context: &mut Context<'_>, call: Call, request: DeleteRecordsRequest) {
     let topic = context.targets().topic_by_id(request.topic).cloned();
-    resolve(context, call, topic, request.partitions, Deleting(FanOut::new()));
+    resolve(context, call, topic, request.partitions, DeleteRecordsLookup(FanOut::new()));
 }

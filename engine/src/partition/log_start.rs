@@ -16,7 +16,7 @@ pub type LogStartOutcome = Result<Offset, ApiError>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LogStartMove {
     /// The query that the move belongs to.
-    pub(crate) work: u64,
+    pub(crate) query: u64,
     /// Its number in the query.
     pub(crate) number: u32,
 }

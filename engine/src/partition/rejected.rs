@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_producers_the_one_that_was_silent_longest_is_forgotten() {
+    fn above_the_limit_of_producers_the_longest_idle_one_is_evicted() {
         let mut rejected = RejectedBatches::default();
         let many = REJECTED_PRODUCERS_MAX as i64;
         // In descending order, so that age and producer id differ.

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn one_connection_gets_much_many_get_equal_shares_and_newcomers_find_a_quarter_free() {
+    fn one_connection_gets_much_many_get_equal_shares_and_newcomers_have_a_quarter() {
         for count in [1, 4, 100] {
             let mut budget = SendBudget::new(MAX);
             let mut accounts: Vec<_> = (0..count).map(|_| Account::default()).collect();

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_admits_its_share_of_requests_and_the_waiting_connections_have_a_share_of_their_own() {
+    fn a_turn_admits_a_limited_number_of_requests_and_waiting_connections_have_their_own_share() {
         let mut admission = Admission::new(100);
         for _ in 0..REQUESTS_PER_TURN_MAX {
             assert!(admission.may_admit(IDLE));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_request_is_decoded_after_those_that_wait_and_not_in_the_turns_that_pay_for_the_last() {
+    fn a_large_request_is_decoded_after_waiting_connections_and_after_the_last_one_is_paid_off() {
         let mut admission = Admission::new(100);
         assert!(admission.may_decode_large());
         admission.wait(ConnId(1));

@@ -127,7 +127,7 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     #[test]
-    fn of_too_many_connections_from_one_address_the_one_that_has_been_silent_longest_is_dropped() {
+    fn above_the_limit_per_address_the_longest_silent_connection_is_closed() {
         let mut limits = ConnectionLimits::new(10 * CONNECTIONS_PER_ADDRESS_MAX);
         let numbers: Vec<_> = (0..CONNECTIONS_PER_ADDRESS_MAX as u64)
             .map(|id| {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_quarter_is_for_the_other_protocol() {
+    fn the_last_quarter_of_connections_is_reserved_for_the_other_protocol() {
         let mut limits = ConnectionLimits::new(8);
         for id in 0..6 {
             assert!(limits.check(HERE, ClientProtocol::Kafka).is_ok());

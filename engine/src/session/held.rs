@@ -4,7 +4,7 @@ use crate::limits::{HELD_BYTES_PER_BATCH, HELD_BYTES_PER_BYTE, HELD_BYTES_PER_GR
 
 /// What is kept of a request until it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Keeps {
+pub(crate) enum Retained {
     /// This many batches, as received, and the state of each.
     Batches(usize),
     /// This many groups with the state of each, and the requested partitions of each by number.
@@ -14,14 +14,14 @@ pub(crate) enum Keeps {
 }
 
 /// Returns the memory that a request of `bytes` is charged for.
-pub(crate) fn held_bytes(bytes: usize, keeps: Keeps) -> usize {
-    match keeps {
+pub(crate) fn held_bytes(bytes: usize, retained: Retained) -> usize {
+    match retained {
         // The charge of every request includes the state of one batch.
-        Keeps::Batches(count) => {
+        Retained::Batches(count) => {
             bytes.saturating_add(count.saturating_sub(1).saturating_mul(HELD_BYTES_PER_BATCH))
         }
-        Keeps::Groups(count) => bytes.saturating_add(count.saturating_mul(HELD_BYTES_PER_GROUP)),
-        Keeps::Lists => bytes.saturating_mul(HELD_BYTES_PER_BYTE),
+        Retained::Groups(count) => bytes.saturating_add(count.saturating_mul(HELD_BYTES_PER_GROUP)),
+        Retained::Lists => bytes.saturating_mul(HELD_BYTES_PER_BYTE),
     }
 }
 
@@ -31,10 +31,10 @@ mod tests {
 
     #[test]
     fn records_count_once_and_lists_several_times() {
-        assert_eq!(held_bytes(1 << 20, Keeps::Batches(1)), 1 << 20);
-        assert_eq!(held_bytes(1 << 20, Keeps::Batches(3)), (1 << 20) + 2 * HELD_BYTES_PER_BATCH);
-        assert_eq!(held_bytes(1000, Keeps::Groups(7)), 1000 + 7 * HELD_BYTES_PER_GROUP);
-        assert_eq!(held_bytes(1000, Keeps::Lists), 1000 * HELD_BYTES_PER_BYTE);
-        assert_eq!(held_bytes(usize::MAX, Keeps::Lists), usize::MAX);
+        assert_eq!(held_bytes(1 << 20, Retained::Batches(1)), 1 << 20);
+        assert_eq!(held_bytes(1 << 20, Retained::Batches(3)), (1 << 20) + 2 * HELD_BYTES_PER_BATCH);
+        assert_eq!(held_bytes(1000, Retained::Groups(7)), 1000 + 7 * HELD_BYTES_PER_GROUP);
+        assert_eq!(held_bytes(1000, Retained::Lists), 1000 * HELD_BYTES_PER_BYTE);
+        assert_eq!(held_bytes(usize::MAX, Retained::Lists), usize::MAX);
     }
 }

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_large_request_as_many_turns_pass_as_it_would_have_taken() {
+    fn a_large_request_is_paid_off_over_as_many_turns_as_its_size_is_worth() {
         let mut large = LargeRequests::default();
         large.note(REQUEST_ENTRIES_PER_TURN - 1);
         assert!(large.is_free(), "small ones do not wait");

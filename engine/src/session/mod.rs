@@ -17,5 +17,5 @@ mod send_queue;
 pub(crate) use admission::{Admission, Load};
 pub(crate) use budget::RequestBytes;
 pub(crate) use connection_limits::{ClientProtocol, ConnectionLimits};
-pub(crate) use held::{Keeps, held_bytes};
+pub(crate) use held::{Retained, held_bytes};
 pub(crate) use send_queue::{Charged, SendQueue};

@@ -1,7 +1,7 @@
-//! When the partitions of this shard are compacted: in the background, with a share of the turns and of the disk.
+//! Schedules compaction of this shard's partitions: in the background, with a limited share of turns and of the disk.
 //!
-//! A scan for what is due begins at intervals, and after each pass. A pass is allowed so many bytes in each short interval, however much else there is
-//! to do. Its memory is that for data on its way to clients: it is charged to the same budget, as long as the pass runs.
+//! A scan for partitions that are due starts at intervals, and after each pass. A pass may read a limited number of bytes per interval, however
+//! idle the shard is. Its memory is charged to the send budget while it runs.
 
 use highwater_runtime::plane::Plane;
 use highwater_storage::MacKey;
@@ -18,13 +18,13 @@ use crate::message::Message;
 use crate::partition::CompactionStep;
 use crate::read::{Account, Charge, Wanted};
 
-/// What compaction may use.
+/// The resources of compaction.
 #[derive(Default, Debug)]
 pub(super) struct CompactionShare {
     account: Account,
-    /// The memory of the pass that runs.
+    /// The memory of the running pass.
     charge: Option<Charge>,
-    /// Bytes of frames that it may look at before the next step.
+    /// Bytes of frames that the pass may read before the next interval.
     bytes: usize,
     is_timer_set: bool,
 }
@@ -37,19 +37,19 @@ impl CompactionShare {
 }
 
 impl Shard {
-    /// Begins to look for partitions to compact.
-    pub(super) fn look_for_compaction(&mut self, plane: &mut dyn Plane<Message>) {
+    /// Starts a scan for partitions to compact.
+    pub(super) fn scan_for_compaction(&mut self, plane: &mut dyn Plane<Message>) {
         self.partitions.begin_compaction();
         self.timers.set_after(plane, COMPACTION_INTERVAL, Timer::Compaction);
     }
 
-    /// A pass may take its next step.
+    /// Handles the timer of a pass: allows the bytes of another interval.
     pub(super) fn allow_compaction(&mut self) {
         self.compaction.is_timer_set = false;
         self.compaction.bytes = COMPACTION_BYTES_PER_STEP;
     }
 
-    /// Goes on with compaction at the end of a turn. Returns whether it can go on in the next one.
+    /// Continues compaction at the end of a turn. Returns whether it can continue in the next turn.
     pub(super) fn run_compaction(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         if self.drain.is_some() {
             return false;
@@ -75,7 +75,7 @@ impl Shard {
         false
     }
 
-    /// Begins the pass that was found, if there is memory for it. If not, the next scan finds it again.
+    /// Starts the pass that the scan has found, if there is memory for it. If not, the next scan finds it again.
     fn begin_pass(&mut self, plane: &mut dyn Plane<Message>, wall_ms: i64) -> bool {
         let limits = &self.setup.limits;
         let bytes = limits.compaction_bytes_max();

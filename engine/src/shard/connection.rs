@@ -63,10 +63,10 @@ pub(super) struct Connection {
     pub(super) held: Vec<u8>,
     /// Its part of the shard's memory for requests.
     pub(super) charged: RequestBytes,
-    /// What of that is for Produce requests of a Kafka client whose batches are not all where they belong. It stays in use when the
-    /// connection goes.
+    /// The part of `charged` that belongs to a Kafka client's Produce requests with pending batches. It stays in use after the connection is
+    /// closed.
     pub(super) producing: usize,
-    /// Bytes of a native client's batch that has no reply, until it is appended. Nothing else is taken up meanwhile.
+    /// Bytes of a native client's batch with acks 0, until it is appended. No other request is handled meanwhile.
     pub(super) silent_batch: usize,
     /// Bytes queued for it.
     pub(super) queue: SendQueue,
@@ -86,7 +86,7 @@ pub(super) struct Connection {
     pub(super) large_replies: BTreeMap<ReplySlot, LargeReply>,
     /// Long answers that are being measured, wait for their turn or are being sent. No further request is handled meanwhile.
     pub(super) long_answers: usize,
-    /// The one that is being sent.
+    /// The long answer that is being sent.
     pub(super) sending: Option<Sending>,
     /// Whether it is in the list of connections with replies to send.
     pub(super) dirty: bool,
@@ -106,11 +106,11 @@ pub(super) struct Runnable {
 /// A long answer that is being sent.
 pub(super) struct Sending {
     pub(super) answer: LongAnswer,
-    /// For what it keeps in memory.
+    /// The charge for the answer's memory.
     pub(super) _charge: Charge,
     /// Whether it waits for room in the send queue.
     pub(super) waits: bool,
-    /// What has to be sent after it.
+    /// Bytes to send after it.
     pub(super) queued_after: Vec<(Bytes, Charged)>,
 }
 
@@ -135,7 +135,7 @@ impl SendProgress {
         }
     }
 
-    /// Returns whether a client with queued data has received next to nothing for too long.
+    /// Returns whether a client with queued data has received almost nothing for too long.
     pub(super) fn is_too_slow(&self, now: Instant) -> bool {
         now.since(self.since) >= SLOW_READER_TIME_MAX
     }
@@ -237,7 +237,7 @@ impl Connection {
     }
 
     /// Returns whether another request may be handled, as far as this connection's own limits go.
-    pub(super) fn may_ask(&self, send_queue_max: usize) -> bool {
+    pub(super) fn accepts_request(&self, send_queue_max: usize) -> bool {
         let queued = self.queue.bytes();
         self.stage == Stage::Open
             && self.long_answers == 0
@@ -251,7 +251,7 @@ impl Connection {
     pub(super) fn native(&mut self) -> &mut NativeConn {
         match &mut self.net {
             Net::Native(native) => native,
-            Net::Kafka(_) => unreachable!("requests of one protocol come by connections of that protocol"),
+            Net::Kafka(_) => unreachable!("native requests arrive on native connections only"),
         }
     }
 

@@ -10,7 +10,7 @@ use super::connection::{Connection, Stage};
 use crate::broker::HostPort;
 use crate::{kafka, native};
 
-/// All connections, in an order that does not depend on chance.
+/// All connections, in a deterministic order.
 #[derive(Default)]
 pub(super) struct Connections {
     all: BTreeMap<ConnId, Connection>,
@@ -102,7 +102,7 @@ impl Connections {
     }
 
     /// Closes a connection once its requests have been answered. No new request is handled.
-    pub(super) fn end_after_answers(&mut self, conn: ConnId) {
+    pub(super) fn close_after_replies(&mut self, conn: ConnId) {
         if let Some(connection) = self.all.get_mut(&conn) {
             if connection.stage == Stage::Open {
                 connection.stage = Stage::Ending;

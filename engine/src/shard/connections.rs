@@ -35,8 +35,8 @@ enum Input {
     Violation(ProtocolViolation),
 }
 
-/// Sends the error and closes a connection that was not accepted. `id` is that of its hello.
-fn refuse_connection(plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, id: u64, error: &ApiError) {
+/// Sends the error and closes a connection that is not accepted. `id` is the request id of its hello.
+fn reject_connection(plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, id: u64, error: &ApiError) {
     tracing::debug!(peer = %via.peer, "connection refused: {error}");
     let message = error_message(MessageKind::Hello as u16, id, native::code_of(error), &error.to_string());
     plane.send(conn, message);
@@ -46,13 +46,13 @@ fn refuse_connection(plane: &mut dyn Plane<Message>, conn: ConnId, via: Via, id:
 impl Shard {
     pub(super) fn accept(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, via: Via) {
         if let Err(error) = self.check_room_for(plane, via.peer.ip(), ClientProtocol::Native) {
-            return refuse_connection(plane, conn, via, 0, &error);
+            return reject_connection(plane, conn, via, 0, &error);
         }
         let net = NativeConn::new(plane.now(), self.setup.limits.batch_bytes_max());
         self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Hello));
     }
 
-    /// Checks whether another connection is allowed. If there are too many from one address, the one that has been silent longest is closed.
+    /// Checks whether another connection is allowed. If there are too many from one address, closes the one that has been silent longest.
     pub(super) fn check_room_for(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -99,7 +99,7 @@ impl Shard {
         self.forget_batches(conn);
         self.recharge(conn);
         let Some(mut connection) = self.connections.remove(&conn) else { return };
-        self.kafka.connection_is_gone(conn);
+        self.kafka.forget_connection(conn);
         self.connection_limits.remove(connection.via.peer.ip(), connection.net.protocol());
         let left = RequestBytes { whole: connection.producing, begun: 0 };
         self.admission.recharge(connection.charged, left);
@@ -122,14 +122,14 @@ impl Shard {
         greeting: &Greeting,
     ) {
         if let Err(error) = self.check_room_for(plane, via.peer.ip(), ClientProtocol::Native) {
-            return refuse_connection(plane, conn, via, greeting.id, &error);
+            return reject_connection(plane, conn, via, greeting.id, &error);
         }
         let net = NativeConn::greeted(self.setup.limits.batch_bytes_max());
         self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Open));
-        self.welcome(plane, conn, &greeting.hello, greeting.id);
+        self.accept_hello(plane, conn, &greeting.hello, greeting.id);
     }
 
-    fn welcome(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, hello: &Hello, id: u64) {
+    fn accept_hello(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, hello: &Hello, id: u64) {
         let features = hello.features & (FEATURE_GROUPS | FEATURE_DAMAGE);
         let reply = Reply::body(&HelloReply {
             version: PROTOCOL_VERSION,
@@ -153,27 +153,31 @@ impl Shard {
     fn check_hello(&self, hello: &Hello) -> Result<(), (ErrorCode, String)> {
         if !(hello.version_min..=hello.version_max).contains(&PROTOCOL_VERSION) {
             let text = format!(
-                "this broker speaks version {PROTOCOL_VERSION} of the protocol, the client {} to {}",
+                "this broker supports version {PROTOCOL_VERSION} of the protocol, the client versions {} to {}",
                 hello.version_min, hello.version_max
             );
             return Err((ErrorCode::UnsupportedVersion, text));
         }
         let cluster = self.setup.identity.cluster;
         if let Some(wanted) = hello.cluster.filter(|wanted| *wanted != cluster) {
-            let text = format!("this broker is of cluster {cluster}, the client wants cluster {wanted}");
+            let text =
+                format!("this broker belongs to cluster {cluster}; the client expects cluster {wanted}");
             return Err((ErrorCode::BadHello, text));
         }
         match hello.shard {
             Some(shard) if shard.0 >= self.setup.shards => {
-                let text = format!("there is no shard {shard}: this broker has {}", self.setup.shards);
+                let text = format!(
+                    "there is no shard {shard}: this broker has {} shards, numbered from 0",
+                    self.setup.shards
+                );
                 Err((ErrorCode::BadHello, text))
             }
             _ => Ok(()),
         }
     }
 
-    /// Handles a hello. Returns false if the connection is no longer on this shard.
-    fn greet(
+    /// Handles a hello. Returns false if the connection has moved to another shard.
+    fn handle_hello(
         &mut self,
         plane: &mut dyn Plane<Message>,
         conn: ConnId,
@@ -196,7 +200,7 @@ impl Shard {
             }
             _ => {
                 tracing::debug!(?conn, client = hello.client_name, "hello");
-                self.welcome(plane, conn, &hello, id);
+                self.accept_hello(plane, conn, &hello, id);
                 Ok(true)
             }
         }
@@ -230,7 +234,7 @@ impl Shard {
         self.lend_pages(plane, conn);
     }
 
-    /// If a large batch has begun, receives the rest of it directly into its pages.
+    /// If a large batch is being received, receives the rest of it directly into its pages.
     fn lend_pages(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if !connection.paused
@@ -241,7 +245,7 @@ impl Shard {
         }
     }
 
-    /// Handles requests in `data` until a limit is reached; keeps the rest.
+    /// Handles requests in `data` until a limit is reached, and stores the rest.
     fn take_input(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, mut data: &[u8]) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if connection.kafka().is_some() {
@@ -250,7 +254,7 @@ impl Shard {
         // Requests borrow from the decoder while they are handled.
         let mut decoder = std::mem::take(&mut connection.native().input);
         let outcome = loop {
-            if !decoder.is_inside_message() && !self.may_ask(plane, conn) {
+            if !decoder.is_inside_message() && !self.accepts_request(plane, conn) {
                 break Input::Full;
             }
             match decoder.next(&mut data) {
@@ -268,7 +272,7 @@ impl Shard {
                     decoder.grant_turn();
                 }
                 Ok(Step::Request(Received { request: Request::Hello(hello), id, .. })) => {
-                    match self.greet(plane, conn, hello, id, data) {
+                    match self.handle_hello(plane, conn, hello, id, data) {
                         Ok(true) => {}
                         Ok(false) => break Input::Gone,
                         Err(violation) => break Input::Violation(violation),
@@ -281,16 +285,16 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.native().input = decoder;
         match outcome {
-            Input::Used => self.read_on(plane, conn),
-            Input::Full => self.hold(plane, conn, data),
+            Input::Used => self.resume_receiving(plane, conn),
+            Input::Full => self.pause_receiving(plane, conn, data),
             Input::Gone => {}
-            Input::Violation(violation) => self.refuse(plane, conn, &violation),
+            Input::Violation(violation) => self.close_with_error(plane, conn, &violation),
         }
         self.recharge(conn);
     }
 
-    /// All input was consumed: receiving continues or resumes.
-    pub(super) fn read_on(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
+    /// Continues receiving after all input was consumed.
+    pub(super) fn resume_receiving(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.net.note_progress(plane.now(), true);
         if std::mem::take(&mut connection.paused) {
@@ -298,8 +302,8 @@ impl Shard {
         }
     }
 
-    /// No further request may be handled for now: keeps the rest of the input and pauses receiving.
-    pub(super) fn hold(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, rest: &[u8]) {
+    /// Pauses receiving and stores the rest of the input, because no further request may be handled for now.
+    pub(super) fn pause_receiving(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, rest: &[u8]) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if !rest.is_empty() {
             connection.held = rest.to_vec();
@@ -310,15 +314,15 @@ impl Shard {
         }
     }
 
-    pub(super) fn may_ask(&mut self, plane: &dyn Plane<Message>, conn: ConnId) -> bool {
+    pub(super) fn accepts_request(&mut self, plane: &dyn Plane<Message>, conn: ConnId) -> bool {
         let Some(connection) = self.connections.get(&conn) else { return false };
         if connection.stage == Stage::Hello {
             return true;
         }
-        // Requests wait for the metadata: an answer now would be wrong a moment later.
+        // Requests wait until the shard has the metadata.
         let waits = self.metadata.is_none() || self.drain.is_some() || self.partitions.holds(conn);
         let send_queue_max = self.send_budget.share(connection.queue.bytes());
-        if waits || !connection.may_ask(send_queue_max) {
+        if waits || !connection.accepts_request(send_queue_max) {
             return false;
         }
         let may = self.may_admit_request(plane);
@@ -342,13 +346,13 @@ impl Shard {
         }
     }
 
-    /// Returns whether earlier requests allow a large one. A large request without records has to wait until everything before it is answered
-    /// and sent: its decoded form uses many times its size, and would use it for ever after an answer that the client does not read.
+    /// Returns whether earlier requests allow a large one. A large request without records waits until everything before it is answered and
+    /// sent: its decoded form uses many times its size, and would stay in memory for ever behind a reply that the client does not receive.
     fn is_in_turn_for_large(&self, conn: ConnId, is_produce: bool) -> bool {
         is_produce || self.connections.get(&conn).is_none_or(Connection::is_answered)
     }
 
-    /// Adds the connection to those that wait for admission, unless its request `may` be handled. Returns `may`.
+    /// Adds the connection to those that wait for admission if `may` is false. Returns `may`.
     fn wait_unless(&mut self, conn: ConnId, may: bool) -> bool {
         if !may {
             self.want_memory(conn);
@@ -356,7 +360,7 @@ impl Shard {
         may
     }
 
-    /// Returns whether there is room for another request on any connection.
+    /// Returns whether the shard may handle another request, from any connection.
     fn may_admit_request(&self, plane: &dyn Plane<Message>) -> bool {
         self.admission.may_admit(Load {
             open_calls: self.calls.open(),
@@ -409,7 +413,7 @@ impl Shard {
     }
 
     /// Sends the error to the peer and closes the connection.
-    pub(super) fn refuse(
+    pub(super) fn close_with_error(
         &mut self,
         plane: &mut dyn Plane<Message>,
         conn: ConnId,
@@ -424,7 +428,7 @@ impl Shard {
         self.close(plane, conn, Close::AfterSends);
     }
 
-    /// Closes a connection. What it waits for is dropped at once; the connection itself is removed when the plane reports it closed.
+    /// Closes a connection. Its pending work is dropped at once; the connection itself is removed when the plane reports it closed.
     pub(super) fn close(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, how: Close) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.stage = Stage::Closing;
@@ -454,7 +458,7 @@ impl Shard {
             }
         }
         for (conn, why) in overdue {
-            self.refuse(plane, conn, &why.violation());
+            self.close_with_error(plane, conn, &why.violation());
         }
         for (conn, why) in kafka {
             self.drop_kafka(plane, conn, &why.to_string());

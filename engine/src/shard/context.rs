@@ -59,7 +59,7 @@ impl<'a> Context<'a> {
     }
 
     /// Replies to a native client with an error.
-    pub(crate) fn refuse(&mut self, call: native::Call, error: &ApiError) {
+    pub(crate) fn reply_error(&mut self, call: native::Call, error: &ApiError) {
         self.reply(call, native::reply_of(error));
     }
 
@@ -73,9 +73,9 @@ impl<'a> Context<'a> {
         self.connections.kafka_reply(call, reply);
     }
 
-    /// Closes a connection because a request whose response has no place for an error failed; earlier requests are answered first.
-    pub(crate) fn end_after_answers(&mut self, call: kafka::Call) {
-        self.connections.end_after_answers(call.conn);
+    /// Closes a connection because a request failed whose response has no field for an error. Earlier requests are answered first.
+    pub(crate) fn close_after_replies(&mut self, call: kafka::Call) {
+        self.connections.close_after_replies(call.conn);
     }
 
     /// Returns a finder for the topics and partitions that requests name.
@@ -95,11 +95,11 @@ impl<'a> Context<'a> {
         Client { id, host: format!("/{}", connection.via.peer.ip()) }
     }
 
-    /// Does as much of a client's job at once as may be; the rest is done in later turns.
+    /// Starts a client's job: runs a limited slice at once, and the rest in later turns.
     pub(crate) fn begin_job(&mut self, job: impl ClientJob + 'static) {
         let mut job = Box::new(job);
         let mut work = self.jobs.work_at_once();
-        let is_done = job.go_on(self, &mut work);
+        let is_done = job.run_slice(self, &mut work);
         self.jobs.count(&work);
         if is_done {
             job.finish(self);

@@ -1,12 +1,12 @@
 //! Graceful shutdown.
 //!
 //! ```text
-//!   every shard: take no more requests, answer what is in flight, close connections --> Drained, to shard 0
-//!   shard 0:     when all have -------------------------------------------------------> Close, to every shard
-//!   every shard: last commit round, checkpoint, state logs at rest -------------------> exit
+//!   every shard: accept no requests, answer those in flight, close connections --> Drained, to shard 0
+//!   shard 0:     when all shards have drained -----------------------------------> Close, to every shard
+//!   every shard: last commit round, checkpoint, state logs idle -----------------> exit
 //! ```
 //!
-//! Shards answer queries until the `Close`, so that no client waits for an answer that never comes.
+//! Shards answer queries until the `Close`, so that every request in flight is answered.
 
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::native::{MessageKind, error_message};
@@ -44,11 +44,11 @@ impl Shard {
         let readers: Vec<_> = self.readers.keys().copied().collect();
         for id in readers {
             match self.readers.get(&id).map(|r| (r.kind, r.conn)) {
-                // It returns what there is.
-                Some((ReaderKind::Fetch { .. }, _)) => self.fetch_waited(id),
+                // It returns the records that it has.
+                Some((ReaderKind::Fetch { .. }, _)) => self.fetch_timed_out(id),
                 Some((ReaderKind::Subscription { number, .. }, conn)) => {
                     self.remove_reader(id);
-                    let text = "the broker is stopping; subscribe again when it is back";
+                    let text = "the broker is stopping; subscribe again after it has restarted";
                     let message =
                         error_message(MessageKind::Data as u16, number, ErrorCode::Unavailable, text);
                     self.send(plane, conn, message);
@@ -94,8 +94,8 @@ impl Shard {
         }
     }
 
-    /// The time for a step is over: closes connections as they are, and gives up on what has not become durable.
-    pub(super) fn drain_time_is_over(&mut self, plane: &mut dyn Plane<Message>) {
+    /// Handles the timeout of a step: closes connections, or exits without waiting for the rest to become durable.
+    pub(super) fn drain_timed_out(&mut self, plane: &mut dyn Plane<Message>) {
         if self.drain == Some(Drain::Closing) && plane.now() >= self.close_by {
             self.drain = Some(Drain::Exited);
             let full = self.partitions.is_full();
@@ -106,7 +106,11 @@ impl Shard {
             return;
         }
         let all: Vec<_> = self.connections.keys().copied().collect();
-        tracing::warn!(shard = self.me, connections = all.len(), "cut off: they took too long to stop");
+        tracing::warn!(
+            shard = self.me,
+            connections = all.len(),
+            "closed connections that did not finish in time"
+        );
         for conn in all {
             self.close(plane, conn, Close::Now);
             self.remove_connection(conn);
@@ -137,7 +141,7 @@ impl Shard {
         self.partitions.close(plane);
     }
 
-    /// Returns whether nothing is in flight. Does not wait for what waits for disk space: it was not acknowledged, and space may never come.
+    /// Returns whether nothing is in flight. Ignores batches that wait for disk space: they were not acknowledged, and may wait for ever.
     fn is_closed(&self) -> bool {
         let lead_idle = self.lead.as_ref().is_none_or(|lead| lead.controller.is_idle());
         let groups_idle = self.groups.as_ref().is_none_or(|groups| groups.log.is_idle());

@@ -1,13 +1,13 @@
 //! Replies that may be much larger than their requests: lists and descriptions of groups, committed offsets, producers, sizes of partitions.
 //!
 //! ```text
-//!   the request --> made at once, if it needs no more than SMALL_REPLY_BYTES_MAX ------------------> the reply
-//!                      \-- else it waits until it is the next to be sent, and for memory --> made --> the reply, with its charge
+//!   the request --> built at once, if it needs no more than SMALL_REPLY_BYTES_MAX -------------------------> the reply
+//!                      \-- else it waits until it is the next to be sent and there is memory --> built --> the reply, with its charge
 //! ```
 //!
-//! A small reply is part of what its request counts for. A larger one is charged to the send budget ([`crate::read`]) before it is made, and its
-//! [`ReplyMemory`] stays with it until it is sent. Nobody knows its size before: whoever makes it counts what it would take, and gives the
-//! request back if that is more than it may.
+//! A small reply is covered by the charge of its request. A larger one is charged to the send budget ([`crate::read`]) before it is built, and
+//! its [`ReplyMemory`] stays with it until it is sent. Its size is not known in advance: the component that builds it measures it, and returns
+//! the request if it would exceed its limit.
 //!
 //! Invariant: no reply waits behind an earlier one while it holds memory that others wait for.
 
@@ -27,12 +27,12 @@ use crate::message::Message;
 use crate::read::{Charge, InLine, Wanted};
 use crate::session::ClientProtocol;
 
-/// The memory that a reply may take.
+/// The memory that a reply may use.
 #[derive(Debug)]
 pub(crate) struct ReplyMemory(Option<Charge>);
 
 impl ReplyMemory {
-    /// That of a small reply.
+    /// Returns the memory of a small reply, which needs no charge.
     pub(crate) fn small() -> Self {
         Self(None)
     }
@@ -41,14 +41,14 @@ impl ReplyMemory {
         self.0.is_none()
     }
 
-    /// Creates a reply of entries that take no more memory than this, apart from what they state themselves. The memory is free once the reply
-    /// is sent.
+    /// Creates a reply of entries that use no more memory than this, apart from their own `memory_bytes`. The memory is freed when the reply
+    /// was sent.
     pub(crate) fn hold(self, front: Bytes, entries: impl Entries + 'static, back: Bytes) -> Pieces {
         Pieces::new(front, Held { entries, charge: self.0 }, back)
     }
 }
 
-/// Entries with the charge for them, if they may take more than a small reply.
+/// Entries with their charge, unless the reply is small.
 struct Held<E> {
     entries: E,
     charge: Option<Charge>,
@@ -86,18 +86,17 @@ pub(super) struct LargeReply {
     begin: Begin,
 }
 
-/// A request about groups with a reply that may be large: what coordinators are asked, and what they have replied.
+/// A request about groups with a reply that may be large: the requests to coordinators, and their replies.
 struct MeasuredParts<C: MeasuredCall> {
-    /// Requests, with the memory that the reply to each may take.
-    asked: Vec<(Part<C>, usize)>,
-    /// Replies, and the memory that they may take.
-    found: Vec<PartReply<C::Reply>>,
-    found_bytes: usize,
+    /// Requests to send, with the memory that each reply may use.
+    pending: Vec<(Part<C>, usize)>,
+    /// Replies, and the memory that they may use.
+    collected: Vec<PartReply<C::Reply>>,
+    collected_bytes: usize,
 }
 
 impl Context<'_> {
-    /// Sends a request to the coordinators of the groups that it names. The reply may be large: `finish` gets it with the memory that it may
-    /// take.
+    /// Sends a request to the coordinators of its groups. The reply may be large: `finish` gets it with the memory that it may use.
     pub(crate) fn ask_measured<C: MeasuredCall>(
         &mut self,
         to: AnswerTo,
@@ -111,8 +110,8 @@ impl Context<'_> {
                 Err(error) => return finish(context, Err(error), memory),
             };
             let share = SMALL_REPLY_BYTES_MAX / parts.len();
-            let asked = parts.into_iter().map(|part| (part, share)).collect();
-            let parts = MeasuredParts { asked, found: Vec::new(), found_bytes: 0 };
+            let pending = parts.into_iter().map(|part| (part, share)).collect();
+            let parts = MeasuredParts { pending, collected: Vec::new(), collected_bytes: 0 };
             context.ask_within(to, parts, memory, Box::new(finish));
         });
     }
@@ -124,53 +123,59 @@ impl Context<'_> {
         memory: ReplyMemory,
         finish: Finish<C::Reply>,
     ) {
-        let MeasuredParts { asked, mut found, mut found_bytes } = parts;
-        // Without its charge, nothing larger than a small reply is kept: it has to be asked for again.
-        let keeps_calls = asked.len() > 1 && !memory.is_small();
-        let mut requests = Vec::with_capacity(asked.len());
-        let mut kept = Vec::with_capacity(asked.len());
-        for (Part { shard, call, places }, bytes_max) in asked {
+        let MeasuredParts { pending, mut collected, mut collected_bytes } = parts;
+        // A large reply is not kept without its charge: it has to be requested again.
+        let keeps_calls = pending.len() > 1 && !memory.is_small();
+        let mut requests = Vec::with_capacity(pending.len());
+        let mut kept = Vec::with_capacity(pending.len());
+        for (Part { shard, call, places }, bytes_max) in pending {
             kept.push((keeps_calls.then(|| call.clone()), shard, places, bytes_max));
             requests.push((shard, call.within(bytes_max)));
         }
         self.ask_coordinators(to.conn(), requests, false, move |context, replies| {
             let replies: Vec<_> = replies.into_iter().map(|reply| reply.and_then(C::measured)).collect();
             let is_short = replies.iter().any(|reply| matches!(reply, Ok(Measured::NeedsMemory(..))));
-            let mut asked = Vec::new();
-            let mut wanted = found_bytes;
+            let mut pending = Vec::new();
+            let mut bytes_needed = collected_bytes;
             for ((call, shard, places, bytes_max), reply) in kept.into_iter().zip(replies) {
                 let (call, bytes_max) = match (reply, call) {
-                    // It may grow until it is made.
+                    // It may grow before it is built.
                     (Ok(Measured::NeedsMemory(bytes, call)), _) => (call, bytes + bytes / 8),
                     (Ok(Measured::Fits(_)), Some(call)) if is_short => (call, bytes_max),
                     (Ok(Measured::Fits(reply)), _) => {
-                        found.push((places, Ok(reply)));
-                        (found_bytes, wanted) = (found_bytes + bytes_max, wanted + bytes_max);
+                        collected.push((places, Ok(reply)));
+                        (collected_bytes, bytes_needed) =
+                            (collected_bytes + bytes_max, bytes_needed + bytes_max);
                         continue;
                     }
                     (Err(error), _) => {
-                        found.push((places, Err(error)));
+                        collected.push((places, Err(error)));
                         continue;
                     }
                 };
-                wanted += bytes_max;
-                asked.push((Part { shard, call, places }, bytes_max));
+                bytes_needed += bytes_max;
+                pending.push((Part { shard, call, places }, bytes_max));
             }
-            if asked.is_empty() {
-                return finish(context, C::join(found), memory);
+            if pending.is_empty() {
+                return finish(context, C::join(collected), memory);
             }
             drop(memory);
-            context.with_reply_memory(to, wanted, move |context, memory| match memory {
+            context.with_reply_memory(to, bytes_needed, move |context, memory| match memory {
                 Ok(memory) => {
-                    context.ask_within(to, MeasuredParts { asked, found, found_bytes }, memory, finish);
+                    context.ask_within(
+                        to,
+                        MeasuredParts { pending, collected, collected_bytes },
+                        memory,
+                        finish,
+                    );
                 }
                 Err(error) => finish(context, Err(error), ReplyMemory::small()),
             });
         });
     }
 
-    /// Makes a reply with this much memory: at once if that is little, else when the reply is the next to be sent and there is memory for it.
-    /// `begin` gets an error if there never is that much.
+    /// Builds a reply that needs this much memory: at once if it is small, else when it is the next to be sent and there is memory for it.
+    /// `begin` gets an error if the shard has less memory than that.
     pub(crate) fn with_reply_memory(
         &mut self,
         to: AnswerTo,
@@ -194,7 +199,8 @@ impl Context<'_> {
 }
 
 impl Shard {
-    /// Makes the first large reply of a connection, if it is the next to be sent and there is memory for it. Returns false if there is none.
+    /// Builds the first large reply of a connection, if it is the next to be sent and there is memory for it. Returns false if there is no
+    /// memory.
     pub(super) fn begin_large_reply(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) -> bool {
         let Some(connection) = self.connections.get_mut(&conn) else { return true };
         let Some((slot, reply)) = connection.large_replies.first_key_value() else { return true };

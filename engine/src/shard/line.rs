@@ -18,7 +18,7 @@ pub(super) struct Line {
 }
 
 impl Shard {
-    /// Runs readers in the queue for which there is memory, up to about `bytes_max` bytes. Returns whether there is more to do.
+    /// Runs queued readers while there is memory, up to about `bytes_max` bytes. Returns whether there is more to do.
     pub(super) fn run_line(&mut self, plane: &mut dyn Plane<Message>, mut bytes_max: usize) -> bool {
         if self.send_budget.has_line() {
             self.reads.drop_ahead();
@@ -53,7 +53,7 @@ impl Shard {
             }
             InLine::KafkaFetch(fetch) => self.try_kafka_fetch(plane, fetch),
             InLine::Searches => {
-                self.try_search(plane);
+                self.retry_search(plane);
                 0
             }
             InLine::KafkaConnection(conn) => {
@@ -67,7 +67,7 @@ impl Shard {
         }
     }
 
-    /// At the end of a turn: sets a timer if a reader waits. No event may reach this shard when memory is freed on other shards.
+    /// Sets a timer at the end of a turn if a reader waits: memory that is freed on other shards causes no event on this one.
     pub(super) fn plan_line(&mut self, plane: &mut dyn Plane<Message>) {
         let waits = self.send_budget.has_line() || self.send_budget.is_overdrawn();
         if waits && !std::mem::replace(&mut self.line.has_timer, true) {
@@ -75,8 +75,8 @@ impl Shard {
         }
     }
 
-    /// The timer has fired. During a shortage, clients that receive nothing are disconnected on all shards.
-    pub(super) fn look_at_line(&mut self, plane: &mut dyn Plane<Message>) {
+    /// Handles the timer. During a shortage, notifies all shards, which disconnect clients that receive nothing.
+    pub(super) fn check_line(&mut self, plane: &mut dyn Plane<Message>) {
         self.line.has_timer = false;
         self.line.is_due = true;
         let now = plane.now();

@@ -1,4 +1,4 @@
-//! Long answers: measured in pieces, and sent in pieces as their connections have room.
+//! Long answers: measured in pieces, then sent in pieces as their connections have room.
 //!
 //! ```text
 //!   a request --> Pieces --(short)--------------------------------> the answer, at once
@@ -6,8 +6,8 @@
 //!                 measured, a few pieces a turn --> the answer with its length --(its turn comes)--> sent, as there is room
 //! ```
 //!
-//! A connection has one at a time: until it is sent, no other request of that connection is handled. So a client that does not read costs this
-//! shard a piece or two, however long the answer is.
+//! A connection has one at a time: no other request of that connection is handled until it is sent. So a client that does not receive costs
+//! the shard a piece or two, however long the answer is.
 
 use bytes::BytesMut;
 use highwater_net::kafka::{KafkaReply, response_of};
@@ -49,11 +49,11 @@ impl AnswerTo {
     }
 }
 
-/// The longest body that the clients of a request take.
+/// The longest body that clients accept for a kind of request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimit {
     pub(crate) bytes_max: usize,
-    /// What to do about a longer one, for people.
+    /// What the user can do about a longer one.
     pub(crate) advice: &'static str,
 }
 
@@ -100,7 +100,7 @@ impl Context<'_> {
         self.begin_answer(to, pieces, None);
     }
 
-    /// The same for a native client that takes bodies up to a limit: it gets an error instead of a longer one.
+    /// Sends an answer in pieces to a native client that accepts bodies up to a limit; sends an error if the body is longer.
     pub(crate) fn reply_in_pieces(&mut self, call: native::Call, pieces: Pieces, limit: BodyLimit) {
         self.begin_answer(AnswerTo::Native(call), pieces, Some(limit));
     }
@@ -108,7 +108,7 @@ impl Context<'_> {
     fn begin_answer(&mut self, to: AnswerTo, mut pieces: Pieces, limit: Option<BodyLimit>) {
         let mut out = BytesMut::new();
         let more = pieces.next(&mut out);
-        // A single piece may be large. It is counted until it is queued, which a short answer need not be.
+        // A single piece may be large. A large one is charged until it is queued.
         if !more && out.len() <= SMALL_REPLY_BYTES_MAX {
             return match to {
                 AnswerTo::Native(call) => self.reply(call, Reply::Body(out.freeze())),
@@ -124,7 +124,7 @@ impl Context<'_> {
         }
     }
 
-    /// The length of an answer is known.
+    /// Queues an answer whose length is known.
     fn answer_long(&mut self, to: AnswerTo, answer: LongAnswer, limit: Option<BodyLimit>) {
         match to {
             AnswerTo::Native(call) => {
@@ -135,7 +135,7 @@ impl Context<'_> {
                             connection.long_answers -= 1;
                         }
                         let text =
-                            format!("the answer has {bytes} bytes, over the limit of a message: {advice}");
+                            format!("the answer has {bytes} bytes, more than a message may have; {advice}");
                         Reply::error(ErrorCode::TooLarge, text)
                     }
                     None => Reply::Long(answer),
@@ -148,10 +148,10 @@ impl Context<'_> {
 }
 
 impl Shard {
-    /// The turn of a long answer has come.
+    /// Starts to send a long answer, which is the next in order.
     pub(super) fn begin_long_answer(&mut self, conn: ConnId, answer: LongAnswer) {
         if let Some(connection) = self.connections.get_mut(&conn) {
-            // Until now its request counted for it.
+            // Until now it was covered by the charge of its request.
             let charge = self.send_budget.charge(&mut connection.account, answer.memory_bytes());
             connection.sending =
                 Some(Sending { answer, _charge: charge, waits: false, queued_after: Vec::new() });
@@ -159,7 +159,7 @@ impl Shard {
         }
     }
 
-    /// Bytes were sent: a long answer may continue.
+    /// Continues a long answer after bytes were sent.
     pub(super) fn resume_long_answer(&mut self, conn: ConnId) {
         if let Some(sending) = self.connections.get_mut(&conn).and_then(|c| c.sending.as_mut())
             && std::mem::take(&mut sending.waits)
@@ -199,7 +199,7 @@ impl Shard {
                     self.ready_connection(conn);
                 }
                 Err(WrongLength) => {
-                    tracing::error!(peer = %connection.via.peer, "an answer is not as long as announced; its connection ends");
+                    tracing::error!(peer = %connection.via.peer, "a long answer does not have the announced length; closing its connection");
                     self.close(plane, conn, Close::Now);
                 }
             }

@@ -1,12 +1,12 @@
 //! A shard: one core's share of the broker, as a synchronous state machine.
 //!
-//! Requests come in by `on_recv` and are carried out at once, as far as memory allows; whatever has to wait for the disk, for
-//! another shard or for other clients is stored under what it waits for. At the end of each turn the stores start a commit
-//! round with everything appended, and the replies that are ready are sent together.
+//! Requests arrive in `on_recv` and are handled at once, as far as memory allows. A request that has to wait for the disk, for another shard or
+//! for other clients is stored with the component that it waits for. At the end of each turn the stores start a commit round with everything
+//! appended, and the replies that are ready are sent together.
 //!
-//! Invariant: a partition belongs to exactly one shard, and nothing of it is touched by any other.
+//! Invariant: a partition belongs to exactly one shard, and no other shard accesses it.
 //!
-//! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
+//! Invariant: no acknowledgement is sent before the partition's [`Quorum`](highwater_replication::Quorum) allows it.
 
 mod compaction;
 mod connection;
@@ -57,7 +57,7 @@ use lead::Lead;
 use line::Line;
 use producer_ids::ProducerIds;
 use publish::Publishing;
-use query::{Answering, WorkId};
+use query::{OpenQuery, QueryId};
 use readers::Readers;
 use search::Searches;
 use timers::{Timer, Timers};
@@ -115,8 +115,8 @@ pub struct Shard {
     /// Requests to other shards.
     calls: Calls,
     /// Queries that this shard is answering.
-    work: BTreeMap<WorkId, Answering>,
-    last_work: u64,
+    queries: BTreeMap<QueryId, OpenQuery>,
+    last_query: u64,
     producer_ids: ProducerIds,
     /// Pending requests of Kafka clients.
     kafka: Kafka,
@@ -126,7 +126,7 @@ pub struct Shard {
     counted: Counters,
     retention_at: Instant,
     drain: Option<Drain>,
-    /// When the stores have to be closed, once that has begun.
+    /// The deadline for closing the stores, once that has begun.
     close_by: Instant,
     /// On shard 0: shards that have answered their clients.
     drained_shards: u16,
@@ -172,8 +172,8 @@ impl Shard {
             searches: Searches::default(),
             compaction: CompactionShare::default(),
             calls: Calls::default(),
-            work: BTreeMap::new(),
-            last_work: 0,
+            queries: BTreeMap::new(),
+            last_query: 0,
             producer_ids: ProducerIds::default(),
             kafka: Kafka::default(),
             timers,
@@ -197,13 +197,12 @@ impl Shard {
         self.send_budget.used()
     }
 
-    /// Bytes of memory that the decoders of checks take.
+    /// Returns the bytes of memory that the decoders of checks use.
     pub fn decoder_bytes(&self) -> usize {
         self.partitions.decoder_bytes()
     }
 
-    /// Panics unless what connections have of the memory for requests, and of that for what is on its way to clients, adds up to what is
-    /// in use.
+    /// Panics unless the charges of all connections add up to the memory in use, for requests and for data on its way to clients.
     pub fn assert_memory_adds_up(&self) {
         let requests: usize = self.connections.values().map(|connection| connection.charged.total()).sum();
         let is_gone = |conn: &ConnId| !self.connections.contains_key(conn);
@@ -300,7 +299,7 @@ impl ShardApp for Shard {
     fn on_message(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, message: Message) {
         match message {
             Message::Greeted(_) | Message::Placed => {
-                tracing::error!(from, "a message that moves with a connection came without one");
+                tracing::error!(from, "a message that accompanies a connection arrived without one");
             }
             Message::Opened(opened) => {
                 if let Some(lead) = &mut self.lead {
@@ -356,7 +355,7 @@ impl ShardApp for Shard {
             Message::Greeted(greeting) => self.migrated(plane, conn, via, &greeting),
             Message::Placed => self.kafka_migrated(plane, conn, via),
             other => {
-                tracing::error!(?conn, message = ?other, "a connection came with a message that does not move with one");
+                tracing::error!(?conn, message = ?other, "a connection arrived with an unexpected message");
                 plane.close(conn, Close::Now);
             }
         }
@@ -368,13 +367,13 @@ impl ShardApp for Shard {
             match timer {
                 Timer::Sweep => self.sweep(plane),
                 Timer::Retention => self.enforce_retention(plane),
-                Timer::Fetch(reader) => self.fetch_waited(reader),
-                Timer::KafkaFetch(request) => self.kafka_fetch_waited(plane, request),
-                Timer::Drain => self.drain_time_is_over(plane),
+                Timer::Fetch(reader) => self.fetch_timed_out(reader),
+                Timer::KafkaFetch(request) => self.kafka_fetch_timed_out(plane, request),
+                Timer::Drain => self.drain_timed_out(plane),
                 Timer::Groups => self.groups_are_due(plane),
-                Timer::Line => self.look_at_line(plane),
+                Timer::Line => self.check_line(plane),
                 Timer::ReadAhead => self.expire_read_ahead(plane),
-                Timer::Compaction => self.look_for_compaction(plane),
+                Timer::Compaction => self.scan_for_compaction(plane),
                 Timer::CompactionStep => self.allow_compaction(),
             }
         }
@@ -408,7 +407,7 @@ impl ShardApp for Shard {
         more |= self.admission.end_share();
         self.notify_kafka_shards(plane);
         self.send_replies(plane);
-        // Resumed requests may have appended too, and no event may be left for a turn that never comes.
+        // Resumed requests may have appended too, and no event may be left behind: there may be no other turn for a long time.
         more |= self.partitions.flush(plane);
         more |= self.poll_partitions(plane);
         more |= self.end_fetch_turn();

@@ -31,7 +31,7 @@ impl Shard {
             }
         };
         if let Err(fatal) = result {
-            plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {fatal}"));
+            plane.fatal(EXIT_DISK, format!("the disk cannot be trusted: {fatal}"));
         }
         if self.log_is_stalled() && self.retention_at > plane.now().after(SPACE_INTERVAL) {
             self.plan_retention(plane, SPACE_INTERVAL);
@@ -88,7 +88,7 @@ impl Shard {
                 PartitionEvent::TopicFreed(topic) => plane.post(0, Message::Gone(vec![topic])),
                 PartitionEvent::DiskFull => self.plan_retention(plane, SPACE_INTERVAL),
                 PartitionEvent::Fatal(why) => {
-                    plane.fatal(EXIT_DISK, format!("the disk is not to be trusted: {why}"));
+                    plane.fatal(EXIT_DISK, format!("the disk cannot be trusted: {why}"));
                 }
             }
         }
@@ -108,7 +108,7 @@ impl Shard {
         }
     }
 
-    /// A connection is gone or ends: its batches that have not been checked are never appended.
+    /// Drops the unchecked batches of a connection that is closed or closing.
     pub(super) fn forget_batches(&mut self, conn: ConnId) {
         for reply_to in self.partitions.forget_connection(conn) {
             if let ReplyTo::Kafka(batch) = reply_to {

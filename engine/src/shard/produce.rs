@@ -10,7 +10,7 @@ use crate::api::ApiError;
 use crate::message::{AppendFailure, AppendOutcome, AppendedAt, Message, ReplyTo};
 use crate::native;
 use crate::partition::{BatchBytes, CheckJob, OwnedBatch, Unchecked, parse_batch};
-use crate::session::{Keeps, held_bytes};
+use crate::session::{Retained, held_bytes};
 
 impl Shard {
     pub(super) fn produce(
@@ -23,7 +23,7 @@ impl Shard {
     ) {
         let Produce { to, acks, batch } = produce;
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let held = held_bytes(bytes, Keeps::Batches(1));
+        let held = held_bytes(bytes, Retained::Batches(1));
         let slot = if acks == Acks::None {
             connection.silent_batch = held;
             None
@@ -64,12 +64,12 @@ impl Shard {
         Ok(Unchecked::new((to, self.me), reply_to, batch, config, &self.setup.limits, wall_ms))
     }
 
-    /// Returns how an error begins that concerns a partition; nothing, if it is not here.
+    /// Returns the prefix for errors about a partition; empty if the partition is not on this shard.
     fn error_prefix(&self, to: TopicPartition) -> String {
         self.partitions.of(to).map_or_else(String::new, |partition| partition.name() + ": ")
     }
 
-    /// The outcome of a batch is known.
+    /// Replies with the outcome of a batch.
     pub(super) fn finish_native_produce(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -97,9 +97,9 @@ impl Shard {
         if let Some(slot) = slot {
             return self.reply(conn, slot, Reply::Error { code, text });
         }
-        // No reply could carry this. Kafka ends the connection too.
+        // There is no reply that could carry the error. Kafka closes the connection too.
         let kind = MessageKind::Produce as u16;
-        self.refuse(plane, conn, &ProtocolViolation { kind, id, code, text });
+        self.close_with_error(plane, conn, &ProtocolViolation { kind, id, code, text });
     }
 }
 

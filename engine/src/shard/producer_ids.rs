@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_requested_for_once_and_given_out_id_by_id() {
+    fn one_block_is_requested_at_a_time_and_its_ids_are_assigned_in_order() {
         let mut queue = ReplyQueue::default();
         let mut who = |id| {
             let slot = queue.open(MessageKind::InitProducer, id, 0, 0);

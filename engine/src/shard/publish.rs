@@ -89,7 +89,7 @@ impl Shard {
             Arc::make_mut(metadata).absorb(&Change::Deleted(topic));
         }
         if was_known {
-            // Before a topic of the same name is visible.
+            // This must happen before a topic of the same name is visible.
             let requests = self.note_undecided(topic);
             work.spend(requests / PENDING_PER_UNIT);
         }

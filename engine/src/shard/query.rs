@@ -6,7 +6,7 @@ use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
 use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::Shard;
-use super::search::{Asker, Search, SearchNeeds, Sought};
+use super::search::{Search, SearchNeeds, SearchOrigin, SearchTarget};
 use super::work::{Job, Work};
 use crate::api::{
     ApiError, EpochEnd, FoundOffset, NewStart, OffsetSpec, PartitionAnswer, PartitionDetails, PartitionQuery,
@@ -17,25 +17,25 @@ use crate::partition::{LogStartMove, LogStartOutcome, PartitionId};
 
 /// A query that is being answered.
 #[derive(Debug)]
-pub(super) struct Answering {
+pub(super) struct OpenQuery {
     from: ShardIndex,
     ticket: Ticket,
-    /// Parts that have no answer yet.
+    /// Number of items without an answer.
     missing: usize,
     answer: PartitionAnswer,
 }
 
 /// Identifies a query that is being answered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct WorkId(pub(super) u64);
+pub(super) struct QueryId(pub(super) u64);
 
-/// The parts of a query that have not been handled.
-struct Parts {
-    work: WorkId,
-    list: PartList,
+/// The items of a query that have not been handled.
+struct QueryJob {
+    query: QueryId,
+    items: QueryItems,
 }
 
-enum PartList {
+enum QueryItems {
     Offsets(IntoIter<(u32, (TopicPartition, OffsetSpec))>),
     EpochEnds(IntoIter<(u32, (TopicPartition, LeaderEpoch))>),
     Details(IntoIter<(u32, TopicPartition)>),
@@ -43,7 +43,7 @@ enum PartList {
     DeleteRecords(IntoIter<(u32, NewStart)>),
 }
 
-impl PartList {
+impl QueryItems {
     fn len(&self) -> usize {
         match self {
             Self::Offsets(list) => list.len(),
@@ -54,7 +54,7 @@ impl PartList {
     }
 }
 
-impl Job for Parts {
+impl Job for QueryJob {
     fn step(
         mut self: Box<Self>,
         shard: &mut Shard,
@@ -71,113 +71,113 @@ impl Shard {
         plane: &mut dyn Plane<Message>,
         from: ShardIndex,
         ticket: Ticket,
-        query: PartitionQuery,
+        request: PartitionQuery,
     ) {
-        self.last_work += 1;
-        let work = WorkId(self.last_work);
-        let (answer, list) = match query {
+        self.last_query += 1;
+        let query = QueryId(self.last_query);
+        let (answer, items) = match request {
             PartitionQuery::Offsets(list) => {
-                (PartitionAnswer::Offsets(Vec::new()), PartList::Offsets(list.into_iter()))
+                (PartitionAnswer::Offsets(Vec::new()), QueryItems::Offsets(list.into_iter()))
             }
             PartitionQuery::EpochEnds(list) => {
-                (PartitionAnswer::EpochEnds(Vec::new()), PartList::EpochEnds(list.into_iter()))
+                (PartitionAnswer::EpochEnds(Vec::new()), QueryItems::EpochEnds(list.into_iter()))
             }
             PartitionQuery::Details(list) => {
-                (PartitionAnswer::Details(Vec::new()), PartList::Details(list.into_iter()))
+                (PartitionAnswer::Details(Vec::new()), QueryItems::Details(list.into_iter()))
             }
             PartitionQuery::DeleteRecords(list) => {
-                (PartitionAnswer::DeleteRecords(Vec::new()), PartList::DeleteRecords(list.into_iter()))
+                (PartitionAnswer::DeleteRecords(Vec::new()), QueryItems::DeleteRecords(list.into_iter()))
             }
             PartitionQuery::ProducerCounts(list) => {
-                (PartitionAnswer::ProducerCounts(Vec::new()), PartList::ProducerCounts(list.into_iter()))
+                (PartitionAnswer::ProducerCounts(Vec::new()), QueryItems::ProducerCounts(list.into_iter()))
             }
             // Not split: the limit of an answer bounds the work.
             PartitionQuery::Producers(list) => {
-                (self.describe_producers(list), PartList::Details(Vec::new().into_iter()))
+                (self.describe_producers(list), QueryItems::Details(Vec::new().into_iter()))
             }
         };
-        self.work.insert(work, Answering { from, ticket, missing: list.len(), answer });
-        self.begin_job(plane, Parts { work, list });
-        self.finish_work(plane, work);
+        self.queries.insert(query, OpenQuery { from, ticket, missing: items.len(), answer });
+        self.begin_job(plane, QueryJob { query, items });
+        self.finish_query(plane, query);
     }
 
-    /// Handles parts of a query while there is `work` left. Returns whether none is left.
+    /// Handles items of a query while there is `work` left. Returns whether none is left.
     fn answer_parts(
         &mut self,
         plane: &mut dyn Plane<Message>,
-        Parts { work: id, list }: &mut Parts,
+        QueryJob { query: id, items }: &mut QueryJob,
         work: &mut Work,
     ) -> bool {
         let id = *id;
-        let count = list.len().min(work.left());
+        let count = items.len().min(work.left());
         work.spend(count);
         for _ in 0..count {
-            match list {
-                PartList::Offsets(list) => {
+            match items {
+                QueryItems::Offsets(list) => {
                     let Some((number, (tp, spec))) = list.next() else { break };
                     match self.find_offset(tp, spec) {
                         Ok(found) => self.offset_found(plane, id, number, found),
-                        Err((partition, sought)) => {
-                            let asker = Asker::Query { work: id, number };
+                        Err((partition, target)) => {
+                            let origin = SearchOrigin::Query { query: id, number };
                             self.searches.add(Search {
-                                asker,
+                                origin,
                                 partition,
-                                sought,
+                                target,
                                 needs: SearchNeeds::default(),
                             });
                         }
                     }
                 }
-                PartList::EpochEnds(list) => {
+                QueryItems::EpochEnds(list) => {
                     let Some((number, (tp, epoch))) = list.next() else { break };
                     let end = self.find_epoch_end(tp, epoch);
-                    if let Some(Answering { missing, answer: PartitionAnswer::EpochEnds(ends), .. }) =
-                        self.work.get_mut(&id)
+                    if let Some(OpenQuery { missing, answer: PartitionAnswer::EpochEnds(ends), .. }) =
+                        self.queries.get_mut(&id)
                     {
                         *missing -= 1;
                         ends.push((number, end));
                     }
                 }
-                PartList::Details(list) => {
+                QueryItems::Details(list) => {
                     let Some((number, tp)) = list.next() else { break };
                     let detail = self.details(tp);
-                    if let Some(Answering { missing, answer: PartitionAnswer::Details(details), .. }) =
-                        self.work.get_mut(&id)
+                    if let Some(OpenQuery { missing, answer: PartitionAnswer::Details(details), .. }) =
+                        self.queries.get_mut(&id)
                     {
                         *missing -= 1;
                         details.extend(detail.map(|detail| (number, detail)));
                     }
                 }
-                PartList::ProducerCounts(list) => {
+                QueryItems::ProducerCounts(list) => {
                     let Some((number, tp)) = list.next() else { break };
                     let count = self.partitions.of(tp).map(|partition| {
                         self.partitions.store(partition.store).producer_count(partition.slot)
                     });
-                    if let Some(Answering {
+                    if let Some(OpenQuery {
                         missing, answer: PartitionAnswer::ProducerCounts(counts), ..
-                    }) = self.work.get_mut(&id)
+                    }) = self.queries.get_mut(&id)
                     {
                         *missing -= 1;
                         counts.extend(count.map(|count| (number, count)));
                     }
                 }
-                PartList::DeleteRecords(list) => {
+                QueryItems::DeleteRecords(list) => {
                     let Some((number, NewStart { tp, to })) = list.next() else { break };
-                    let id = LogStartMove { work: id.0, number };
+                    let id = LogStartMove { query: id.0, number };
                     self.partitions.move_log_start(plane, tp, to, id);
                 }
             }
         }
         self.route_partition_events(plane);
-        self.finish_work(plane, id);
-        list.len() == 0
+        self.finish_query(plane, id);
+        items.len() == 0
     }
 
-    fn finish_work(&mut self, plane: &mut dyn Plane<Message>, id: WorkId) {
-        if self.work.get(&id).is_none_or(|work| work.missing > 0) {
+    fn finish_query(&mut self, plane: &mut dyn Plane<Message>, id: QueryId) {
+        if self.queries.get(&id).is_none_or(|query| query.missing > 0) {
             return;
         }
-        if let Some(Answering { from, ticket, answer, .. }) = self.work.remove(&id) {
+        if let Some(OpenQuery { from, ticket, answer, .. }) = self.queries.remove(&id) {
             plane.post(from, Message::PartitionAnswer(ticket, answer));
         }
     }
@@ -197,12 +197,12 @@ impl Shard {
         Some(EpochEnd { epoch: found.epoch, end })
     }
 
-    /// Finds an offset, or where it has to be searched for and by what.
+    /// Finds an offset, or returns the partition and the target to search for.
     fn find_offset(
         &self,
         tp: TopicPartition,
         spec: OffsetSpec,
-    ) -> Result<FoundOffset, (PartitionId, Sought)> {
+    ) -> Result<FoundOffset, (PartitionId, SearchTarget)> {
         let Some(id) = self.partitions.find(tp) else { return Ok(Err(ApiError::TopicDeleted)) };
         let Some(partition) = self.partitions.get(id) else { return Ok(Err(ApiError::TopicDeleted)) };
         let end = partition.high_watermark();
@@ -214,8 +214,8 @@ impl Shard {
             OffsetSpec::At(offset) => {
                 Err(ApiError::OffsetOutOfRange { partition: partition.name(), offset, start, end })
             }
-            OffsetSpec::Since(at) => return Err((id, Sought::Since(at))),
-            OffsetSpec::MaxTimestamp => return Err((id, Sought::Last)),
+            OffsetSpec::Since(at) => return Err((id, SearchTarget::Since(at))),
+            OffsetSpec::MaxTimestamp => return Err((id, SearchTarget::Last)),
         })
     }
 
@@ -223,17 +223,17 @@ impl Shard {
     pub(super) fn offset_found(
         &mut self,
         plane: &mut dyn Plane<Message>,
-        work: WorkId,
+        query: QueryId,
         number: u32,
         found: FoundOffset,
     ) {
-        if let Some(Answering { missing, answer: PartitionAnswer::Offsets(list), .. }) =
-            self.work.get_mut(&work)
+        if let Some(OpenQuery { missing, answer: PartitionAnswer::Offsets(list), .. }) =
+            self.queries.get_mut(&query)
         {
             *missing -= 1;
             list.push((number, found));
         }
-        self.finish_work(plane, work);
+        self.finish_query(plane, query);
     }
 
     fn details(&self, tp: TopicPartition) -> Option<PartitionDetails> {
@@ -264,20 +264,20 @@ impl Shard {
         PartitionAnswer::Producers(list.into_iter().map(|(number, tp)| (number, of(tp))).collect())
     }
 
-    /// A log start was moved durably for a query, or could not be moved.
+    /// Adds the outcome of a move of a log start to the answer of a query.
     pub(super) fn log_start_moved(
         &mut self,
         plane: &mut dyn Plane<Message>,
-        LogStartMove { work, number }: LogStartMove,
+        LogStartMove { query, number }: LogStartMove,
         outcome: LogStartOutcome,
     ) {
-        let work = WorkId(work);
-        if let Some(Answering { missing, answer: PartitionAnswer::DeleteRecords(outcomes), .. }) =
-            self.work.get_mut(&work)
+        let query = QueryId(query);
+        if let Some(OpenQuery { missing, answer: PartitionAnswer::DeleteRecords(outcomes), .. }) =
+            self.queries.get_mut(&query)
         {
             *missing -= 1;
             outcomes.push((number, outcome));
         }
-        self.finish_work(plane, work);
+        self.finish_query(plane, query);
     }
 }

@@ -56,7 +56,7 @@ pub(super) enum ReaderKind {
         slot: ReplySlot,
         max_bytes: usize,
         min_bytes: usize,
-        /// Until when it may wait; `None`: it may not wait (any longer).
+        /// The deadline for waiting; `None` if it may not wait, or not any longer.
         until: Option<Instant>,
     },
 }
@@ -72,13 +72,13 @@ pub(super) enum ReaderState {
     NoCredit,
 }
 
-/// Readers that are being woken.
-struct Waking {
+/// Wakes readers that wait for a partition.
+struct WakeReaders {
     partition: PartitionId,
     waiters: BTreeSet<Waiter>,
 }
 
-impl Job for Waking {
+impl Job for WakeReaders {
     fn step(
         mut self: Box<Self>,
         shard: &mut Shard,
@@ -90,10 +90,10 @@ impl Job for Waking {
     }
 }
 
-/// Readers whose connection is closed or closing.
-struct Removing(Vec<ReaderId>);
+/// Removes readers whose connection is closed or closing.
+struct RemoveReaders(Vec<ReaderId>);
 
-impl Job for Removing {
+impl Job for RemoveReaders {
     fn step(
         mut self: Box<Self>,
         shard: &mut Shard,
@@ -104,10 +104,10 @@ impl Job for Removing {
     }
 }
 
-/// Readers of a partition that was deleted.
-struct Ending(BTreeSet<ReaderId>);
+/// Ends the readers of a deleted partition.
+struct EndReaders(BTreeSet<ReaderId>);
 
-impl Job for Ending {
+impl Job for EndReaders {
     fn step(
         mut self: Box<Self>,
         shard: &mut Shard,
@@ -136,7 +136,7 @@ impl Shard {
         id
     }
 
-    /// Forgets a reader.
+    /// Removes a reader and its references.
     pub(super) fn remove_reader(&mut self, id: ReaderId) -> Option<Reader> {
         let reader = self.readers.remove(&id)?;
         if let Some(partition) = self.partitions.get_mut(reader.partition) {
@@ -166,7 +166,7 @@ impl Shard {
         Some(reader)
     }
 
-    /// What a reader waited for has come.
+    /// Queues a reader that waits for records or credit.
     pub(super) fn wake_reader(&mut self, id: ReaderId) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         if matches!(reader.state, ReaderState::Waiting | ReaderState::NoCredit) {
@@ -174,7 +174,7 @@ impl Shard {
         }
     }
 
-    /// A reader can go on, when it is its turn.
+    /// Queues a reader after the other readers of its connection.
     pub(super) fn queue_reader(&mut self, id: ReaderId) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         self.last_turn += 1;
@@ -186,7 +186,7 @@ impl Shard {
         self.ready_connection(conn);
     }
 
-    /// A reader that was taken off its connection's queue goes on before the others.
+    /// Returns a reader to its place in the queue of its connection.
     pub(super) fn requeue_reader(&mut self, id: ReaderId) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         reader.state = ReaderState::Queued;
@@ -195,7 +195,7 @@ impl Shard {
         }
     }
 
-    /// The readers of a connection may be able to go on.
+    /// Lists a connection as ready if it has queued readers.
     pub(super) fn ready_connection(&mut self, conn: ConnId) {
         if let Some(connection) = self.connections.get_mut(&conn)
             && !connection.runnable.readers.is_empty()
@@ -205,7 +205,7 @@ impl Shard {
         }
     }
 
-    /// Replies were sent: a fetch may be the next to reply.
+    /// Queues the first fetch of a connection if its reply is the next to be sent.
     pub(super) fn wake_next_fetch(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let Some(first) = connection.fetches.first().copied() else { return };
@@ -219,7 +219,7 @@ impl Shard {
         }
     }
 
-    /// Wakes every reader at the end of a partition: there is more to read.
+    /// Wakes every reader that waits at the end of a partition.
     pub(super) fn wake_waiters(&mut self, partition: PartitionId) {
         let Some(here) = self.partitions.get_mut(partition) else { return };
         let waiters = std::mem::take(&mut here.waiters);
@@ -230,7 +230,7 @@ impl Shard {
     pub(super) fn wake_all(&mut self, partition: PartitionId, mut waiters: BTreeSet<Waiter>) {
         self.at_once(|shard, work| shard.wake_some(partition, &mut waiters, work));
         if !waiters.is_empty() {
-            self.jobs.add(Box::new(Waking { partition, waiters }));
+            self.jobs.add(Box::new(WakeReaders { partition, waiters }));
         }
     }
 
@@ -248,13 +248,13 @@ impl Shard {
 
     /// Removes readers whose connection is closed or closing.
     pub(super) fn remove_readers(&mut self, readers: Vec<ReaderId>) {
-        let mut removing = Removing(readers);
-        if !self.at_once(|shard, work| shard.remove_some(&mut removing, work)) {
-            self.jobs.add(Box::new(removing));
+        let mut rest = RemoveReaders(readers);
+        if !self.at_once(|shard, work| shard.remove_some(&mut rest, work)) {
+            self.jobs.add(Box::new(rest));
         }
     }
 
-    fn remove_some(&mut self, Removing(readers): &mut Removing, work: &mut Work) -> bool {
+    fn remove_some(&mut self, RemoveReaders(readers): &mut RemoveReaders, work: &mut Work) -> bool {
         while !work.is_over()
             && let Some(id) = readers.pop()
         {
@@ -264,8 +264,8 @@ impl Shard {
         readers.is_empty()
     }
 
-    /// A fetch has waited as long as it may.
-    pub(super) fn fetch_waited(&mut self, id: ReaderId) {
+    /// Ends the wait of a fetch.
+    pub(super) fn fetch_timed_out(&mut self, id: ReaderId) {
         if let Some(Reader { kind: ReaderKind::Fetch { until, .. }, .. }) = self.readers.get_mut(&id) {
             *until = None;
         }
@@ -281,7 +281,7 @@ impl Shard {
     pub(super) fn end_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, error: &ApiError) {
         let Some(reader) = self.remove_reader(id) else { return };
         match reader.kind {
-            // Its first reply has not left. `start_subscription` sends the error once it has.
+            // Its first reply has not been sent. `start_subscription` sends the error after that.
             ReaderKind::Subscription { .. } if reader.state == ReaderState::Starting => {}
             ReaderKind::Subscription { number, .. } => {
                 let (code, text) = (native::code_of(error), error.to_string());
@@ -294,9 +294,9 @@ impl Shard {
 
     /// Ends every reader of a partition that was deleted.
     pub(super) fn end_readers(&mut self, plane: &mut dyn Plane<Message>, readers: BTreeSet<ReaderId>) {
-        self.begin_job(plane, Ending(readers));
+        self.begin_job(plane, EndReaders(readers));
     }
 }
 
-/// All readers of a shard, in an order that does not depend on chance.
+/// All readers of a shard, in a deterministic order.
 pub(super) type Readers = BTreeMap<ReaderId, Reader>;

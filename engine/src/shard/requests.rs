@@ -10,7 +10,7 @@ use crate::limits::{REQUEST_BYTES_PER_ENTRY, SMALL_REPLY_BYTES_MAX};
 use crate::message::Message;
 use crate::native;
 use crate::partition::PartitionId;
-use crate::session::{Keeps, held_bytes};
+use crate::session::{Retained, held_bytes};
 
 impl Shard {
     /// Handles a request, or sends it to other shards.
@@ -36,7 +36,7 @@ impl Shard {
             | Request::DescribeGroup(_) => SMALL_REPLY_BYTES_MAX,
             _ => 0,
         };
-        let held = held_bytes(bytes, Keeps::Lists) + reply_bytes;
+        let held = held_bytes(bytes, Retained::Lists) + reply_bytes;
         let slot = connection.native().replies.open(kind, id, held, 0);
         let call = native::Call { conn, slot };
         if matches!(request, Request::Stats) {

@@ -1,4 +1,4 @@
-//! Runs readers: each reads from its cursor, with memory reserved for that, and sends what it reads to the client.
+//! Runs readers: each reserves memory, reads from its cursor, and sends the frames to the client.
 
 use bytes::Bytes;
 use highwater_net::Reply;
@@ -17,7 +17,7 @@ use crate::partition::PartitionId;
 use crate::read::{ChargedRead, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, ReaderId, Waiter};
 
 /// The outcome of running a reader.
-enum Ran {
+enum RunOutcome {
     /// It waits for something, or was removed.
     Idle,
     /// It sent this many bytes and may send more.
@@ -50,22 +50,22 @@ impl Shard {
     /// Runs the next reader of a connection. Returns how many bytes it sent.
     pub(super) fn run_connection(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId) -> usize {
         let Some(connection) = self.connections.get_mut(&conn) else { return 0 };
-        // Nothing is sent before the end of a long answer.
+        // Frames are sent after a long answer that is being sent.
         if connection.sending.is_some() {
             return 0;
         }
         let Some((_, id)) = connection.runnable.readers.pop_first() else { return 0 };
         let (bytes, continues) = match self.run_reader(plane, id) {
-            Ran::Idle => (0, true),
-            Ran::Sent(bytes) => {
+            RunOutcome::Idle => (0, true),
+            RunOutcome::Sent(bytes) => {
                 self.queue_reader(id);
                 (bytes, true)
             }
-            Ran::Retry => {
+            RunOutcome::Retry => {
                 self.requeue_reader(id);
                 (0, true)
             }
-            Ran::NoMemory => {
+            RunOutcome::NoMemory => {
                 self.requeue_reader(id);
                 (0, false)
             }
@@ -76,27 +76,27 @@ impl Shard {
         bytes
     }
 
-    fn run_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId) -> Ran {
-        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Idle };
+    fn run_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId) -> RunOutcome {
+        let Some(reader) = self.readers.get_mut(&id) else { return RunOutcome::Idle };
         let Some(up_to) = self.partitions.readable_end(reader.partition) else {
             self.end_reader(plane, id, &ApiError::TopicDeleted);
-            return Ran::Idle;
+            return RunOutcome::Idle;
         };
         let Some(connection) =
             self.connections.get_mut(&reader.conn).filter(|connection| connection.stage != Stage::Closing)
         else {
             self.remove_reader(id);
-            return Ran::Idle;
+            return RunOutcome::Idle;
         };
         let bytes_max = match reader.kind {
             ReaderKind::Subscription { credit, .. } if !credit.is_open() => {
                 reader.state = ReaderState::NoCredit;
-                return Ran::Idle;
+                return RunOutcome::Idle;
             }
             ReaderKind::Subscription { credit, .. } => credit.remaining().min(PUSH_BYTES_MAX),
             ReaderKind::Fetch { slot, .. } if !connection.native().replies.is_next(slot) => {
                 reader.state = ReaderState::Blocked;
-                return Ran::Idle;
+                return RunOutcome::Idle;
             }
             ReaderKind::Fetch { max_bytes, .. } => max_bytes,
         };
@@ -115,14 +115,14 @@ impl Shard {
             ReadStep::Done(read) => self.deliver(plane, id, read),
             ReadStep::Pending => {
                 reader.state = ReaderState::Reading;
-                Ran::Idle
+                RunOutcome::Idle
             }
             ReadStep::NoMemory => {
                 // It is tried again when some of the memory that it holds has been freed.
                 if connection.account.held() + queued == 0 {
                     self.send_budget.wait(&mut connection.account, queued, InLine::Readers(reader.conn));
                 }
-                Ran::NoMemory
+                RunOutcome::NoMemory
             }
         }
     }
@@ -140,17 +140,17 @@ impl Shard {
             return;
         }
         match self.deliver(plane, id, read) {
-            Ran::Sent(_) => self.queue_reader(id),
-            Ran::Retry => self.requeue_reader(id),
-            Ran::Idle | Ran::NoMemory => {}
+            RunOutcome::Sent(_) => self.queue_reader(id),
+            RunOutcome::Retry => self.requeue_reader(id),
+            RunOutcome::Idle | RunOutcome::NoMemory => {}
         }
         // The read freed some memory, whatever its result.
         self.ready_connection(conn);
     }
 
     /// Sends the result of a read to the client; the charge stays with the bytes.
-    fn deliver(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, read: ChargedRead) -> Ran {
-        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Idle };
+    fn deliver(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, read: ChargedRead) -> RunOutcome {
+        let Some(reader) = self.readers.get_mut(&id) else { return RunOutcome::Idle };
         match read {
             ChargedRead::Frames(mut frames, charge) => {
                 frames.bytes = charge.hold_all(std::mem::take(&mut frames.bytes));
@@ -165,14 +165,14 @@ impl Shard {
                     }
                     _ => self.wait_at_end(id),
                 }
-                Ran::Idle
+                RunOutcome::Idle
             }
             ChargedRead::OutOfRange { log_start, end } => {
                 let (partition, wanted) = (reader.partition, reader.cursor.offset());
                 let partition = self.partitions.name(partition);
                 let error = ApiError::OffsetOutOfRange { partition, offset: wanted, start: log_start, end };
                 self.end_reader(plane, id, &error);
-                Ran::Idle
+                RunOutcome::Idle
             }
             ChargedRead::Damaged { resume_at } => {
                 let (partition, wanted) = (reader.partition, reader.cursor.offset());
@@ -181,30 +181,30 @@ impl Shard {
             }
             ChargedRead::NeedsMemory(bytes) => {
                 reader.needs = bytes;
-                Ran::Retry
+                RunOutcome::Retry
             }
         }
     }
 
-    fn deliver_frames(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, frames: Frames) -> Ran {
-        let Some(reader) = self.readers.get(&id) else { return Ran::Idle };
+    fn deliver_frames(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, frames: Frames) -> RunOutcome {
+        let Some(reader) = self.readers.get(&id) else { return RunOutcome::Idle };
         match reader.kind {
             ReaderKind::Subscription { number, .. } => self.push(plane, id, number, frames),
             ReaderKind::Fetch { min_bytes, until, max_bytes, .. } => {
                 let bytes: usize = frames.bytes.iter().map(Bytes::len).sum();
-                // The rest does not fit, or the next read continues where a disk read ended: waiting would not add anything.
+                // There is more to read, which does not fit or needs another disk read: waiting would not add anything.
                 let more = frames.next.offset() < reader.seen;
                 if more || bytes >= min_bytes.min(max_bytes) || until.is_none() {
                     self.finish_fetch(id, frames);
                 } else {
                     self.wait_at_end(id);
                 }
-                Ran::Idle
+                RunOutcome::Idle
             }
         }
     }
 
-    /// The records before `resume_at` are lost. A client with [`FEATURE_DAMAGE`] is sent the next offset and continues there; for any other it is
+    /// Handles lost records before `resume_at`. A client with [`FEATURE_DAMAGE`] gets the next offset and continues there; any other client gets
     /// an error.
     fn skip_damage(
         &mut self,
@@ -212,24 +212,24 @@ impl Shard {
         id: ReaderId,
         resume_at: Offset,
         error: &ApiError,
-    ) -> Ran {
-        let Some(reader) = self.readers.get(&id) else { return Ran::Idle };
+    ) -> RunOutcome {
+        let Some(reader) = self.readers.get(&id) else { return RunOutcome::Idle };
         let passed = Frames { bytes: Vec::new(), memory_bytes: 0, next: Cursor::at(resume_at) };
         let features = self.connections.get(&reader.conn).map_or(0, |connection| connection.features);
         match reader.kind {
             _ if features & FEATURE_DAMAGE == 0 => {
                 self.end_reader(plane, id, error);
-                Ran::Idle
+                RunOutcome::Idle
             }
             ReaderKind::Subscription { number, .. } => self.push(plane, id, number, passed),
             ReaderKind::Fetch { .. } => {
                 self.finish_fetch(id, passed);
-                Ran::Idle
+                RunOutcome::Idle
             }
         }
     }
 
-    /// Lists a reader that has read everything as waiting for more, unless there is more by now.
+    /// Lists a reader that has read everything as a waiter of the partition. Queues it instead if there is more by now.
     fn wait_at_end(&mut self, id: ReaderId) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         let Some(partition) = self.partitions.get_mut(reader.partition) else { return };
@@ -257,9 +257,15 @@ impl Shard {
         }
     }
 
-    fn push(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, number: u64, frames: Frames) -> Ran {
+    fn push(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        id: ReaderId,
+        number: u64,
+        frames: Frames,
+    ) -> RunOutcome {
         let bytes: usize = frames.bytes.iter().map(Bytes::len).sum();
-        let Some(reader) = self.readers.get_mut(&id) else { return Ran::Idle };
+        let Some(reader) = self.readers.get_mut(&id) else { return RunOutcome::Idle };
         reader.cursor = frames.next;
         if let ReaderKind::Subscription { credit, .. } = &mut reader.kind {
             credit.spend(bytes);
@@ -271,7 +277,7 @@ impl Shard {
         for frame in frames.bytes {
             self.send_read(plane, conn, frame);
         }
-        Ran::Sent(bytes)
+        RunOutcome::Sent(bytes)
     }
 
     fn finish_fetch(&mut self, id: ReaderId, frames: Frames) {

@@ -1,8 +1,9 @@
-//! Searches by timestamp, for ListOffsets queries and for readers that begin at a time: a few at once, the others wait in a queue.
+//! Searches by timestamp, for ListOffsets queries and for readers that begin at a timestamp. A few run at once, the others wait in a queue.
 //!
-//! A search holds a buffer of the size of the largest disk read, or of a larger batch, and a decoder, whose window its producer has chosen; one query can need as many searches as there
-//! are partitions. That memory is charged to the send budget ([`crate::read`]) before a search begins. All searches share one account. The first
-//! in the queue waits for memory when no other search holds any; otherwise it is retried when one of these ends.
+//! A search holds a buffer for the largest disk read or batch, and a decoder with the window that the batch's producer chose. One query can
+//! need as many searches as there are partitions, so this memory is charged to the send budget ([`crate::read`]) before a search begins. All
+//! searches share one account. The first in the queue waits for memory if no other search holds any; otherwise it is retried when one of them
+//! ends.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,7 +14,7 @@ use highwater_runtime::plane::Plane;
 use highwater_storage::{FindOutcome, FindResult, ReadId, SearchMemory};
 
 use super::Shard;
-use super::query::WorkId;
+use super::query::QueryId;
 use super::subscribe::StartingReader;
 use crate::api::{ApiError, FoundOffset};
 use crate::limits::{SEARCH_DECODER_READS, SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
@@ -21,10 +22,10 @@ use crate::message::Message;
 use crate::partition::{Partition, PartitionId};
 use crate::read::{Account, Charge, InLine, Wanted};
 
-/// What is searched for.
+/// The record to search for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Sought {
-    /// The first record at or after a time.
+pub(super) enum SearchTarget {
+    /// The first record at or after a timestamp.
     Since(Timestamp),
     /// The record with the largest timestamp.
     Last,
@@ -32,9 +33,9 @@ pub(super) enum Sought {
 
 /// The origin of a search.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Asker {
-    /// A part of a query.
-    Query { work: WorkId, number: u32 },
+pub(super) enum SearchOrigin {
+    /// An item of a query.
+    Query { query: QueryId, number: u32 },
     /// A reader that begins.
     Reader(StartingReader),
 }
@@ -42,10 +43,10 @@ pub(super) enum Asker {
 /// A search in a partition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search {
-    pub(super) asker: Asker,
+    pub(super) origin: SearchOrigin,
     pub(super) partition: PartitionId,
-    pub(super) sought: Sought,
-    /// What the next batch needs, if that is more than it was allowed.
+    pub(super) target: SearchTarget,
+    /// The memory that the next batch needs, if that is more than it was allowed.
     pub(super) needs: SearchNeeds,
 }
 
@@ -58,8 +59,8 @@ pub(super) struct SearchNeeds {
 
 /// A search that has begun.
 #[derive(Debug)]
-struct Searching {
-    /// `None` once its partition is deleted. Its memory is in use until the store is done.
+struct ActiveSearch {
+    /// `None` after its partition was deleted. Its memory stays charged until the store is done with it.
     search: Option<Search>,
     _charge: Charge,
 }
@@ -69,7 +70,7 @@ struct Searching {
 pub(super) struct Searches {
     waiting: VecDeque<Search>,
     /// Searches that have begun, by store and operation.
-    reading: BTreeMap<(usize, ReadId), Searching>,
+    reading: BTreeMap<(usize, ReadId), ActiveSearch>,
     /// The memory that they hold.
     account: Account,
 }
@@ -113,7 +114,7 @@ impl Shard {
     }
 
     /// Retries the first search that waits for memory.
-    pub(super) fn try_search(&mut self, plane: &mut dyn Plane<Message>) {
+    pub(super) fn retry_search(&mut self, plane: &mut dyn Plane<Message>) {
         self.searches.account.is_tried();
         if let Some(search) = self.searches.next() {
             // It reserves memory only; its work is done by `run_searches`.
@@ -132,7 +133,7 @@ impl Shard {
             self.abandon_search(plane, search);
             return Some(());
         };
-        if let Asker::Reader(start) = search.asker
+        if let SearchOrigin::Reader(start) = search.origin
             && !self.readers.contains_key(&start.reader)
         {
             return Some(());
@@ -152,9 +153,9 @@ impl Shard {
             self.searches.waiting.push_front(search);
             return None;
         };
-        let outcome = match search.sought {
-            Sought::Since(at) => store.find_time(plane, slot, at, memory, work),
-            Sought::Last => store.find_last(plane, slot, memory, work),
+        let outcome = match search.target {
+            SearchTarget::Since(at) => store.find_time(plane, slot, at, memory, work),
+            SearchTarget::Last => store.find_last(plane, slot, memory, work),
         };
         match outcome {
             FindOutcome::Ready(result) => {
@@ -162,7 +163,7 @@ impl Shard {
                 self.end_search(plane, search, result);
             }
             FindOutcome::Pending(read) => {
-                let searching = Searching { search: Some(search), _charge: charge };
+                let searching = ActiveSearch { search: Some(search), _charge: charge };
                 self.searches.reading.insert((index, read), searching);
             }
         }
@@ -176,13 +177,13 @@ impl Shard {
         read: (usize, ReadId),
         result: FindResult,
     ) {
-        if let Some(Searching { search: Some(search), .. }) = self.searches.reading.remove(&read) {
+        if let Some(ActiveSearch { search: Some(search), .. }) = self.searches.reading.remove(&read) {
             self.end_search(plane, search, result);
         }
     }
 
     fn end_search(&mut self, plane: &mut dyn Plane<Message>, search: Search, result: FindResult) {
-        // It starts again with more memory. Rounding up limits how often, if batches become larger and larger.
+        // It starts again with more memory. Rounding up limits the number of restarts if batches become larger and larger.
         let mut needs = search.needs;
         let max = self.setup.limits.send_bytes_max;
         let known = match result {
@@ -191,36 +192,36 @@ impl Shard {
                 return self.searches.waiting.push_front(Search { needs, ..search });
             }
             FindResult::NeedsDecoder(bytes) if bytes < max => {
-                // It is known only when all is decompressed. Twice as much each time is no more than twice the work.
+                // The size is known only after decompression. Doubling it each time costs at most twice the work.
                 needs.decoder = (2 * bytes).min(max);
                 return self.searches.waiting.push_front(Search { needs, ..search });
             }
             FindResult::NeedsDecoder(bytes) => Err(ApiError::SearchTooLarge { bytes, max }),
-            FindResult::At(offset, at) => Ok(Found::At(offset, at)),
-            FindResult::None => Ok(Found::Nothing),
-            FindResult::Damaged { at, .. } => Ok(Found::Damaged { at }),
+            FindResult::At(offset, at) => Ok(SearchResult::At(offset, at)),
+            FindResult::None => Ok(SearchResult::Nothing),
+            FindResult::Damaged { at, .. } => Ok(SearchResult::Damaged { at }),
         };
-        match search.asker {
-            Asker::Query { work, number } => {
+        match search.origin {
+            SearchOrigin::Query { query, number } => {
                 let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
                 let found = high_watermark.ok_or(ApiError::TopicDeleted).and_then(|hw| visible(known?, hw));
-                self.offset_found(plane, work, number, found);
+                self.offset_found(plane, query, number, found);
             }
-            Asker::Reader(start) => match known {
+            SearchOrigin::Reader(start) => match known {
                 Ok(found) => self.on_start_found(start, found),
-                Err(error) => self.on_start_refused(start, &error),
+                Err(error) => self.on_start_failed(start, &error),
             },
         }
     }
 
     /// Ends a search in a deleted partition. Readers end with their partition.
     fn abandon_search(&mut self, plane: &mut dyn Plane<Message>, search: Search) {
-        if let Asker::Query { work, number } = search.asker {
-            self.offset_found(plane, work, number, Err(ApiError::TopicDeleted));
+        if let SearchOrigin::Query { query, number } = search.origin {
+            self.offset_found(plane, query, number, Err(ApiError::TopicDeleted));
         }
     }
 
-    /// A partition was deleted: ends the searches in it. Searches that have not begun find out when they begin.
+    /// Ends the searches in a deleted partition. Searches that have not begun end when they begin.
     pub(super) fn abandon_searches(&mut self, plane: &mut dyn Plane<Message>, partition: PartitionId) {
         let begun = self.searches.reading.values_mut();
         let gone: Vec<_> = begun
@@ -234,7 +235,7 @@ impl Shard {
 
 /// The result of a search that has ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Found {
+pub(super) enum SearchResult {
     At(Offset, Timestamp),
     Nothing,
     /// The first offset that is lost, among records that would have to be searched.
@@ -243,12 +244,12 @@ pub(super) enum Found {
     },
 }
 
-/// Limits the result of a search to what readers may see.
-fn visible(found: Found, high_watermark: Offset) -> FoundOffset {
+/// Limits the result of a search to records below the high watermark.
+fn visible(found: SearchResult, high_watermark: Offset) -> FoundOffset {
     match found {
-        Found::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
-        Found::At(..) | Found::Nothing => Ok(None),
-        Found::Damaged { .. } => Err(ApiError::PartitionDamaged),
+        SearchResult::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
+        SearchResult::At(..) | SearchResult::Nothing => Ok(None),
+        SearchResult::Damaged { .. } => Err(ApiError::PartitionDamaged),
     }
 }
 
@@ -260,33 +261,33 @@ mod tests {
     use crate::read::Gauge;
 
     #[test]
-    fn few_searches_read_at_once_and_the_others_begin_in_their_order() {
+    fn a_limited_number_of_searches_run_at_once_and_the_others_start_in_order() {
         let mut searches = Searches::default();
         for number in 0..SEARCHES_MAX as u32 + 2 {
-            let sought = Sought::Last;
-            let asker = Asker::Query { work: WorkId(1), number };
+            let target = SearchTarget::Last;
+            let origin = SearchOrigin::Query { query: QueryId(1), number };
             searches.add(Search {
-                asker,
+                origin,
                 partition: PartitionId(Key::default()),
-                sought,
+                target,
                 needs: SearchNeeds::default(),
             });
         }
         let mut begun = Vec::new();
         while let Some(search) = searches.next() {
-            let Asker::Query { number, .. } = search.asker else { panic!("{search:?}") };
+            let SearchOrigin::Query { number, .. } = search.origin else { panic!("{search:?}") };
             begun.push(number);
             let charge = Charge::new(1, &Gauge::default(), &Gauge::default());
-            let searching = Searching { search: Some(search), _charge: charge };
+            let searching = ActiveSearch { search: Some(search), _charge: charge };
             searches.reading.insert((0, ReadId(u64::from(number))), searching);
         }
         assert!(begun.iter().copied().eq(0..SEARCHES_MAX as u32));
         for expected in [Some(SEARCHES_MAX as u32), Some(SEARCHES_MAX as u32 + 1), None] {
             searches.reading.pop_first();
-            let next = searches.next().map(|search| search.asker);
-            let number = next.map(|asker| match asker {
-                Asker::Query { number, .. } => number,
-                Asker::Reader(start) => panic!("{start:?}"),
+            let next = searches.next().map(|search| search.origin);
+            let number = next.map(|origin| match origin {
+                SearchOrigin::Query { number, .. } => number,
+                SearchOrigin::Reader(start) => panic!("{start:?}"),
             });
             assert_eq!(number, expected);
         }

@@ -1,4 +1,4 @@
-//! Sending: replies together once a turn, frames as they are.
+//! Sends replies, once a turn, and frames, as stored on disk.
 
 use bytes::{Bytes, BytesMut};
 use highwater_net::{Reply, ReplySlot};
@@ -11,7 +11,7 @@ use crate::message::Message;
 use crate::native;
 use crate::session::Charged;
 
-/// Capacity of the buffer in which replies are encoded. Each reply is split off; many replies share the allocation.
+/// Capacity of the buffer in which replies are encoded. Replies are split off, so many share one allocation.
 const ARENA_BYTES: usize = 64 << 10;
 
 impl Shard {
@@ -83,7 +83,7 @@ impl Shard {
         self.resume(plane, conn);
     }
 
-    /// Takes the buffer in which replies are encoded. The caller puts it back.
+    /// Takes the buffer in which replies are encoded. The caller returns it.
     pub(super) fn take_arena(&mut self) -> BytesMut {
         let mut out = std::mem::take(&mut self.arena);
         if out.capacity() == 0 {
@@ -131,7 +131,7 @@ impl Shard {
         }
     }
 
-    /// Queues what follows the head of an answer to a fetch of a Kafka client; so many bytes of it were read.
+    /// Queues the rest of a Kafka fetch response after its head. `records_bytes` of it were read and are charged.
     pub(super) fn send_records(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -158,7 +158,7 @@ impl Shard {
         }
     }
 
-    /// Encodes the head of a message in a buffer that many share.
+    /// Encodes the head of a message in the shared buffer.
     pub(super) fn encode_head(&mut self, head: &[u8]) -> Bytes {
         if self.arena.capacity() < head.len() {
             self.arena = BytesMut::with_capacity(ARENA_BYTES);
@@ -179,7 +179,7 @@ impl Shard {
         self.resume(plane, conn);
     }
 
-    /// Others wait for memory: disconnects clients that do not receive what is queued for them.
+    /// Disconnects clients that do not receive what is queued for them, because others wait for memory.
     pub(super) fn cut_slow_readers(&mut self, plane: &mut dyn Plane<Message>) {
         let now = plane.now();
         let slow = |(conn, connection): (&ConnId, &Connection)| {
@@ -191,7 +191,7 @@ impl Shard {
             if let Some(connection) = self.connections.get(&conn) {
                 tracing::debug!(
                     peer = %connection.via.peer, queued = connection.queue.bytes(),
-                    "disconnected: the client receives nothing, and others wait for memory"
+                    "disconnected: the client does not receive, and others wait for memory"
                 );
             }
             self.counted.slow_readers += 1;

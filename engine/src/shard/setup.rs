@@ -23,11 +23,11 @@ pub type OnReady = Box<dyn Fn(ReadyReport) + Send + Sync>;
 pub struct ShardSetup {
     /// The data directory, already opened.
     pub data_dir: PathBuf,
-    /// The identity of the node whose data it is.
+    /// The identity of the node that owns the data.
     pub identity: Identity,
-    /// Shards of this broker.
+    /// The number of shards.
     pub shards: u16,
-    /// Stores of this broker, at least as many as shards.
+    /// The number of stores, at least as many as shards.
     pub stores: u16,
     /// Limits.
     pub limits: ShardLimits,
@@ -54,7 +54,7 @@ pub struct KafkaSetup {
     pub listeners: Vec<SocketAddr>,
     /// Whether to create topics that clients name in Metadata requests.
     pub auto_create_topics: bool,
-    /// Number of partitions of a topic unless the request has one.
+    /// Number of partitions of a topic if the request has none.
     pub default_partitions: u32,
 }
 
@@ -102,9 +102,9 @@ pub enum OpenError {
 /// Returns the error for a lost state log, with what to do about it.
 fn lost(name: &str, error: StateLogError) -> OpenError {
     let way_back = match &error {
-        StateLogError::Older { .. } => format!("or remove {name}.mark to go on with these"),
+        StateLogError::Older { .. } => format!("or remove {name}.mark to continue with these files"),
         StateLogError::Damaged { .. } => {
-            format!("or make an empty file {name}.forget beside them to go on without")
+            format!("or create an empty file {name}.forget beside them to continue without them")
         }
         _ => return OpenError::StateLog(error),
     };

@@ -1,4 +1,4 @@
-//! Starts subscriptions and fetches: finds the offset where each begins.
+//! Starts subscriptions and fetches: finds the first offset of each.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use highwater_storage::Cursor;
 
 use super::Shard;
 use super::readers::{Reader, ReaderKind, ReaderState};
-use super::search::{Asker, Found, Search, SearchNeeds, Sought};
+use super::search::{Search, SearchNeeds, SearchOrigin, SearchResult, SearchTarget};
 use super::timers::Timer;
 use crate::api::{ApiError, Service};
 use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
@@ -22,7 +22,7 @@ use crate::message::Message;
 use crate::native;
 use crate::partition::PartitionId;
 use crate::read::ReaderId;
-use crate::session::{Keeps, held_bytes};
+use crate::session::{Retained, held_bytes};
 
 /// A reader whose first offset is being searched for.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ pub(super) struct StartingReader {
 /// Where a reader begins.
 enum Begin {
     At(Offset),
-    /// It has to be searched for.
+    /// At the first record with this timestamp, which has to be searched for.
     Since(Timestamp),
 }
 
@@ -48,7 +48,7 @@ impl Shard {
         request: &SubscribeRequest,
     ) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let held = held_bytes(bytes, Keeps::Lists);
+        let held = held_bytes(bytes, Retained::Lists);
         let slot = connection.native().replies.open(MessageKind::Subscribe, number, held, 0);
         let subscriptions = connection.subscriptions.len();
         let taken = connection.subscriptions.contains_key(&number);
@@ -59,8 +59,9 @@ impl Shard {
             let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             Err(error(ErrorCode::BadSubscription, text))
         } else {
-            CreditLine::new(request.credit_bytes)
-                .ok_or_else(|| error(ErrorCode::TooLarge, "more credit than a subscription may hold".into()))
+            CreditLine::new(request.credit_bytes).ok_or_else(|| {
+                error(ErrorCode::TooLarge, "the credit exceeds the limit of a subscription".into())
+            })
         };
         let kind = match credit {
             Ok(credit) => ReaderKind::Subscription { number, credit },
@@ -80,7 +81,7 @@ impl Shard {
     ) {
         let max_bytes = (request.max_bytes as usize).clamp(1, FETCH_BYTES_MAX);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let held = held_bytes(bytes, Keeps::Lists);
+        let held = held_bytes(bytes, Retained::Lists);
         let slot = connection.native().replies.open(MessageKind::Fetch, id, held, max_bytes);
         let wait = Duration::from_millis(request.wait_ms.into()).min(FETCH_WAIT_MAX);
         let until = (!wait.is_zero()).then(|| plane.now().after(wait));
@@ -121,14 +122,14 @@ impl Shard {
             }
         }
         match begin {
-            Begin::At(offset) => self.reader_found(StartingReader { reader: id, slot }, offset),
-            // In the queue of all searches: each may hold a buffer, and takes time.
+            Begin::At(offset) => self.begin_reader(StartingReader { reader: id, slot }, offset),
+            // Queued with all other searches, which are limited because each holds a buffer and takes time.
             Begin::Since(at) => {
-                let asker = Asker::Reader(StartingReader { reader: id, slot });
+                let origin = SearchOrigin::Reader(StartingReader { reader: id, slot });
                 self.searches.add(Search {
-                    asker,
+                    origin,
                     partition,
-                    sought: Sought::Since(at),
+                    target: SearchTarget::Since(at),
                     needs: SearchNeeds::default(),
                 });
             }
@@ -152,21 +153,21 @@ impl Shard {
     }
 
     /// The search for a reader's first offset is done.
-    pub(super) fn on_start_found(&mut self, start: StartingReader, found: Found) {
+    pub(super) fn on_start_found(&mut self, start: StartingReader, found: SearchResult) {
         let Some(reader) = self.readers.get(&start.reader) else { return };
         let Some(partition) = self.partitions.get(reader.partition) else { return };
         let high_watermark = partition.high_watermark();
         let offset = match found {
-            Found::At(offset, _) => offset.min(high_watermark),
-            Found::Nothing => high_watermark,
-            // The record may be among those that are lost. The reader begins there, and its first read reports the damage.
-            Found::Damaged { at } => at.min(high_watermark),
+            SearchResult::At(offset, _) => offset.min(high_watermark),
+            SearchResult::Nothing => high_watermark,
+            // The record may be among the lost ones. The reader begins there, and its first read reports the damage.
+            SearchResult::Damaged { at } => at.min(high_watermark),
         };
-        self.reader_found(start, offset);
+        self.begin_reader(start, offset);
     }
 
-    /// A reader's first offset cannot be searched for.
-    pub(super) fn on_start_refused(
+    /// Ends a reader whose first offset could not be searched for.
+    pub(super) fn on_start_failed(
         &mut self,
         StartingReader { reader, slot }: StartingReader,
         error: &ApiError,
@@ -177,7 +178,7 @@ impl Shard {
     }
 
     /// Starts a reader at this offset.
-    fn reader_found(&mut self, StartingReader { reader: id, slot }: StartingReader, offset: Offset) {
+    fn begin_reader(&mut self, StartingReader { reader: id, slot }: StartingReader, offset: Offset) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         reader.cursor = Cursor::at(offset);
         let conn = reader.conn;
@@ -196,11 +197,11 @@ impl Shard {
         }
     }
 
-    /// The reply to a subscription was sent: frames may follow.
+    /// Starts a subscription after its reply was sent: frames may follow.
     pub(super) fn start_subscription(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, number: u64) {
         let Some(connection) = self.connections.get(&conn) else { return };
         let Some(id) = connection.subscriptions.get(&number).copied() else {
-            // It ended in between: the topic was deleted, or the broker is stopping.
+            // It has ended meanwhile: the topic was deleted, or the broker is stopping.
             let error = match self.drain {
                 Some(_) => ApiError::Stopping(Service::Partitions),
                 None => ApiError::TopicDeleted,
@@ -230,10 +231,10 @@ impl Shard {
             return;
         };
         if !credit.add(bytes) {
-            let text = format!("subscription {number}: more credit than a subscription may hold");
+            let text = format!("subscription {number}: the credit exceeds the limit of a subscription");
             let kind = MessageKind::Credit as u16;
             let violation = ProtocolViolation { kind, id: number, code: ErrorCode::TooLarge, text };
-            return self.refuse(plane, conn, &violation);
+            return self.close_with_error(plane, conn, &violation);
         }
         if *state == ReaderState::NoCredit && credit.is_open() {
             self.wake_reader(id);
@@ -248,9 +249,10 @@ impl Shard {
                 self.remove_reader(id);
                 Reply::Empty
             }
-            None => {
-                Reply::error(ErrorCode::BadSubscription, format!("there is no subscription {number} here"))
-            }
+            None => Reply::error(
+                ErrorCode::BadSubscription,
+                format!("there is no subscription {number} on this connection"),
+            ),
         };
         self.reply(conn, slot, reply);
     }

@@ -19,7 +19,7 @@ pub(super) enum Timer {
     Fetch(ReaderId),
     /// A fetch of a Kafka client has waited long enough.
     KafkaFetch(RequestId),
-    /// The time for a step of the shutdown is over.
+    /// A step of the shutdown has timed out.
     Drain,
     /// A deadline of a group is due.
     Groups,
@@ -29,7 +29,7 @@ pub(super) enum Timer {
     ReadAhead,
     /// Look for partitions to compact.
     Compaction,
-    /// A pass of compaction may go on.
+    /// A compaction pass may read the bytes of another interval.
     CompactionStep,
 }
 

@@ -1,9 +1,9 @@
 //! Jobs: work that is split over turns.
 //!
-//! A request may concern a hundred thousand partitions. The work for them is done in steps, a limited number of units per turn, and other
-//! requests are served in between: so a turn takes about the same time, whatever was requested. Work is counted in units and not by the clock,
-//! so that a simulation does the same every time. A unit takes about half a microsecond: to create, delete or look up a partition, or to
-//! resolve a name.
+//! A request may concern a hundred thousand partitions. The work for them is done in slices, a limited number of units per turn, and other
+//! requests are served in between, so a turn takes about the same time, whatever was requested. Work is counted in units and not by the clock,
+//! so that simulations are deterministic. A unit takes about half a microsecond, enough to create, delete or look up a partition, or to resolve
+//! a name.
 
 use std::collections::VecDeque;
 
@@ -31,15 +31,15 @@ pub(super) trait Job {
     ) -> Option<Box<dyn Job>>;
 }
 
-/// A job on behalf of a client: it ends when the client's connection does.
+/// A job on behalf of a client. It ends when the client's connection is closed.
 pub(crate) trait ClientJob {
-    /// The client's connection.
+    /// Returns the client's connection.
     fn conn(&self) -> ConnId;
 
-    /// Continues for as many units as `work` has. Returns true when it is done.
-    fn go_on(&mut self, context: &Context<'_>, work: &mut Work) -> bool;
+    /// Runs the next slice of the job, for as many units as `work` has. Returns true when the job is done.
+    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool;
 
-    /// Uses the result of the job, after it is done.
+    /// Uses the result of the job after it is done.
     fn finish(self: Box<Self>, context: &mut Context<'_>);
 }
 
@@ -54,7 +54,7 @@ impl<J: ClientJob + 'static> Job for J {
             return None;
         }
         let mut context = shard.context(plane);
-        if !self.go_on(&context, work) {
+        if !self.run_slice(&context, work) {
             return Some(self);
         }
         self.finish(&mut context);
@@ -65,7 +65,7 @@ impl<J: ClientJob + 'static> Job for J {
 /// The jobs of a shard.
 #[derive(Default)]
 pub(super) struct Jobs {
-    /// Changes of the metadata, which are applied one after the other.
+    /// Changes of the metadata, which are applied in order.
     publishing: VecDeque<Publishing>,
     /// All other jobs, in rotation.
     others: VecDeque<Box<dyn Job>>,
@@ -148,7 +148,7 @@ impl Shard {
             // The stores take their last snapshots. Unfinished deletions continue after the next start.
             return false;
         }
-        // Whatever a step causes is done at once and counts against the same turn.
+        // Work that a step causes is done at once and counts against the same turn.
         let mut left = self.jobs.left().max(PUBLISH_WORK_PER_TURN_MIN);
         while left > 0
             && let Some(mut publishing) = self.jobs.publishing.pop_front()

@@ -1,11 +1,11 @@
-//! Requests of a Kafka client, and answers to it, as bytes.
+//! Requests of a Kafka client and their responses, as bytes.
 
 use bytes::{BufMut, BytesMut};
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::schema::Message;
 use highwater_net::kafka::wire::{Form, Reader, put_string};
 
-/// A request, as it is sent.
+/// Encodes a request.
 pub(crate) fn request<'a>(
     api: ApiKey,
     version: i16,
@@ -27,7 +27,7 @@ pub(crate) fn request<'a>(
     out
 }
 
-/// An answer, whole.
+/// A complete response.
 pub(crate) struct Answer {
     api: ApiKey,
     version: i16,
@@ -36,13 +36,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// What came behind its length, as the answer to a request of this kind.
+    /// Parses the bytes after the length as the response to a request of this kind.
     pub(crate) fn new(api: ApiKey, version: i16, bytes: Vec<u8>) -> Self {
         let correlation_id = i32::from_be_bytes(bytes[..4].try_into().expect("four bytes"));
         Self { api, version, correlation_id, bytes }
     }
 
-    /// The body, to its last byte.
+    /// Decodes the body, and checks that nothing follows it.
     pub(crate) fn body<'a, M: Message<'a>>(&'a self) -> M {
         let mut r = Reader::new(&self.bytes);
         r.take(4, "correlation id").expect("it has one");

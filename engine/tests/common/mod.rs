@@ -1,4 +1,4 @@
-//! A small blocking client, so that the broker's tests depend on no other.
+//! A small blocking client, so that the broker's tests do not depend on the real one.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 pub mod sim_node;
@@ -27,7 +27,7 @@ use zerocopy::FromBytes;
 
 pub use stream::Stream;
 
-/// A broker on a directory, with that many cores.
+/// Starts a broker on a directory, with this many cores.
 pub fn start(data_dir: &std::path::Path, cores: u16, host: HostKind) -> Broker {
     try_start(data_dir, cores, host).expect("the broker starts")
 }
@@ -49,7 +49,7 @@ pub fn try_start(
     })
 }
 
-/// Stops a broker in order.
+/// Stops a broker gracefully.
 pub fn stop(broker: Broker) {
     broker.shutdown();
     assert_eq!(broker.wait(), 0);
@@ -78,7 +78,7 @@ impl Answer {
 pub struct Client {
     stream: Stream,
     next_id: u64,
-    /// Data messages that came while a reply was awaited.
+    /// Data messages that arrived while waiting for a reply.
     pub pushed: VecDeque<Answer>,
     pub hello: HelloReply,
 }
@@ -92,7 +92,7 @@ impl Client {
         Self::on(raw(address), shard)
     }
 
-    /// Says hello on a new connection.
+    /// Sends the hello on a new connection.
     pub fn on(mut stream: Stream, shard: Option<u16>) -> Self {
         stream.write_all(&message(0, &hello(shard))).expect("sent");
         let answer = read_answer(&mut stream).expect("a reply");
@@ -111,12 +111,12 @@ impl Client {
         self.next_id
     }
 
-    /// The next message, or none if the connection ended.
+    /// Returns the next message, or `None` if the connection was closed.
     pub fn read(&mut self) -> Option<Answer> {
         read_answer(&mut self.stream)
     }
 
-    /// The reply to this request; data messages before it are kept.
+    /// Returns the reply to this request. Data messages before it are stored.
     pub fn reply_to(&mut self, id: u64) -> Answer {
         loop {
             let answer = self.read().expect("the connection stays");
@@ -162,7 +162,7 @@ impl Client {
         MetadataReply::decode(&body).expect("a reply")
     }
 
-    /// Sends a batch and does not wait.
+    /// Sends a batch without waiting.
     pub fn send_batch(&mut self, to: TopicPartition, acks: Acks, batch: &[u8]) -> u64 {
         self.next_id += 1;
         let head = produce_head(self.next_id, to, acks, batch.len());
@@ -192,7 +192,7 @@ impl Client {
         })
     }
 
-    /// Everything from an offset on, up to what is acknowledged.
+    /// Reads all acknowledged records from an offset on.
     pub fn read_all(&mut self, from: TopicPartition, start: i64) -> Vec<(i64, String)> {
         let mut at = start;
         let mut records = Vec::new();
@@ -219,7 +219,7 @@ impl Client {
         (number, SubscribeReply::decode(&body).expect("a reply"))
     }
 
-    /// The next data message.
+    /// Returns the next data message.
     pub fn data(&mut self) -> Answer {
         if let Some(answer) = self.pushed.pop_front() {
             return answer;
@@ -229,7 +229,7 @@ impl Client {
         answer
     }
 
-    /// Records of data messages until there are that many; gives the credit back.
+    /// Returns this many records from data messages, and grants their credit again.
     pub fn pushed_records(&mut self, number: u64, count: usize) -> Vec<(i64, String)> {
         let mut records = Vec::new();
         while records.len() < count {
@@ -264,12 +264,12 @@ pub fn hello(shard: Option<u16>) -> Hello {
     }
 }
 
-/// The next message; none at the end of the stream.
+/// Reads the next message; `None` at the end of the stream.
 pub fn read_answer(stream: &mut Stream) -> Option<Answer> {
     let mut head = [0; WIRE_HEADER_BYTES];
     let first = loop {
         match stream.read(&mut head) {
-            // A shard's signals may reach this thread.
+            // Signals for shards may interrupt this thread.
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             first => break first.expect("readable"),
         }
@@ -284,7 +284,7 @@ pub fn read_answer(stream: &mut Stream) -> Option<Answer> {
     Some(Answer { kind: header.kind.get(), id: header.request_id.get(), error: header.error(), body })
 }
 
-/// A batch of these values.
+/// Creates a batch of these values.
 pub fn batch(values: &[&str], producer: BatchProducer) -> Vec<u8> {
     batch_at(values, producer, now_ms())
 }
@@ -297,7 +297,7 @@ pub fn batch_at(values: &[&str], producer: BatchProducer, at_ms: i64) -> Vec<u8>
     builder.finish(producer).expect("there are records").to_vec()
 }
 
-/// A batch of these timestamps and values, compressed like this.
+/// Creates a compressed batch of these timestamps and values.
 pub fn timed(codec: Compression, records: &[(i64, &str)]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(codec, 0);
     for (at_ms, value) in records {
@@ -306,7 +306,7 @@ pub fn timed(codec: Compression, records: &[(i64, &str)]) -> Vec<u8> {
     builder.finish(BatchProducer::NONE).expect("there are records").to_vec()
 }
 
-/// The batch with a change in its header, and the right length and checksum.
+/// Returns the batch with a changed header and a valid length and checksum.
 pub fn with_header(mut bytes: Vec<u8>, change: impl FnOnce(&mut BatchHeader)) -> Vec<u8> {
     let length = (bytes.len() - 12) as i32;
     let (header, _) = BatchHeader::mut_from_prefix(&mut bytes).expect("a header");
@@ -321,7 +321,7 @@ pub fn now_ms() -> i64 {
     since.as_millis() as i64
 }
 
-/// Offsets and values in frames, as they came.
+/// Returns the offsets and values in frames.
 pub fn records_of(mut frames: &[u8]) -> Vec<(i64, String)> {
     let mut records = Vec::new();
     while !frames.is_empty() {

@@ -15,17 +15,17 @@ use highwater_storage::DurableForm;
 /// The directory of a simulated broker's data.
 pub(crate) const DATA_DIR: &str = "/data";
 
-/// What tests decide about a broker.
+/// The settings of a broker that tests choose.
 #[derive(Clone, Copy)]
 pub(crate) struct NodeSetup {
     pub(crate) limits: ShardLimits,
     pub(crate) durable_form: DurableForm,
-    /// Partitions of topics whose creator does not say how many.
+    /// Default number of partitions of new topics.
     pub(crate) default_partitions: u32,
     pub(crate) groups: GroupConfig,
 }
 
-/// Adds a broker, which is not started yet. Listener 0 is the native one, listener 1 Kafka's.
+/// Adds a broker without starting it. Listener 0 is the native one, listener 1 Kafka's.
 pub(crate) fn add(world: &mut SimWorld<Shard>, config: NodeConfig, node: &NodeSetup) -> SimNode {
     let node = *node;
     let shards = config.shards;

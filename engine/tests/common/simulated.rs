@@ -1,4 +1,4 @@
-//! A broker in the simulated world, with the limits of a real one. Its clients are blocking, and reading lets virtual time pass.
+//! A broker in the simulated world, with the limits of a real one. Its clients are blocking; virtual time passes while they read.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -14,20 +14,20 @@ use super::sim_node::{self, NodeSetup};
 use super::stream::{Stream, World};
 use super::{Client, now_ms};
 
-/// How groups name the hosts of simulated clients.
+/// The host of simulated clients in descriptions of groups.
 pub const CLIENT_HOSTS: &str = "/10.255.";
 
 const MEMORY_BYTES: u64 = 256 << 20;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
-/// Virtual time in which a broker stops.
+/// Virtual time within which a broker stops.
 const STOP_TIME_MAX: Duration = Duration::from_mins(1);
 
-/// What differs between the brokers of tests.
+/// The settings of a broker that tests choose.
 #[derive(Clone, Copy)]
 pub struct Settings {
     pub shards: u16,
-    /// Partitions of topics whose creator does not say how many.
+    /// Default number of partitions of new topics.
     pub default_partitions: u32,
     pub groups: GroupConfig,
 }
@@ -41,7 +41,7 @@ impl Default for Settings {
 pub struct SimBroker {
     world: World,
     node: SimNode,
-    /// The wall clock when the world began.
+    /// The wall-clock time at the start of the world.
     began_ms: i64,
 }
 
@@ -53,7 +53,7 @@ impl SimBroker {
     pub fn with(settings: Settings) -> Self {
         let mut world = SimWorld::new(WorldConfig::new(1));
         let mut config = NodeConfig::new(settings.shards, 2);
-        // Tests stamp records with the time of the machine.
+        // Tests use the machine's clock for timestamps.
         let began_ms = now_ms();
         config.wall_clock_ms = began_ms;
         let setup = NodeSetup {
@@ -67,12 +67,12 @@ impl SimBroker {
         Self { world: Rc::new(RefCell::new(world)), node, began_ms }
     }
 
-    /// A client of the native protocol.
+    /// Connects a native client.
     pub fn native(&self) -> Client {
         Client::on(self.connect(0), None)
     }
 
-    /// A client of the native protocol that is served by this shard.
+    /// Connects a native client to this shard.
     pub fn native_on(&self, shard: u16) -> Client {
         Client::on(self.connect(0), Some(shard))
     }
@@ -85,7 +85,7 @@ impl SimBroker {
         self.world.borrow().address(self.node, 1)
     }
 
-    /// The disk of its machine.
+    /// Returns the disk of its machine.
     pub fn disk(&self) -> SimDisk {
         self.world.borrow().disk(self.node)
     }
@@ -95,31 +95,31 @@ impl SimBroker {
         self.world.borrow_mut().run_for(time);
     }
 
-    /// A connection to the native listener, 0, or Kafka's, 1.
+    /// Connects to the native listener (0) or to Kafka's (1).
     pub fn connect(&self, listener: usize) -> Stream {
         let address = self.world.borrow().address(self.node, listener);
         Stream::simulated(&self.world, address)
     }
 
-    /// Begins to stop.
+    /// Starts the shutdown.
     pub fn shutdown(&self) {
         self.world.borrow_mut().shutdown(self.node);
     }
 
-    /// Waits until it has stopped, in order.
+    /// Waits until it has stopped gracefully.
     pub fn wait(&self) {
         let mut world = self.world.borrow_mut();
         world.run_until(STOP_TIME_MAX, |world| world.end(self.node).is_some());
         assert!(matches!(world.end(self.node), Some(NodeEnd::Exited)), "{:?}", world.end(self.node));
     }
 
-    /// Stops it in order.
+    /// Stops it gracefully.
     pub fn stop(&self) {
         self.shutdown();
         self.wait();
     }
 
-    /// Stops it in order and starts it again.
+    /// Stops it gracefully and starts it again.
     pub fn restart(&self) {
         self.stop();
         self.world.borrow_mut().start(self.node).expect("the broker starts");

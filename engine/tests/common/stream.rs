@@ -1,4 +1,4 @@
-//! A connection to a broker: through the kernel, or through the simulated network.
+//! A connection to a broker, over real sockets or over the simulated network.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -9,22 +9,22 @@ use std::time::Duration;
 use highwater_engine::shard::Shard;
 use highwater_runtime::sim::{ClientEnd, SimClient, SimWorld};
 
-/// How long a read waits. Not a timed wait: it ends a test that would otherwise hang forever, or for as long as a broker lets a fetch wait.
+/// Timeout of a read. It only ends a test that would otherwise hang for ever, or for as long as a broker lets a fetch wait.
 const READ_TIME_MAX: Duration = Duration::from_secs(50);
 
-/// A world that the clients of one test share.
+/// The simulated world, shared by the clients of a test.
 pub type World = Rc<RefCell<SimWorld<Shard>>>;
 
 pub enum Stream {
     Tcp(TcpStream),
-    /// Reading lets virtual time pass.
+    /// Over the simulated network. Virtual time passes while it reads.
     Simulated {
         world: World,
         client: SimClient,
     },
 }
 
-/// Connects through the kernel.
+/// Connects over a real socket.
 pub fn tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connected");
     stream.set_nodelay(true).expect("set");
@@ -33,12 +33,12 @@ pub fn tcp(address: SocketAddr) -> TcpStream {
 }
 
 impl Stream {
-    /// Connects through the kernel.
+    /// Connects over a real socket.
     pub fn connect(address: SocketAddr) -> Self {
         Self::Tcp(tcp(address))
     }
 
-    /// Connects through the simulated network.
+    /// Connects over the simulated network.
     pub fn simulated(world: &World, address: SocketAddr) -> Self {
         let client = world.borrow_mut().connect(address);
         Self::Simulated { world: Rc::clone(world), client }

@@ -1,4 +1,4 @@
-//! What clients of each listener are told to connect to, in every answer that says it.
+//! The address that is advertised to clients of each listener, in every response that has it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -35,7 +35,7 @@ fn start(data: &std::path::Path, native: Vec<Listener>, kafka: Vec<Listener>) ->
     .expect("the broker starts")
 }
 
-/// What a Kafka client that connects to `address` is told, which has to be the same in every answer.
+/// Returns the address that is advertised to a Kafka client that connects to `address`. It must be the same in every response.
 fn told_to_kafka(address: SocketAddr) -> String {
     let mut kafka = Kafka::connect(address);
     let answer = kafka.call(ApiKey::Metadata, 12, &MetadataRequest::default());
@@ -84,7 +84,7 @@ fn told_to_native(address: SocketAddr, shard: u16) -> String {
 }
 
 #[test]
-fn without_an_advertised_address_clients_are_told_the_one_they_have_connected_to() {
+fn without_an_advertised_address_clients_get_the_one_that_they_connected_to() {
     let dir = tempfile::tempdir().expect("a directory");
     let any = || vec![listener("0.0.0.0:0", None)];
     let broker = start(dir.path(), any(), any());
@@ -101,7 +101,7 @@ fn without_an_advertised_address_clients_are_told_the_one_they_have_connected_to
 }
 
 #[test]
-fn an_ipv6_listener_tells_each_client_an_address_of_its_kind() {
+fn an_ipv6_listener_advertises_to_each_client_an_address_of_its_family() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
         eprintln!("skipped: this machine has no IPv6");
         return;
@@ -129,7 +129,7 @@ fn each_listener_has_its_own_advertised_address() {
     let broker = start(dir.path(), listeners("native"), listeners("kafka"));
     let (native, kafka) = (broker.ready().native.clone(), broker.ready().kafka.clone());
     for _ in 0..4 {
-        // Connections are dealt out to the shards in turn.
+        // Connections are assigned to shards in rotation.
         assert_eq!(told_to_kafka(kafka[0]), "kafka.example.com:9092");
         assert_eq!(told_to_kafka(kafka[1]), kafka[1].to_string());
         assert_eq!(told_to_kafka(kafka[2]), "[2001:db8::1]:7");

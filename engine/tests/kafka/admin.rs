@@ -1,4 +1,4 @@
-//! Topics and configurations as Kafka's tools meet them, on a simulated broker.
+//! Topics and configurations, through Kafka's protocol, on a simulated broker.
 
 use crate::client::Kafka;
 use crate::common::simulated::{Settings, SimBroker};
@@ -23,7 +23,7 @@ pub(crate) fn both(broker: &SimBroker) -> (Kafka, Client) {
     (broker.kafka(), broker.native())
 }
 
-/// A native connection to the shard that has a partition, and that partition.
+/// Returns a native connection to the shard that owns a partition, and that partition.
 fn owner_of(broker: &SimBroker, topic: &str, number: u32) -> (Client, TopicPartition) {
     let described = broker.native().describe(topic);
     let shard = described.partitions[number as usize].info.shard.0;
@@ -49,7 +49,7 @@ fn configured<'a>(name: &'a str, config: &'a str, value: Option<&'a str>) -> Cre
     CreatableTopic { configs: vec![CreatableConfig { name: config, value }], ..topic(name, 1) }
 }
 
-/// Names and errors, by name.
+/// Returns names and errors, sorted by name.
 pub(crate) fn created(client: &mut Kafka, topics: Vec<CreatableTopic<'_>>) -> Vec<(String, KafkaError)> {
     let request = CreateTopicsRequest { topics, ..Default::default() };
     let reply = client.call(ApiKey::CreateTopics, 7, &request);
@@ -64,7 +64,7 @@ pub(crate) fn created(client: &mut Kafka, topics: Vec<CreatableTopic<'_>>) -> Ve
 }
 
 #[test]
-fn topics_of_one_request_are_created_each_for_itself() {
+fn topics_of_one_request_are_created_independently() {
     let broker = start();
     let (mut client, mut native) = both(&broker);
     native.created("exists", 1, &[]);
@@ -108,7 +108,7 @@ fn topics_of_one_request_are_created_each_for_itself() {
         ("q-twice", KafkaError::INVALID_REQUEST),
     ];
     assert_eq!(created(&mut client, wanted), expected.map(|(name, error)| (name.to_owned(), error)));
-    // Usable at once, on every shard.
+    // The topic is usable at once on every shard.
     let there = native.metadata().topics;
     let there: Vec<_> = there.iter().map(|t| (t.name.as_str(), t.partitions.len())).collect();
     assert_eq!(there, [("a-plain", 2), ("b-default", 3), ("c-assigned", 2), ("d-config", 1), ("exists", 1)]);
@@ -118,7 +118,7 @@ fn topics_of_one_request_are_created_each_for_itself() {
 }
 
 #[test]
-fn a_new_topic_is_described_in_the_answer_and_one_that_is_only_checked_is_not_there() {
+fn a_new_topic_is_described_in_the_response_and_a_validated_one_is_not_created() {
     let broker = start();
     let (mut client, mut native) = both(&broker);
     for validate_only in [true, false] {
@@ -267,7 +267,7 @@ fn records_are_deleted_up_to_an_offset_or_all() {
     let (range, unknown) = (KafkaError::OFFSET_OUT_OF_RANGE, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
     let expected = [(0, 2, NONE), (1, 3, NONE), (2, -1, range), (3, -1, unknown), (0, -1, unknown)];
     assert_eq!(told, expected);
-    // Of a partition that is named twice nobody knows which is meant.
+    // A partition that is listed twice is ambiguous.
     let topic = DeleteRecordsTopic { name: "orders", partitions: vec![to(0, 3), to(2, -7), to(0, 3)] };
     let request = DeleteRecordsRequest { topics: vec![topic], ..Default::default() };
     let reply = client.call(ApiKey::DeleteRecords, 2, &request);

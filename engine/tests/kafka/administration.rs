@@ -1,4 +1,4 @@
-//! What user interfaces ask of a cluster, answered truly for one node.
+//! Administrative requests of user interfaces, answered for a single node.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -17,7 +17,7 @@ use crate::client::Kafka;
 use crate::common::simulated::SimBroker;
 use crate::common::{batch, batch_at, now_ms};
 
-/// Topic, partition and size of everything in the one directory there is.
+/// Returns topic, partition and size of everything in the only directory.
 fn sizes(
     kafka: &mut Kafka,
     version: i16,
@@ -37,7 +37,7 @@ fn sizes(
 }
 
 #[test]
-fn directories_have_the_partitions_and_their_sizes() {
+fn describe_log_dirs_returns_the_partitions_and_their_sizes() {
     let broker = SimBroker::start();
     let mut native = broker.native();
     native.created("a", 2, &[]);
@@ -59,7 +59,7 @@ fn directories_have_the_partitions_and_their_sizes() {
 }
 
 #[test]
-fn the_directory_has_the_size_and_the_free_space_of_its_file_system() {
+fn describe_log_dirs_returns_the_size_and_free_space_of_the_file_system() {
     let broker = SimBroker::start();
     let mut kafka = broker.kafka();
     let mut sizes = |version| {
@@ -84,7 +84,7 @@ fn producers(kafka: &mut Kafka, topics: Vec<TopicRequest<'_>>) -> Vec<(i32, Kafk
 }
 
 #[test]
-fn partitions_tell_of_their_idempotent_producers() {
+fn describe_producers_returns_the_idempotent_producers_of_partitions() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let mut kafka = broker.kafka();
@@ -115,7 +115,7 @@ fn partitions_tell_of_their_idempotent_producers() {
 }
 
 #[test]
-fn nobody_has_rights_quotas_or_credentials() {
+fn there_are_no_acls_quotas_or_credentials() {
     let broker = SimBroker::start();
     let mut kafka = broker.kafka();
     for version in 1..=3 {
@@ -196,7 +196,7 @@ fn no_partition_needs_another_leader() {
 }
 
 #[test]
-fn requests_about_too_many_partitions_are_refused_and_not_worked_on() {
+fn requests_about_too_many_partitions_are_rejected_without_work() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let mut kafka = broker.kafka();

@@ -1,4 +1,4 @@
-//! Requests with the largest fan-out that they may have: each is answered, and whoever else is there is served meanwhile.
+//! Requests with the largest possible fan-out: each is answered, and other clients are served meanwhile.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -16,10 +16,10 @@ use crate::members::{commit, committed, to_commit};
 
 const NONE: KafkaError = KafkaError::NONE;
 
-/// Groups of a broker at most: a request that names more is nonsense.
+/// Maximum number of groups of a broker; a request with more is invalid.
 const GROUPS_MAX: usize = 100_000;
 
-/// Asks for the offsets of groups: that of a partition, or all.
+/// Fetches the offsets of groups: of one partition, or all.
 fn offset_fetch(names: &[String], which: bool) -> OffsetFetchRequest<'_> {
     let topics = || {
         let topic = OffsetFetchGroupTopic { name: "t", topic_id: [0; 16], partition_indexes: vec![0] };
@@ -33,8 +33,7 @@ fn offset_fetch(names: &[String], which: bool) -> OffsetFetchRequest<'_> {
 }
 
 #[test]
-fn offsets_of_very_many_groups_are_given_in_pieces_and_more_groups_or_entries_than_there_may_be_end_the_connection()
- {
+fn offsets_of_very_many_groups_are_returned_in_pieces_and_too_many_groups_or_entries_close_the_connection() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let mut kafka = broker.kafka();
@@ -148,7 +147,7 @@ fn a_topic_of_many_partitions_is_made_and_deleted_again_and_again_while_others_p
 }
 
 #[test]
-fn thousands_of_long_polls_are_woken_by_one_record_wait_again_and_go_with_their_connections() {
+fn thousands_of_long_polls_are_woken_by_one_record_wait_again_and_end_with_their_connections() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let fetch = |offset| {

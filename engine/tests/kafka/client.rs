@@ -23,9 +23,9 @@ impl SimBroker {
     }
 }
 
-/// A broker on real sockets and files, with its directory.
+/// A broker with real sockets and files, and its directory.
 pub(crate) struct RealBroker {
-    /// Declared before the directory: it has to end before its files go.
+    /// Declared before the directory, so that it stops before the files are removed.
     pub(crate) broker: Option<Broker>,
     pub(crate) dir: tempfile::TempDir,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Kafka {
 }
 
 impl Kafka {
-    /// Connects through the kernel.
+    /// Connects over a real socket.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self { stream: raw(address), next: 0 }
     }
@@ -72,7 +72,7 @@ impl Kafka {
         self.next
     }
 
-    /// The next answer, to a request of this kind; none if the connection ended.
+    /// Returns the next response, to a request of this kind; `None` if the connection was closed.
     pub(crate) fn read(&mut self, api: ApiKey, version: i16) -> Option<Answer> {
         let mut length = [0; 4];
         let first = loop {
@@ -114,7 +114,7 @@ impl Kafka {
         self.send(ApiKey::Produce, version, &body)
     }
 
-    /// What became of a batch for each partition: error and offset.
+    /// Returns the outcome of the batch for each partition: error and offset.
     pub(crate) fn produce(&mut self, topic: &str, batches: &[(i32, &[u8])]) -> Vec<(KafkaError, i64)> {
         self.send_batches(11, -1, topic, batches);
         self.produced(11)
@@ -140,12 +140,12 @@ impl Kafka {
     }
 }
 
-/// What to fetch of one topic.
+/// A fetch from one topic.
 #[derive(Clone)]
 pub(crate) struct Fetch<'a> {
     pub(crate) topic: &'a str,
     pub(crate) topic_id: [u8; 16],
-    /// Partition and offset.
+    /// Partitions and offsets.
     pub(crate) from: &'a [(i32, i64)],
     pub(crate) max_wait_ms: i32,
     pub(crate) min_bytes: i32,
@@ -188,7 +188,7 @@ impl<'a> Fetch<'a> {
     }
 }
 
-/// What was fetched of a partition.
+/// The result of a fetch for a partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Got {
     pub(crate) partition: i32,
@@ -219,7 +219,7 @@ impl Answer {
     }
 }
 
-/// Offsets and values of whole batches.
+/// Returns the offsets and values of whole batches.
 pub(crate) fn records_of(mut bytes: &[u8]) -> Vec<(i64, String)> {
     let mut records = Vec::new();
     while !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! Configurations as Kafka's tools meet them, on a simulated broker.
+//! Configurations, through Kafka's protocol, on a simulated broker.
 
 use crate::admin::{both, start};
 use crate::client::{Answer, Kafka};
@@ -194,7 +194,7 @@ fn configurations_are_changed_entry_by_entry() {
     ] {
         assert_eq!(changed(&mut client, of_orders(&entries), false), [error], "{entries:?}");
     }
-    // One that is wrong does not keep the others from being done.
+    // An invalid entry does not prevent the others.
     let one = [(SET, "retention.ms", Some("7000"))];
     let resources = vec![
         change(TOPIC, "nowhere", &one),
@@ -239,7 +239,7 @@ fn a_configuration_is_replaced_as_a_whole() {
 }
 
 #[test]
-fn changes_of_one_list_at_the_same_moment_are_all_made() {
+fn concurrent_changes_of_one_list_are_all_applied() {
     const APPEND: i8 = 2;
     const CLIENTS: usize = 4;
     const EACH: usize = 25;
@@ -247,7 +247,7 @@ fn changes_of_one_list_at_the_same_moment_are_all_made() {
     let (mut client, mut native) = both(&broker);
     native.created("orders", 1, &[]);
     let replicas = "leader.replication.throttled.replicas";
-    // Connections are dealt out to both shards. Each has a request on its way at any time.
+    // Connections are assigned to both shards. Each always has a request in flight.
     let mut clients: Vec<Kafka> = (0..CLIENTS).map(|_| broker.kafka()).collect();
     for at in 0..EACH {
         for (number, client) in clients.iter_mut().enumerate() {

@@ -16,7 +16,7 @@ use crate::common::{batch, start, stop};
 const NONE: BatchProducer = BatchProducer::NONE;
 
 #[test]
-fn a_fetch_waits_until_there_is_something_on_any_shard() {
+fn a_fetch_waits_until_any_shard_has_records() {
     let broker = SimBroker::start();
     broker.native().created("t", 4, &[]);
     let mut writer = broker.kafka();
@@ -24,7 +24,7 @@ fn a_fetch_waits_until_there_is_something_on_any_shard() {
     let mut ends = [0; 4];
     for round in 0..12 {
         let from: Vec<(i32, i64)> = (0..4).map(|p| (p, ends[p as usize])).collect();
-        // Longer than the test may take: only records end it.
+        // Longer than the test may take: only records can end the wait.
         let fetch = Fetch { max_wait_ms: 600_000, ..Fetch::of("t", &from) };
         reader.send(ApiKey::Fetch, 12, &fetch.request());
         let to = round % 4;
@@ -39,7 +39,7 @@ fn a_fetch_waits_until_there_is_something_on_any_shard() {
 }
 
 #[test]
-fn a_fetch_waits_for_as_many_bytes_as_it_asks_for_over_all_shards() {
+fn a_fetch_waits_for_its_minimum_bytes_over_all_shards() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let bytes = batch(&["v"], NONE);
@@ -54,13 +54,13 @@ fn a_fetch_waits_for_as_many_bytes_as_it_asks_for_over_all_shards() {
     }
     let got = reader.read(ApiKey::Fetch, 12).expect("an answer").fetched();
     assert_eq!(got.iter().map(|got| got.records.len()).collect::<Vec<_>>(), [1, 1]);
-    // And no longer than it asks to.
+    // A fetch does not wait longer than its maximum wait.
     let fetch = Fetch { max_wait_ms: 1, min_bytes: i32::MAX, ..Fetch::of("t", &from) };
     assert_eq!(reader.fetch(12, &fetch)[0].records.len(), 1);
 }
 
 #[test]
-fn what_is_there_and_too_little_is_not_given_before_there_is_enough() {
+fn a_fetch_does_not_return_fewer_bytes_than_its_minimum_before_its_wait_is_over() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let bytes = batch(&["v"], NONE);
@@ -76,9 +76,9 @@ fn what_is_there_and_too_little_is_not_given_before_there_is_enough() {
     assert_eq!(got[0].records.len(), 20);
 }
 
-/// Only because there is more than may be given are these answered: they would wait for longer than the test may take.
+/// These fetches are answered only because they leave records unread: otherwise they would wait for longer than the test may take.
 #[test]
-fn a_fetch_that_leaves_something_behind_does_not_wait_for_more_on_any_shard() {
+fn a_fetch_that_leaves_records_unread_does_not_wait_for_more_on_any_shard() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let mut kafka = broker.kafka();
@@ -88,7 +88,7 @@ fn a_fetch_that_leaves_something_behind_does_not_wait_for_more_on_any_shard() {
         for _ in 0..20 {
             kafka.produce("t", &[(full, &bytes)]);
         }
-        // Batches are whole, so what is given is a little less than this.
+        // Batches are whole, so the response has a little less than this.
         let most = 10 * bytes.len() as i32 - 1;
         let all = Fetch { max_wait_ms: 600_000, min_bytes: most, ..Fetch::of("t", &[(0, 0), (1, 0)]) };
         let other = 1 - full;
@@ -107,7 +107,7 @@ fn a_fetch_that_leaves_something_behind_does_not_wait_for_more_on_any_shard() {
 }
 
 #[test]
-fn more_bytes_than_an_answer_may_have_are_not_waited_for() {
+fn a_fetch_does_not_wait_for_more_bytes_than_a_response_may_have() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let mut kafka = broker.kafka();
@@ -118,7 +118,7 @@ fn more_bytes_than_an_answer_may_have_are_not_waited_for() {
 }
 
 #[test]
-fn a_fetch_of_more_than_one_read_from_disk_gives_does_not_wait() {
+fn a_fetch_of_more_than_one_disk_read_does_not_wait() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let mut kafka = broker.kafka();
@@ -146,7 +146,7 @@ fn a_fetch_of_more_than_one_read_from_disk_gives_does_not_wait() {
 }
 
 #[test]
-fn an_offset_inside_a_batch_gives_the_whole_batch() {
+fn a_fetch_from_inside_a_batch_returns_the_whole_batch() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let mut kafka = broker.kafka();
@@ -160,7 +160,7 @@ fn an_offset_inside_a_batch_gives_the_whole_batch() {
 }
 
 #[test]
-fn one_batch_is_given_even_if_it_is_larger_than_asked_and_others_are_not() {
+fn a_fetch_returns_one_batch_even_above_its_limit_and_no_more() {
     let broker = SimBroker::start();
     broker.native().created("t", 4, &[]);
     let mut kafka = broker.kafka();
@@ -189,7 +189,7 @@ fn one_batch_is_given_even_if_it_is_larger_than_asked_and_others_are_not() {
 }
 
 #[test]
-fn offsets_epochs_and_topics_that_do_not_exist_are_told_at_once() {
+fn unknown_offsets_epochs_and_topics_are_reported_at_once() {
     let broker = SimBroker::start();
     let id = broker.native().created("t", 2, &[]);
     let mut kafka = broker.kafka();
@@ -210,7 +210,7 @@ fn offsets_epochs_and_topics_that_do_not_exist_are_told_at_once() {
     assert_eq!(kafka.fetch(17, &unknown)[0].error, KafkaError::UNKNOWN_TOPIC_ID);
 }
 
-/// Zeros from the broker where this rests to the end of its slab.
+/// Zeroes the slab from the position of this value to the end.
 fn lose_from(data_dir: &Path, needle: &[u8]) {
     for store in ["store-000", "store-001"] {
         let slab = data_dir.join(store).join("slab-000000");
@@ -224,7 +224,7 @@ fn lose_from(data_dir: &Path, needle: &[u8]) {
 }
 
 #[test]
-fn a_fetch_of_a_lost_end_is_answered_with_an_error_and_never_with_nothing() {
+fn a_fetch_from_a_lost_end_gets_an_error_and_never_an_empty_response() {
     let mut real = RealBroker::new();
     real.native().created("t", 1, &[]);
     let mut kafka = real.kafka();
@@ -237,7 +237,7 @@ fn a_fetch_of_a_lost_end_is_answered_with_an_error_and_never_with_nothing() {
     let mut kafka = real.kafka();
     kafka.produce("t", &[(0, &batch(&["fourth"], NONE))]);
     let mut fetch = |at| {
-        // Longer than the test may take: an answer does not wait.
+        // Longer than the test may take: the response must not wait.
         let from = [(0, at)];
         let fetch = Fetch { max_wait_ms: 600_000, ..Fetch::of("t", &from) };
         let got = kafka.fetch(12, &fetch).remove(0);
@@ -262,7 +262,7 @@ fn there_are_no_fetch_sessions() {
 }
 
 #[test]
-fn a_fetch_that_begins_a_session_or_ends_one_is_answered_with_data_whatever_session_it_names() {
+fn a_fetch_that_starts_or_ends_a_session_gets_data_whatever_session_it_names() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let mut kafka = broker.kafka();
@@ -302,7 +302,7 @@ fn a_parked_fetch_ends_when_its_topic_is_deleted_or_the_broker_stops() {
 }
 
 #[test]
-fn a_reader_that_goes_on_reads_everything_once() {
+fn a_reader_reads_every_record_once() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let mut kafka = broker.kafka();
@@ -326,7 +326,7 @@ fn a_reader_that_goes_on_reads_everything_once() {
                 }
             }
             assert_ne!(next, at, "it goes on");
-            // As clients do, so that every partition has its turn.
+            // Partitions are rotated, as clients do, so that every partition is served.
             at = next;
         }
         broker.restart();

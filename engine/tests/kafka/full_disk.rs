@@ -1,4 +1,4 @@
-//! Groups on a full disk, as clients of both protocols meet them.
+//! Groups on a full disk, through both protocols.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::members::{Member, commit, committed, given, join, start, to_commit};
 const NONE: KafkaError = KafkaError::NONE;
 const REJECTED: KafkaError = KafkaError::COORDINATOR_NOT_AVAILABLE;
 
-/// Virtual time in which a request is answered, whatever the disk does.
+/// Virtual time within which a request is answered, whatever the disk does.
 const ANSWER_MS_MAX: i64 = 2_000;
 
-/// From now on the offsets log can neither be written nor rewritten.
+/// Makes all writes to the offsets log fail.
 fn fill_disk(broker: &SimBroker) {
     let mut disk = broker.disk();
     disk.remove_file("/data/reserve".as_ref()).expect("it is there");
@@ -29,7 +29,7 @@ fn fill_disk(broker: &SimBroker) {
 }
 
 #[test]
-fn requests_about_groups_are_rejected_at_once_while_their_log_finds_no_space() {
+fn group_requests_fail_at_once_while_the_log_of_groups_has_no_space() {
     let broker = start();
     let topic = broker.native().created("orders", 3, &[]);
     let mut member = Member::new(&broker, "stable");
@@ -49,7 +49,7 @@ fn requests_about_groups_are_rejected_at_once_while_their_log_finds_no_space() {
         metadata: String::new(),
     };
     let named = CommitOffsetsRequest { consumer: "named".into(), topic, positions: vec![position] };
-    // The first one finds out that there is no space, and waits for the log when it does.
+    // The first request waits for the log, which then turns out to have no space.
     for _ in 0..2 {
         assert_eq!(committed(&mut client, 8, &request), [REJECTED]);
         let answer = native.call(&named);

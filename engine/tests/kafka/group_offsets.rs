@@ -1,4 +1,4 @@
-//! Offsets of groups as Kafka clients meet them, on a whole broker in this process.
+//! Offsets of groups, through Kafka's protocol, on a simulated broker.
 
 use crate::common::Client;
 use crate::members::{Member, commit, committed, given, start, to_commit};
@@ -22,7 +22,7 @@ fn positions(client: &mut Client, consumer: &str, topic: TopicId) -> Vec<(u32, i
 }
 
 #[test]
-fn offsets_are_the_same_in_both_protocols_and_outlive_a_restart() {
+fn committed_offsets_are_the_same_in_both_protocols_and_survive_a_restart() {
     let broker = start();
     let topic = broker.native().created("orders", 3, &[]);
     let by_name = |name, partitions| OffsetCommitTopic { name, topic_id: [0; 16], partitions };
@@ -57,7 +57,7 @@ fn offsets_are_the_same_in_both_protocols_and_outlive_a_restart() {
 }
 
 #[test]
-fn offsets_are_committed_and_given_by_topic_id() {
+fn offsets_are_committed_and_fetched_by_topic_id() {
     let broker = start();
     let id = broker.native().created("orders", 2, &[]).0;
     let mut client = broker.kafka();
@@ -72,7 +72,7 @@ fn offsets_are_committed_and_given_by_topic_id() {
         groups: vec![
             group("readers", Some(vec![wanted(id, vec![0, 1]), wanted([9; 16], vec![0])])),
             group("nobody", None),
-            // What is named again is told of once.
+            // Repeated names are described once.
             group("readers", Some(vec![wanted(id, vec![1; 10_000])])),
         ],
         ..Default::default()

@@ -1,4 +1,4 @@
-//! Groups as Kafka clients meet them, on a whole broker in this process.
+//! Groups, through Kafka's protocol, on a simulated broker.
 
 use crate::client::Kafka;
 use crate::common::simulated::CLIENT_HOSTS;
@@ -144,7 +144,7 @@ fn groups_are_listed_described_and_deleted() {
     let reply = client.call(ApiKey::ListGroups, 5, &request);
     assert_eq!(reply.body::<ListGroupsResponse<'_>>().error_code, KafkaError::INVALID_REQUEST);
 
-    // Whatever is named again is told of once.
+    // Repeated names are described once.
     let groups = [vec!["team"; 10_000], vec!["nobody", "team", "nobody"]].concat();
     let request = DescribeGroupsRequest { groups, include_authorized_operations: true };
     for (version, error) in [(5, NONE), (6, KafkaError::GROUP_ID_NOT_FOUND)] {
@@ -184,7 +184,7 @@ fn groups_are_listed_described_and_deleted() {
     broker.stop();
 }
 
-/// The first heartbeat of a member of the consumer protocol, "one" in the group "modern".
+/// Returns the first heartbeat of a member of the consumer protocol, "one" in the group "modern".
 fn consumer_join() -> ConsumerGroupHeartbeatRequest<'static> {
     ConsumerGroupHeartbeatRequest {
         group_id: "modern",
@@ -197,7 +197,7 @@ fn consumer_join() -> ConsumerGroupHeartbeatRequest<'static> {
     }
 }
 
-/// A heartbeat of the same member once it owns partitions 0 and 1 of this topic.
+/// Returns a heartbeat of the same member after it owns partitions 0 and 1 of this topic.
 fn consumer_heartbeat(topic: [u8; 16], member_epoch: i32) -> ConsumerGroupHeartbeatRequest<'static> {
     ConsumerGroupHeartbeatRequest {
         member_epoch,

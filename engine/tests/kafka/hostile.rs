@@ -1,5 +1,5 @@
-//! Every kind of request, and numbers that are none, cut off, lied about and garbled, over real connections. Whatever comes, it is
-//! answered or its connection ends, and the broker serves whoever comes next.
+//! Requests of every kind, and of unknown kinds, truncated, with wrong lengths and corrupted, over real connections. Each is answered or its
+//! connection is closed, and the broker serves the next client.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
@@ -24,31 +24,30 @@ use crate::common::stream::tcp;
 use crate::common::{Client, batch, start, stop};
 use crate::wire;
 
-/// Memory by which this process, with all tests that run in it at the same time, may grow meanwhile. A single length that is believed
-/// can be 2 GiB.
+/// Memory by which this process, with all tests that run in parallel, may grow. A single length that is trusted can be 2 GiB.
 const GROWTH_BYTES_MAX: usize = 1 << 30;
 
-/// The number that requests here have, and their answers repeat.
+/// The correlation id of all requests.
 const CORRELATION_ID: i32 = 77;
 
-/// Numbers in front of a request: its kind and its version.
+/// The start of a request header: API key and version.
 fn framed(key: i16, version: i16, flexible: bool, body: &[u8]) -> Vec<u8> {
     let mut rest = [key.to_be_bytes(), version.to_be_bytes()].concat();
     rest.extend(CORRELATION_ID.to_be_bytes());
-    // No name of the client; no tagged fields.
+    // No client id, no tagged fields.
     rest.extend((-1_i16).to_be_bytes());
     rest.extend(flexible.then_some(0));
     rest.extend(body);
     [&(rest.len() as u32).to_be_bytes()[..], &rest].concat()
 }
 
-/// A request that can be read, of a version.
+/// A valid request, and its version.
 fn request(api: &Api, version: i16, shape: Shape) -> Vec<u8> {
     let body = samples::request(api.key, version, shape);
     framed(api.key as i16, version, api.request_header_is_flexible(version), &body)
 }
 
-/// The versions at which the form of a request changes.
+/// Returns the versions at which the schema of a request changes.
 fn versions(api: &Api) -> Vec<i16> {
     let last_old = (api.accepted_min..=api.max).contains(&api.flexible_from).then(|| api.flexible_from - 1);
     let mut versions = vec![api.accepted_min, api.flexible_from.min(api.max), api.max];
@@ -58,16 +57,16 @@ fn versions(api: &Api) -> Vec<i16> {
     versions
 }
 
-/// What a connection gets for what it says.
+/// The expected reaction to a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
-    /// The broker closes it, without a word.
+    /// The broker closes the connection without a response.
     Closed,
-    /// It closes its own side behind what it said; the broker answers or not, and closes the other.
+    /// The client half-closes the connection; the broker may answer, and closes it.
     Left,
 }
 
-/// A broker that is talked nonsense to, and those that it has to go on serving.
+/// A broker that receives garbage, and a well-behaved client that it has to keep serving.
 struct Target {
     broker: RealBroker,
     witness: Kafka,
@@ -84,11 +83,11 @@ impl Target {
         Self { broker, witness, stats, memory_before: resident_bytes(), produced: 0 }
     }
 
-    /// A connection that says this.
+    /// Sends these bytes on a new connection.
     #[track_caller]
     fn check(&self, what: &str, bytes: &[u8], end: End) {
         let mut stream = tcp(self.broker.address());
-        // Whoever talks nonsense may find the door closed while still talking.
+        // The broker may close the connection while the bytes are being sent.
         let _ = stream.write_all(bytes);
         if end == End::Left {
             let _ = stream.shutdown(Shutdown::Write);
@@ -110,7 +109,7 @@ impl Target {
         assert_eq!(rest, [], "{what}: bytes that are no answer");
     }
 
-    /// It serves a newcomer, and whoever was there before, as if nothing had been.
+    /// Checks that it serves a new client and the earlier one.
     fn serves(&mut self) {
         let mut newcomer = self.broker.kafka();
         for kafka in [&mut newcomer, &mut self.witness] {
@@ -122,14 +121,14 @@ impl Target {
         }
     }
 
-    /// Nothing is left of those that are gone.
+    /// Checks that closed connections hold no memory.
     fn end_unharmed(mut self) {
         self.serves();
         for attempt in 0.. {
             self.stats.send_empty(MessageKind::Stats, attempt);
             let stats = StatsReply::decode(&self.stats.reply_to(attempt).ok()).expect("statistics");
             let now = |name| stats.total(name).expect("it is counted");
-            // The one that asks, and the witness.
+            // The connection that asks, and the well-behaved client's.
             if now("connections.now") == 2 && now("memory.requests.now") == 0 {
                 break;
             }
@@ -140,7 +139,7 @@ impl Target {
     }
 }
 
-/// Memory of this process.
+/// Returns the memory of this process.
 fn resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it is told");
@@ -148,21 +147,21 @@ fn resident_bytes() -> usize {
     kib << 10
 }
 
-/// Every kind of request in every version that has a form of its own.
+/// Returns requests of every kind, in every version with a schema of its own.
 fn every_form() -> impl Iterator<Item = (&'static Api, i16)> {
     APIS.iter().flat_map(|api| versions(api).into_iter().map(|version| (*api, version)))
 }
 
 #[test]
-fn a_request_that_ends_early_ends_its_connection_wherever_it_ends() {
+fn a_truncated_request_closes_its_connection_wherever_it_is_truncated() {
     let mut target = Target::new();
     for (api, version) in every_form() {
         let whole = request(api, version, Shape::One);
         for end in 0..whole.len() {
             let what = format!("{} {version}: {end} of {} bytes", api.name, whole.len());
-            // Nothing follows.
+            // The request ends here.
             target.check(&what, &whole[..end], End::Left);
-            // That is all, it says.
+            // Its length says so too.
             if end >= 4 {
                 let length = (end as u32 - 4).to_be_bytes();
                 target.check(&what, &[&length[..], &whole[4..end]].concat(), End::Closed);
@@ -174,7 +173,7 @@ fn a_request_that_ends_early_ends_its_connection_wherever_it_ends() {
 }
 
 #[test]
-fn requests_of_a_length_that_none_has_end_their_connection_before_they_come() {
+fn a_request_with_an_invalid_length_closes_its_connection_before_it_is_received() {
     let mut target = Target::new();
     for api in APIS {
         let front = &request(api, api.max, Shape::One)[4..12];
@@ -192,7 +191,7 @@ fn requests_of_a_length_that_none_has_end_their_connection_before_they_come() {
 }
 
 #[test]
-fn kinds_and_versions_that_are_not_offered_end_the_connection() {
+fn unsupported_requests_and_versions_close_the_connection() {
     let target = Target::new();
     for api in APIS.iter().filter(|api| api.key != ApiKey::ApiVersions) {
         for version in [i16::MIN, -1, api.accepted_min - 1, api.max + 1, i16::MAX] {
@@ -221,8 +220,8 @@ fn kinds_and_versions_that_are_not_offered_end_the_connection() {
 }
 
 #[test]
-fn lengths_and_counts_inside_a_request_are_not_believed() {
-    // A negative number; the largest ones; the same in the form of flexible versions; and zero, which there is null.
+fn lengths_and_counts_inside_a_request_are_checked() {
+    // A negative number, the largest ones, the same as varints of flexible versions, and zero, which means null there.
     const LIES: [&[u8]; 5] = [
         &[0xff, 0xff, 0xff, 0xff],
         &[0x7f, 0xff, 0xff, 0xff],
@@ -247,7 +246,7 @@ fn lengths_and_counts_inside_a_request_are_not_believed() {
 }
 
 #[test]
-fn noise_behind_the_front_of_a_request_is_answered_or_ends_the_connection() {
+fn garbage_after_a_request_header_is_answered_or_closes_the_connection() {
     let mut random = StdRng::seed_from_u64(9092);
     let mut target = Target::new();
     for (api, version) in every_form() {
@@ -256,7 +255,7 @@ fn noise_behind_the_front_of_a_request_is_answered_or_ends_the_connection() {
             let bytes = framed(api.key as i16, version, api.request_header_is_flexible(version), &noise);
             target.check(&format!("{} {version} and noise", api.name), &bytes, End::Left);
         }
-        // What follows a request's last field is passed over, as Kafka does.
+        // Bytes after the last field of a request are ignored, as in Kafka.
         let body = [&samples::request(api.key, version, Shape::One)[..], &[0xff; 9]].concat();
         let bytes = framed(api.key as i16, version, api.request_header_is_flexible(version), &body);
         target.check(&format!("{} {version} and more", api.name), &bytes, End::Left);
@@ -266,9 +265,9 @@ fn noise_behind_the_front_of_a_request_is_answered_or_ends_the_connection() {
 }
 
 #[test]
-fn a_large_request_that_never_comes_keeps_nobody_waiting() {
+fn an_incomplete_large_request_does_not_block_other_clients() {
     let dir = tempfile::tempdir().expect("a directory");
-    // One shard, which has memory for less than one of them.
+    // One shard with less request memory than one of these requests needs.
     let broker = start(dir.path(), 1, HostKind::Thread);
     let address = broker.kafka_addr().expect("it has a Kafka listener");
     Client::connect(broker.native_addr()).created("t", 1, &[]);
@@ -293,7 +292,7 @@ fn a_large_request_that_never_comes_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_pipeline_of_requests_for_all_topics_is_answered_in_order_and_few_of_its_answers_are_held() {
+fn pipelined_requests_for_all_topics_are_answered_in_order_with_few_responses_in_memory() {
     const PARTITIONS: usize = 2000;
     let dir = tempfile::tempdir().expect("a directory");
     let broker = start(dir.path(), 1, HostKind::Thread);
@@ -303,7 +302,7 @@ fn a_pipeline_of_requests_for_all_topics_is_answered_in_order_and_few_of_its_ans
     let all = MetadataRequest { topics: None, ..Default::default() };
     let packet: Vec<_> = (0..512).flat_map(|id| wire::request(ApiKey::Metadata, 8, id, &all)).collect();
     kafka.send_raw(&packet);
-    // An answer is written as it is sent, and the next request is taken up when it is sent: nobody reads, and little is held.
+    // A response is encoded while it is sent, and the next request is handled after that. So a client that does not receive holds little memory.
     let most = 2 * LONG_ANSWER_QUEUE_BYTES_MAX;
     let mut held = 0;
     for id in 0.. {
@@ -327,7 +326,7 @@ fn a_pipeline_of_requests_for_all_topics_is_answered_in_order_and_few_of_its_ans
 }
 
 #[test]
-fn a_resource_that_is_named_a_hundred_thousand_times_is_described_once() {
+fn a_resource_that_is_listed_a_hundred_thousand_times_is_described_once() {
     let broker = RealBroker::new();
     broker.native().created("orders", 1, &[]);
     let named = |resource_type, resource_name| DescribeConfigsResource {

@@ -1,4 +1,4 @@
-//! A request that is larger than all that the broker has for requests, and the largest batches that one can be set to take.
+//! A request larger than the broker's memory for requests, and the largest batches that a broker can be configured for.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,11 +16,11 @@ use highwater_protocol::native::{Acks, Body as _, MessageKind, ProduceReply, Sta
 use crate::client::{Fetch, Kafka, request};
 use crate::common::{Client, batch, partition, stop};
 
-/// More than one shard has for requests if the broker has this little memory.
+/// More than a shard's memory for requests with this little memory.
 const LARGE_BYTES: usize = 60 << 20;
 const MEMORY_BYTES: u64 = 96 << 20;
 
-/// What requests and answers hold now.
+/// Returns the memory of requests and responses.
 fn request_memory(stats: &mut Client) -> u64 {
     stats.send_empty(MessageKind::Stats, 0);
     let reply = StatsReply::decode(&stats.reply_to(0).ok()).expect("statistics");
@@ -55,7 +55,7 @@ fn start(dir: &Path, config: &BrokerConfig) -> Broker {
 }
 
 #[test]
-fn a_request_over_the_budget_is_taken_although_silent_connections_have_buffers() {
+fn a_request_larger_than_the_budget_is_handled_beside_silent_connections() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = BrokerConfig { memory_bytes: Some(MEMORY_BYTES), ..BrokerConfig::default() };
     let broker = start(dir.path(), &config);
@@ -66,7 +66,7 @@ fn a_request_over_the_budget_is_taken_although_silent_connections_have_buffers()
     ask_in_pieces(&mut silent, &mut native);
 
     let mut kafka = Kafka::connect(address);
-    // Too large for any topic, so nothing of it is written.
+    // Too large for any topic, so it is not appended.
     let large = vec![0; LARGE_BYTES];
     let small = batch(&["v"], BatchProducer::NONE);
     kafka.send_batches(11, -1, "t", &[(0, &large), (1, &small)]);
@@ -75,7 +75,7 @@ fn a_request_over_the_budget_is_taken_although_silent_connections_have_buffers()
     stop(broker);
 }
 
-/// A batch of exactly the largest size, whose value is `byte` over and over.
+/// Creates a batch of exactly the largest size, whose value repeats `byte`.
 fn largest(byte: &str) -> Vec<u8> {
     let around =
         batch(&[&byte.repeat(BATCH_BYTES_MAX - 200)], BatchProducer::NONE).len() - (BATCH_BYTES_MAX - 200);
@@ -84,12 +84,12 @@ fn largest(byte: &str) -> Vec<u8> {
     batch
 }
 
-/// That the three batches are there, read with both protocols.
+/// Checks that both protocols read the three batches.
 fn check_three(kafka: &mut Kafka, native: &mut Client, tp: TopicPartition) {
     let is_whole =
         |value: &str, byte: u8| value.len() > BATCH_BYTES_MAX - 200 && value.bytes().all(|at| at == byte);
     for (at, byte) in (0..).zip([b'k', b's', b'n']) {
-        // Each with less than the batch takes: one is served whole.
+        // With a smaller limit than the batch: one is returned whole.
         let got = kafka.fetch(11, &Fetch::of("t", &[(0, at)]));
         let (offset, value) = &got[0].records[0];
         assert_eq!(*offset, at);
@@ -104,7 +104,7 @@ fn check_three(kafka: &mut Kafka, native: &mut Client, tp: TopicPartition) {
 }
 
 #[test]
-fn the_largest_batches_go_in_and_out_through_both_protocols_and_stay_when_the_limit_is_lowered() {
+fn the_largest_batches_are_written_and_read_by_both_protocols_and_kept_when_the_limit_is_lowered() {
     let dir = tempfile::tempdir().expect("a directory");
     let raised = BrokerConfig {
         memory_bytes: Some(432 << 20),

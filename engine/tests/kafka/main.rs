@@ -1,4 +1,4 @@
-//! The Kafka listener, by a client that is made from the codec's own other side.
+//! Tests of the Kafka listener, with a client built from the codec's client side.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! Members of groups and their offsets, for tests.
+//! Members of groups and their offsets, as helpers for tests.
 
 use highwater_engine::groups::GroupConfig;
 use highwater_net::kafka::KafkaError;
@@ -42,7 +42,7 @@ impl Member {
         self.client.send(ApiKey::JoinGroup, 9, &join(self.group, &self.id));
     }
 
-    /// The answer to a join: whether it leads, and the members that it is told of.
+    /// Receives the response to a join. Returns whether the member leads, and the members in the response.
     pub(crate) fn joined(&mut self) -> (bool, Vec<String>) {
         let reply = self.client.read(ApiKey::JoinGroup, 9).expect("the connection stays");
         let answer: JoinGroupResponse<'_> = reply.body();
@@ -87,7 +87,7 @@ impl Member {
         reply.body::<HeartbeatResponse>().error_code
     }
 
-    /// Joins a group that has nobody else, and gives itself an assignment.
+    /// Joins an empty group, and assigns itself.
     pub(crate) fn join_alone(&mut self) {
         self.send_join();
         let (leads, members) = self.joined();
@@ -134,7 +134,7 @@ pub(crate) fn committed(
     answer.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code).collect()
 }
 
-/// Partition, offset, metadata and error, of one topic, as version 7 gives them.
+/// Returns partition, offset, metadata and error for one topic, from version 7.
 pub(crate) type Given = (i32, i64, String, KafkaError);
 
 pub(crate) fn given(client: &mut Kafka, group: &str, topic: &str, partitions: &[i32]) -> Vec<Given> {

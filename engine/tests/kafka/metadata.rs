@@ -1,4 +1,4 @@
-//! Metadata and its kin.
+//! Metadata, DescribeCluster and DescribeTopicPartitions.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -32,7 +32,7 @@ fn names(answer: &Answer) -> Vec<(String, KafkaError, usize)> {
 }
 
 #[test]
-fn metadata_names_this_broker_and_the_topics_that_are_asked_for() {
+fn metadata_describes_this_broker_and_the_requested_topics() {
     let broker = SimBroker::start();
     let id = broker.native().created("a", 3, &[]);
     broker.native().created("b", 1, &[]);
@@ -75,11 +75,11 @@ fn metadata_names_this_broker_and_the_topics_that_are_asked_for() {
 }
 
 #[test]
-fn librdkafkas_request_for_all_topics_is_answered_with_the_three_bytes_that_it_has_too_many() {
+fn librdkafkas_request_for_all_topics_is_answered_despite_its_three_extra_bytes() {
     let broker = SimBroker::start();
     broker.native().created("a", 1, &[]);
     let mut kafka = broker.kafka();
-    // No list of topics, no creation, no operations, no tagged fields; and then something that belongs to nothing.
+    // No list of topics, no creation, no operations, no tagged fields, and then extra bytes.
     let body = [0, 0, 0, 0, 1, 0, 0];
     let header = [&[0, 3, 0, 13, 0, 0, 0, 3, 0, 7][..], b"rdkafka", &[0]].concat();
     let length = (header.len() + body.len()) as u32;
@@ -89,7 +89,7 @@ fn librdkafkas_request_for_all_topics_is_answered_with_the_three_bytes_that_it_h
 }
 
 #[test]
-fn a_topic_that_is_asked_for_is_made_if_the_client_allows_it() {
+fn a_requested_topic_is_created_if_the_client_allows_it() {
     let broker = SimBroker::start();
     let mut kafka = broker.kafka();
     let unknown = |name: &str| (name.to_owned(), KafkaError::UNKNOWN_TOPIC_OR_PARTITION, 0);
@@ -98,13 +98,13 @@ fn a_topic_that_is_asked_for_is_made_if_the_client_allows_it() {
     let bad = ("b/d".to_owned(), KafkaError::INVALID_TOPIC_EXCEPTION, 0);
     let answer = ask(&mut kafka, 12, Some(&["new", "b/d", "newer", "new"]), true);
     assert_eq!(names(&answer), [made("new"), bad, made("newer")]);
-    // Before version 4 nobody can say no.
+    // Before version 4, clients cannot disallow it.
     assert_eq!(names(&ask(&mut kafka, 3, Some(&["newest"]), true)), [made("newest")]);
     assert_eq!(names(&ask(&mut broker.kafka(), 12, None, false)).len(), 3);
 }
 
 #[test]
-fn a_topic_that_is_named_a_hundred_thousand_times_is_told_of_once() {
+fn a_topic_that_is_listed_a_hundred_thousand_times_is_described_once() {
     let broker = SimBroker::start();
     let id = broker.native().created("orders", 100, &[]);
     broker.native().created("b", 1, &[]);
@@ -119,7 +119,7 @@ fn a_topic_that_is_named_a_hundred_thousand_times_is_told_of_once() {
 }
 
 #[test]
-fn the_cluster_and_pages_of_topics_are_described() {
+fn the_cluster_is_described_and_topics_are_described_page_by_page() {
     let broker = SimBroker::start();
     for (name, partitions) in [("a", 3), ("b", 4)] {
         broker.native().created(name, partitions, &[]);

@@ -1,4 +1,4 @@
-//! Topics and partitions are limited by the memory that a broker was given.
+//! The number of topics and partitions is limited by the broker's memory.
 
 use std::path::Path;
 
@@ -41,9 +41,9 @@ fn topic(name: &str, num_partitions: i32) -> CreatableTopic<'_> {
 }
 
 #[test]
-fn more_partitions_than_the_memory_has_room_for_are_refused_in_both_protocols_and_served_if_they_are_there() {
+fn creating_more_partitions_than_memory_allows_fails_and_existing_ones_are_served() {
     let dir = tempfile::tempdir().expect("a directory");
-    // An eighth of it at 1 KiB each: a topic of 20,000 partitions leaves room for 4,575.
+    // Metadata may use an eighth of it, at 1 KiB each: a topic of 20,000 partitions leaves room for 4,575.
     let broker = start(dir.path(), 192 * MIB);
     assert!(broker.ready().warnings.is_empty(), "{:?}", broker.ready().warnings);
     let mut native = Client::connect(broker.native_addr());
@@ -85,7 +85,7 @@ fn more_partitions_than_the_memory_has_room_for_are_refused_in_both_protocols_an
     let response: MetadataResponse<'_> = answer.body();
     assert_eq!(response.topics[0].error_code, KafkaError::INVALID_PARTITIONS);
 
-    // What fits exactly is made, and then nothing more until something is deleted.
+    // A topic that fits exactly is created, and then no other until one is deleted.
     native.created("last", 24_576 - 20_000 - 100 - 3, &[]);
     assert_eq!(native.create_topic("one", 1, &[]).err().0, ErrorCode::InvalidArgument);
     native.delete_topic("last").ok();
@@ -106,7 +106,7 @@ fn more_partitions_than_the_memory_has_room_for_are_refused_in_both_protocols_an
     stop(broker);
 }
 
-/// Error and text for one topic that is to have so many partitions; nothing is changed.
+/// Validates a topic with this many partitions. Returns the error and its text.
 fn validate(kafka: &mut Kafka, name: &str, count: i32) -> (KafkaError, String) {
     let topics = vec![CreatePartitionsTopic { name, count, assignments: None }];
     let body = CreatePartitionsRequest { topics, timeout_ms: 60_000, validate_only: true };
@@ -117,7 +117,7 @@ fn validate(kafka: &mut Kafka, name: &str, count: i32) -> (KafkaError, String) {
 }
 
 #[test]
-fn a_request_that_is_only_validated_is_refused_by_the_same_limit() {
+fn a_request_that_is_only_validated_has_the_same_limit() {
     let dir = tempfile::tempdir().expect("a directory");
     let broker = start(dir.path(), 96 * MIB);
     let mut native = Client::connect(broker.native_addr());

@@ -1,4 +1,4 @@
-//! Members of the native protocol in the groups that Kafka clients join.
+//! Members of the native protocol in groups with Kafka clients.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -17,7 +17,7 @@ use crate::common::simulated::CLIENT_HOSTS;
 use crate::common::{Answer, Client};
 use crate::members::{Member, start};
 
-/// A heartbeat of a member that has nothing new to say.
+/// Returns a heartbeat of a member without changes.
 fn beat(group: &str, epoch: i32) -> GroupHeartbeatRequest {
     GroupHeartbeatRequest {
         group: group.into(),
@@ -44,7 +44,7 @@ fn heard(answer: Answer) -> GroupHeartbeatReply {
     GroupHeartbeatReply::decode(&answer.ok()).expect("a reply")
 }
 
-/// The partitions of the only topic.
+/// Returns the partitions of the only topic.
 fn of(topic: TopicId, assignment: Option<&Vec<TopicPartitions>>) -> Option<Vec<u32>> {
     let assignment = assignment?;
     assert!(assignment.iter().all(|of| of.topic == topic));
@@ -56,7 +56,7 @@ fn owned(topic: TopicId, partitions: &[u32]) -> Vec<TopicPartitions> {
     vec![TopicPartitions { topic, partitions }]
 }
 
-/// What a Kafka member is told: epoch, and its partitions if they have changed.
+/// Sends a Kafka member's heartbeat. Returns the epoch, and the partitions if they have changed.
 fn kafka_beat(client: &mut Kafka, epoch: i32) -> (i32, Option<Vec<i32>>) {
     let joins = epoch == JOIN_EPOCH;
     let request = ConsumerGroupHeartbeatRequest {
@@ -92,14 +92,14 @@ fn commit(client: &mut Client, topic: TopicId, epoch: i32, partitions: &[u32]) -
 }
 
 #[test]
-fn a_native_and_a_kafka_member_share_partitions_and_each_is_given_up_before_it_is_given() {
+fn a_native_and_a_kafka_member_share_partitions_and_each_is_revoked_before_it_is_assigned() {
     let broker = start();
     let (mut native, mut kafka) = (broker.native(), broker.kafka());
     let topic = native.created("orders", 4, &[]);
     let joined = heard(native.call(&join("billing")));
     assert_eq!((joined.heartbeat_interval_ms, joined.session_timeout_ms), (5_000, 45_000));
     assert_eq!(of(topic, joined.assignment.as_ref()), Some(vec![0, 1, 2, 3]));
-    // A lost answer: the same request again is the same member.
+    // The reply was lost: the same request again is from the same member.
     assert_eq!(heard(native.call(&join("billing"))).assignment, joined.assignment);
 
     let (epoch, given) = kafka_beat(&mut kafka, JOIN_EPOCH);
@@ -108,7 +108,7 @@ fn a_native_and_a_kafka_member_share_partitions_and_each_is_given_up_before_it_i
     let kept = of(topic, told.assignment.as_ref()).expect("it has to give something up");
     assert_eq!((told.epoch, kept.len()), (joined.epoch, 2));
     assert_eq!(kafka_beat(&mut kafka, epoch), (epoch, None), "nothing was given up yet");
-    // What is on its way out may still be committed.
+    // Partitions that are being revoked can still be committed.
     let reply = commit(&mut native, topic, told.epoch, &[0, 1, 2, 3]).ok();
     assert_eq!(CommitGroupOffsetsReply::decode(&reply).expect("a reply").rejected, []);
 
@@ -121,7 +121,7 @@ fn a_native_and_a_kafka_member_share_partitions_and_each_is_given_up_before_it_i
     all.sort_unstable();
     assert_eq!((all, kafka_epoch), (vec![0, 1, 2, 3], settled.epoch));
 
-    // The epoch before is good for what the member still has, and for nothing else.
+    // The previous epoch is valid for partitions that the member still has, and for no others.
     let reply = commit(&mut native, topic, joined.epoch, &[0, 1, 2, 3]).ok();
     let rejected = CommitGroupOffsetsReply::decode(&reply).expect("a reply").rejected;
     let stale = given.iter().map(|p| RejectedPosition {
@@ -165,7 +165,7 @@ fn a_native_and_a_kafka_member_share_partitions_and_each_is_given_up_before_it_i
 }
 
 #[test]
-fn a_group_of_the_classic_protocol_is_not_joined_and_a_deleted_one_is_gone() {
+fn a_native_member_cannot_join_a_classic_group_until_that_is_deleted() {
     let broker = start();
     let mut client = broker.native();
     let topic = client.created("orders", 1, &[]);

@@ -14,7 +14,7 @@ use crate::client::Kafka;
 use crate::common::now_ms;
 use crate::common::simulated::SimBroker;
 
-/// Error, offset and timestamp.
+/// Returns error, offset and timestamp.
 type Found = (KafkaError, i64, i64);
 
 fn list(kafka: &mut Kafka, version: i16, epoch: i32, wanted: &[(i32, i64)]) -> Vec<Found> {
@@ -31,7 +31,7 @@ fn list(kafka: &mut Kafka, version: i16, epoch: i32, wanted: &[(i32, i64)]) -> V
 }
 
 #[test]
-fn offsets_are_found_at_the_ends_and_by_time_to_the_record() {
+fn list_offsets_finds_the_ends_and_the_exact_record_by_time() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let mut kafka = broker.kafka();
@@ -65,7 +65,7 @@ fn offsets_are_found_at_the_ends_and_by_time_to_the_record() {
 }
 
 #[test]
-fn a_partition_that_is_named_twice_is_an_error_and_the_others_are_answered() {
+fn a_partition_that_is_listed_twice_gets_an_error_and_the_others_are_answered() {
     let broker = SimBroker::start();
     broker.native().created("t", 3, &[]);
     let mut kafka = broker.kafka();
@@ -74,7 +74,7 @@ fn a_partition_that_is_named_twice_is_an_error_and_the_others_are_answered() {
         list(&mut kafka, 7, -1, &[(0, 0), (1, -1), (0, -1), (5, -1), (5, -1)]),
         [twice, (KafkaError::NONE, 0, -1), twice, twice, twice]
     );
-    // Nor are two lists of one topic two topics.
+    // Partitions of one topic in two lists are compared too.
     let partition = |timestamp| ListOffsetsPartition { timestamp, ..Default::default() };
     let topic = |timestamp| ListOffsetsTopic { name: "t", partitions: vec![partition(timestamp)] };
     let request =
@@ -86,7 +86,7 @@ fn a_partition_that_is_named_twice_is_an_error_and_the_others_are_answered() {
 }
 
 #[test]
-fn what_rests_on_disk_is_found_in_more_partitions_than_are_searched_at_once() {
+fn records_on_disk_are_found_in_more_partitions_than_are_searched_at_once() {
     const PARTITIONS: i32 = 100;
     let broker = SimBroker::start();
     broker.native().created("t", PARTITIONS as u32, &[]);
@@ -100,7 +100,7 @@ fn what_rests_on_disk_is_found_in_more_partitions_than_are_searched_at_once() {
         let bytes = builder.finish(BatchProducer::NONE).expect("records");
         assert_eq!(kafka.produce("t", &[(partition, &bytes)])[0].0, KafkaError::NONE);
     }
-    // Nothing is cached any more.
+    // Nothing is cached after a restart.
     broker.restart();
     let wanted: Vec<_> = (0..PARTITIONS).map(|partition| (partition, t - 999)).collect();
     let found: Vec<_> = (0..PARTITIONS).map(|p| (KafkaError::NONE, 1, t - 999 + i64::from(p))).collect();
@@ -131,7 +131,7 @@ fn the_latest_record_is_one_that_was_not_deleted() {
 }
 
 #[test]
-fn the_current_epoch_ends_where_the_log_does_and_neither_a_later_one_nor_none_is_known() {
+fn the_current_epoch_ends_at_the_end_of_the_log_and_other_epochs_are_unknown() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let mut kafka = broker.kafka();

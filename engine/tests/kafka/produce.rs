@@ -18,7 +18,7 @@ fn of(id: i64, epoch: i16, sequence: i32) -> BatchProducer {
 }
 
 #[test]
-fn records_for_partitions_of_several_shards_come_back_and_survive_a_restart() {
+fn records_for_partitions_of_several_shards_are_read_back_and_survive_a_restart() {
     let broker = SimBroker::start();
     broker.native().created("t", 4, &[]);
     let mut kafka = broker.kafka();
@@ -42,7 +42,7 @@ fn records_for_partitions_of_several_shards_come_back_and_survive_a_restart() {
 }
 
 #[test]
-fn a_large_batch_is_received_into_pages_and_given_back_as_it_was() {
+fn a_large_batch_is_received_into_pages_and_returned_unchanged() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let large = "x".repeat(300_000);
@@ -58,11 +58,11 @@ fn a_large_batch_is_received_into_pages_and_given_back_as_it_was() {
 }
 
 #[test]
-fn what_was_written_by_one_protocol_is_read_by_the_other() {
+fn records_written_with_one_protocol_are_read_with_the_other() {
     let broker = SimBroker::start();
     let mut native = broker.native();
     let topic = native.created("t", 1, &[]);
-    // The one shard that has it; the client of this test does not follow.
+    // A broker with one shard, because the client of this test does not connect to other shards.
     let shard = native.metadata().topics[0].partitions[0].shard;
     let mut native = broker.native_on(shard.0);
     let mut kafka = broker.kafka();
@@ -74,7 +74,7 @@ fn what_was_written_by_one_protocol_is_read_by_the_other() {
 }
 
 #[test]
-fn a_batch_that_is_sent_again_is_answered_with_its_offset_and_a_gap_is_refused() {
+fn a_batch_that_is_sent_again_is_acknowledged_with_its_offset_and_a_gap_is_rejected() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let mut kafka = broker.kafka();
@@ -102,7 +102,7 @@ fn a_batch_that_is_sent_again_is_answered_with_its_offset_and_a_gap_is_refused()
 }
 
 #[test]
-fn pipelined_batches_of_a_producer_are_appended_and_answered_in_their_order() {
+fn pipelined_batches_of_a_producer_are_appended_and_acknowledged_in_order() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let mut kafka = broker.kafka();
@@ -117,7 +117,7 @@ fn pipelined_batches_of_a_producer_are_appended_and_answered_in_their_order() {
 }
 
 #[test]
-fn what_is_wrong_with_a_batch_is_told_for_its_partition_alone() {
+fn an_invalid_batch_fails_only_its_partition() {
     let broker = SimBroker::start();
     broker.native().created("t", 4, &[("max.message.bytes", "1000")]);
     let mut kafka = broker.kafka();
@@ -153,7 +153,7 @@ fn what_is_wrong_with_a_batch_is_told_for_its_partition_alone() {
 }
 
 #[test]
-fn a_request_that_names_a_partition_twice_has_both_batches_appended_and_answered() {
+fn both_batches_of_a_partition_that_a_request_lists_twice_are_appended_and_acknowledged() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let mut kafka = broker.kafka();
@@ -162,7 +162,7 @@ fn a_request_that_names_a_partition_twice_has_both_batches_appended_and_answered
     let sent = |sequence, value: &str| batch(&[value], of(id, 0, sequence));
     let batches = [sent(0, "first"), sent(1, &large), sent(2, "third"), sent(4, "too early")];
     let other = batch(&["of another partition"], NONE);
-    // Either partition may be another shard's than the connection.
+    // Either partition may belong to another shard than the connection's.
     for (offset, partition) in [0, 1].into_iter().enumerate() {
         let other_partition = 1 - partition;
         let to: Vec<(i32, &[u8])> = vec![
@@ -175,7 +175,7 @@ fn a_request_that_names_a_partition_twice_has_both_batches_appended_and_answered
         ];
         let out_of_order = (KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
         let at = |offset| (KafkaError::NONE, offset);
-        // The first partition holds the other one's record of the first round by then.
+        // By then, the first partition has the other one's record of the first round.
         let first = offset as i64;
         let at_other = if first == 0 { 0 } else { 3 };
         let expected = [at(first), at(first + 1), at(at_other), at(first + 2), out_of_order, at(first)];
@@ -202,7 +202,7 @@ fn zstd_needs_version_seven() {
 }
 
 #[test]
-fn acks_zero_has_no_answer_and_an_error_ends_the_connection() {
+fn acks_0_has_no_response_and_an_error_closes_the_connection() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let mut kafka = broker.kafka();
@@ -214,7 +214,7 @@ fn acks_zero_has_no_answer_and_an_error_ends_the_connection() {
 }
 
 #[test]
-fn what_was_asked_before_a_request_without_an_answer_failed_is_answered_before_the_connection_ends() {
+fn requests_before_a_failed_one_without_a_response_are_answered_before_the_connection_closes() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let good = batch(&["v"], NONE);
@@ -226,7 +226,7 @@ fn what_was_asked_before_a_request_without_an_answer_failed_is_answered_before_t
     };
     for offset in 0..10 {
         let mut kafka = broker.kafka();
-        // Together, so that the first still waits for the disk when the last fails.
+        // All are sent at once, so that the first still waits for the disk when the last fails.
         kafka.send_raw(&[produce(1, 1, 0), produce(2, -1, 1), produce(3, 0, 7)].concat());
         assert_eq!(kafka.produced(9), [(KafkaError::NONE, offset)]);
         assert_eq!(kafka.produced(9), [(KafkaError::NONE, offset)]);
@@ -249,7 +249,7 @@ fn a_topic_can_stamp_the_time_of_appending() {
 }
 
 #[test]
-fn a_batch_over_the_brokers_limit_is_refused_with_the_limit_whatever_the_topic_allows() {
+fn a_batch_above_the_brokers_limit_is_rejected_with_the_limit_whatever_the_topic_allows() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[("max.message.bytes", "104857600")]);
     let mut kafka = broker.kafka();

@@ -1,4 +1,4 @@
-//! The protocol as such: versions, order, and nonsense.
+//! The protocol itself: versions, order of responses, and garbage.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::{APIS, ApiKey, State};
@@ -13,7 +13,7 @@ use crate::common::batch;
 use crate::common::simulated::SimBroker;
 
 #[test]
-fn versions_are_told_in_any_version_that_is_asked() {
+fn api_versions_are_listed_in_any_requested_version() {
     let broker = SimBroker::start();
     for version in 0..=4 {
         let body = ApiVersionsRequest { client_software_name: "x", client_software_version: "1" };
@@ -31,7 +31,7 @@ fn versions_are_told_in_any_version_that_is_asked() {
         assert_eq!(response.error_code, KafkaError::INVALID_REQUEST, "{name:?} {version:?}");
         assert!(response.api_keys.is_empty());
     }
-    // One from the future: answered in version 0, which every client can read.
+    // An unknown later version is answered in version 0, which every client can read.
     let mut kafka = broker.kafka();
     let mut bytes = request(ApiKey::ApiVersions, 4, 77, &ApiVersionsRequest::default());
     bytes[6..8].copy_from_slice(&99_i16.to_be_bytes());
@@ -43,7 +43,7 @@ fn versions_are_told_in_any_version_that_is_asked() {
 }
 
 #[test]
-fn answers_come_in_the_order_of_requests_whatever_takes_longest() {
+fn responses_are_sent_in_the_order_of_requests_whichever_takes_longest() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
     let mut kafka = broker.kafka();
@@ -56,7 +56,7 @@ fn answers_come_in_the_order_of_requests_whatever_takes_longest() {
 }
 
 #[test]
-fn requests_in_any_pieces_are_the_same_requests() {
+fn requests_are_decoded_the_same_however_they_are_fragmented() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let bytes = batch(&[&"x".repeat(100_000)], BatchProducer::NONE);
@@ -85,7 +85,7 @@ fn requests_in_any_pieces_are_the_same_requests() {
 }
 
 #[test]
-fn clients_that_want_to_authenticate_are_told_that_the_listener_has_no_authentication() {
+fn clients_that_try_to_authenticate_get_an_error_that_says_that_the_listener_does_not_use_sasl() {
     let broker = SimBroker::start();
     let mut kafka = broker.kafka();
     for version in 0..=1 {

@@ -1,4 +1,4 @@
-//! Batches whose records are not what their header says, through both protocols.
+//! Batches whose records contradict their header, in both protocols.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -19,7 +19,7 @@ use crate::common::{Client, batch, now_ms, partition, timed, with_header};
 const CODECS: [Compression; 4] =
     [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 
-/// A native client on the shard that has the partition.
+/// Connects a native client to the shard that owns the partition.
 fn at_home(broker: &SimBroker, topic: &str, number: u32) -> (Client, TopicPartition) {
     let metadata = broker.native().metadata();
     let topic = metadata.topics.iter().find(|t| t.name == topic).expect("it exists");
@@ -36,7 +36,7 @@ fn native_outcome(client: &mut Client, to: TopicPartition, bytes: &[u8]) -> Resu
     }
 }
 
-/// Error, records named, and text.
+/// Returns the error, the rejected records, and the message.
 fn kafka_outcome(kafka: &mut Kafka, topic: &str, bytes: &[u8]) -> (KafkaError, Vec<i32>, String) {
     kafka.send_batches(11, -1, topic, &[(0, bytes)]);
     let answer = kafka.read(ApiKey::Produce, 11).expect("an answer");
@@ -46,7 +46,7 @@ fn kafka_outcome(kafka: &mut Kafka, topic: &str, bytes: &[u8]) -> (KafkaError, V
     (partition.error_code, records, partition.error_message.clone().unwrap_or_default().into_owned())
 }
 
-/// Offset and timestamp of what ListOffsets finds.
+/// Returns the offset and timestamp that ListOffsets finds.
 fn found(kafka: &mut Kafka, topic: &str, timestamp: i64) -> (i64, i64) {
     let partitions = vec![ListOffsetsPartition { partition_index: 0, current_leader_epoch: -1, timestamp }];
     let topics = vec![ListOffsetsTopic { name: topic, partitions }];
@@ -58,7 +58,7 @@ fn found(kafka: &mut Kafka, topic: &str, timestamp: i64) -> (i64, i64) {
     (partition.offset, partition.timestamp)
 }
 
-/// Value of so many bytes that compress.
+/// Returns a compressible value of this size.
 fn long(bytes: usize) -> String {
     "payment ".repeat(bytes / 8)
 }
@@ -90,7 +90,7 @@ fn the_largest_timestamp_is_that_of_the_records_whatever_the_header_says() {
 }
 
 #[test]
-fn records_without_a_timestamp_are_found_by_no_time_and_are_never_too_old() {
+fn records_without_a_timestamp_are_found_by_no_search_and_never_expire() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[("message.timestamp.before.max.ms", "1000")]);
     let mut kafka = broker.kafka();
@@ -107,7 +107,7 @@ fn records_without_a_timestamp_are_found_by_no_time_and_are_never_too_old() {
 }
 
 #[test]
-fn no_header_hides_a_timestamp_that_is_out_of_range() {
+fn timestamps_out_of_range_are_found_whatever_the_header_says() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[("message.timestamp.before.max.ms", "3600000")]);
     let (mut native, tp) = at_home(&broker, "t", 0);
@@ -132,7 +132,7 @@ fn no_header_hides_a_timestamp_that_is_out_of_range() {
     assert_eq!(kafka.produce("t", &[(0, &batch(&["v"], BatchProducer::NONE))]), [(KafkaError::NONE, 0)]);
 }
 
-/// Batches that are not what their header says, with Kafka's code for each.
+/// Returns batches that contradict their header, with Kafka's code for each.
 fn liars() -> Vec<(&'static str, Vec<u8>, KafkaError)> {
     let now = now_ms();
     let value = long(300);
@@ -150,7 +150,7 @@ fn liars() -> Vec<(&'static str, Vec<u8>, KafkaError)> {
     for byte in &mut garbage[BATCH_HEADER_BYTES..] {
         *byte ^= 0x5a;
     }
-    // The stored records of one batch as the only record of another: compressed twice.
+    // The compressed records of one batch as the only record of another: compressed twice.
     let inner = String::from_utf8_lossy(&gzip[BATCH_HEADER_BYTES..]).into_owned();
     let twice = timed(Compression::Gzip, &[(now, &inner), (now, &inner)]);
     let mut twice_stored = gzip[..BATCH_HEADER_BYTES].to_vec();
@@ -180,7 +180,7 @@ fn liars() -> Vec<(&'static str, Vec<u8>, KafkaError)> {
 }
 
 #[test]
-fn a_batch_that_is_not_what_its_header_says_is_refused_with_kafkas_code_and_leaves_no_trace() {
+fn a_batch_that_contradicts_its_header_is_rejected_with_kafkas_code_and_not_appended() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let (mut native, tp) = at_home(&broker, "t", 0);
@@ -213,7 +213,7 @@ fn a_topic_may_trust_its_producers() {
 }
 
 #[test]
-fn the_topic_and_not_the_producer_decides_who_stamps_records() {
+fn the_topic_decides_whether_the_broker_stamps_records() {
     let broker = SimBroker::start();
     let mut admin = broker.native();
     admin.created("created", 1, &[]);
@@ -234,7 +234,7 @@ fn the_topic_and_not_the_producer_decides_who_stamps_records() {
 }
 
 #[test]
-fn a_compacted_topic_takes_no_record_without_a_key_even_if_it_trusts_headers() {
+fn a_compacted_topic_rejects_records_without_a_key_even_if_it_trusts_headers() {
     let broker = SimBroker::start();
     let configs = [("cleanup.policy", "compact"), ("highwater.record.validation", "header")];
     broker.native().created("t", 1, &configs);
@@ -253,7 +253,7 @@ fn a_compacted_topic_takes_no_record_without_a_key_even_if_it_trusts_headers() {
     assert_eq!(kafka.produce("t", &[(0, &bytes)]), [(KafkaError::NONE, 0)]);
 }
 
-/// A batch of few stored bytes whose check takes several turns.
+/// Creates a batch of few stored bytes whose check takes several turns.
 fn slow(codec: Compression, number: usize) -> Vec<u8> {
     let value = long(4 << 20);
     let name = format!("slow {number}");
@@ -317,7 +317,7 @@ fn batches_whose_check_takes_turns_keep_their_order_and_others_are_served_meanwh
 }
 
 #[test]
-fn connections_that_leave_while_their_batches_are_checked_leave_nothing_behind() {
+fn connections_that_close_while_their_batches_are_checked_leak_nothing() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let bomb = slow(Compression::Gzip, 0);
@@ -336,7 +336,7 @@ fn connections_that_leave_while_their_batches_are_checked_leave_nothing_behind()
 }
 
 #[test]
-fn a_search_by_time_unpacks_many_bombs_and_others_are_served_meanwhile() {
+fn a_search_by_time_through_decompression_bombs_does_not_block_other_clients() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[("highwater.record.validation", "header")]);
     let mut kafka = broker.kafka();
@@ -376,7 +376,7 @@ fn a_batch_that_grows_beyond_reason_is_too_large() {
 }
 
 #[test]
-fn what_is_right_is_stored_as_it_came() {
+fn valid_batches_are_stored_unchanged() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let now = now_ms();

@@ -1,4 +1,4 @@
-//! Which names and settings a topic may have, by Kafka's rules and in Kafka's words, whichever protocol asks.
+//! Rules for names and settings of topics: Kafka's, with Kafka's messages, in both protocols.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -22,7 +22,7 @@ fn topic(name: &str) -> CreatableTopic<'_> {
     CreatableTopic { name, num_partitions: 1, replication_factor: 1, ..Default::default() }
 }
 
-/// What became of one topic, and what the client is told.
+/// Returns the error and the message for one topic.
 fn create(kafka: &mut Kafka, topic: CreatableTopic<'_>) -> (KafkaError, String) {
     let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
     let answer = kafka.call(ApiKey::CreateTopics, 7, &request);
@@ -54,7 +54,7 @@ fn names_of_kafkas_own_topics_are_reserved_in_both_protocols() {
         assert!(text.contains(name) && text.contains("reserved"), "{text}");
     }
     assert!(native.metadata().topics.is_empty());
-    // Others that begin alike are anybody's.
+    // Other names with the same prefix are allowed.
     assert_eq!(create(&mut kafka, topic("__consumer_offset")).0, KafkaError::NONE);
 }
 
@@ -141,7 +141,7 @@ fn value(kafka: &mut Kafka, topic: &str, name: &str) -> String {
 }
 
 #[test]
-fn settings_are_taken_as_kafka_parses_them() {
+fn settings_are_parsed_as_in_kafka() {
     let broker = SimBroker::start();
     let mut kafka = broker.kafka();
     let given = [
@@ -149,7 +149,7 @@ fn settings_are_taken_as_kafka_parses_them() {
         ("retention.ms", "7"),
         ("cleanup.policy", ""),
         ("max.message.bytes", "52428800"),
-        // The last value of a name that is given twice counts.
+        // If a name is given twice, the last value counts.
         ("retention.ms", " 1000 "),
     ];
     let configs = given.map(|(name, value)| CreatableConfig { name, value: Some(value) }).to_vec();
@@ -163,14 +163,14 @@ fn settings_are_taken_as_kafka_parses_them() {
     ] {
         assert_eq!(value(&mut kafka, "t", name), kept, "{name}");
     }
-    // A topic without a policy is not compacted, and its records may be deleted on request.
+    // A topic without a policy is not compacted, and its records can be deleted on request.
     let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset: 0 }];
     let topics = vec![DeleteRecordsTopic { name: "t", partitions }];
     let request = DeleteRecordsRequest { topics, ..Default::default() };
     let answer = kafka.call(ApiKey::DeleteRecords, 2, &request);
     let response: DeleteRecordsResponse<'_> = answer.body();
     assert_eq!(response.topics[0].partitions[0].error_code, KafkaError::NONE);
-    // The native protocol parses them alike.
+    // The native protocol parses them in the same way.
     broker.native().created("n", 1, &[("preallocate", " TRUE")]);
     assert_eq!(value(&mut kafka, "n", "preallocate"), "true");
 }

@@ -1,4 +1,4 @@
-//! What has to do with transactions is refused, with an error that ends the attempt.
+//! Transactional requests get an error that clients treat as final.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -54,7 +54,7 @@ fn produced(kafka: &mut Kafka, transactional_id: Option<&str>, records: &[u8]) -
 }
 
 #[test]
-fn batches_of_transactions_are_refused_and_nothing_is_appended() {
+fn transactional_batches_are_rejected_and_not_appended() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
     let mut kafka = broker.kafka();
@@ -74,7 +74,7 @@ fn batches_of_transactions_are_refused_and_nothing_is_appended() {
 }
 
 #[test]
-fn requests_of_a_transaction_are_not_offered_and_every_part_of_them_is_refused() {
+fn transactional_requests_are_not_advertised_and_every_part_of_them_gets_an_error() {
     let broker = SimBroker::start();
     let mut kafka = broker.kafka();
     let answer = kafka.call(ApiKey::ApiVersions, 0, &ApiVersionsRequest::default());

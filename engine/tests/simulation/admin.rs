@@ -1,4 +1,4 @@
-//! Somebody who creates and deletes topics and keeps positions, and remembers what the broker promised.
+//! An administrator that creates and deletes topics and commits positions, and checks the broker's promises.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ use rand::RngExt;
 use crate::node::World;
 use crate::wire::Wire;
 
-/// What is known of a topic.
+/// The known state of a topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Known {
     Exists,
     Absent,
-    /// A request on it was never answered.
+    /// A request about it was never answered.
     Unsure,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Admin {
     wire: Option<Wire>,
     asked: Option<Asked>,
     topics: BTreeMap<String, Known>,
-    /// The topic that is not touched.
+    /// The topic that is never deleted.
     main: (String, TopicId),
     committed: i64,
     attempted: i64,
@@ -62,7 +62,7 @@ impl Admin {
     pub(crate) fn poll(&mut self, world: &mut World, address: SocketAddr) {
         if self.wire.as_ref().is_some_and(Wire::is_over) {
             self.wire = None;
-            // Whether it was carried out, nobody knows.
+            // It may or may not have been carried out.
             if let Some(Asked::Create(name) | Asked::Delete(name)) = self.asked.take() {
                 self.topics.insert(name, Known::Unsure);
             }
@@ -73,7 +73,7 @@ impl Admin {
         let Some(wire) = &mut self.wire else { return };
         wire.receive(usize::MAX);
         while let Some(answer) = wire.pop() {
-            // A broker that stops refuses the connection itself, asked or not.
+            // A stopping broker rejects the connection itself, even before a request.
             let refused = answer.kind == MessageKind::Hello;
             let Some(asked) = self.asked.take() else {
                 assert!(refused, "nobody asked for {answer:?}");
@@ -106,7 +106,7 @@ impl Admin {
         match (asked, body) {
             (_, Err((ErrorCode::Unavailable | ErrorCode::Overloaded, _)))
             | (Asked::Commit(_) | Asked::Read, Err((ErrorCode::StorageFull, _))) => {}
-            // It was on its way to the log, and may take effect later.
+            // It was in flight to the log, and may take effect later.
             (Asked::Create(name) | Asked::Delete(name), Err((ErrorCode::StorageFull, _))) => {
                 topics.insert(name, Known::Unsure);
             }

@@ -1,5 +1,5 @@
-//! Requests with the largest fan-out that they may have, against a node that counts what each turn does: no turn does more than its share,
-//! everybody is answered, and whoever connects and says nothing goes.
+//! Requests with the largest possible fan-out, against a node that counts the work of each turn: no turn exceeds its limits, every client is
+//! answered, and silent clients are disconnected.
 
 use std::time::Duration;
 
@@ -29,19 +29,19 @@ use crate::kafka_wire::Answer;
 use crate::node::{SESSION_MS, SHARDS, World, world, world_with};
 use crate::wire::Wire as Native;
 
-/// How often a client looks whether it was answered: after a turn or two.
+/// Interval at which a client checks for a response: a turn or two.
 pub(crate) const LOOK: Duration = Duration::from_micros(20);
 
-/// Looks after which an answer has come.
+/// Maximum number of checks before a response has to arrive.
 pub(crate) const LOOKS_MAX: u32 = 2_000_000;
 
-/// Bytes that a disk is given in one turn at most, with these limits and these requests: records of the metadata and the map, and snapshots.
+/// Maximum bytes written to disk in one turn, with these limits and requests: records of the metadata and the map, and snapshots.
 const DISK_BYTES_PER_TURN_MAX: usize = 1 << 20;
 
 pub(crate) struct Bed {
     pub(crate) world: World,
     pub(crate) node: SimNode,
-    /// A client that asks something small all the time.
+    /// A client that keeps sending small requests.
     other: Wire,
 }
 
@@ -50,7 +50,7 @@ impl Bed {
         Self::of(world(seed))
     }
 
-    /// The same with more memory for what is sent, for replies that are larger than all of the usual.
+    /// The same with a larger send budget, for replies that exceed the regular one.
     pub(crate) fn for_large_replies(seed: u64) -> Self {
         let limits = ShardLimits { send_bytes_max: 16 << 20, ..ShardLimits::tiny() };
         Self::of(world_with(seed, limits, SESSION_MS))
@@ -69,7 +69,7 @@ impl Bed {
         Wire::connect(&mut self.world, address)
     }
 
-    /// The answer of a connection, and how often another client was answered meanwhile.
+    /// Waits for the response on a connection. Returns it, and how often another client was answered meanwhile.
     pub(crate) fn wait(&mut self, wire: &mut Wire) -> (Answer, usize) {
         let mut served = 0;
         for _ in 0..LOOKS_MAX {
@@ -98,10 +98,10 @@ impl Bed {
         self.wait(wire)
     }
 
-    /// No turn did more than its share.
+    /// Checks that no turn has exceeded its limits.
     pub(crate) fn check(&self) {
         let busiest = self.world.busiest_turn(self.node);
-        // What a turn's calls post on top of the backlog up to which requests are taken up.
+        // The calls of a turn may add to the backlog up to which requests are admitted.
         assert!(busiest.messages <= 2 * BACKLOG_MAX, "{busiest:?}");
         assert!(
             busiest.bytes_sent <= PUSH_BYTES_PER_TURN_MAX + 2 * LONG_ANSWER_BYTES_PER_TURN_MAX,
@@ -120,7 +120,7 @@ impl Bed {
                 "shard {shard}: {bytes} bytes read for fetches"
             );
             let (units, entries) = (app.busiest_turn_units(), app.busiest_turn_entries());
-            // The shares that jobs have in any case, and the last step of each, which may be over it.
+            // The guaranteed shares of jobs, and the last step of each, which may exceed its share.
             let most = WORK_PER_TURN_MAX
                 + PUBLISH_WORK_PER_TURN_MIN
                 + JOBS_WORK_PER_TURN_MIN
@@ -131,7 +131,7 @@ impl Bed {
                 group_work <= 3 * GROUP_WORK_PER_TURN_MAX,
                 "shard {shard}: {group_work} of work on groups"
             );
-            // One request, however large, and small ones.
+            // One request of any size, and small ones.
             let most = REQUEST_ENTRIES_MAX + REQUEST_ENTRIES_PER_TURN;
             assert!(entries <= most, "shard {shard}: {entries} entries of requests' lists");
         }
@@ -176,11 +176,11 @@ fn delete(bed: &mut Bed, wire: &mut Wire, names: &[&str]) -> usize {
     served
 }
 
-/// Partitions of a topic that takes many turns.
+/// Number of partitions of a topic that takes many turns.
 pub(crate) const WIDE: i32 = 30_000;
 
 #[test]
-fn a_topic_of_many_partitions_comes_and_goes_in_pieces() {
+fn a_topic_of_many_partitions_is_created_and_deleted_in_slices() {
     for seed in 0..2 {
         let mut bed = Bed::new(seed);
         let mut wire = bed.kafka();
@@ -193,7 +193,7 @@ fn a_topic_of_many_partitions_comes_and_goes_in_pieces() {
 }
 
 #[test]
-fn thousands_of_topics_are_created_described_and_deleted_in_pieces() {
+fn thousands_of_topics_are_created_described_and_deleted_in_slices() {
     let mut bed = Bed::new(1);
     let mut wire = bed.kafka();
     let topics: Vec<_> = (0..1500).map(|n| (format!("topic-{n:04}"), 1)).collect();
@@ -221,7 +221,7 @@ fn thousands_of_topics_are_created_described_and_deleted_in_pieces() {
 }
 
 #[test]
-fn questions_about_very_many_groups_and_partitions_are_answered_in_pieces() {
+fn requests_about_very_many_groups_and_partitions_are_answered_in_pieces() {
     let mut bed = Bed::new(2);
     let mut wire = bed.kafka();
     let groups: Vec<String> = (0..20_000).map(|n| format!("group-{n:05}")).collect();
@@ -249,8 +249,8 @@ fn questions_about_very_many_groups_and_partitions_are_answered_in_pieces() {
 }
 
 #[test]
-fn metadata_of_everything_is_sent_in_pieces_and_whoever_does_not_read_it_costs_little() {
-    // With some other seeds too many of the connections are on one shard, and those that do not read are cut off.
+fn metadata_of_all_topics_is_sent_in_pieces_and_a_client_that_does_not_receive_costs_little() {
+    // With some other seeds too many of the connections are on one shard, and those that do not receive are disconnected.
     let mut bed = Bed::new(19);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), WIDE), ("narrow".into(), 1)]);
@@ -271,7 +271,7 @@ fn metadata_of_everything_is_sent_in_pieces_and_whoever_does_not_read_it_costs_l
         (0..SHARDS).map(|shard| bed.world.app(bed.node, shard).expect("it runs").memory_bytes()).sum();
     let whole = WIDE as usize * 30;
     assert!(memory < unread.len() * whole / 4, "{memory} bytes for {} answers of {whole}", unread.len());
-    // Who reads late reads the same.
+    // A client that receives late gets the same response.
     for mut other in unread {
         for _ in 0..3 {
             let (answer, _) = bed.wait(&mut other);
@@ -282,7 +282,7 @@ fn metadata_of_everything_is_sent_in_pieces_and_whoever_does_not_read_it_costs_l
 }
 
 #[test]
-fn metadata_of_everything_comes_whole_to_native_clients_too() {
+fn native_clients_get_the_complete_metadata_of_very_many_topics() {
     let mut bed = Bed::new(4);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), WIDE), ("narrow".into(), 2)]);
@@ -312,7 +312,7 @@ fn metadata_of_everything_comes_whole_to_native_clients_too() {
 }
 
 #[test]
-fn very_many_long_polls_are_woken_and_forgotten_in_pieces() {
+fn very_many_long_polls_are_woken_and_removed_in_slices() {
     let mut bed = Bed::new(5);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("polled".into(), 1), ("wide".into(), 600)]);
@@ -337,7 +337,7 @@ fn very_many_long_polls_are_woken_and_forgotten_in_pieces() {
     }
     polling[0].send(ApiKey::Fetch, 12, &fetch("wide", 600));
     bed.world.run_for(Duration::from_secs(2));
-    // The topic goes: all of them are told so. The others go with their connection.
+    // The topic is deleted, and all of them get an error. The others end with their connection.
     delete(&mut bed, &mut wire, &["polled"]);
     for poll in polling.iter_mut().skip(1) {
         for _ in 0..80 {
@@ -350,7 +350,7 @@ fn very_many_long_polls_are_woken_and_forgotten_in_pieces() {
 }
 
 #[test]
-fn long_polls_that_one_record_wakes_together_are_answered_over_several_turns() {
+fn long_polls_that_are_woken_together_are_answered_over_several_turns() {
     let mut bed = Bed::new(7);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("polled".into(), 20)]);
@@ -392,7 +392,7 @@ fn long_polls_that_one_record_wakes_together_are_answered_over_several_turns() {
 }
 
 #[test]
-fn a_client_that_connects_and_says_nothing_goes_and_one_that_has_spoken_stays() {
+fn a_silent_client_is_disconnected_and_one_that_has_sent_something_is_not() {
     let mut bed = Bed::new(6);
     let mut speaks = bed.kafka();
     bed.call(&mut speaks, ApiKey::Metadata, 4, &named(&[]));

@@ -1,5 +1,5 @@
-//! Clients that send batches, close their connections and come again: batches that wait for the disk count as memory for requests, whether
-//! anybody waits for their outcome or not.
+//! Clients that send batches, close their connections and reconnect: batches that wait for the disk are charged to the memory for requests, whether
+//! or not a client waits for their outcome.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::run::create;
 
 const BATCH_BYTES: usize = 12_000;
 
-/// Batches of one connection.
+/// Number of batches per connection.
 const BATCHES: usize = 8;
 
-/// Connections, one after the other: together they send many times what there is for requests.
+/// Number of successive connections. Together they send many times the memory for requests.
 const CONNECTIONS: usize = 60;
 
 /// Bytes of memory for requests on each shard.
@@ -48,7 +48,7 @@ fn run(seed: u64) {
         wire.close();
         world.run_for(4 * TICK);
     }
-    // Nobody is connected. Both shards have what they may have, and take up nothing more.
+    // No client is connected. Both shards have used their memory for requests, and handle no others.
     let held = memory(&world, node);
     let least = ShardLimits::tiny().request_bytes_max;
     assert!(

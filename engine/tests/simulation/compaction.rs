@@ -89,7 +89,7 @@ impl Run {
             let sequence = self.sequences[at];
             let id = ProducerId(7000 + at as i64);
             let batch = builder.finish(BatchProducer { id, epoch: 0, sequence }).expect("it has records");
-            // Sent again while the broker has no space: the sequence keeps it from being there twice.
+            // Retried while the broker has no space; the sequence number prevents duplicates.
             loop {
                 wire.send_batch(to, &batch);
                 match wire.wait(&mut self.world).expect("an answer").body {
@@ -162,7 +162,7 @@ impl Run {
         all
     }
 
-    /// Lets time pass into the next pass, and a little further.
+    /// Lets time pass into the next compaction pass, and a little further.
     fn run_into_pass(&mut self) {
         let past = Duration::from_micros(self.rng.random_range(0..20_000));
         let mut until = self.started.after(COMPACTION_INTERVAL);

@@ -1,4 +1,4 @@
-//! A consumer with little credit that goes on where it was, and remembers every record it was given.
+//! A consumer with little credit that resumes from its position and records everything that it has read.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ use crate::wire::{Answer, Wire};
 pub(crate) struct Consumer {
     pub(crate) seen: Seen,
     shard: u16,
-    /// By subscription, or by fetches that wait.
+    /// Whether it subscribes, or fetches with a wait.
     subscribes: bool,
     rng: SimRng,
     wire: Option<Wire>,
@@ -29,7 +29,7 @@ impl Consumer {
         Self { seen: Seen::new(from), shard, subscribes, rng, wire: None }
     }
 
-    /// For people, when it waits for ever.
+    /// Describes its state, for a run that does not finish.
     pub(crate) fn describe(&self) -> &'static str {
         if self.subscribes { "subscription" } else { "fetches" }
     }
@@ -43,7 +43,7 @@ impl Consumer {
             self.wire = Some(wire);
             self.ask();
         }
-        // A slow reader, at times.
+        // It is slow at times.
         if self.rng.random_bool(0.3) {
             return;
         }
@@ -76,7 +76,7 @@ impl Consumer {
         }
     }
 
-    /// False if the connection has to be made anew.
+    /// Handles messages. Returns false if it has to reconnect.
     fn take(&mut self, answer: Answer) -> bool {
         let body = match answer.body {
             Ok(body) => body,

@@ -1,4 +1,4 @@
-//! Everybody who uses the node in a run, and whether what they were told fits together.
+//! All clients of a run, and the checks of their observations against each other.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -64,8 +64,8 @@ impl Crowd {
         }
     }
 
-    /// Lets everybody look at what has happened. The addresses are those of the native and of the Kafka listener; members of the group crash
-    /// now and then if they may.
+    /// Runs every client once. The addresses are those of the native and the Kafka listener. Members of the group crash now and then if that is
+    /// allowed.
     pub(crate) fn poll(&mut self, world: &mut World, native: SocketAddr, kafka: SocketAddr, may_fail: bool) {
         for producer in &mut self.producers {
             producer.poll(world, native);
@@ -94,17 +94,17 @@ impl Crowd {
         self.admin.answers
     }
 
-    /// How often a partition came to a member of the group.
+    /// Returns how often a partition was assigned to a member of the group.
     pub(crate) fn handovers(&self) -> u64 {
         self.group.handovers
     }
 
-    /// How often a partition was assigned to a member of a Kafka group.
+    /// Returns how often a partition was assigned to a member of a Kafka group.
     pub(crate) fn assignments(&self) -> u64 {
         self.kafka_groups.assignments()
     }
 
-    /// Whether everything was acknowledged, and read, and processed by the group.
+    /// Returns whether everything was acknowledged, read, and processed by the group.
     pub(crate) fn is_done(&self) -> bool {
         let ends = self.ends();
         self.lanes().all(Lane::is_done)
@@ -113,7 +113,7 @@ impl Crowd {
             && self.kafka_groups.is_done()
     }
 
-    /// For people, when somebody waits for ever.
+    /// Describes the state of all clients, for a run that does not finish.
     pub(crate) fn describe(&self) -> Vec<String> {
         let ends = self.ends();
         let native = self.consumers.iter().map(|consumer| (consumer.describe(), &consumer.seen));
@@ -132,7 +132,7 @@ impl Crowd {
             .collect()
     }
 
-    /// Where each partition has to end, as far as anybody was told.
+    /// Returns the minimum end of each partition, from all observations.
     fn ends(&self) -> BTreeMap<TopicPartition, i64> {
         let mut ends = BTreeMap::new();
         for lane in self.lanes() {
@@ -143,7 +143,7 @@ impl Crowd {
         ends
     }
 
-    /// What was read is what producers were told, once each and in order.
+    /// Checks that consumers have read the acknowledged records once each and in order.
     pub(crate) fn compare(&self) {
         let mut logs: BTreeMap<TopicPartition, &BTreeMap<i64, String>> = BTreeMap::new();
         for seen in self.readers() {

@@ -1,4 +1,4 @@
-//! Small batches that expand to many megabytes: the decoders that check them stay within the memory that there is for that.
+//! Small batches that expand to many megabytes: the decoders that check them stay within their memory limit.
 
 use highwater_engine::limits::ShardLimits;
 use highwater_net::kafka::KafkaError;
@@ -15,13 +15,13 @@ use crate::node::{SESSION_MS, SHARDS, TICK, World, world_with};
 use crate::run::create;
 use crate::wire::Wire;
 
-/// Virtual time after which everything has to be answered.
+/// Virtual time within which everything has to be answered.
 const TICKS_MAX: u32 = 20_000;
 
-/// Clients of each protocol.
+/// Number of clients of each protocol.
 const CLIENTS: usize = 8;
 
-/// One record of so many zeros.
+/// Creates a record of this many zeros.
 fn batch(codec: Compression, bytes: usize) -> Vec<u8> {
     let mut builder = BatchBuilder::new(codec, 0);
     let value = vec![0; bytes];
@@ -33,7 +33,7 @@ fn send(wire: &mut KafkaWire, index: i32, records: &[u8]) {
     wire.produce("main", index, -1, records);
 }
 
-/// Error and its text.
+/// Returns the error and its text.
 fn outcome(world: &mut World, wire: &mut KafkaWire) -> (KafkaError, String) {
     for _ in 0..TICKS_MAX {
         if let Some((_, answer)) = wire.receive(usize::MAX) {
@@ -46,14 +46,14 @@ fn outcome(world: &mut World, wire: &mut KafkaWire) -> (KafkaError, String) {
     panic!("no answer");
 }
 
-/// The most that the decoders of a shard take.
+/// Returns the maximum memory of the decoders of a shard.
 fn decoder_bytes(world: &World, node: SimNode) -> usize {
     let of_shard = |shard| world.app(node, shard).expect("it runs").decoder_bytes();
     (0..SHARDS).map(of_shard).max().unwrap_or_default()
 }
 
 #[test]
-fn decoders_take_no_more_memory_than_there_is_for_them_and_all_batches_are_checked() {
+fn decoders_stay_within_their_memory_and_all_batches_are_checked() {
     for (seed, codec) in
         (0..).zip([Compression::Zstd, Compression::Gzip, Compression::Lz4, Compression::Snappy])
     {
@@ -62,7 +62,7 @@ fn decoders_take_no_more_memory_than_there_is_for_them_and_all_batches_are_check
         world.start(node).expect("a first start");
         let native = world.address(node, 0);
         let (_, partitions) = create(&mut world, native, u32::from(SHARDS));
-        // LZ4 and Snappy expand less: what is stored has to fit a partition.
+        // LZ4 and Snappy compress less, and the stored batch has to fit a partition.
         let bytes = if matches!(codec, Compression::Zstd | Compression::Gzip) { 8_000_000 } else { 600_000 };
         assert!(bytes < DECOMPRESSED_BYTES_ANY_RATIO);
         let records = batch(codec, bytes);
@@ -107,7 +107,7 @@ fn decoders_take_no_more_memory_than_there_is_for_them_and_all_batches_are_check
     }
 }
 
-/// A batch of records of so many zeros each, by time.
+/// Creates a batch with a record of this many zeros for each timestamp.
 fn timed(codec: Compression, bytes: usize, times: i64) -> Vec<u8> {
     let mut builder = BatchBuilder::new(codec, 0);
     let value = vec![0; bytes];
@@ -118,7 +118,7 @@ fn timed(codec: Compression, bytes: usize, times: i64) -> Vec<u8> {
 }
 
 #[test]
-fn a_search_by_time_is_charged_for_what_it_decompresses_and_refused_if_there_never_is_so_much() {
+fn a_search_by_time_is_charged_for_decompression_and_fails_if_there_is_not_enough_memory() {
     for send_bytes_max in [8 << 20, 700_000] {
         let limits = ShardLimits { send_bytes_max, ..ShardLimits::tiny() };
         let (mut world, node) = world_with(1, limits, SESSION_MS);

@@ -1,5 +1,5 @@
-//! Every request that can name many things, of both protocols, with about as many as it may: it is answered whole, others are served meanwhile,
-//! and no turn does more than its share. Requests whose answers need a closer look have cases of their own in `bounds.rs` and
+//! Every request of both protocols that can have many entries, with about as many as it may: its response is complete, others are served meanwhile,
+//! and no turn exceeds its limits. Requests whose responses need closer checks have their own cases in `bounds.rs` and
 //! `large_requests.rs`: Metadata, CreateTopics, DeleteTopics, DescribeConfigs, Produce, Fetch, ListOffsets, DeleteRecords, OffsetFetch,
 //! OffsetCommit and ListGroups of Kafka's, and the native Metadata and DescribeTopic.
 
@@ -18,13 +18,13 @@ use crate::kafka::wire::Wire;
 use crate::node::{SHARDS, world_with_sessions};
 use crate::wire::{Answer, Wire as Native};
 
-/// Things that a request names.
+/// Number of entries of a request.
 const MANY: usize = 20_000;
 
-/// The same for requests that change something: these may name fewer.
+/// Number of entries of a request that changes something, which may have fewer.
 const CHANGES: usize = 10_000;
 
-/// Partitions of the topic.
+/// Number of partitions of the topic.
 const WIDE: i32 = 20_000;
 
 struct Names(Vec<String>);
@@ -39,7 +39,7 @@ impl Names {
     }
 }
 
-/// Asks, and counts the entries of the answer.
+/// Sends a request, and counts the entries of the response.
 macro_rules! count {
     ($bed:expr, $wire:expr, $api:ident $version:literal, $request:expr, $response:ident, $count:expr) => {{
         let (answer, _) = $bed.call($wire, ApiKey::$api, $version, &$request);
@@ -57,7 +57,7 @@ fn bed(seed: u64) -> (Bed, Wire) {
 }
 
 #[test]
-fn requests_about_very_many_groups_and_members_are_answered_whole() {
+fn requests_about_very_many_groups_and_members_get_complete_responses() {
     let (mut bed, mut wire) = bed(31);
     let (names, wire) = (Names::new(), &mut wire);
     let groups = || names.map(MANY, |name| name);
@@ -89,7 +89,7 @@ fn requests_about_very_many_groups_and_members_are_answered_whole() {
 }
 
 #[test]
-fn members_that_name_very_many_topics_protocols_and_assignments_are_answered() {
+fn members_with_very_many_topics_protocols_and_assignments_are_answered() {
     let (mut bed, mut wire) = bed(32);
     let (names, wire) = (Names::new(), &mut wire);
     let join = JoinGroupRequest {
@@ -123,7 +123,7 @@ fn members_that_name_very_many_topics_protocols_and_assignments_are_answered() {
 }
 
 #[test]
-fn changes_of_very_many_things_are_answered_whole() {
+fn requests_with_very_many_changes_get_complete_responses() {
     let (mut bed, mut wire) = bed(33);
     let (names, wire) = (Names::new(), &mut wire);
     let extend = CreatePartitionsRequest {
@@ -158,7 +158,7 @@ fn changes_of_very_many_things_are_answered_whole() {
 }
 
 #[test]
-fn questions_of_administrators_about_very_many_partitions_are_answered_whole() {
+fn administrative_requests_about_very_many_partitions_get_complete_responses() {
     let (mut bed, mut wire) = bed(34);
     let (names, wire) = (Names::new(), &mut wire);
     let indexes: Vec<i32> = (0..WIDE).collect();
@@ -166,7 +166,7 @@ fn questions_of_administrators_about_very_many_partitions_are_answered_whole() {
     let sizes = DescribeLogDirsRequest { topics };
     let topics = vec![TopicRequest { name: "wide", partition_indexes: indexes.clone() }];
     let producers = DescribeProducersRequest { topics };
-    // The topic counts as well.
+    // The topic counts as an entry too.
     let partitions = indexes[..CHANGES - 1].to_vec();
     let topic_partitions = Some(vec![TopicPartitions { topic: "wide", partitions }]);
     let elect = ElectLeadersRequest { topic_partitions, ..Default::default() };
@@ -196,7 +196,7 @@ fn questions_of_administrators_about_very_many_partitions_are_answered_whole() {
     ] {
         assert_eq!(count, MANY, "{what}");
     }
-    // The answer has a limit of its own, and a cursor to go on from.
+    // The response has its own limit, and a cursor to continue from.
     for request in [describe, whole] {
         let (answer, _) = bed.call(wire, ApiKey::DescribeTopicPartitions, 0, &request);
         let response: DescribeTopicPartitionsResponse<'_> = answer.body();
@@ -206,7 +206,7 @@ fn questions_of_administrators_about_very_many_partitions_are_answered_whole() {
 }
 
 #[test]
-fn transactions_of_very_many_partitions_are_refused_for_each() {
+fn every_partition_of_a_large_transaction_gets_an_error() {
     let (mut bed, mut wire) = bed(35);
     let wire = &mut wire;
     let topics = vec![AddPartitionsToTxnTopic { name: "wide", partitions: (0..WIDE).collect() }];
@@ -234,7 +234,7 @@ fn transactions_of_very_many_partitions_are_refused_for_each() {
     bed.check();
 }
 
-/// Asks a native question; its answer.
+/// Sends a native request. Returns the reply.
 fn ask(bed: &mut Bed, native: &mut Native, body: &impl Body) -> Answer {
     native.send(body);
     let answer = (0..LOOKS_MAX).find_map(|_| {
@@ -247,7 +247,7 @@ fn ask(bed: &mut Bed, native: &mut Native, body: &impl Body) -> Answer {
 }
 
 #[test]
-fn native_requests_about_very_many_partitions_are_answered_whole() {
+fn native_requests_about_very_many_partitions_get_complete_replies() {
     let (mut bed, mut wire) = bed(36);
     let (answer, _) = bed.call(&mut wire, ApiKey::Metadata, 12, &named(&["wide"]));
     let response: MetadataResponse<'_> = answer.body();
@@ -302,11 +302,11 @@ fn native_requests_about_very_many_partitions_are_answered_whole() {
     bed.check();
 }
 
-/// Subscriptions of one connection.
+/// Number of subscriptions of one connection.
 const SUBSCRIPTIONS: usize = 5_000;
 
 #[test]
-fn very_many_subscriptions_to_a_topic_end_in_pieces_when_it_is_deleted() {
+fn very_many_subscriptions_to_a_deleted_topic_end_in_slices() {
     let mut bed = Bed::new(37);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), 2 * SUBSCRIPTIONS as i32)]);
@@ -364,7 +364,7 @@ fn very_many_subscriptions_to_a_topic_end_in_pieces_when_it_is_deleted() {
 }
 
 #[test]
-fn the_assignment_of_very_many_partitions_to_members_with_many_expressions_is_made_in_pieces() {
+fn the_assignment_of_very_many_partitions_to_members_with_many_expressions_is_made_in_slices() {
     let mut bed = Bed::of(world_with_sessions(38, 60_000));
     let mut wire = bed.kafka();
     let topics: Vec<_> = (0..2_000).map(|n| (format!("wide-{n:04}"), 3)).collect();
@@ -381,7 +381,7 @@ fn the_assignment_of_very_many_partitions_to_members_with_many_expressions_is_ma
     panic!("there are partitions that nobody has");
 }
 
-/// A member of a group of the consumer protocol, with an expression of its own.
+/// Adds a member to a group of the consumer protocol, with its own regular expression.
 struct Member {
     id: String,
     regex: String,

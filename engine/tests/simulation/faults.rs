@@ -1,4 +1,4 @@
-//! What a node does about a disk that is full or not to be trusted.
+//! A node with a disk that is full or fails.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn call(world: &mut World, wire: &mut Wire, body: &impl Body) -> Result<Vec<u8>,
 }
 
 #[test]
-fn a_full_disk_refuses_records_and_takes_them_again_when_there_is_space() {
+fn a_full_disk_fails_appends_until_there_is_space() {
     let (mut world, node) = world(1);
     world.start(node).expect("a first start");
     let address = world.address(node, 0);
@@ -39,7 +39,7 @@ fn a_full_disk_refuses_records_and_takes_them_again_when_there_is_space() {
     assert_eq!(code, ErrorCode::StorageFull, "{text}");
     assert!(text.contains("main/0"), "{text}");
     assert_eq!(world.end(node), None, "it goes on serving");
-    // Deleting another topic is possible, and so is everything that reads.
+    // Topics can be deleted, and all reads work.
     let mut admin = Wire::connect(&mut world, address, None);
     let missing = call(&mut world, &mut admin, &DeleteTopicRequest { name: "none".into() });
     assert_eq!(missing.expect_err("refused").0, ErrorCode::UnknownTopic);
@@ -63,13 +63,13 @@ fn a_full_disk_refuses_records_and_takes_them_again_when_there_is_space() {
 }
 
 #[test]
-fn batches_that_wait_for_a_slab_are_refused_when_the_disk_has_no_room_for_it() {
+fn batches_that_wait_for_a_slab_fail_when_the_disk_has_no_space_for_it() {
     for seed in 0..4 {
         let (mut world, node) = world(seed);
         world.start(node).expect("a first start");
         let address = world.address(node, 0);
         let (_, partitions) = create(&mut world, address, 2);
-        // Nothing was written yet: the first slab is still to be made.
+        // Nothing has been written: the first slab does not exist yet.
         world.disk(node).set_capacity(Some(0));
         let mut wires: Vec<_> = (0..30)
             .map(|n| {
@@ -97,8 +97,7 @@ fn batches_that_wait_for_a_slab_are_refused_when_the_disk_has_no_room_for_it() {
 }
 
 #[test]
-fn batches_that_a_full_disk_does_not_take_into_files_that_are_there_are_refused_and_their_topic_goes_on_later()
- {
+fn batches_that_fail_on_a_full_disk_are_reported_and_their_topic_continues_when_there_is_space() {
     for seed in 0..4 {
         let (mut world, node) = world(seed);
         world.start(node).expect("a first start");
@@ -149,12 +148,12 @@ fn batches_that_a_full_disk_does_not_take_into_files_that_are_there_are_refused_
 }
 
 #[test]
-fn changes_of_topics_are_refused_while_their_log_finds_no_space() {
+fn topic_changes_fail_while_the_metadata_log_has_no_space() {
     let (mut world, node) = world(3);
     world.start(node).expect("a first start");
     let address = world.address(node, 0);
     create(&mut world, address, 1);
-    // What is kept in reserve is used up.
+    // The reserve is used up.
     world.disk(node).remove_file("/data/reserve".as_ref()).expect("it is there");
     world.disk(node).set_capacity(Some(0));
     world.disk(node).inject(Fault::write_no_space("/data/meta.b"));
@@ -172,7 +171,7 @@ fn changes_of_topics_are_refused_while_their_log_finds_no_space() {
     assert_eq!(world.end(node), None, "it goes on serving");
     world.disk(node).set_capacity(None);
     world.run_for(Duration::from_secs(3));
-    // The first request was on its way: it may take effect, and did.
+    // The first request was in flight, so it may take effect, and did.
     let there = call(&mut world, &mut admin, &new).expect_err("it is there");
     assert_eq!(there.0, ErrorCode::TopicExists, "{}", there.1);
     call(&mut world, &mut admin, &DeleteTopicRequest { name: "main".into() }).expect("there is space again");

@@ -1,4 +1,4 @@
-//! Starts and stops while a log finds no space on the disk: neither waits for it.
+//! Starts and stops while a log has no space on the disk: neither waits for it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::node::{World, world};
 use crate::run::create;
 use crate::wire::Wire;
 
-/// Virtual time in which a broker is ready, or has stopped.
+/// Virtual time within which a broker is ready, or has stopped.
 const TIME_MAX: Duration = Duration::from_secs(1);
 
 fn call(world: &mut World, wire: &mut Wire, body: &impl Body) -> Result<Vec<u8>, (ErrorCode, String)> {
@@ -26,7 +26,7 @@ fn new_topic(name: &str) -> CreateTopicRequest {
     CreateTopicRequest { name: name.into(), partitions: 1, configs: Vec::new(), validate_only: false }
 }
 
-/// Neither this file can be written nor any other one made.
+/// Makes writes to this file and the creation of files fail.
 fn fill_disk(world: &World, node: SimNode, file: &str) {
     let mut disk = world.disk(node);
     disk.remove_file("/data/reserve".as_ref()).expect("it is there");
@@ -35,7 +35,7 @@ fn fill_disk(world: &World, node: SimNode, file: &str) {
 }
 
 #[test]
-fn a_start_does_not_wait_for_space_to_record_that_a_deleted_topic_is_gone() {
+fn a_start_does_not_wait_for_space_to_record_the_end_of_a_deletion() {
     let mut pending = 0;
     for seed in 0..8 {
         let (mut world, node) = world(seed);
@@ -49,7 +49,7 @@ fn a_start_does_not_wait_for_space_to_record_that_a_deleted_topic_is_gone() {
         let mut admin = Wire::connect(&mut world, address, None);
         call(&mut world, &mut admin, &new_topic("other")).expect("made");
         call(&mut world, &mut admin, &DeleteTopicRequest { name: "other".into() }).expect("deleted");
-        // It is deleted durably, and that nothing of it is left is not yet written down.
+        // The deletion is durable; its completion is not recorded yet.
         world.crash(node, CrashPolicy::LOSE_ALL);
         fill_disk(&world, node, "/data/meta.b");
         world.start(node).expect("a start needs no space");
@@ -67,7 +67,7 @@ fn a_start_does_not_wait_for_space_to_record_that_a_deleted_topic_is_gone() {
 }
 
 #[test]
-fn a_change_that_the_next_power_cut_may_undo_is_not_published_before_it_is_certain() {
+fn a_change_is_not_published_before_it_is_durable() {
     for is_deleted in [false, true] {
         let (mut world, node) = world(2);
         world.start(node).expect("a first start");

@@ -1,4 +1,4 @@
-//! What is kept of a request of the native protocol until it is answered counts as memory for requests.
+//! The state of a native request is charged to the memory for requests until the request is answered.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::node::{TICK, World, batch_of, slow_rounds, takes_large_batches, world
 use crate::run::create;
 use crate::wire::Wire;
 
-/// What a connection keeps at most when it has nothing to do.
+/// Maximum memory of an idle connection.
 const IDLE_BYTES_MAX: usize = 1024;
 
 fn memory(world: &World, node: SimNode, shard: u16) -> usize {
     world.app(node, shard).expect("it runs").memory_bytes()
 }
 
-/// How long a round takes.
+/// Duration of a commit round.
 const ROUND: RangeInclusive<Duration> = Duration::from_secs(30)..=Duration::from_secs(30);
 
 #[test]
-fn the_names_and_lists_of_a_request_count_several_times_until_it_is_answered() {
+fn the_names_and_lists_of_a_request_are_charged_several_times_their_size() {
     let (mut world, node) = world(1);
     world.start(node).expect("a first start");
     let native = world.address(node, 0);
@@ -50,7 +50,7 @@ fn the_names_and_lists_of_a_request_count_several_times_until_it_is_answered() {
 
 #[test]
 fn a_batch_without_a_reply_counts_while_it_waits_for_space() {
-    // Large ones come in pages of their own, which their connection no longer holds once they are passed on.
+    // Large batches are received into pages of their own, which the connection no longer holds after it has passed them on.
     assert!(takes_large_batches(2));
     for (seed, bytes) in [(1, 12_000), (2, 70_000)] {
         check_batches_without_replies(seed, bytes);
@@ -73,7 +73,7 @@ fn check_batches_without_replies(seed: u64, bytes: usize) {
         world.run_for(4 * TICK);
         wires.push(wire);
     }
-    // A partition lets eight of them wait for the disk, or the memory for requests is used up before.
+    // A partition lets eight of them wait for the disk, unless the memory for requests is used up before.
     let held = memory(&world, node, shard);
     let idle = wires.len() * IDLE_BYTES_MAX;
     let count = 4.min(ShardLimits::tiny().request_bytes_max / records.len());

@@ -1,4 +1,4 @@
-//! What an idempotent producer sends to one partition, and what it was told of it.
+//! The batches of an idempotent producer for one partition, and their acknowledgements.
 
 use std::collections::VecDeque;
 
@@ -7,10 +7,10 @@ use highwater_protocol::ids::{ProducerId, Timestamp, TopicPartition};
 use highwater_runtime::sim::SimRng;
 use rand::RngExt;
 
-/// When records are made, as they say: the time of the simulated world's beginning.
+/// The timestamp of records: the start of the simulated world.
 const CREATED_MS: i64 = 1_700_000_000_000;
 
-/// Batches on their way at once: what the broker's window of retries allows.
+/// Maximum number of batches in flight: the broker's deduplication window.
 const IN_FLIGHT_MAX: usize = 5;
 
 pub(crate) struct Lane {
@@ -19,11 +19,11 @@ pub(crate) struct Lane {
     large: bool,
     /// Number of the next record.
     next: u32,
-    /// Records to make in all.
+    /// Total number of records to create.
     goal: u32,
-    /// Batches that were not acknowledged, in order.
+    /// Unacknowledged batches, in order.
     unacked: VecDeque<Unacked>,
-    /// Records with the offset that the acknowledgement gave them.
+    /// Acknowledged records, by offset.
     pub(crate) acked: Vec<(i64, String)>,
     /// Highest base offset acknowledged.
     last_offset: i64,
@@ -32,12 +32,12 @@ pub(crate) struct Lane {
 struct Unacked {
     first: u32,
     values: Vec<String>,
-    /// The request that it was sent in on this connection, if it was.
+    /// The request that it was sent in on this connection, if any.
     sent: Option<u64>,
 }
 
 impl Lane {
-    /// Records with values that begin with `name`.
+    /// Creates a lane whose values begin with `name`.
     pub(crate) fn new(name: String, to: TopicPartition, goal: u32, large: bool) -> Self {
         let unacked = VecDeque::new();
         Self { name, to, large, next: 0, goal, unacked, acked: Vec::new(), last_offset: -1 }
@@ -51,12 +51,12 @@ impl Lane {
         self.next >= self.goal && self.unacked.is_empty()
     }
 
-    /// Values of a record begin with this.
+    /// Returns the prefix of record values.
     pub(crate) fn prefix(&self) -> String {
         format!("{}-", self.name)
     }
 
-    /// For people, when it waits for ever.
+    /// Describes its state, for a run that does not finish.
     pub(crate) fn describe(&self) -> String {
         format!(
             "{} to {}: made {} of {}, {} batches not acknowledged ({} sent)",
@@ -69,7 +69,7 @@ impl Lane {
         )
     }
 
-    /// Makes some batches, if there is room.
+    /// Creates some batches, up to the limit in flight.
     pub(crate) fn make(&mut self, rng: &mut SimRng) {
         while self.next < self.goal && self.unacked.len() < IN_FLIGHT_MAX && rng.random_bool(0.5) {
             let count = rng.random_range(1..=6).min(self.goal - self.next);
@@ -83,19 +83,19 @@ impl Lane {
         }
     }
 
-    /// The connection is a new one: everything is sent again.
+    /// Resets the lane for a new connection: everything is sent again.
     pub(crate) fn start_again(&mut self) {
         self.unacked.iter_mut().for_each(|batch| batch.sent = None);
     }
 
-    /// The next batch to send, which then is with request `request`.
+    /// Returns the next batch to send, and notes that it is sent in `request`.
     pub(crate) fn send_next(&mut self, id: ProducerId, request: u64) -> Option<Vec<u8>> {
         let batch = self.unacked.iter_mut().find(|batch| batch.sent.is_none())?;
         batch.sent = Some(request);
         Some(encode(&batch.values, BatchProducer { id, epoch: 0, sequence: batch.first as i32 }))
     }
 
-    /// The oldest batch was appended.
+    /// Handles the acknowledgement of the oldest batch.
     pub(crate) fn acknowledged(&mut self, request: u64, base: i64) {
         let batch = self.unacked.pop_front().expect("something was sent");
         assert_eq!(batch.sent, Some(request), "replies come in order");

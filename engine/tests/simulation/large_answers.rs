@@ -1,4 +1,4 @@
-//! Answers about very many things are put together and written in pieces, and what they are about is looked up in pieces.
+//! Responses with very many entries are built and written in slices, and their topics and partitions are looked up in slices.
 
 use highwater_engine::limits::LONG_ANSWER_BYTES_PER_TURN_MAX;
 use highwater_net::kafka::KafkaError;
@@ -20,14 +20,14 @@ use crate::wire::Wire as Native;
 
 const NONE: KafkaError = KafkaError::NONE;
 
-/// Units of work that all shards have done so far.
+/// Returns the units of work that all shards have done so far.
 fn units(bed: &Bed) -> usize {
     let of = |shard| bed.world.app(bed.node, shard).expect("it runs").work_units();
     (0..crate::node::SHARDS).map(of).sum()
 }
 
 #[test]
-fn answers_about_very_many_partitions_are_written_in_pieces() {
+fn responses_about_very_many_partitions_are_written_in_pieces() {
     const COUNT: i32 = 60_000;
     let mut bed = Bed::new(21);
     let mut wire = bed.kafka();
@@ -66,7 +66,7 @@ fn answers_about_very_many_partitions_are_written_in_pieces() {
 }
 
 #[test]
-fn native_requests_about_very_many_partitions_are_looked_up_and_answered_in_pieces() {
+fn native_requests_about_very_many_partitions_are_looked_up_and_answered_in_slices() {
     const COUNT: u32 = 60_000;
     let mut bed = Bed::new(22);
     let mut wire = bed.kafka();
@@ -83,7 +83,7 @@ fn native_requests_about_very_many_partitions_are_looked_up_and_answered_in_piec
     let told = native::ListOffsetsReply::decode(&told).expect("a reply").partitions;
     assert!(told.iter().map(|listed| listed.partition.0).eq((0..COUNT).map(|n| n % 3)));
     assert!(told.iter().all(|listed| listed.found == Ok(Some((Offset(0), None)))));
-    // Each is looked up here and by its owner, filled in and written.
+    // Each partition is looked up here and by its owner, filled in and written.
     let done = units(&bed) - before;
     assert!(done >= 2 * COUNT as usize + 1000, "{done} units");
 
@@ -99,7 +99,7 @@ fn native_requests_about_very_many_partitions_are_looked_up_and_answered_in_piec
 }
 
 #[test]
-fn the_answer_to_a_fetch_of_very_many_partitions_is_put_together_in_pieces() {
+fn the_response_to_a_fetch_of_very_many_partitions_is_built_in_slices() {
     const COUNT: i32 = 40_000;
     let mut bed = Bed::new(23);
     let mut wire = bed.kafka();
@@ -121,7 +121,7 @@ fn the_answer_to_a_fetch_of_very_many_partitions_is_put_together_in_pieces() {
 }
 
 #[test]
-fn very_many_resources_whose_configuration_is_asked_for_are_looked_up_in_pieces() {
+fn very_many_resources_of_one_request_are_looked_up_in_slices() {
     const COUNT: usize = 30_000;
     let mut bed = Bed::new(24);
     let mut wire = bed.kafka();
@@ -133,7 +133,7 @@ fn very_many_resources_whose_configuration_is_asked_for_are_looked_up_in_pieces(
         resource_name: name,
         configuration_keys,
     };
-    // Everything twice, and of one topic many entries.
+    // Every topic twice, and one topic with many entries.
     let mut resources: Vec<_> =
         names.iter().chain(&names).map(|name| resource(name.as_str(), None)).collect();
     let keys: Vec<&str> = names.iter().map(String::as_str).chain(["retention.ms"]).collect();

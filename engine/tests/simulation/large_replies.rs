@@ -1,4 +1,4 @@
-//! Replies that may be much larger than their requests: what they hold is part of the memory for what is sent, until it is sent.
+//! Replies that may be much larger than their requests: they are charged to the send budget until they are sent.
 
 use std::time::Duration;
 
@@ -24,34 +24,34 @@ use crate::wire::Wire as Native;
 
 const NONE: KafkaError = KafkaError::NONE;
 
-/// How often clients look.
+/// Interval at which clients check for replies.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Looks after which everybody was answered, or was cut off so that others are.
+/// Number of checks after which every client was answered, or was disconnected because others waited.
 const LOOKS_MAX: usize = 120_000;
 
-/// Clients that take nothing.
+/// Number of clients that do not receive.
 const UNREAD: usize = 6;
 
-/// Groups whose list takes most of the memory for what is sent.
+/// Number of groups whose list needs most of the send budget.
 const GROUPS: usize = 240;
 
-/// Partitions of the topic, and how many of them have offsets that do, with their metadata.
+/// Partitions of the topic, and how many have offsets whose metadata needs most of the send budget.
 const PARTITIONS: i32 = 45;
 const OFFSETS: i32 = 25;
 const METADATA_BYTES: usize = 3_000;
 
-/// What a member says, and is given.
+/// Size of a member's metadata and of its assignment.
 const MEMBER_BYTES: usize = 40_000;
 
-/// What replies and their pieces may have beside what they were charged: heads, and the piece that is queued last.
+/// Memory in addition to the charges: heads of replies, and the last queued piece of each.
 const ROUNDING_BYTES: usize = 48 << 10;
 
 fn group(n: usize) -> String {
     format!("{n:05}-{}", "g".repeat(180))
 }
 
-/// A broker with many groups, one with many offsets, and one whose member has much.
+/// A broker with many groups, one with many offsets, and one with a member with large metadata.
 fn bed(seed: u64) -> Bed {
     let mut bed = Bed::new(seed);
     let mut wire = bed.kafka();
@@ -81,7 +81,7 @@ fn bed(seed: u64) -> Bed {
     };
     let (answer, _) = bed.call(&mut wire, ApiKey::SyncGroup, 2, &body);
     assert_eq!(answer.body::<SyncGroupResponse<'_>>().error_code, NONE);
-    // What a client has not read is soon the broker's, and not the network's.
+    // The network buffers little, so unreceived data stays with the broker.
     bed.world.set_network(NetworkConfig { window_bytes: 4096, ..NetworkConfig::default() });
     bed
 }
@@ -158,7 +158,7 @@ impl Large {
     }
 }
 
-/// Time passes, and no shard holds more for what it sends than it may.
+/// Lets time pass, and checks that no shard exceeds its send budget.
 fn look(bed: &mut Bed) {
     bed.world.run_for(LOOK);
     assert_eq!(bed.world.end(bed.node), None, "the node goes on");
@@ -171,7 +171,7 @@ fn look(bed: &mut Bed) {
 }
 
 #[test]
-fn large_replies_that_nobody_takes_are_made_only_as_far_as_there_is_memory_and_others_are_served() {
+fn unreceived_large_replies_stay_within_their_memory_and_other_clients_are_served() {
     for (seed, large) in [(31, Large::List), (32, Large::Describe), (33, Large::Offsets)] {
         let mut bed = bed(seed);
         let mut unread: Vec<Wire> = (0..UNREAD).map(|_| bed.kafka()).collect();
@@ -181,7 +181,7 @@ fn large_replies_that_nobody_takes_are_made_only_as_far_as_there_is_memory_and_o
             }
         }
         (0..50).for_each(|_| look(&mut bed));
-        // There is memory for one of them on each shard.
+        // Each shard has memory for one of them.
         let begun = unread.iter_mut().filter_map(|wire| wire.begins_to_receive().then_some(())).count();
         assert!((1..=usize::from(SHARDS)).contains(&begun), "{large:?}: {begun} replies were made");
         let mut honest = bed.kafka();
@@ -202,7 +202,7 @@ fn large_replies_that_nobody_takes_are_made_only_as_far_as_there_is_memory_and_o
 }
 
 #[test]
-fn large_replies_that_are_pipelined_come_in_order_and_native_clients_get_theirs_too() {
+fn pipelined_large_replies_are_sent_in_order_by_both_protocols() {
     let mut bed = bed(34);
     let mut wire = bed.kafka();
     let all = [Large::List, Large::Offsets, Large::Describe, Large::List, Large::Describe, Large::Offsets];
@@ -240,7 +240,7 @@ fn large_replies_that_are_pipelined_come_in_order_and_native_clients_get_theirs_
 }
 
 #[test]
-fn a_reply_that_needs_more_memory_than_there_is_for_all_is_refused_by_both_protocols() {
+fn a_reply_that_needs_more_memory_than_all_replies_have_is_an_error_in_both_protocols() {
     let mut bed = bed(35);
     let mut wire = bed.kafka();
     for n in GROUPS..3 * GROUPS {

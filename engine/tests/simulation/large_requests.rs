@@ -1,4 +1,4 @@
-//! Requests that name very many things: they are read one at a time, carried out in pieces, and others are served in between.
+//! Requests with very many entries: they are decoded one at a time and handled in slices, and others are served in between.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
@@ -21,7 +21,7 @@ use crate::wire::Wire as Native;
 
 const NONE: KafkaError = KafkaError::NONE;
 
-/// How often another client is answered at least while names are looked up that take dozens of turns.
+/// Minimum number of replies to another client while a lookup takes dozens of turns.
 const MANY_TURNS: usize = 4;
 
 fn commit(group: &str, partitions: std::ops::Range<i32>) -> OffsetCommitRequest<'_> {
@@ -44,7 +44,7 @@ fn is_committed(response: &OffsetCommitResponse<'_>, count: usize) -> bool {
 }
 
 #[test]
-fn very_many_offsets_of_one_group_are_kept_and_given_in_pieces() {
+fn very_many_offsets_of_one_group_are_stored_and_returned_in_pieces() {
     let mut bed = Bed::for_large_replies(11);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
@@ -107,11 +107,11 @@ fn very_many_groups_are_listed_in_pieces() {
 }
 
 #[test]
-fn a_produce_to_very_many_partitions_is_carried_out_in_pieces() {
+fn a_produce_request_for_very_many_partitions_is_handled_in_slices() {
     let mut bed = Bed::new(13);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
-    // Nothing is appended: each partition that has records takes hundreds of KiB on disk.
+    // Nothing is appended, because each partition with records uses space on disk.
     let records = [0; 70];
     let partition = |index| ProducePartition { index, records: Some(&records[..]) };
     let topic =
@@ -127,7 +127,7 @@ fn a_produce_to_very_many_partitions_is_carried_out_in_pieces() {
 }
 
 #[test]
-fn very_many_partitions_are_read_and_cut_in_pieces() {
+fn very_many_partitions_are_read_and_trimmed_in_slices() {
     let mut bed = Bed::new(14);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
@@ -152,7 +152,7 @@ fn very_many_partitions_are_read_and_cut_in_pieces() {
     bed.check();
 }
 
-/// The reply to the only request of a native client.
+/// Returns the reply to the only request of a native client.
 pub(crate) fn reply(bed: &mut Bed, native: &mut Native, kind: MessageKind) -> Vec<u8> {
     let body = (0..LOOKS_MAX).find_map(|_| {
         bed.world.run_for(LOOK);
@@ -163,7 +163,7 @@ pub(crate) fn reply(bed: &mut Bed, native: &mut Native, kind: MessageKind) -> Ve
 }
 
 #[test]
-fn very_many_topics_are_looked_up_in_pieces_and_told_of_once() {
+fn very_many_topics_are_looked_up_in_slices_and_described_once() {
     let mut bed = Bed::new(15);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), WIDE)]);
@@ -200,7 +200,7 @@ fn very_many_topics_are_looked_up_in_pieces_and_told_of_once() {
 }
 
 #[test]
-fn large_requests_of_several_clients_are_read_in_turns_of_their_own() {
+fn large_requests_of_several_clients_are_decoded_one_at_a_time() {
     let mut bed = Bed::new(16);
     let mut clients: Vec<_> = (0..6).map(|_| bed.kafka()).collect();
     let groups: Vec<String> = (0..70_000).map(|n| format!("{n:05}")).collect();
@@ -217,7 +217,7 @@ fn large_requests_of_several_clients_are_read_in_turns_of_their_own() {
     let mut missing = 2 * clients.len();
     for _ in 0..LOOKS_MAX {
         bed.world.run_for(LOOK);
-        // All of them read: answers that nobody takes hold the memory for further requests.
+        // All of them receive: unreceived responses would hold the memory for further requests.
         for client in &mut clients {
             if let Some((_, answer)) = client.receive(usize::MAX) {
                 assert_eq!(answer.body::<OffsetFetchResponse<'_>>().groups.len(), groups.len());
@@ -236,7 +236,7 @@ fn large_requests_of_several_clients_are_read_in_turns_of_their_own() {
     }
 }
 
-/// Names of topics of which one exists, the one with many partitions.
+/// Returns names of topics of which only one exists, the one with many partitions.
 fn many_names() -> Vec<String> {
     let mut names: Vec<String> = (0..40_000).map(|n| format!("topic-{n:05}")).collect();
     "wide".clone_into(&mut names[7]);
@@ -244,7 +244,7 @@ fn many_names() -> Vec<String> {
 }
 
 #[test]
-fn very_many_different_topics_of_one_request_are_looked_up_in_pieces() {
+fn very_many_different_topics_of_one_request_are_looked_up_in_slices() {
     let mut bed = Bed::new(17);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), 3)]);
@@ -302,7 +302,7 @@ fn very_many_different_topics_of_one_request_are_looked_up_in_pieces() {
 }
 
 #[test]
-fn partitions_that_a_large_request_names_twice_are_refused_and_the_others_answered() {
+fn partitions_that_a_large_request_lists_twice_get_an_error_and_the_others_are_answered() {
     let mut bed = Bed::new(18);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), 3000)]);
@@ -328,7 +328,7 @@ fn partitions_that_a_large_request_names_twice_are_refused_and_the_others_answer
 }
 
 #[test]
-fn requests_behind_a_fetch_of_very_many_topics_are_carried_out_and_answered_in_order() {
+fn requests_after_a_fetch_of_very_many_topics_are_answered_in_order() {
     let mut bed = Bed::new(19);
     let mut wire = bed.kafka();
     create(&mut bed, &mut wire, &[("wide".into(), 3)]);
@@ -351,7 +351,7 @@ fn requests_behind_a_fetch_of_very_many_topics_are_carried_out_and_answered_in_o
 }
 
 #[test]
-fn large_requests_of_native_clients_are_read_in_turns_of_their_own() {
+fn large_requests_of_native_clients_are_decoded_one_at_a_time() {
     let mut bed = Bed::new(20);
     let address = bed.world.address(bed.node, 0);
     let mut clients: Vec<_> = (0..6).map(|_| Native::connect(&mut bed.world, address, Some(0))).collect();

@@ -1,8 +1,8 @@
 //! The whole engine in the simulated world: one node with two shards that crashes, stops and starts again, and native and Kafka clients,
-//! members of groups among them, that remember every response and compare. One seed decides everything.
+//! including members of groups, that record every response and compare. One seed determines everything.
 //!
-//! `HIGHWATER_SIM_SEEDS=2000 cargo test -p highwater-engine --test simulation` runs that many seeds, `HIGHWATER_SIM_SEEDS=7..8` only
-//! seed 7. A failure names its seed.
+//! `HIGHWATER_SIM_SEEDS=2000 cargo test -p highwater-engine --test simulation` runs 2,000 seeds, `HIGHWATER_SIM_SEEDS=7..8` runs seed 7
+//! only. A failure reports its seed.
 
 mod admin;
 mod bounds;
@@ -52,7 +52,7 @@ fn seeds() -> Range<u64> {
 }
 
 #[test]
-fn what_was_acknowledged_survives_crashes_once_each_and_in_order() {
+fn acknowledged_records_survive_crashes_exactly_once_and_in_order() {
     let mut total = run::Totals::default();
     for seed in seeds() {
         // Printed by the test harness only when the run fails.
@@ -65,7 +65,7 @@ fn what_was_acknowledged_survives_crashes_once_each_and_in_order() {
 }
 
 #[test]
-fn the_same_seed_is_the_same_run() {
+fn the_same_seed_gives_the_same_run() {
     for seed in [3, 41] {
         let (first, second) = (run::run(seed), run::run(seed));
         assert_eq!(first.trace, second.trace, "seed {seed}");

@@ -1,7 +1,7 @@
-//! Members of a group that come, crash and leave; and what nobody of them may do to another.
+//! Members of a group that join, crash and leave, and the rules between them.
 //!
-//! A partition has one member at a time: whoever is told that it has one claims it with the [`Group`], which knows who else does. Everything
-//! acknowledged is processed, by one member or another, at least once.
+//! A partition has one member at a time: a member that is assigned a partition claims it with the [`Group`], which checks that no other member has
+//! it. Every acknowledged record is processed by some member at least once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -21,10 +21,10 @@ use rand::RngExt;
 use crate::node::{SESSION_TICKS, SHARDS, World};
 use crate::wire::{Answer, Wire};
 
-/// Ticks by which a member is more careful than it has to be: clients are looked at one after the other in each.
+/// Safety margin of a member in ticks, because clients run one after the other in each tick.
 const CAUTION_TICKS: u64 = 4;
 
-/// What all members together know.
+/// The shared state of all members.
 #[derive(Default)]
 pub(crate) struct Group {
     owners: BTreeMap<TopicPartition, String>,
@@ -49,24 +49,24 @@ impl Group {
         self.processed.entry(tp).or_default().insert(offset);
     }
 
-    /// Whether everything before this offset was processed.
+    /// Returns whether everything before this offset was processed.
     pub(crate) fn has_all(&self, tp: TopicPartition, end: i64) -> bool {
         end == 0 || self.processed.get(&tp).is_some_and(|offsets| offsets.range(..end).count() as i64 == end)
     }
 }
 
-/// How far a member is with a partition of its own.
+/// The state of an assigned partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Has {
     /// Its position is not known yet.
     New,
     /// Processed up to here.
     At(i64),
-    /// To be given up, once this is committed.
+    /// Being revoked, once this offset is committed.
     Leaving(Option<i64>),
 }
 
-/// What an answer is to.
+/// The kind of a request in flight.
 enum Asked {
     Beat { sent: u64, owned: BTreeSet<TopicPartition> },
     Positions,
@@ -85,7 +85,7 @@ pub(crate) struct Member {
     wires: Vec<Option<(Wire, VecDeque<Asked>)>>,
     epoch: i32,
     has: BTreeMap<TopicPartition, Has>,
-    /// What the broker knows it to have; none: it has to be told.
+    /// The partitions that the broker knows of; `None` if they have to be reported.
     said: Option<BTreeSet<TopicPartition>>,
     assigned: BTreeSet<TopicPartition>,
     beat_at: u64,
@@ -129,10 +129,10 @@ impl Member {
         self.act(group);
     }
 
-    /// It crashes or leaves, and another takes its place.
+    /// Crashes or leaves, and another member takes its place.
     fn end(&mut self, group: &mut Group) {
         if self.epoch != JOIN_EPOCH && self.rng.random_bool(0.5) {
-            // Whether it arrives is another matter.
+            // The request may not arrive.
             let leave = GroupHeartbeatRequest { epoch: LEAVE_EPOCH, ..self.heartbeat() };
             if let Some((wire, _)) = self.wires[0].as_mut() {
                 wire.send(&leave);
@@ -144,7 +144,7 @@ impl Member {
         self.id = format!("member-{}.{}", self.number, self.lives);
     }
 
-    /// Others may have its partitions.
+    /// Drops its partitions, which others may have now.
     fn drop_all(&mut self, group: &mut Group) {
         for tp in std::mem::take(&mut self.has).into_keys() {
             group.release(tp, &self.id);
@@ -155,7 +155,7 @@ impl Member {
         self.committed.clear();
         self.heard = None;
         self.beat_at = self.tick;
-        // Answers to what was asked before do not matter any more.
+        // Replies to earlier requests are ignored.
         self.wires.iter_mut().for_each(|wire| *wire = None);
     }
 
@@ -164,7 +164,7 @@ impl Member {
         if self.wires[slot].as_ref().is_none_or(|(wire, _)| wire.is_over()) {
             self.wires[slot] = Some((Wire::connect(world, address, Some(shard)), VecDeque::new()));
             if shard == 0 {
-                // An answer may be lost.
+                // A reply may be lost.
                 self.said = None;
                 self.beat_at = self.tick;
             }
@@ -184,7 +184,7 @@ impl Member {
         }
     }
 
-    /// False if the connection has to be made anew.
+    /// Handles replies. Returns false if it has to reconnect.
     fn take(&mut self, answer: Answer, asked: Option<Asked>, group: &mut Group) -> bool {
         let body = match answer.body {
             Ok(body) => body,
@@ -266,7 +266,7 @@ impl Member {
 
     fn process(&mut self, tp: TopicPartition, from: i64, body: &[u8], group: &mut Group) {
         let (prefix, mut frames) = DataPrefix::split(body).expect("a prefix");
-        // The partition may have gone and come back meanwhile.
+        // The partition may have been revoked and assigned again meanwhile.
         let Some(Has::At(next)) = self.has.get_mut(&tp).filter(|has| **has == Has::At(from)) else { return };
         while !frames.is_empty() {
             let (header, kind) = FrameHeader::parse(frames).expect("a frame");
@@ -287,7 +287,7 @@ impl Member {
         *next = prefix.next_offset.get().max(*next);
     }
 
-    /// Asks for what it needs.
+    /// Sends the requests that it needs.
     fn act(&mut self, group: &mut Group) {
         let committed = |tp: &TopicPartition, next: i64| self.committed.get(tp) == Some(&next);
         let done: Vec<_> = self

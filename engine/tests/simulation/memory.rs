@@ -1,5 +1,5 @@
-//! Clients that ask for much and take nothing: what they hold stays within the memory that there is for it, whoever takes what is theirs is served,
-//! and when they are gone all of it is free.
+//! Clients that request much and do not receive: their data stays within its memory limits, other clients are served, and all memory is free after
+//! they have disconnected.
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ use crate::node::{SHARDS, World, takes_large_batches, world};
 use crate::run::create;
 use crate::wire::Wire;
 
-/// How often clients look whether something has come.
+/// Interval at which clients check for data.
 const LOOK: Duration = Duration::from_micros(200);
 
-/// Looks after which everybody has what they asked for.
+/// Maximum number of checks before every client has what it requested.
 const LOOKS_MAX: usize = 300_000;
 
-/// What is counted when it is queued and could not wait: heads of answers, replies.
+/// Memory that is charged when it is queued, because it cannot wait: heads of responses, and replies.
 const ROUNDING_BYTES: usize = 16 << 10;
 
 struct Bed {
@@ -37,14 +37,14 @@ struct Bed {
     /// The partitions, one on each shard.
     partitions: Vec<(TopicPartition, u16)>,
     records: i64,
-    /// What a shard may hold.
+    /// The send budget of a shard.
     memory_bytes_max: usize,
     /// Bytes of the disk reads that a shard may have in flight.
     reads_bytes_max: usize,
 }
 
 impl Bed {
-    /// A node whose partitions hold that many records each, most of which are not in its cache.
+    /// Creates a node whose partitions have this many records each, most of them not in its cache.
     fn new(seed: u64, records: i64, bytes: usize) -> Self {
         let (mut world, node) = world(seed);
         world.start(node).expect("a first start");
@@ -62,7 +62,7 @@ impl Bed {
                 bed.answer(&mut wire).expect("it is taken");
             }
         }
-        // What a client has not read is soon the broker's, and not the network's.
+        // The network buffers little, so unreceived data stays with the broker.
         bed.world.set_network(NetworkConfig { window_bytes: 4096, ..NetworkConfig::default() });
         bed
     }
@@ -77,7 +77,7 @@ impl Bed {
         Kafka::connect(&mut self.world, address)
     }
 
-    /// Time passes, and nobody holds more than there is.
+    /// Lets time pass, and checks that no shard exceeds its send budget.
     fn look(&mut self) {
         self.world.run_for(LOOK);
         assert_eq!(self.world.end(self.node), None, "the node goes on");
@@ -97,7 +97,7 @@ impl Bed {
         (0..SHARDS).map(|shard| self.world.app(self.node, shard).expect("it runs").send_bytes()).sum()
     }
 
-    /// Everybody has gone: nothing is held for anybody.
+    /// Checks that no memory is used after all clients have disconnected.
     fn assert_all_is_free(&mut self) {
         for _ in 0..LOOKS_MAX {
             if self.held() == 0 {
@@ -108,7 +108,7 @@ impl Bed {
         panic!("{} bytes are held for nobody", self.held());
     }
 
-    /// The body of the next reply.
+    /// Returns the body of the next reply.
     fn answer(&mut self, wire: &mut Wire) -> Option<Vec<u8>> {
         for _ in 0..LOOKS_MAX {
             self.look();
@@ -123,7 +123,7 @@ impl Bed {
         panic!("no answer");
     }
 
-    /// What is to be read of all partitions from these offsets on.
+    /// Returns a fetch of all partitions from these offsets on.
     fn fetch(&self, from: &[i64], wait_ms: i32) -> FetchRequest<'static> {
         let partition = |(tp, _): &(TopicPartition, u16)| FetchPartition {
             partition: tp.partition.0 as i32,
@@ -142,7 +142,7 @@ impl Bed {
         }
     }
 
-    /// A Kafka client that takes what it gets reads everything, and a native one writes meanwhile.
+    /// Checks that a well-behaved Kafka client reads everything while a native one writes.
     fn serve_honest_clients(&mut self) {
         let mut consumer = self.kafka();
         let (to, shard) = self.partitions[0];
@@ -171,7 +171,7 @@ impl Bed {
     }
 }
 
-/// Moves on by what came, which has no gaps.
+/// Advances the offsets by the records of a response, which must have no gaps.
 fn take_fetched(response: &FetchResponse<'_>, next: &mut [i64]) {
     assert_eq!(response.error_code, KafkaError::NONE);
     for got in response.responses.iter().flat_map(|topic| &topic.partitions) {
@@ -188,7 +188,7 @@ fn take_fetched(response: &FetchResponse<'_>, next: &mut [i64]) {
 }
 
 #[test]
-fn answers_to_kafka_fetches_that_nobody_takes_hold_no_more_memory_than_there_is_and_others_are_served() {
+fn unreceived_fetch_responses_stay_within_their_memory_and_other_clients_are_served() {
     for seed in 0..2 {
         let mut bed = Bed::new(seed, 40, 9000);
         let mut unread: Vec<Kafka> = (0..60).map(|_| bed.kafka()).collect();
@@ -210,7 +210,7 @@ fn answers_to_kafka_fetches_that_nobody_takes_hold_no_more_memory_than_there_is_
 }
 
 #[test]
-fn subscriptions_whose_data_nobody_takes_hold_no_more_memory_than_there_is_and_others_are_served() {
+fn unreceived_subscription_data_stays_within_its_memory_and_other_clients_are_served() {
     for seed in 0..2 {
         let mut bed = Bed::new(seed, 40, 9000);
         let mut unread = Vec::new();
@@ -236,15 +236,15 @@ fn subscriptions_whose_data_nobody_takes_hold_no_more_memory_than_there_is_and_o
 }
 
 #[test]
-fn batches_that_are_larger_than_all_the_memory_there_is_are_read_one_at_a_time() {
+fn batches_larger_than_the_read_memory_are_read_one_at_a_time() {
     let bytes = 150_000;
     assert!(takes_large_batches(2) && bytes > ShardLimits::tiny().send_bytes_max);
     let mut bed = Bed::new(2, 3, bytes);
-    // It begins when half of the memory is free, and a disk read is a little larger.
+    // It begins when half of the memory is free; a disk read is a little larger.
     bed.memory_bytes_max += bytes;
-    // A single one may be larger than all reads together may be.
+    // A single one may exceed the limit for all reads.
     bed.reads_bytes_max = 2 * bytes;
-    // One of them after the other has to be cut off.
+    // They have to be disconnected one after the other.
     let mut unread: Vec<Kafka> = (0..3).map(|_| bed.kafka()).collect();
     for wire in &mut unread {
         wire.send(ApiKey::Fetch, 11, &bed.fetch(&[0, 0], 0));
@@ -262,7 +262,7 @@ fn batches_that_are_larger_than_all_the_memory_there_is_are_read_one_at_a_time()
 }
 
 #[test]
-fn fetches_that_are_pipelined_on_many_connections_over_both_shards_are_all_answered() {
+fn pipelined_fetches_on_many_connections_over_both_shards_are_all_answered() {
     for seed in 0..4 {
         let mut bed = Bed::new(seed, 30, 9000);
         let mut wires: Vec<Kafka> = (0..20).map(|_| bed.kafka()).collect();
@@ -315,7 +315,7 @@ fn fetches_that_are_pipelined_on_many_connections_over_both_shards_are_all_answe
 }
 
 #[test]
-fn searches_by_time_that_many_clients_ask_for_hold_no_more_memory_than_there_is_and_all_are_answered() {
+fn searches_by_time_of_many_clients_stay_within_their_memory_and_are_all_answered() {
     for (seed, bytes) in [(0, 9000), (2, 150_000)] {
         let mut bed = Bed::new(seed, 12, bytes);
         if takes_large_batches(seed) {
@@ -352,7 +352,7 @@ fn searches_by_time_that_many_clients_ask_for_hold_no_more_memory_than_there_is_
             for wire in &mut wires {
                 let Some((_, answer)) = wire.receive(usize::MAX) else { continue };
                 let response: ListOffsetsResponse<'_> = answer.body();
-                // Of each two requests the first finds the first record, and the second none.
+                // The first of each two requests finds the first record, the second one none.
                 let expected = if wire.asked() % 2 == 1 { 0 } else { -1 };
                 for got in &response.topics[0].partitions {
                     assert_eq!((got.error_code, got.offset), (KafkaError::NONE, expected));
@@ -372,7 +372,7 @@ fn searches_by_time_that_many_clients_ask_for_hold_no_more_memory_than_there_is_
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_cut_off_once_others_wait_for_its_memory_and_not_before() {
+fn a_client_that_does_not_receive_is_disconnected_only_when_others_wait_for_memory() {
     let mut bed = Bed::new(0, 40, 9000);
     let (tp, shard) = bed.partitions[0];
     let subscribe = |bed: &mut Bed| {

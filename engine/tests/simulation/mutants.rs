@@ -1,4 +1,4 @@
-//! Bugs are planted, and the simulation must find each of them. A simulation that finds none proves nothing.
+//! Planted bugs, each of which the simulation must find. A simulation that finds none proves nothing.
 //!
 //! `cargo test -p highwater-engine --features mutants --test simulation mutants`
 
@@ -8,10 +8,10 @@ use highwater_engine::mutants::{Mutant, plant};
 
 use crate::{rejected, run};
 
-/// Seeds that may be used up before a bug is found.
+/// Maximum number of seeds before a bug has to be found.
 const SEEDS_MAX: u64 = 40;
 
-/// Whether `check` fails with this bug planted.
+/// Returns whether `check` fails with this bug planted.
 fn fails(mutant: Mutant, check: impl FnOnce()) -> bool {
     plant(Some(mutant));
     let result = catch_unwind(AssertUnwindSafe(check));
@@ -19,7 +19,7 @@ fn fails(mutant: Mutant, check: impl FnOnce()) -> bool {
     result.is_err()
 }
 
-/// The whole simulation finds the bug.
+/// Checks that the whole simulation finds the bug.
 fn the_simulation_finds(mutant: Mutant) {
     let found = (0..SEEDS_MAX).find(|seed| {
         fails(mutant, || {
@@ -46,7 +46,7 @@ fn replying_before_a_groups_record_is_durable_is_found() {
 }
 
 #[test]
-fn a_lost_commit_of_offsets_is_found() {
+fn losing_an_offset_commit_is_found() {
     the_simulation_finds(Mutant::OffsetCommitLost);
 }
 

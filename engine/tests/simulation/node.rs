@@ -15,21 +15,21 @@ use crate::sim_node::{self, NodeSetup};
 
 pub(crate) const SHARDS: u16 = 2;
 
-/// How often clients look at what has happened.
+/// Interval at which clients run.
 pub(crate) const TICK: Duration = Duration::from_micros(500);
 
-/// Milliseconds, and ticks of the test, without a heartbeat after which a member's partitions go to others.
+/// Session timeout of members, in milliseconds and in ticks of the test.
 pub(crate) const SESSION_MS: u64 = 60;
 pub(crate) const SESSION_TICKS: u64 = SESSION_MS * 1000 / TICK.as_micros() as u64;
 
 pub(crate) type World = SimWorld<Shard>;
 
-/// A world with a node that was not started yet.
+/// Creates a world with a node that is not started.
 pub(crate) fn world(seed: u64) -> (World, SimNode) {
     world_with(seed, limits(seed), SESSION_MS)
 }
 
-/// The same, where members of groups may be silent for so long.
+/// The same, with this session timeout for members of groups.
 pub(crate) fn world_with_sessions(seed: u64, consumer_session_timeout_ms: u64) -> (World, SimNode) {
     world_with(seed, limits(seed), consumer_session_timeout_ms)
 }
@@ -55,14 +55,14 @@ pub(crate) fn world_with(
     (world, node)
 }
 
-/// Rounds take this long, much longer than requests; files are made at once: nothing is to wait for those.
+/// Disk writes take much longer than requests. Files are created at once.
 pub(crate) fn slow_rounds(world: &World, node: SimNode, time: RangeInclusive<Duration>) {
     let job = Duration::from_micros(1)..=Duration::from_micros(2);
     let latency = Latency { sync: time.clone(), write: time, job, ..Latency::default() };
     world.disk(node).set_latency(latency);
 }
 
-/// A batch of one record with a value of this size.
+/// Creates a batch of one record with a value of this size.
 pub(crate) fn batch_of(value_bytes: usize) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Compression::None, 0);
     let value = vec![7; value_bytes];
@@ -70,14 +70,14 @@ pub(crate) fn batch_of(value_bytes: usize) -> Vec<u8> {
     builder.finish(BatchProducer::NONE).expect("there is a record").to_vec()
 }
 
-/// Small enough to run into; every other seed lets batches in that are large enough to come the other way.
+/// Returns limits that are small enough to be reached. Every other seed allows batches that are large enough to be received into pages.
 fn limits(seed: u64) -> ShardLimits {
     let tiny = ShardLimits::tiny();
     if seed % 4 < 2 {
         return tiny;
     }
     let store = StoreLimits {
-        // With the smaller ones, some batches need extents of their own.
+        // With the smaller sizes, some batches need larger extents.
         extent_bytes_max: if seed.is_multiple_of(2) { 256 << 10 } else { 64 << 10 },
         payload_bytes_max: 200 << 10,
         unacked_bytes_max: 256 << 10,
@@ -87,7 +87,7 @@ fn limits(seed: u64) -> ShardLimits {
     ShardLimits { store, ..tiny }
 }
 
-/// Whether batches over the bulk threshold fit.
+/// Returns whether batches above the bulk threshold are allowed.
 pub(crate) fn takes_large_batches(seed: u64) -> bool {
     seed % 4 >= 2
 }

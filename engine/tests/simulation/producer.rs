@@ -1,4 +1,4 @@
-//! A producer that never gives up: what is not acknowledged is sent again, in order, with the same numbers.
+//! A producer that retries for ever: unacknowledged batches are sent again, in order, with the same sequence numbers.
 
 use std::net::SocketAddr;
 
@@ -43,7 +43,7 @@ impl Producer {
         self.send();
     }
 
-    /// Takes answers. True if the connection has to be made anew.
+    /// Handles replies. Returns true if it has to reconnect.
     fn receive(&mut self) -> bool {
         let Some(wire) = &mut self.wire else { return false };
         wire.receive(usize::MAX);
@@ -56,7 +56,7 @@ impl Producer {
                     let reply = ProduceReply::decode(&body).expect("a reply");
                     self.lane.acknowledged(answer.id, reply.base_offset.get());
                 }
-                // Everything behind a batch that was not taken is sent again.
+                // All batches after a rejected one are sent again.
                 (_, Err((code, text))) => {
                     assert!(code.is_retryable() || code == ErrorCode::OutOfOrderSequence, "{code}: {text}");
                     return true;

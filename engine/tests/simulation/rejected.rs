@@ -1,8 +1,8 @@
-//! Batches of an idempotent producer that were sent after one that was rejected do not overtake it.
+//! Batches of an idempotent producer do not overtake an earlier one that was rejected.
 //!
-//! A log that does not know a producer accepts any first sequence number. So when the first of several batches in flight is rejected by a
-//! full disk, and there is space again when the second arrives, only the memory of what was rejected keeps the order. The same goes for a
-//! topic that appears between the two.
+//! A log accepts any first sequence number of an unknown producer. So when the first of several batches in flight is rejected because the disk is
+//! full, and there is space again when the second arrives, only the note of the rejection keeps the order. The same is true when a topic appears
+//! between the two.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::node::{TICK, World, slow_rounds, world};
 use crate::run::create;
 use crate::wire::Wire;
 
-/// Virtual time after which a request has to be answered.
+/// Virtual time within which a request has to be answered.
 const TICKS_MAX: u32 = 20_000;
 
 fn batch(sequence: i32) -> Vec<u8> {
@@ -31,7 +31,7 @@ fn batch(sequence: i32) -> Vec<u8> {
     builder.finish(producer).expect("there is a record").to_vec()
 }
 
-/// Makes the disk refuse everything, until [`heal`].
+/// Makes all disk operations fail, until [`heal`].
 fn fill(world: &mut World, node: SimNode) {
     world.disk(node).set_capacity(Some(0));
     for store in 0..2 {
@@ -83,7 +83,7 @@ impl KafkaProducer {
         self.0.produce(topic, index, -1, &batch(sequence));
     }
 
-    /// Error and offset of the next answer.
+    /// Returns the error and offset of the next response.
     fn outcome(&mut self, world: &mut World) -> (KafkaError, i64) {
         for _ in 0..TICKS_MAX {
             world.run_for(TICK);
@@ -101,7 +101,7 @@ impl KafkaProducer {
         self.outcome(world)
     }
 
-    /// The first batch was rejected. The second one waits for it.
+    /// Checks that the first batch was rejected, and that the second one waits for it.
     fn sends_the_rest_in_order(&mut self, world: &mut World, topic: &str, index: i32) {
         let second = self.produce(world, topic, index, 1);
         assert_eq!(second.0, KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER);
@@ -122,7 +122,7 @@ pub(crate) fn kafka() {
     producer.sends_the_rest_in_order(&mut world, "main", 0);
 }
 
-/// The shard of the connection does not know the partition when the first batch comes, and does when the second one comes.
+/// The shard of the connection does not know the partition when the first batch arrives, and does when the second one arrives.
 pub(crate) fn kafka_unknown_partition() {
     for seed in 0..4 {
         println!("seed {seed}");
@@ -149,7 +149,7 @@ pub(crate) fn kafka_unknown_partition() {
     }
 }
 
-/// The owner of the partition deletes it before it appends the first batch; the topic is there again when the second one comes.
+/// The owner of the partition deletes it before it appends the first batch; the topic was created again when the second one arrives.
 pub(crate) fn kafka_deleted_partition() {
     let mut deleted = 0;
     for seed in 0..40 {
@@ -158,11 +158,11 @@ pub(crate) fn kafka_deleted_partition() {
         let native = world.address(node, 0);
         create(&mut world, native, 1);
         let mut producer = KafkaProducer::connect(&mut world, node);
-        // The connection finds its shard.
+        // The connection is assigned to its shard.
         assert_eq!(producer.produce(&mut world, "other", 0, 0).0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
         let mut admin = Wire::connect(&mut world, native, None);
         admin.send(&DeleteTopicRequest { name: "main".into() });
-        // Somewhen while shard after shard learns of it.
+        // At some moment while the shards apply the change.
         world.run_for(Duration::from_micros(20 * seed));
         producer.send("main", 0, 0);
         let (error, offset) = producer.outcome(&mut world);
@@ -179,7 +179,7 @@ pub(crate) fn kafka_deleted_partition() {
     assert!(deleted > 0, "no batch came too late");
 }
 
-/// The topic is deleted and created again while the first batch is with its owner; the second one comes before the outcome of the first.
+/// The topic is deleted and created again while the first batch is with its owner; the second one arrives before the outcome of the first.
 pub(crate) fn kafka_recreated_partition() {
     let mut deleted = 0;
     for seed in 0..100 {
@@ -189,7 +189,7 @@ pub(crate) fn kafka_recreated_partition() {
         create(&mut world, native, 2);
         let mut producer = KafkaProducer::connect(&mut world, node);
         assert_eq!(producer.produce(&mut world, "other", 0, 0).0, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
-        // The first batches stay on their way to the disk.
+        // The first batches stay in flight to the disk.
         let round = Duration::from_secs(4);
         slow_rounds(&world, node, round..=round);
         producer.send("main", 0, 0);
@@ -205,7 +205,7 @@ pub(crate) fn kafka_recreated_partition() {
             configs: Vec::new(),
             validate_only: false,
         });
-        // Somewhen while shard after shard learns of it.
+        // At some moment while the shards apply the change.
         world.run_for(Duration::from_micros(10 * seed));
         producer.send("main", 0, 1);
         producer.send("main", 1, 1);

@@ -1,5 +1,4 @@
-//! One run: set up, let everybody do something while the node fails now and then, heal, and compare what is there with what was
-//! promised.
+//! One run: sets up, runs all clients while the node fails now and then, heals, and compares the contents of the node with its promises.
 
 use std::net::SocketAddr;
 use std::ops::AddAssign;
@@ -17,13 +16,13 @@ use crate::groups;
 use crate::node::{SHARDS, TICK, World, world};
 use crate::wire::Wire;
 
-/// Ticks in which the node may fail.
+/// Number of ticks during which the node may fail.
 const UNSAFE_TICKS: u32 = 4000;
 
-/// Ticks after which everything has to be done, once nothing fails any more.
+/// Maximum number of ticks to finish after the last failure.
 const HEALED_TICKS_MAX: u32 = 60_000;
 
-/// Ticks in which a node has to stop: the time that it gives its clients, and a little more.
+/// Maximum number of ticks for a shutdown: the time for clients, and a little more.
 const STOP_TICKS_MAX: u32 = 11_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -81,7 +80,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
         is_stopping = fail_maybe(&mut world, node, &mut rng, &mut totals, is_stopping);
     }
     free_disk(&world, node);
-    // It may have been told to stop, and not have ended yet.
+    // It may still be stopping.
     let mut ticks = 0;
     while is_stopping && world.end(node).is_none() {
         everybody(&mut world, &mut crowd, false);
@@ -153,7 +152,7 @@ pub(crate) fn create_named(
     panic!("no topic was created");
 }
 
-/// Lets the node fail, or starts it again, or does nothing. `is_stopping` says whether it was told to stop and has not ended, before and after.
+/// Lets the node fail, or starts it again, or does nothing. `is_stopping` tracks whether it is stopping.
 fn fail_maybe(
     world: &mut World,
     node: SimNode,
@@ -205,24 +204,24 @@ fn fail_maybe(
     }
 }
 
-/// Nothing can be allocated any more, and the log of the groups' offsets finds no space for its next records.
+/// Fills the disk: nothing can be allocated, and the log of groups and offsets has no space for its next records.
 fn fill_disk(world: &World, node: SimNode) {
     let mut disk = world.disk(node);
-    // A disk that was full before may have none.
+    // A disk that was full before may have no space.
     let _ = disk.remove_file("/data/reserve".as_ref());
     disk.set_capacity(Some(0));
     disk.inject(Fault::write_no_space("/data/offsets.a"));
     disk.inject(Fault::write_no_space("/data/offsets.b"));
 }
 
-/// There is space again.
+/// Frees space on the disk.
 fn free_disk(world: &World, node: SimNode) {
     let disk = world.disk(node);
     disk.set_capacity(None);
     disk.clear_faults();
 }
 
-/// Starts the node again if it does not run.
+/// Starts the node again if it is not running.
 fn restart(world: &mut World, node: SimNode, totals: &mut Totals) {
     match world.end(node) {
         None => return,

@@ -1,4 +1,4 @@
-//! What somebody has read of a partition, from its beginning and without a gap.
+//! The records that a consumer has read from a partition, from the start and without gaps.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use highwater_protocol::ids::TopicPartition;
 pub(crate) struct Seen {
     from: TopicPartition,
     next: i64,
-    /// Highest high watermark told: it never goes back.
+    /// Highest high watermark seen. It must never decrease.
     high_watermark: i64,
     pub(crate) records: BTreeMap<i64, String>,
 }
@@ -22,18 +22,18 @@ impl Seen {
         self.from
     }
 
-    /// The next offset that is wanted.
+    /// Returns the next offset to read.
     pub(crate) fn next(&self) -> i64 {
         self.next
     }
 
-    /// Everything below this can be read, says the broker.
+    /// Notes a high watermark from the broker.
     pub(crate) fn told(&mut self, high_watermark: i64) {
         assert!(high_watermark >= self.high_watermark, "the high watermark went back");
         self.high_watermark = high_watermark;
     }
 
-    /// Reads a batch; what was read before is in it once more at times.
+    /// Adds a batch, which may contain records that were read before.
     pub(crate) fn take(&mut self, batch: &[u8]) {
         let view = BatchView::parse(batch).expect("a batch");
         view.check_checksum().expect("as it was sent");

@@ -14,10 +14,10 @@ use highwater_runtime::sim::SimClient;
 
 use crate::node::{TICK, World};
 
-/// Virtual time after which nobody waits for an answer any more.
+/// Virtual time after which a client gives up waiting for a reply.
 const ANSWER_TIME_MAX: Duration = Duration::from_mins(2);
 
-/// A message of the broker.
+/// A message from the broker.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) kind: MessageKind,
@@ -32,7 +32,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Connects and says hello; its reply is swallowed.
+    /// Connects and sends the hello. Its reply is skipped.
     pub(crate) fn connect(world: &mut World, to: SocketAddr, shard: Option<u16>) -> Self {
         let mut client = world.connect(to);
         let hello = Hello {
@@ -53,7 +53,7 @@ impl Wire {
         self.next_id
     }
 
-    /// The id that the next request will have.
+    /// Returns the id of the next request.
     pub(crate) fn next_id(&self) -> u64 {
         self.next_id + 1
     }
@@ -68,7 +68,7 @@ impl Wire {
         self.send_with_id(|id| [&produce_head(id, to, Acks::All, batch.len())[..], batch].concat())
     }
 
-    /// Sends a record of so many bytes, of no idempotent producer.
+    /// Sends a record of this size, without an idempotent producer.
     pub(crate) fn produce(&mut self, to: TopicPartition, bytes: usize) -> u64 {
         let mut builder = BatchBuilder::new(Compression::None, 0);
         let value = vec![b'x'; bytes];
@@ -80,12 +80,12 @@ impl Wire {
         self.client.send(bytes);
     }
 
-    /// Whether it is over, and everything that came before was taken.
+    /// Returns whether the connection is closed and everything before that was received.
     pub(crate) fn is_over(&self) -> bool {
         self.client.end().is_some()
     }
 
-    /// Lets time pass until the next message has come. None if the connection ends, or if that takes too long.
+    /// Waits for the next message. Returns `None` if the connection is closed or that takes too long.
     pub(crate) fn wait(&mut self, world: &mut World) -> Option<Answer> {
         let until = world.now().after(ANSWER_TIME_MAX);
         while world.now() < until && !self.is_over() {
@@ -98,13 +98,13 @@ impl Wire {
         None
     }
 
-    /// Takes at most so many bytes of what has arrived.
+    /// Receives at most this many bytes.
     pub(crate) fn receive(&mut self, bytes_max: usize) {
         let bytes = self.client.receive_up_to(bytes_max);
         self.received.extend_from_slice(&bytes);
     }
 
-    /// The next whole message; the reply to the hello is none.
+    /// Returns the next complete message, without the reply to the hello.
     pub(crate) fn pop(&mut self) -> Option<Answer> {
         loop {
             let header = WireHeader::parse(&self.received)?;

@@ -1,10 +1,10 @@
-//! Proof 2: the fault table. Every 4 KiB block of every file of a small store × bit flips, zero, stale content, the content of another block,
-//! EIO. Each time: `verify` must notice, the store must open, every acknowledged record outside of the damaged block must be
-//! read byte for byte, nothing else may be read, and what is missing must be told.
+//! Proof 2: the fault table. Every 4 KiB block of every file of a small store × bit flips, zeroes, stale content, the content of another block,
+//! EIO. Each time `verify` must report it, the store must open, every acknowledged record outside of the damaged block must be read byte for
+//! byte, nothing else may be read, and lost records must be reported.
 //!
-//! Three stores are damaged: one that was stopped in order, one that was killed while idle, and one that was killed right after its last
-//! acknowledgement. Of that one, frames of the last round that nothing proves durable may be taken for torn or never written if one of them is
-//! damaged (`docs/disk-format.md`, reading after a crash).
+//! Three stores are damaged: one that was stopped cleanly, one that was killed while idle, and one that was killed right after its last
+//! acknowledgement. In the last one, frames of the last round that nothing proves durable may be treated as torn or never written if one of them
+//! is damaged (`docs/disk-format.md`, reading after a crash).
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
@@ -26,27 +26,27 @@ use crate::workload::{REPLICATED, Workload};
 const BLOCK: usize = 4096;
 const FORM: DurableForm = DurableForm::SyncPerRound;
 
-/// A frame's place on disk.
+/// A frame's position on disk.
 struct Rests {
     path: PathBuf,
     bytes: Range<u64>,
     index: u64,
 }
 
-/// A store at rest, and what is known of it.
+/// The image of a closed store, and its known contents.
 struct Sample {
     image: DiskImage,
-    /// Earlier content, block by block, where it was different.
+    /// Earlier contents of blocks that have changed.
     stale: BTreeMap<(PathBuf, usize), Vec<u8>>,
     model: Model,
     frames: BTreeMap<(TopicPartition, i64), Rests>,
-    /// Blocks with bytes that mean something.
+    /// Blocks with meaningful bytes.
     meaningful: BTreeMap<PathBuf, Vec<Range<u64>>>,
-    /// Every frame with an index below this is proved durable by a frame behind it, or by a checkpoint.
+    /// Every frame with an index below this is proved durable by a later frame or by a checkpoint.
     proven: BTreeMap<TopicPartition, u64>,
 }
 
-/// How a store came to rest.
+/// How the store ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum End {
     Stopped,
@@ -61,7 +61,7 @@ fn sample(end: End) -> Sample {
     let mut work = Workload::new(node, 77);
     for n in 0..3u8 {
         let config = PartitionConfig { retention_ms: None, ..PartitionConfig::default() };
-        // The log of one is truncated now and then.
+        // One partition's log is truncated now and then.
         work.add_partition(tp(n, 0), if n == 2 { REPLICATED } else { config });
     }
     let mut images = Vec::new();
@@ -111,11 +111,11 @@ fn sample(end: End) -> Sample {
         meaningful: BTreeMap::new(),
         proven: BTreeMap::new(),
     };
-    sample.look(end);
+    sample.read_layout(end);
     sample
 }
 
-/// Part of the first log is rewritten: what it loses is not looked for.
+/// Rewrites part of the first log. Dropped records are not expected.
 fn rewrite(work: &mut Workload, rest: i64) {
     let (tp, slot) = work.partitions()[0];
     let filter = DropSome { divisor: 3, rest };
@@ -135,7 +135,7 @@ fn rewrite(work: &mut Workload, rest: i64) {
     assert!(log.entries.len() < before, "some of it was dropped");
 }
 
-/// For each block of the final image, the latest earlier content that is different.
+/// Returns, for each block of the final image, the latest earlier content that differs.
 fn stale_blocks(images: &[DiskImage], last: &DiskImage) -> BTreeMap<(PathBuf, usize), Vec<u8>> {
     let mut stale = BTreeMap::new();
     for (path, _) in last.files() {
@@ -152,8 +152,8 @@ fn stale_blocks(images: &[DiskImage], last: &DiskImage) -> BTreeMap<(PathBuf, us
 }
 
 impl Sample {
-    /// Learns from the undamaged store where everything rests.
-    fn look(&mut self, end: End) {
+    /// Reads from the undamaged store where everything is.
+    fn read_layout(&mut self, end: End) {
         let mut disk = SimDisk::from_image(&self.image, 1);
         let listing = inspect::list(&mut disk, DATA.as_ref()).expect("it is whole");
         let store = &listing.stores[0];
@@ -196,7 +196,7 @@ impl Sample {
         assert!(verification.findings.is_empty() && verification.notes.is_empty(), "{verification:?}");
     }
 
-    /// Whether a block has bytes that mean something; with its content after the damage, whether such a byte has changed.
+    /// Returns whether a block has meaningful bytes; if `damaged` is given, whether such a byte has changed.
     fn is_meaningful(&self, path: &Path, block: usize, after: Option<&[u8]>) -> bool {
         let from = block * BLOCK;
         let used = self.meaningful.get(path).into_iter().flatten();
@@ -206,7 +206,7 @@ impl Sample {
         used.any(|u| !u.is_empty() && before[u.clone()] != after[u.start - from..u.end - from])
     }
 
-    /// Damages one block and checks everything. `None`: that would not have changed it.
+    /// Damages one block and checks everything. Returns `None` if the damage would not change it.
     fn check(&self, path: &Path, block: usize, case: &Case) -> Option<Outcome> {
         let disk = SimDisk::from_image(&self.image, 3);
         let after = case.apply(self, &disk, path, block)?;
@@ -240,7 +240,7 @@ impl Sample {
             let read = node.read_all(slot);
             node.read_from_every_offset(slot);
             let mut batches: BTreeMap<i64, Vec<u8>> = read.batches.iter().cloned().collect();
-            // From here on frames may be taken for torn.
+            // From here on frames may be treated as torn.
             let of_log = self.frames.range((*tp, 0)..=(*tp, i64::MAX));
             let torn = of_log
                 .clone()
@@ -290,7 +290,7 @@ enum Case {
 }
 
 impl Case {
-    /// Damages the block. `None`: there is nothing to change. Else its new content, if it has one.
+    /// Damages the block. Returns `None` if that changes nothing, else its new content, if it has one.
     #[expect(clippy::option_option, reason = "see above")]
     fn apply(&self, sample: &Sample, disk: &SimDisk, path: &Path, block: usize) -> Option<Option<Vec<u8>>> {
         let whole = sample.image.read(path).expect("it is listed");
@@ -357,16 +357,16 @@ pub(crate) fn run(end: End) {
 }
 
 #[test]
-fn no_damaged_block_of_a_stopped_store_goes_unnoticed_or_costs_more_than_itself() {
+fn no_damaged_block_of_a_stopped_store_goes_unnoticed_or_loses_more_than_itself() {
     run(End::Stopped);
 }
 
 #[test]
-fn no_damaged_block_of_a_store_killed_while_idle_goes_unnoticed_or_costs_more_than_itself() {
+fn no_damaged_block_of_a_store_killed_while_idle_goes_unnoticed_or_loses_more_than_itself() {
     run(End::KilledIdle);
 }
 
 #[test]
-fn no_damaged_block_of_a_killed_store_costs_more_than_itself_and_its_last_round() {
+fn no_damaged_block_of_a_killed_store_loses_more_than_itself_and_the_last_round() {
     run(End::KilledAtOnce);
 }

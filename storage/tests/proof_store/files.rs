@@ -1,7 +1,7 @@
-//! Proof 2, whole files: each file of a store, and those that belong together, is missing, empty, cut at every page, grown, replaced by
-//! an older copy, by another store's file or by another cluster's. Each time the store opens or says why it does not; what is intact is
-//! read byte for byte and nothing else is; partitions that lost anything say so; those that did not go on, without taking
-//! space from what is there; and all of them can be deleted and made anew.
+//! Proof 2, whole files: each file of a store, alone and with related files, is missing, empty, truncated at every page, extended, or replaced by
+//! an older copy, by another store's file or by another cluster's. Each time the store opens or reports why it does not. Intact records are read
+//! byte for byte, and nothing else is. Partitions that lost records report it; all others accept appends without overwriting anything; and every
+//! partition can be deleted and created again.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,13 +22,13 @@ use crate::node::{DATA, DIR, Node, Setup, config, tp};
 use crate::workload::{Workload, batch};
 
 const PAGE: usize = 4096;
-/// With a journal: it is one of the files.
+/// With a journal, which is one of the files.
 const FORM: Setup = Setup { form: DurableForm::Dsync, journal: true };
 
-/// Warnings of one start at most, however much is wrong.
+/// Maximum number of warnings of one start, however much is wrong.
 const WARNINGS_MAX: usize = 40;
 
-/// A store at rest, and as it was before it was stopped and started for the last time.
+/// The image of a closed store, and its image before the last stop and start.
 struct Sample {
     image: DiskImage,
     older: DiskImage,
@@ -69,7 +69,7 @@ fn sample(of: &StoreConfig, topics: std::ops::Range<u8>, stopped: bool) -> Sampl
     let older = work.node.disk.disk().image();
     let (node, _) = Node::open_with(DiskHarness::on(SimDisk::from_image(&older, 6)), of.clone())
         .expect("what was stopped in order opens");
-    work.go_on(node);
+    work.resume_with(node);
     (0..8).for_each(|n| round(&mut work, n));
     if stopped {
         stop(&mut work);
@@ -96,7 +96,7 @@ struct Proof {
     other_store: DiskImage,
     other_cluster: DiskImage,
     cases: usize,
-    refused: usize,
+    not_opened: usize,
     lost: usize,
 }
 
@@ -109,12 +109,12 @@ impl Proof {
             other_store: other(StoreConfig { store: StoreId(1), ..this.clone() }),
             other_cluster: other(StoreConfig { cluster: ClusterId([0xEE; 16]), ..this }),
             cases: 0,
-            refused: 0,
+            not_opened: 0,
             lost: 0,
         }
     }
 
-    /// The image with this done to these files. `None`: that would not change it.
+    /// Returns the image with these files changed; `None` if that changes nothing.
     fn apply(&self, paths: &[&Path], case: &Case) -> Option<DiskImage> {
         let mut image = self.sample.image.clone();
         let mut changed = false;
@@ -151,7 +151,7 @@ impl Proof {
                 let named = paths.iter().any(|path| error.to_string().contains(&*path.to_string_lossy()));
                 let named = named || error.to_string().contains(DIR);
                 assert!(named && !matches!(error, OpenError::Io { .. }), "{at}: {error}");
-                self.refused += 1;
+                self.not_opened += 1;
             }
         }
     }
@@ -186,23 +186,28 @@ impl Proof {
             self.lost += lost;
             readable.insert(*tp, batches);
         }
-        self.go_on(at, &mut node, &readable);
+        self.check_appends(at, &mut node, &readable);
         node.disk.crash(CrashPolicy::LOSE_ALL);
         let (mut node, _) = Node::open(node.disk, FORM).unwrap_or_else(|e| panic!("{at}: {e}"));
-        self.reread(at, &mut node, &readable);
+        self.check_still_readable(at, &mut node, &readable);
         self.delete_all(at, &mut node);
         node.disk.crash(CrashPolicy::LOSE_ALL);
         let (node, _) = Node::open(node.disk, FORM).unwrap_or_else(|e| panic!("{at}: {e}"));
         assert_eq!(node.store.partitions().count(), 1, "{at}: what was deleted stays deleted");
     }
 
-    /// Partitions that are in order take records, and nothing that could be read is overwritten.
-    fn go_on(&self, at: &str, node: &mut Node, readable: &BTreeMap<TopicPartition, BTreeMap<i64, Vec<u8>>>) {
+    /// Checks that intact partitions accept appends, and that no readable record is overwritten.
+    fn check_appends(
+        &self,
+        at: &str,
+        node: &mut Node,
+        readable: &BTreeMap<TopicPartition, BTreeMap<i64, Vec<u8>>>,
+    ) {
         for (tp, log) in &self.sample.model.logs {
             let slot = node.ensure(*tp, log.config);
             let bounds = node.store.bounds(slot);
             let epoch = bounds.last_epoch.map_or(0, |epoch| epoch.0);
-            // Enough to need new extents.
+            // Enough records to need new extents.
             for _ in 0..4 {
                 let mut rng = SmallRng::seed_from_u64(1);
                 let batch = batch(&mut rng, 2, 12_000, 1, BatchProducer::NONE);
@@ -218,10 +223,15 @@ impl Proof {
             assert_eq!(after.durable_end, after.append_end, "{at}: {tp}");
             assert!(bounds.faulty || after.durable_end > bounds.durable_end, "{at}: {tp} takes records");
         }
-        self.reread(at, node, readable);
+        self.check_still_readable(at, node, readable);
     }
 
-    fn reread(&self, at: &str, node: &mut Node, readable: &BTreeMap<TopicPartition, BTreeMap<i64, Vec<u8>>>) {
+    fn check_still_readable(
+        &self,
+        at: &str,
+        node: &mut Node,
+        readable: &BTreeMap<TopicPartition, BTreeMap<i64, Vec<u8>>>,
+    ) {
         for (tp, before) in readable {
             let slot = node.ensure(*tp, self.sample.model.logs[tp].config);
             let now: BTreeMap<i64, Vec<u8>> = node.read_all(slot).batches.into_iter().collect();
@@ -231,7 +241,7 @@ impl Proof {
         }
     }
 
-    /// Everything can be deleted, and partitions made anew in what space is left.
+    /// Checks that everything can be deleted, and partitions created again in the remaining space.
     fn delete_all(&self, at: &str, node: &mut Node) {
         let all: Vec<_> = node.store.partitions().collect();
         for (_, slot) in &all {
@@ -297,23 +307,23 @@ fn run(stopped: bool) {
             Case::OtherStores,
             Case::OtherClusters,
         ];
-        // All of a store put back from an older copy is that older store: nothing in it could tell.
+        // A store that is restored completely from an older copy cannot be distinguished from the older store.
         let is_whole_store = |case: &&Case| n == 3 && matches!(case, Case::Older);
         for case in whole.iter().filter(|case| !is_whole_store(case)) {
             proof.check(paths, case);
         }
     }
-    let Proof { cases, refused, lost, .. } = proof;
+    let Proof { cases, not_opened, lost, .. } = proof;
     println!("{cases} cases, {refused} starts refused, {lost} batches lost with their files");
-    assert!(cases > 200 && refused > 0 && lost > 0);
+    assert!(cases > 200 && not_opened > 0 && lost > 0);
 }
 
 #[test]
-fn whatever_becomes_of_the_files_of_a_stopped_store_it_says_what_is_lost_and_keeps_the_rest() {
+fn a_stopped_store_with_damaged_files_reports_what_is_lost_and_keeps_the_rest() {
     run(true);
 }
 
 #[test]
-fn whatever_becomes_of_the_files_of_a_killed_store_it_says_what_is_lost_and_keeps_the_rest() {
+fn a_killed_store_with_damaged_files_reports_what_is_lost_and_keeps_the_rest() {
     run(false);
 }

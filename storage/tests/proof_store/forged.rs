@@ -1,6 +1,6 @@
-//! Proof 3: a record poses as a frame. Its value holds the bytes of a whole frame, with every checksum right and an offset of its sender's choice, and with
-//! each code ([`highwater_storage::mac`]) that a client could have seen. Then each bit of the header of the frame around it is flipped, so that the next
-//! frame has to be searched for. The record in disguise must neither be read, nor make a start believe anything.
+//! Proof 3: forged frames. The value of a record holds the bytes of a whole frame, with valid checksums, an offset of the sender's choice, and
+//! each code ([`highwater_storage::mac`]) that a client could have seen. Then each bit of the header of the frame around it is flipped, so that
+//! recovery has to search for the next frame. The forged frame must neither be read nor influence recovery.
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -31,7 +31,7 @@ use crate::node::{CLUSTER, DATA, DIR, Node, header, tp};
 
 const FORM: DurableForm = DurableForm::Dsync;
 const DISGUISED: &[u8] = b"nobody has sent this record";
-/// Of a producer that the forger wants to shut out.
+/// The producer that the forger tries to fence.
 const VICTIM: i64 = 77;
 
 fn batch(producer: BatchProducer, values: &[&[u8]]) -> Vec<u8> {
@@ -42,7 +42,7 @@ fn batch(producer: BatchProducer, values: &[&[u8]]) -> Vec<u8> {
     builder.finish(producer).expect("it is not empty").to_vec()
 }
 
-/// A whole frame around records that nobody has sent.
+/// Creates a whole frame around records that nobody has sent.
 fn disguised(place: FramePlace, offset: i64, records: usize) -> Vec<u8> {
     let producer = BatchProducer { id: ProducerId(VICTIM), epoch: 99, sequence: 0 };
     let batch = batch(producer, &vec![DISGUISED; records]);
@@ -55,7 +55,7 @@ fn disguised(place: FramePlace, offset: i64, records: usize) -> Vec<u8> {
     frame
 }
 
-/// A log in one extent, and the place in the slab of the frame around the disguised ones.
+/// A log in one extent, and the position in the slab of the frame around the forged ones.
 struct Attack {
     image: DiskImage,
     around: Range<usize>,
@@ -68,14 +68,14 @@ fn append(node: &mut Node, tp: TopicPartition, batch: &[u8]) -> (i64, FrameHeade
     let slot = node.ensure(tp, PartitionConfig::KEEP_ALL);
     let appended = loop {
         match node.append(slot, batch, false, 1, 1) {
-            // For want of a slab.
+            // There is no slab yet.
             Err(AppendError::Busy) => node.settle(),
             appended => break appended.expect("there is room"),
         }
     };
     node.settle();
     let (offset, durable_end) = (appended.base_offset, node.store.bounds(slot).durable_end);
-    // What a client sees: frames as they rest.
+    // Frames as stored, which clients can see.
     let ReadResult::Frames(frames) = node.read(slot, Cursor::at(offset), 1, durable_end) else {
         panic!("it is durable")
     };
@@ -83,7 +83,7 @@ fn append(node: &mut Node, tp: TopicPartition, batch: &[u8]) -> (i64, FrameHeade
     (offset.0, *frame.header())
 }
 
-/// `behind`: records are appended after the attack.
+/// With `behind`, records are appended after the attack.
 fn attack(behind: usize, is_stopped: bool) -> Attack {
     let mut disk = DiskHarness::new(5);
     disk.create_dir_all(DATA.as_ref()).expect("an empty disk");
@@ -93,7 +93,7 @@ fn attack(behind: usize, is_stopped: bool) -> Attack {
     let (_, first) = append(&mut node, tp, &batch(victim, &[b"of the victim"]));
     let (before, seen) = append(&mut node, tp, &batch(BatchProducer::NONE, &[b"of the forger"]));
     let offset = before + 1;
-    // The values of one batch, so that one of them lies where a frame can begin. Each holds frames with every code that is known.
+    // Values of one batch, so that one of them lies where a frame can begin. Each holds frames with every known code.
     let mut values = Vec::new();
     for shift in 0..8 {
         let mut value = vec![0xEE; shift];
@@ -162,14 +162,14 @@ impl Attack {
             );
             assert!(header(batch).producer_epoch.get() < 99, "{at}: a record in disguise at offset {offset}");
         }
-        // What is really there is served, and what is not is told.
+        // Real records are served, and lost ones are reported.
         let really = read.batches.len() as i64;
         if is_stopped || behind > 0 {
             assert_eq!(really, 2 + behind as i64, "{at}: {read:?} {report:?}", read = read.damaged);
             assert_eq!(bounds.durable_end.0, self.end, "{at}: {report:?}");
             assert_eq!(read.damaged, [(self.offset, self.offset + 8)], "{at}");
         } else {
-            // The last round before a kill, damaged: like a write that was never finished.
+            // Damage in the last round before a kill looks like an unfinished write.
             assert_eq!(
                 (really, bounds.durable_end.0, bounds.faulty),
                 (2, self.offset, false),
@@ -188,8 +188,8 @@ impl Attack {
     }
 }
 
-/// A batch of one large value, each page of which begins with the header of an extent that begins there; none without places. With the
-/// place in the slab of the frame's first byte.
+/// Creates a batch of one large value, each page of which begins with the header of an extent at that position, if positions are given. Returns it
+/// with the position in the slab of the frame's first byte.
 fn batch_of_headers(frame_at: Option<u64>) -> Vec<u8> {
     const BYTES: usize = 40_000;
     let plain = vec![0xEE; BYTES];
@@ -228,7 +228,7 @@ fn batch_of_headers(frame_at: Option<u64>) -> Vec<u8> {
     batch(BatchProducer::NONE, &[&value])
 }
 
-/// A store with a large batch in its third extent, and where in the slab the frame of that batch begins.
+/// A store with a large batch in its third extent, and the position in the slab of that batch's frame.
 fn with_headers(frame_at: Option<u64>) -> (Node, u64) {
     let mut disk = DiskHarness::new(5);
     disk.create_dir_all(DATA.as_ref()).expect("an empty disk");

@@ -1,4 +1,4 @@
-//! What `inspect` says of stores whose state is known.
+//! The output of `inspect` for stores with a known state.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ fn work() -> Workload {
 }
 
 #[test]
-fn a_listing_names_every_byte_of_every_slab_and_agrees_with_the_store() {
+fn a_listing_accounts_for_every_byte_of_every_slab_and_agrees_with_the_store() {
     let mut work = work();
     let mut disk = SimDisk::from_image(&work.node.disk.disk().image(), 1);
     let listing = inspect::list(&mut disk, DATA.as_ref()).expect("readable");
@@ -62,7 +62,7 @@ fn a_listing_names_every_byte_of_every_slab_and_agrees_with_the_store() {
 }
 
 #[test]
-fn without_a_map_the_headers_of_the_extents_tell_the_same() {
+fn recovery_from_extent_headers_equals_recovery_from_the_map() {
     let work = work();
     let mut disk = SimDisk::from_image(&work.node.disk.disk().image(), 1);
     let before = inspect::list(&mut disk, DATA.as_ref()).expect("readable");
@@ -80,12 +80,12 @@ fn without_a_map_the_headers_of_the_extents_tell_the_same() {
 }
 
 #[test]
-fn a_damaged_block_is_named_with_what_it_holds() {
+fn a_damaged_block_is_reported_with_its_contents() {
     let work = work();
     let image = work.node.disk.disk().image();
     let slab = Path::new(DIR).join("slab-000000");
     let whole = image.read(&slab).expect("the first slab");
-    // The first block behind the first extent's header holds its first frames.
+    // The first block after the first extent's header holds its first frames.
     let cases = [
         (Damage::Zero, Holds::Zero),
         (Damage::Unreadable, Holds::Unreadable),
@@ -104,7 +104,7 @@ fn a_damaged_block_is_named_with_what_it_holds() {
 }
 
 #[test]
-fn nothing_is_written_by_looking() {
+fn inspecting_a_store_writes_nothing() {
     let work = work();
     let image = work.node.disk.disk().image();
     let mut disk = SimDisk::from_image(&image, 1);

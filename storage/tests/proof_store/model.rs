@@ -1,4 +1,4 @@
-//! What a store has been told and has promised, and whether what it holds agrees with that.
+//! The model of a store: its operations and its promises, and whether its contents agree with them.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -20,37 +20,37 @@ pub(crate) struct Entry {
     pub(crate) next: i64,
     /// The broker's clock when it was appended.
     pub(crate) written_ms: i64,
-    /// As it must be read: offset and epoch stamped.
+    /// The batch as it must be read: with offset and epoch.
     pub(crate) batch: Rc<[u8]>,
 }
 
-/// What was appended to a partition.
+/// The log of a partition.
 #[derive(Clone, Default)]
 pub(crate) struct Log {
     pub(crate) entries: Vec<Entry>,
     pub(crate) config: PartitionConfig,
     /// The broker's clock at the last enforcement of retention.
     pub(crate) wall_ms: i64,
-    /// Where its start was asked to be.
+    /// The log start that was requested.
     pub(crate) start_asked: i64,
     pub(crate) delete_asked: bool,
-    /// Where the owner said that it is committed to, if it has other replicas.
+    /// The commit index that the owner has set, if it is replicated.
     pub(crate) commit_asked: i64,
-    /// The parts of it that were asked to be rewritten, in order.
+    /// The parts for which a rewrite was requested, in order.
     pub(crate) rewrites: Vec<Rewrite>,
-    /// The log before each truncation in this life, oldest first. A crash may bring it back as long as nothing after the truncation
-    /// is durable.
-    pub(crate) earlier: Vec<Earlier>,
+    /// The log before each truncation in this life, oldest first. A crash may restore it while nothing appended after the truncation is
+    /// durable.
+    pub(crate) earlier: Vec<EarlierLog>,
 }
 
-/// A part of a log, which is rewritten without some of its batches.
+/// A part of a log that is rewritten without some of its batches.
 #[derive(Clone, Debug)]
 pub(crate) struct Rewrite {
     pub(crate) offsets: std::ops::Range<i64>,
     pub(crate) filter: DropSome,
 }
 
-/// Drops every batch whose offset leaves this rest, if it is not the last one of its producer.
+/// Drops every batch whose offset has this remainder, unless it is the last one of its producer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DropSome {
     pub(crate) divisor: i64,
@@ -72,33 +72,33 @@ impl BatchFilter for DropSome {
 
 /// A log before a truncation.
 #[derive(Clone)]
-pub(crate) struct Earlier {
+pub(crate) struct EarlierLog {
     pub(crate) entries: Vec<Entry>,
     /// The offset at which it was truncated.
     pub(crate) cut: i64,
 }
 
-/// What was promised of a partition.
+/// A promise about a partition.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Promise {
     pub(crate) durable: i64,
-    /// How often the log had been truncated when that was promised.
+    /// Number of truncations of the log before the promise.
     pub(crate) version: usize,
-    /// Another truncation was asked for.
+    /// Another truncation was requested.
     pub(crate) truncating: bool,
-    /// So many parts of the log were rewritten by then, or were being rewritten.
+    /// Number of rewrites of parts of the log by then, including a running one.
     pub(crate) rewrites: usize,
     pub(crate) start: i64,
     pub(crate) deleted: bool,
 }
 
-/// A promise as it was made.
+/// A promise of the store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ack {
     Durable(TopicPartition, i64),
     Truncating(TopicPartition),
     Rewriting(TopicPartition),
-    /// The log ends here now.
+    /// The current end of the log.
     Truncated(TopicPartition, i64),
     LogStart(TopicPartition, i64),
     Deleted(TopicPartition),
@@ -110,7 +110,7 @@ pub(crate) fn promise(promises: &mut Promises, ack: Ack) {
     match ack {
         Ack::Durable(tp, offset) => {
             let promise = promises.entry(tp).or_default();
-            // An event that was queued before a truncation says what is durable after it.
+            // An event that was queued before a truncation refers to the log after it.
             assert!(
                 offset >= promise.durable || promise.truncating,
                 "{tp}: the durable end goes back with a truncation only"
@@ -139,7 +139,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// Compares everything a freshly opened store holds with what it was told and has promised. Says what is wrong.
+    /// Compares the contents of a freshly opened store with its operations and promises. Returns a description of any difference.
     pub(crate) fn check(
         &self,
         node: &mut Node,
@@ -168,7 +168,7 @@ impl Model {
         Ok(())
     }
 
-    /// Forgets what a crash has taken: what is not in the store was not promised.
+    /// Removes what a crash has lost, after the check that none of it was promised.
     pub(crate) fn adopt(&mut self, node: &mut Node) {
         let found: Vec<TopicPartition> = node.store.partitions().map(|(tp, _)| tp).collect();
         self.logs.retain(|tp, log| !log.delete_asked || found.contains(tp));
@@ -188,15 +188,15 @@ impl Log {
         self.entries.last().map_or(0, |entry| entry.next)
     }
 
-    /// What the log may be after a power cut: it as of each truncation that a crash can undo or complete, newest first, each with
-    /// where it has to reach.
+    /// Returns the possible logs after a power cut, one for each truncation that a crash can undo or complete, newest first, with the minimum end
+    /// of each.
     fn versions(&self, promise: Promise) -> impl Iterator<Item = (usize, &[Entry], i64)> {
         let now = promise.version;
         let newest = (now + usize::from(promise.truncating)).min(self.earlier.len());
         (0..=newest).rev().filter_map(move |version| {
             let between = &self.earlier[version.min(now)..version.max(now)];
             let lowest_cut = between.iter().map(|earlier| earlier.cut).min().unwrap_or(i64::MAX);
-            // A frame that was appended after a truncation is not durable before that is.
+            // A frame that was appended after a truncation is not durable before the truncation is.
             let is_undone = version < now && promise.durable <= lowest_cut;
             let least = promise.durable.min(lowest_cut);
             (version >= now || is_undone).then_some((version, self.version(version), least))
@@ -207,8 +207,8 @@ impl Log {
         self.earlier.get(version).map_or(&self.entries, |earlier| &earlier.entries)
     }
 
-    /// Whether a batch may be gone after so many rewrites.
-    pub(crate) fn may_be_gone(&self, base: i64, rewrites: usize) -> bool {
+    /// Returns whether a batch may be missing after this many rewrites.
+    pub(crate) fn may_be_missing(&self, base: i64, rewrites: usize) -> bool {
         let mut begun = self.rewrites.iter().take(rewrites);
         begun.any(|rewrite| rewrite.offsets.contains(&base) && rewrite.filter.drops(base))
     }
@@ -224,7 +224,7 @@ impl Log {
         Err(first_error.expect("the newest version was tried"))
     }
 
-    /// After a crash: finds out which version of the log there is.
+    /// Finds which version of the log there is after a crash.
     fn adopt_version(&mut self, tp: TopicPartition, node: &mut Node) {
         let (version, rewrites) = (self.earlier.len(), self.rewrites.len());
         let anything = Promise { version, rewrites, ..Promise::default() };
@@ -285,7 +285,7 @@ impl Log {
                     return Err(format!("offset {base} has other bytes"));
                 }
                 Some((base, _)) => return Err(format!("offset {}: read {base}", entry.base)),
-                None if self.may_be_gone(entry.base, rewrites) => {}
+                None if self.may_be_missing(entry.base, rewrites) => {}
                 None => return Err(format!("offset {} is lost", entry.base)),
             }
         }
@@ -295,12 +295,12 @@ impl Log {
         check_producers(entries, node, slot, start, end)
     }
 
-    /// Retention may move the start of a log, but leaves what it has to keep.
+    /// Checks that retention has removed no more than it may.
     fn check_retention(&self, start: i64, end: i64) -> Result<(), String> {
         let kept: usize =
             self.entries.iter().filter(|e| e.next > start && e.next <= end).map(|e| e.batch.len() + 64).sum();
         let by_bytes = self.config.retention_bytes.is_some_and(|bytes| kept as u64 + (16 << 10) >= bytes);
-        let is_counted = |e: &&Entry| e.next <= start && !self.may_be_gone(e.base, usize::MAX);
+        let is_counted = |e: &&Entry| e.next <= start && !self.may_be_missing(e.base, usize::MAX);
         let newest_gone = self.entries.iter().filter(is_counted).map(|e| e.written_ms).max();
         let by_time = self
             .config
@@ -313,7 +313,7 @@ impl Log {
     }
 }
 
-/// A retry of the last batch of any producer is recognised.
+/// Checks that a retry of the last batch of any producer is deduplicated.
 fn check_producers(
     entries: &[Entry],
     node: &Node,
@@ -343,7 +343,7 @@ fn check_producers(
     Ok(())
 }
 
-/// Largest sequence so far of a producer, from the log.
+/// Returns the largest sequence of a producer in the log.
 pub(crate) fn next_sequence(log: &Log, producer: i64) -> i32 {
     let of = |entry: &&Entry| header(&entry.batch).producer_id.get() == producer;
     log.entries.iter().rev().find(of).map_or(0, |entry| {

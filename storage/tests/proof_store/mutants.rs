@@ -1,8 +1,8 @@
-//! Proof 4: bugs are planted, and the proofs must find each of them. A proof that finds none proves nothing.
+//! Proof 4: planted bugs, each of which the other proofs must find. A proof that finds none proves nothing.
 //!
 //! `cargo test -p highwater-storage --features mutants --test proof_store mutants`
 //!
-//! Those of replication are found by the model of a replica (`tests/replica_model`) and by extents that were rewritten (`tests/replica.rs`).
+//! Planted bugs of replication are found by the model of a replica (`tests/replica_model`) and by rewritten extents (`tests/replica.rs`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,10 +11,10 @@ use highwater_storage::mutants::{Mutant, plant};
 use crate::replay::{Effort, Tried, run_seed};
 use crate::{faults, forged};
 
-/// Seeds that may be used up before a bug is found.
+/// Maximum number of seeds before a bug has to be found.
 const SEEDS_MAX: u64 = 40;
 
-/// What the replay of crash images says with this bug planted, and after how many seeds.
+/// Replays crash images with this bug planted. Returns the finding and the number of seeds.
 fn replay_finds(mutant: Mutant) {
     let effort = Effort { seeds: SEEDS_MAX, lives: 3, steps: 300, mixtures: 2, one_in: 4 };
     plant(Some(mutant));
@@ -37,7 +37,7 @@ fn acknowledging_before_the_sync_is_found() {
 }
 
 #[test]
-fn writing_in_front_of_a_stale_tail_is_found() {
+fn writing_before_a_stale_tail_is_found() {
     replay_finds(Mutant::WriteBeforeStaleTail);
 }
 
@@ -47,7 +47,7 @@ fn ignoring_the_incarnation_is_found() {
 }
 
 #[test]
-fn a_forgetful_dedup_window_is_found() {
+fn forgetting_a_producers_last_batches_is_found() {
     replay_finds(Mutant::DedupForgets);
 }
 
@@ -67,7 +67,7 @@ fn acknowledging_before_the_journal_has_a_record_is_found() {
 }
 
 #[test]
-fn acknowledging_an_entry_of_the_journal_before_the_one_in_front_of_it_is_found() {
+fn acknowledging_a_journal_entry_before_an_earlier_one_is_durable_is_found() {
     replay_finds(Mutant::AckJournalOutOfOrder);
 }
 
@@ -77,22 +77,22 @@ fn trimming_the_journal_before_the_extents_are_synced_is_found() {
 }
 
 #[test]
-fn replaying_earlier_eras_of_the_journal_is_found() {
+fn replaying_an_earlier_era_of_the_journal_is_found() {
     replay_finds(Mutant::ReplayEarlierEras);
 }
 
 #[test]
-fn replaying_the_journal_into_another_use_of_the_space_is_found() {
+fn replaying_the_journal_into_reused_space_is_found() {
     replay_finds(Mutant::ReplayIntoAnyLife);
 }
 
 #[test]
-fn taking_what_is_found_for_committed_is_found() {
+fn treating_every_recovered_frame_as_committed_is_found() {
     replay_finds(Mutant::CommitWhatIsFound);
 }
 
 #[test]
-fn believing_a_frame_without_its_code_is_found() {
+fn accepting_a_frame_without_its_code_is_found() {
     plant(Some(Mutant::BelieveWithoutMac));
     let run = catch_unwind(forged::run);
     plant(None);

@@ -1,4 +1,4 @@
-//! A store on a simulated disk, driven by hand.
+//! A store on a simulated disk, driven step by step.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub(crate) const DATA: &str = "/data";
 pub(crate) const DIR: &str = "/data/store-000";
 pub(crate) const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
 
-/// Bytes of frames that a rewrite may look at in a turn.
+/// Bytes of frames that a rewrite may read in a turn.
 const REWRITE_BYTES: usize = 8000;
 
 /// How rounds become durable.
@@ -51,19 +51,19 @@ pub(crate) fn tp(topic: u8, partition: u32) -> TopicPartition {
     TopicPartition { topic: TopicId([topic; 16]), partition: PartitionIndex(partition) }
 }
 
-/// What was read of a partition.
+/// The contents of a partition, as read.
 #[derive(Default)]
 pub(crate) struct ReadLog {
     /// Base offset and bytes of every batch.
     pub(crate) batches: Vec<(i64, Vec<u8>)>,
-    /// Where reads found damage, and where they were told to go on.
+    /// Where reads found damage, and where they continued.
     pub(crate) damaged: Vec<(i64, i64)>,
 }
 
 pub(crate) struct Node {
     pub(crate) disk: DiskHarness,
     pub(crate) store: Store,
-    /// Events that nobody has looked at.
+    /// Events that have not been examined.
     pub(crate) events: Vec<StoreEvent>,
 }
 
@@ -114,7 +114,7 @@ impl Node {
         self.store.append(&mut self.disk, slot, payload, LeaderEpoch(epoch), wall_ms)
     }
 
-    /// Lets the disk answer one operation. False: nothing was in flight.
+    /// Completes one disk operation. Returns false if none was in flight.
     pub(crate) fn step(&mut self) -> bool {
         let Some((token, completion)) = self.disk.step() else { return false };
         assert_eq!(token.0 >> 56, 7, "the top byte of a token names its owner");
@@ -123,7 +123,7 @@ impl Node {
         true
     }
 
-    /// The end of a turn. Returns true if there is more to do than one turn may take.
+    /// Ends a turn. Returns true if there is more to do than fits one turn.
     pub(crate) fn flush(&mut self) -> bool {
         let more = self.store.flush(&mut self.disk);
         let more = self.store.continue_rewrite(&mut self.disk, &mut REWRITE_BYTES.clone()) || more;
@@ -140,7 +140,7 @@ impl Node {
         }
     }
 
-    /// Until nothing is on its way.
+    /// Runs until nothing is in flight.
     pub(crate) fn settle(&mut self) {
         loop {
             let more = self.flush();
@@ -150,7 +150,7 @@ impl Node {
         }
     }
 
-    /// One read, waiting for the disk if it has to.
+    /// Reads once, and waits for the disk if necessary.
     pub(crate) fn read(
         &mut self,
         slot: PartitionSlot,
@@ -178,7 +178,7 @@ impl Node {
         }
     }
 
-    /// Everything from the start of a log to its durable end.
+    /// Reads everything from the start of a log to its durable end.
     pub(crate) fn read_all(&mut self, slot: PartitionSlot) -> ReadLog {
         let bounds = self.store.bounds(slot);
         let mut log = ReadLog::default();
@@ -201,7 +201,7 @@ impl Node {
                     log.damaged.push((cursor.offset().0, resume_at.0));
                     cursor = Cursor::at(resume_at);
                 }
-                // What follows was dropped by a rewrite.
+                // The rest was dropped by a rewrite.
                 ReadResult::AtEnd => break,
                 other => panic!("offset {} of {bounds:?}: {other:?}", cursor.offset()),
             }
@@ -211,8 +211,8 @@ impl Node {
 }
 
 impl Node {
-    /// Reads from every offset before the durable end: each read gives records or says which are lost, and gets on. So every reader
-    /// comes to the end, wherever it begins.
+    /// Reads from every offset before the durable end. Each read must return records or report which are lost, and make progress, so that every
+    /// reader reaches the end, wherever it begins.
     pub(crate) fn read_from_every_offset(&mut self, slot: PartitionSlot) {
         let bounds = self.store.bounds(slot);
         for offset in bounds.log_start.0..bounds.durable_end.0 {

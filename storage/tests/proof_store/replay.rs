@@ -1,9 +1,9 @@
 //! Proof 1: recorded I/O, replayed into every image that a power cut could have left.
 //!
-//! Each seed is a chain of lives of one store. A life is random work, recorded. At every step of the recording the power is cut: everything that was
-//! not durable lost, kept, torn, and random mixtures. Each image (or a sample) is recovered and compared with what had been appended and
-//! promised by then; then the store must take appends, keep them over a second power cut, and still agree.
-//! One of the images is where the next life begins.
+//! Each seed is a chain of lives of one store. A life is recorded random work. At every step of the recording the power is cut, with everything
+//! that was not durable lost, kept, torn, or a random mixture of these. Each image (or a sample) is recovered and compared with the appends and
+//! promises up to then. Then the store must accept appends, keep them over a second power cut, and still agree. The next life begins with one of
+//! the images.
 
 use highwater_runtime::sim::{CrashPolicy, DiskHarness};
 use highwater_storage::DurableForm;
@@ -14,10 +14,10 @@ use crate::model::{Model, Promises, promise};
 use crate::node::{DATA, Node, Setup};
 use crate::workload::Workload;
 
-/// Seeds that have found something, beyond those that a short run tries.
+/// Seeds that have found bugs, in addition to those of a short run.
 const FOUND: [u64; 2] = [66, 137];
 
-/// How much is done.
+/// How much to test.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
     pub(crate) seeds: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Effort {
     pub(crate) steps: u32,
     /// Random mixtures at each step, beside lost, kept and torn.
     pub(crate) mixtures: u32,
-    /// Of the images, one in this many is recovered.
+    /// One in this many images is recovered.
     pub(crate) one_in: usize,
 }
 
@@ -39,16 +39,16 @@ impl Effort {
     }
 }
 
-/// What was tried.
+/// Statistics of a run.
 #[derive(Default, Debug)]
 pub(crate) struct Tried {
     pub(crate) images: usize,
     pub(crate) recovered: usize,
-    /// Parts of logs that were rewritten.
+    /// Number of rewritten parts of logs.
     pub(crate) rewrites: u64,
 }
 
-/// Runs the chain of lives of one seed. Says what is wrong, and where.
+/// Runs the chain of lives of one seed. The error describes what is wrong, and where.
 pub(crate) fn run_seed(seed: u64, effort: Effort, tried: &mut Tried) -> Result<(), String> {
     let form = if seed.is_multiple_of(2) { DurableForm::Dsync } else { DurableForm::SyncPerRound };
     let form = Setup { form, journal: seed % 4 < 2 };

@@ -1,5 +1,5 @@
-//! Random work on a store: several partitions, small and bulk batches, rolls, checkpoints, retention, deletes, reads. What it appends
-//! goes into the model, what the store promises is marked in the disk's recording.
+//! Random work on a store: several partitions, small and bulk batches, rolls, checkpoints, retention, deletes, reads. Appends are added to the
+//! model, and promises of the store are marked in the recording of the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -13,10 +13,10 @@ use highwater_storage::{
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::model::{Ack, DropSome, Earlier, Entry, Log, Model, Promises, Rewrite, next_sequence, promise};
+use crate::model::{Ack, DropSome, EarlierLog, Entry, Log, Model, Promises, Rewrite, next_sequence, promise};
 use crate::node::{Node, tp};
 
-/// The configuration of a partition that has other replicas.
+/// The configuration of a replicated partition.
 pub(crate) const REPLICATED: PartitionConfig =
     PartitionConfig { segment_bytes: 12 << 10, commit: CommitRule::Quorum, ..PartitionConfig::KEEP_ALL };
 
@@ -24,9 +24,9 @@ pub(crate) struct Workload {
     pub(crate) rng: SmallRng,
     pub(crate) node: Node,
     pub(crate) model: Model,
-    /// What was promised before the recording began.
+    /// Promises from before the recording began.
     pub(crate) base: Promises,
-    /// What was promised since: mark `n` of the recording is `acks[n]`.
+    /// Promises since then: mark `n` of the recording is `acks[n]`.
     pub(crate) acks: Vec<Ack>,
     pub(crate) wall_ms: i64,
     epoch: i32,
@@ -52,7 +52,7 @@ impl Workload {
         }
     }
 
-    /// Begins another life of the same store, after a crash or a stop: what the store holds now is what there is.
+    /// Begins another life of the same store, after a crash or a stop, from its current contents.
     pub(crate) fn begin(&mut self) {
         self.model.adopt(&mut self.node);
         self.acks.clear();
@@ -74,8 +74,8 @@ impl Workload {
         }
     }
 
-    /// Goes on with the same partitions after an orderly stop.
-    pub(crate) fn go_on(&mut self, node: Node) {
+    /// Continues with the same partitions after a clean stop.
+    pub(crate) fn resume_with(&mut self, node: Node) {
         self.node = node;
         for (tp, log) in &self.model.logs {
             self.slots.insert(*tp, self.node.ensure(*tp, log.config));
@@ -84,7 +84,7 @@ impl Workload {
 
     fn new_partition(&mut self) {
         let config = match self.topics % 5 {
-            // Rolls often and keeps little.
+            // This partition rolls often and retains little.
             1 => PartitionConfig {
                 retention_bytes: Some(60 << 10),
                 segment_bytes: 12 << 10,
@@ -105,7 +105,7 @@ impl Workload {
         self.model.logs.insert(tp, Log { config, ..Log::default() });
     }
 
-    /// One random thing.
+    /// Performs one random operation.
     pub(crate) fn step(&mut self) {
         self.wall_ms += self.rng.random_range(0..20);
         match self.rng.random_range(0..100) {
@@ -141,7 +141,7 @@ impl Workload {
     }
 
     pub(crate) fn random_partition(&mut self) -> (TopicPartition, PartitionSlot) {
-        // The first ones get more than the others.
+        // The first partitions get more than the others.
         let n = self.rng.random_range(0..self.slots.len()).min(self.rng.random_range(0..self.slots.len()));
         self.slots.iter().nth(n).map(|(tp, slot)| (*tp, *slot)).expect("there are some")
     }
@@ -190,7 +190,7 @@ impl Workload {
     fn move_start(&mut self) {
         let (tp, slot) = self.random_partition();
         let bounds = self.node.store.bounds(slot);
-        // What is deleted has been committed.
+        // Deleted records have been committed.
         let end = if self.is_replicated(tp) { bounds.commit.offset } else { bounds.durable_end };
         let offset = self.rng.random_range(bounds.log_start.0..=end.0.max(bounds.log_start.0));
         let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
@@ -208,7 +208,7 @@ impl Workload {
         if all.is_empty() { None } else { Some(all[self.rng.random_range(0..all.len())]) }
     }
 
-    /// More of a log is committed.
+    /// Commits more of a log.
     fn commit(&mut self) {
         if let Some((tp, slot)) = self.random_replicated() {
             let share = self.rng.random_range(0.0..1.0);
@@ -216,7 +216,7 @@ impl Workload {
         }
     }
 
-    /// This share of what is durable and not committed is committed.
+    /// Commits this share of the durable, uncommitted records.
     pub(crate) fn commit_share(&mut self, tp: TopicPartition, slot: PartitionSlot, share: f64) {
         if self.truncating.contains(&tp) {
             return;
@@ -237,7 +237,7 @@ impl Workload {
         self.node.store.note_commit(slot, commit);
     }
 
-    /// A log is truncated, or is not because that would cut off what is committed.
+    /// Truncates a log, or checks that it is not truncated below its commit index.
     fn truncate(&mut self) {
         let Some((tp, slot)) = self.random_replicated() else { return };
         let bounds = self.node.store.bounds(slot);
@@ -261,7 +261,7 @@ impl Workload {
         self.node.take_events();
     }
 
-    /// Part of a log is rewritten, unless another part is.
+    /// Rewrites part of a log, unless another part is being rewritten.
     fn rewrite(&mut self) {
         let (tp, slot) = self.random_partition();
         let divisor = self.rng.random_range(1..5);
@@ -270,7 +270,7 @@ impl Workload {
         self.rewrite_from(tp, slot, from, filter);
     }
 
-    /// Begins to rewrite extents from this number on.
+    /// Starts to rewrite extents from this number on.
     pub(crate) fn rewrite_from(
         &mut self,
         tp: TopicPartition,
@@ -294,8 +294,8 @@ impl Workload {
         let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
         let entries = log.entries.clone();
         log.entries.retain(|entry| entry.next <= end.offset.0);
-        log.earlier.push(Earlier { entries, cut: end.offset.0 });
-        // Another leader has asked for it.
+        log.earlier.push(EarlierLog { entries, cut: end.offset.0 });
+        // Another leader has requested it.
         self.epoch += 1;
         Ack::Truncated(tp, end.offset.0)
     }
@@ -326,7 +326,7 @@ impl Workload {
         self.new_partition();
     }
 
-    /// Reads somewhere and compares.
+    /// Reads from a random offset and compares.
     fn read(&mut self) {
         let (tp, slot) = self.random_partition();
         let bounds = self.node.store.bounds(slot);
@@ -336,11 +336,11 @@ impl Workload {
         let at = self.rng.random_range(bounds.log_start.0..bounds.durable_end.0);
         let result = self.node.read(slot, Cursor::at(Offset(at)), 8 << 10, bounds.durable_end);
         let ReadResult::Frames(frames) = result else {
-            // The log may have lost its start while the read was on its way, or its end.
+            // The start or the end of the log may have moved while the read was in flight.
             let bounds = self.node.store.bounds(slot);
             let log = &self.model.logs[&tp];
             let mut rest = log.entries.iter().filter(|entry| entry.next > at);
-            let is_gone = rest.all(|entry| log.may_be_gone(entry.base, usize::MAX));
+            let is_gone = rest.all(|entry| log.may_be_missing(entry.base, usize::MAX));
             let is_outside = !(bounds.log_start.0..bounds.durable_end.0).contains(&at);
             assert!(is_outside || is_gone, "{tp} offset {at} of {bounds:?}: {result:?}");
             return;
@@ -358,7 +358,7 @@ impl Workload {
             }
         }
         let holder = log.entries.iter().find(|entry| entry.base <= at && at < entry.next).expect("appended");
-        let is_gone = log.may_be_gone(holder.base, usize::MAX);
+        let is_gone = log.may_be_missing(holder.base, usize::MAX);
         assert!(found || is_gone, "{tp}: a read at {at} gives the batch that holds it");
     }
 
@@ -366,7 +366,7 @@ impl Workload {
         self.slots.iter().find(|(_, of)| **of == slot).map(|(tp, _)| *tp)
     }
 
-    /// What the store has promised since the last time is noted, and marked in the recording.
+    /// Notes the promises of the store since the last call, and marks them in the recording.
     pub(crate) fn note_events(&mut self) {
         for event in std::mem::take(&mut self.node.events) {
             let ack = match event {
@@ -389,7 +389,7 @@ impl Workload {
         }
     }
 
-    /// Everything appended becomes durable.
+    /// Makes everything appended durable.
     pub(crate) fn settle(&mut self) {
         self.node.settle();
         self.note_events();
@@ -400,7 +400,7 @@ impl Workload {
     }
 }
 
-/// A batch of this many records in about this many bytes.
+/// Creates a batch of this many records in about this many bytes.
 pub(crate) fn batch(
     rng: &mut SmallRng,
     records: usize,

@@ -1,5 +1,5 @@
-//! The log of one replica against a model of it: whatever is appended, replicated, committed, truncated, begun again, crashed and restarted in
-//! whatever order, the log is what the model says, it knows its epochs and producers, and nothing committed is ever cut off.
+//! The log of one replica against a model of it: after appends, replication, commits, truncations, new starts, crashes and restarts in any order,
+//! the log equals the model, it knows its epochs and producers, and nothing committed is ever truncated.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -14,19 +14,19 @@ use world::World;
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// The next frame: as leader, or from another replica.
+    /// Appends the next frame, as leader or from another replica.
     Append {
         bytes: usize,
         records: usize,
         is_bulk: bool,
         replicated: bool,
     },
-    /// Another leader, which appends an epoch start or not.
+    /// Another leader takes over, with or without an epoch start.
     NewEpoch {
         by: i32,
         start: bool,
     },
-    /// A frame that is there already, or of another epoch.
+    /// A frame that exists already, or of another epoch.
     Again {
         at: usize,
         other_epoch: bool,
@@ -94,7 +94,7 @@ proptest! {
     }
 }
 
-/// Bugs are planted, and the model must find each of them: `cargo test -p highwater-storage --features mutants --test replica_model`.
+/// Planted bugs, each of which the model must find: `cargo test -p highwater-storage --features mutants --test replica_model`.
 #[cfg(feature = "mutants")]
 mod mutants {
     use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -105,7 +105,7 @@ mod mutants {
 
     use super::*;
 
-    /// Runs that may be used up before a bug is found.
+    /// Maximum number of runs before a bug has to be found.
     const RUNS_MAX: u64 = 200;
 
     fn is_found(mutant: Mutant) {
@@ -129,7 +129,7 @@ mod mutants {
     }
 
     #[test]
-    fn taking_a_suffix_that_came_back_for_committed_is_found() {
+    fn treating_a_restored_suffix_as_committed_is_found() {
         is_found(Mutant::CommitWhatIsFound);
     }
 

@@ -1,4 +1,4 @@
-//! A replica's log, and what it has to be.
+//! A replica's log, and its model.
 
 mod after;
 
@@ -14,7 +14,7 @@ use highwater_storage::{
 use crate::Op;
 use crate::support::{Bed, batch_of, bulk, config, journal_in_half_of, producer, small, tp};
 
-/// A frame as it must be read: what is in its header, and its batch.
+/// A frame as it must be read: the fields of its header, and its batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Frame {
     index: u64,
@@ -61,15 +61,15 @@ impl Log {
 pub(crate) struct World {
     bed: Bed,
     log: Log,
-    /// Logs that a crash may bring back: the end of each was cut off, and nothing that followed is durable.
+    /// Logs that a crash may restore: each was truncated, and nothing appended after that is durable.
     before: Vec<Log>,
     /// Every frame of `log` with a lower index was durable.
     durable: u64,
-    /// A cut that is not done: what the log is then.
+    /// The log after a truncation that is in progress.
     cutting: Option<Log>,
     commit: LogPoint,
     epoch: i32,
-    /// Nothing below this offset has to be there.
+    /// Records below this offset may be missing.
     log_start: i64,
     producer: (i16, i32),
     fill: u8,
@@ -109,10 +109,10 @@ impl World {
     pub(crate) fn run(mut self, ops: &[Op]) {
         for op in ops {
             self.apply(op);
-            self.look();
+            self.handle_events();
         }
         self.bed.settle();
-        self.look();
+        self.handle_events();
         assert!(self.cutting.is_none(), "a cut ends");
         self.check();
         self.restart();
@@ -136,7 +136,7 @@ impl World {
                     });
                 }
             }
-            Op::Again { at, other_epoch } => self.again(at % (len + 2), other_epoch),
+            Op::Again { at, other_epoch } => self.append_unexpected(at % (len + 2), other_epoch),
             Op::Commit { up_to } => self.commit(up_to),
             Op::Truncate { at, wait } => self.truncate(at, wait),
             Op::StartAt { ahead } => self.start_at(ahead),
@@ -181,7 +181,7 @@ impl World {
         match self.bed.store.append(&mut self.bed.disk, slot, payload(), epoch, wall_ms) {
             Ok(appended) => {
                 assert_eq!((appended.index, appended.base_offset), (end.index, end.offset));
-                self.took(frame);
+                self.note_appended(frame);
             }
             Err(AppendError::Busy) => {
                 self.bed.step();
@@ -192,7 +192,7 @@ impl World {
 
     fn replicate(&mut self, frame: Frame) {
         match self.send(&frame) {
-            Ok(Replicated::Appended) => self.took(frame),
+            Ok(Replicated::Appended) => self.note_appended(frame),
             Err(ReplicateError::Refused(AppendError::Busy)) => {
                 self.bed.step();
             }
@@ -216,7 +216,7 @@ impl World {
         self.bed.store.append_replicated(&mut self.bed.disk, slot, frame, wall_ms)
     }
 
-    fn took(&mut self, frame: Frame) {
+    fn note_appended(&mut self, frame: Frame) {
         assert!(self.cutting.is_none(), "nothing is appended while the log is cut");
         if let Some(batch) = &frame.batch {
             let next = header(batch).base_sequence.get() + header(batch).last_offset_delta.get() + 1;
@@ -226,7 +226,7 @@ impl World {
     }
 
     /// Frames that are not the next one.
-    fn again(&mut self, at: usize, other_epoch: bool) {
+    fn append_unexpected(&mut self, at: usize, other_epoch: bool) {
         if self.cutting.is_some() {
             return;
         }
@@ -238,8 +238,8 @@ impl World {
             return;
         };
         let slot = self.slot();
-        // What is in front of the log's start may be gone.
-        let may_be_gone = self.first_here().is_none_or(|first| frame.index < first);
+        // Records before the log start may be missing.
+        let may_be_gone = self.first_readable().is_none_or(|first| frame.index < first);
         let is_here = self.bed.store.contains(slot, LogIndex(frame.index), LeaderEpoch(frame.epoch));
         assert!(is_here || may_be_gone);
         if other_epoch {
@@ -309,7 +309,7 @@ impl World {
         self.bed.store.start_at(&mut self.bed.disk, slot, start, epochs).expect("nothing committed is lost");
         self.cutting = Some(Log { start, frames: Vec::new() });
         self.bed.settle();
-        self.look();
+        self.handle_events();
         assert!(self.bed.store.contains(slot, LogIndex(start.index.0 - 1), LeaderEpoch(self.epoch)));
     }
 
@@ -325,8 +325,8 @@ impl World {
         self.log_start = self.log_start.max(to);
     }
 
-    /// What was told since the last time.
-    fn look(&mut self) {
+    /// Handles the events since the last call.
+    fn handle_events(&mut self) {
         let slot = self.slot();
         while let Some(event) = self.bed.store.poll_event() {
             self.bed.events.push(event);
@@ -336,13 +336,13 @@ impl World {
                 StoreEvent::Truncated { end, .. } => {
                     let left = self.cutting.take().expect("somebody asked for it");
                     if left.end().offset.0 < self.log_start {
-                        // What was deleted had been committed.
+                        // Deleted records had been committed.
                         assert!(matches!(end, Err(CutError::BelowCommit { .. })), "{end:?}");
                         continue;
                     }
                     assert_eq!(end, Ok(left.end()));
                     if left.frames.len() < self.log.frames.len() {
-                        // Everything was durable before the end was cut off.
+                        // Everything was durable before the truncation.
                         self.durable = left.end().index.0;
                         self.before.push(std::mem::replace(&mut self.log, left));
                     }
@@ -366,14 +366,14 @@ impl World {
             let cut = self.before.last().is_some().then_some(self.durable);
             self.durable = bounds.durable_index.0;
             if cut.is_some_and(|cut| self.durable > cut) {
-                // Something that was appended behind the cut is durable: so is the cut.
+                // A record that was appended after the truncation is durable, so the truncation is too.
                 self.before.clear();
             }
         }
         assert_eq!(bounds.commit, self.commit);
     }
 
-    /// The producer goes on behind its last batch in the log.
+    /// Sets the producer's next sequence to continue after its last batch in the log.
     fn rewind_producer(&mut self) {
         let last = self.log.frames.iter().rev().find_map(|frame| frame.batch.as_deref());
         self.producer = last.map_or((self.producer.0, 0), |batch| {
@@ -382,7 +382,7 @@ impl World {
         });
     }
 
-    /// The frames from an index on, up to the durable end.
+    /// Reads the frames from an index to the durable end.
     fn frames(&mut self, from: u64, max_bytes: usize) -> Vec<Frame> {
         let slot = self.slot();
         let limits = ReadLimits { bytes_max: max_bytes, memory_bytes_max: usize::MAX };
@@ -421,30 +421,30 @@ impl World {
     }
 
     fn read_from(&mut self, at: usize, max_bytes: usize) {
-        let Some(first) = self.first_here() else { return };
+        let Some(first) = self.first_readable() else { return };
         let index = self.log.frames.get(at).map_or(self.log.end().index.0, |frame| frame.index).max(first);
-        // The end of the log may be cut off meanwhile.
+        // The log may be truncated meanwhile.
         let log = self.log.clone();
         let read = self.frames(index, max_bytes);
-        self.look();
+        self.handle_events();
         let wanted = log.frames.iter().filter(|frame| frame.index >= index);
         let wanted: Vec<Frame> = wanted.take(read.len()).cloned().collect();
         assert!(read == wanted, "from index {index} on");
     }
 
-    /// Index of the first frame that has to be here. `None`: there is none.
-    fn first_here(&self) -> Option<u64> {
+    /// Returns the index of the first frame that must be readable, if there is one.
+    fn first_readable(&self) -> Option<u64> {
         first_from(&self.log, self.log_start)
     }
 }
 
-/// Index of the first batch from an offset on. An epoch start in front of it may have been deleted with the records in front of that.
+/// Returns the index of the first batch at or after an offset. An epoch start before it may have been deleted with the records before that.
 fn first_from(log: &Log, offset: i64) -> Option<u64> {
     let has_batch = |frame: &&Frame| frame.offset >= offset && frame.batch.is_some();
     log.frames.iter().find(has_batch).map(|frame| frame.index)
 }
 
-/// The frames in these bytes, but for padding. Every bit is checked.
+/// Parses the frames in these bytes, without padding. Every bit is checked.
 fn collect(bytes: &[u8], frames: &mut Vec<Frame>) {
     for frame in Frames::new(bytes) {
         let frame = frame.expect("reads give whole frames");

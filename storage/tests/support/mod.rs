@@ -1,4 +1,4 @@
-//! A store on a simulated disk, with what every test of it needs.
+//! A store on a simulated disk, with helpers for tests.
 #![allow(dead_code, unreachable_pub, reason = "not every test uses everything")]
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use highwater_storage::{
 pub const EPOCH: LeaderEpoch = LeaderEpoch(1);
 pub const HOUR_MS: i64 = 60 * 60 * 1000;
 
-/// Partition `n` of the one topic.
+/// Returns partition `n` of the only topic.
 pub fn tp(n: u32) -> TopicPartition {
     TopicPartition { topic: TopicId([9; 16]), partition: PartitionIndex(n) }
 }
@@ -39,12 +39,12 @@ pub fn config() -> StoreConfig {
     }
 }
 
-/// Small limits, with a journal for even seeds.
+/// Returns small limits, with a journal for even seeds.
 pub fn journal_in_half_of(seed: u64) -> StoreLimits {
     if seed.is_multiple_of(2) { StoreLimits::tiny_with_journal() } else { StoreLimits::tiny() }
 }
 
-/// The disk with both copies of the store's map zeroed.
+/// Returns the disk with both copies of the store's map zeroed.
 pub fn without_map(mut image: DiskImage) -> DiskImage {
     for copy in ["a", "b"] {
         let path = format!("/data/store-000/state.{copy}");
@@ -54,14 +54,14 @@ pub fn without_map(mut image: DiskImage) -> DiskImage {
     image
 }
 
-/// Every way in which a crash treats what was not synced.
+/// The ways in which a crash treats unsynced writes.
 pub const CRASH_POLICIES: [CrashPolicy; 4] =
     [CrashPolicy::LOSE_ALL, CrashPolicy::KEEP_ALL, CrashPolicy::TEAR_ALL, CrashPolicy::MIXED];
 
 /// A record read back: offset, timestamp, value.
 pub type Rec = (i64, i64, Vec<u8>);
 
-/// A batch with these values, a millisecond apart.
+/// Creates a batch with these values, a millisecond apart.
 pub fn batch_at(timestamp: i64, values: &[&[u8]]) -> Bytes {
     batch_of(Compression::None, BatchProducer::NONE, timestamp, values)
 }
@@ -70,7 +70,7 @@ pub fn batch(values: &[&[u8]]) -> Bytes {
     batch_at(1_000, values)
 }
 
-/// A batch with one value of this size, every byte of which is `fill`.
+/// Creates a batch with one value of `fill` bytes.
 pub fn filled(fill: u8, bytes: usize) -> Bytes {
     batch(&[&vec![fill; bytes]])
 }
@@ -96,17 +96,17 @@ fn header(batch: &[u8]) -> BatchHeader {
     *BatchHeader::parse(batch).expect("a batch")
 }
 
-/// A batch in a receive buffer.
+/// Returns a batch in a receive buffer.
 pub fn small(batch: &[u8]) -> Payload<'_> {
     Payload::small(header(batch), batch)
 }
 
-/// A batch as a bulk receive brings it.
+/// Returns a batch as received into pages.
 pub fn bulk(batch: &[u8]) -> Payload<'static> {
     Payload::bulk(header(batch), pages(batch))
 }
 
-/// The pages that a bulk receive puts a batch into.
+/// Returns pages that contain a received batch.
 pub fn pages(batch: &[u8]) -> AlignedBuf {
     let mut pages = AlignedBuf::new(FRAME_HEADER_BYTES + batch.len());
     pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + batch.len()].copy_from_slice(batch);
@@ -124,9 +124,9 @@ pub struct Bed {
     pub reads: BTreeMap<ReadId, ReadResult>,
     pub founds: BTreeMap<ReadId, FindResult>,
     pub wall_ms: i64,
-    /// What a search may do at a time.
+    /// The work that a search may do at a time.
     pub search_work: Work,
-    /// Bytes of frames that a rewrite may look at in a turn.
+    /// Bytes of frames that a rewrite may read in a turn.
     pub rewrite_bytes: usize,
 }
 
@@ -155,7 +155,7 @@ impl Bed {
         }
     }
 
-    /// The end of a turn. Returns true if there is more to do than one turn may take.
+    /// Ends a turn. Returns true if there is more to do than fits one turn.
     pub fn turn(&mut self) -> bool {
         let more = self.store.flush(&mut self.disk);
         let more = self.store.continue_rewrite(&mut self.disk, &mut self.rewrite_bytes.clone()) || more;
@@ -169,7 +169,7 @@ impl Bed {
         more
     }
 
-    /// One completion and the turn it makes. Returns false if nothing is in flight and nothing is left to do.
+    /// Handles one completion and runs the turn that it causes. Returns false if nothing is in flight and nothing is left to do.
     pub fn step(&mut self) -> bool {
         let more = self.turn();
         let Some((token, completion)) = self.disk.step() else { return more };
@@ -178,7 +178,7 @@ impl Bed {
         true
     }
 
-    /// Until nothing is on its way.
+    /// Runs until nothing is in flight.
     pub fn settle(&mut self) {
         while self.step() {}
     }
@@ -196,14 +196,14 @@ impl Bed {
         self.append_payload(slot, || bulk(batch))
     }
 
-    /// The newest epoch, which is what appends are made in.
+    /// Returns the newest epoch, in which batches are appended.
     pub fn epoch(&self, slot: PartitionSlot) -> LeaderEpoch {
         let is_there = self.store.partitions().any(|(_, there)| there == slot);
         let last = is_there.then(|| self.store.bounds(slot).last_epoch).flatten();
         last.unwrap_or(EPOCH)
     }
 
-    /// Appends, once there is a slab for it if it needs one.
+    /// Appends a batch, and waits for a slab if it needs one.
     fn append_payload<'a>(
         &mut self,
         slot: PartitionSlot,
@@ -223,7 +223,7 @@ impl Bed {
         self.try_append(slot, batch).expect("the append is taken")
     }
 
-    /// Appends and waits until it is durable.
+    /// Appends a batch and waits until it is durable.
     pub fn append_durably(&mut self, slot: PartitionSlot, batch: &[u8]) -> Appended {
         let appended = self.append(slot, batch);
         self.settle();
@@ -302,7 +302,7 @@ impl Bed {
         }
     }
 
-    /// Everything that can be read from an offset on, and the offsets that were skipped for damage: from, to.
+    /// Reads all records from an offset on. Also returns the damaged ranges that were skipped.
     pub fn read_all(
         &mut self,
         slot: PartitionSlot,
@@ -340,7 +340,7 @@ impl Bed {
         }
     }
 
-    /// Everything that can be read; nothing may be damaged, and offsets have no gaps.
+    /// Reads the values of all records. Nothing may be damaged, and offsets must have no gaps.
     pub fn values(&mut self, slot: PartitionSlot) -> Vec<Vec<u8>> {
         let start = self.store.bounds(slot).log_start;
         let (records, skipped) = self.read_all(slot, start.0, 64 << 10);
@@ -352,12 +352,12 @@ impl Bed {
         records.into_iter().map(|record| record.2).collect()
     }
 
-    /// Whether such an event was taken.
+    /// Returns whether such an event has occurred.
     pub fn saw(&self, is: impl Fn(&StoreEvent) -> bool) -> bool {
         self.events.iter().any(is)
     }
 
-    /// Shuts down in order and opens again.
+    /// Shuts the store down and opens it again.
     pub fn restart(mut self) -> Self {
         self.store.shutdown(&mut self.disk);
         self.settle();
@@ -370,7 +370,7 @@ impl Bed {
         self.again()
     }
 
-    /// Loses power and opens again.
+    /// Cuts the power and opens the store again.
     pub fn crash(mut self, policy: CrashPolicy) -> Self {
         self.disk.crash(policy);
         self.again()
@@ -404,12 +404,12 @@ pub fn records_of(slice: &Bytes, from: i64, records: &mut Vec<Rec>) {
     assert_eq!(at, slice.len(), "a slice holds whole frames");
 }
 
-/// The index that everything below is durable.
+/// Returns the index below which everything is durable.
 pub fn durable_index(bed: &Bed, slot: PartitionSlot) -> LogIndex {
     bed.store.bounds(slot).durable_index
 }
 
-/// Plants a bug, which this check must find.
+/// Plants a bug and checks that it is found.
 #[cfg(feature = "mutants")]
 pub fn is_found(mutant: highwater_storage::mutants::Mutant, check: fn()) {
     use highwater_storage::mutants::plant;

@@ -85,7 +85,7 @@ fn a_consumer_with_an_offset_out_of_range_follows_auto_offset_reset() {
 }
 
 #[test]
-fn partitions_are_paused_resumed_and_sought() {
+fn partitions_can_be_paused_resumed_and_sought() {
     let broker = TestBroker::start();
     create(&client(&broker, &[]), "t", 2, &[]);
     let mut sender = Sender::new(&broker, &[]);

@@ -51,7 +51,7 @@ fn every_folder_is_in_the_table_of_architecture_md_and_in_the_workspace() {
 }
 
 #[test]
-fn crates_depend_on_each_other_only_along_the_arrows() {
+fn crates_depend_on_each_other_only_as_the_table_says() {
     let arrows = arrows();
     let mut violations = Vec::new();
     for folder in FOLDERS {
@@ -72,7 +72,7 @@ fn crates_depend_on_each_other_only_along_the_arrows() {
 }
 
 #[test]
-fn the_arrows_point_one_way_only() {
+fn dependencies_between_crates_have_no_cycle() {
     let arrows = arrows();
     let rank = |folder: &str| FOLDERS.iter().position(|f| *f == folder).expect("a folder of the table");
     for (folder, used) in &arrows {
@@ -98,7 +98,7 @@ fn glommio_and_io_uring_are_dependencies_of_the_runtime_alone() {
 }
 
 #[test]
-fn every_crate_introduces_itself_and_keeps_the_workspaces_rules() {
+fn every_crate_has_documentation_and_uses_the_workspaces_lints() {
     let mut violations = Vec::new();
     for folder in FOLDERS {
         let manifest = manifest(folder);

@@ -71,7 +71,7 @@ fn the_required_documents_exist() {
 }
 
 #[test]
-fn every_link_in_the_documentation_leads_somewhere() {
+fn every_link_in_the_documentation_has_a_target() {
     let mut violations = Vec::new();
     for path in documents() {
         for (line, target) in links(&read(&path)) {

@@ -45,7 +45,7 @@ fn only_the_reactor_extends_the_shard() {
 }
 
 #[test]
-fn what_carries_requests_out_knows_no_protocol_of_clients() {
+fn components_behind_the_adapters_use_no_wire_types() {
     let violations: Vec<_> =
         KNOW_NO_PROTOCOL.iter().flat_map(|folder| lines_with(folder, &PROTOCOLS)).collect();
     assert_none("wire types below the adapters", &violations);
@@ -58,7 +58,7 @@ fn adapters_do_not_use_types_of_the_other_protocol() {
 }
 
 #[test]
-fn replies_that_came_through_queues_are_not_called_unreachable() {
+fn unexpected_messages_from_queues_are_not_unreachable() {
     let folders = ["api", "calls", "kafka", "native"];
     let violations: Vec<_> =
         folders.iter().flat_map(|folder| lines_with(folder, &["unreachable!"])).collect();

@@ -73,7 +73,7 @@ fn is_test_file(path: &Path) -> bool {
 }
 
 #[test]
-fn code_that_runs_in_simulation_asks_the_plane_for_time_threads_files_and_chance() {
+fn code_that_runs_in_simulation_gets_time_threads_files_and_randomness_from_the_plane() {
     let mut violations = Vec::new();
     let mut used = [false; ALLOWED.len()];
     for folder in SIMULATED {
@@ -131,7 +131,7 @@ fn no_source_file_exceeds_the_maximum_length() {
 }
 
 #[test]
-fn there_are_no_markers_of_unfinished_work() {
+fn there_are_no_todo_markers() {
     let mut violations = Vec::new();
     for extension in ["rs", "toml", "md"] {
         for path in files(&root(), extension) {

@@ -137,7 +137,7 @@ fn administrative_changes_are_logged_at_info() {
         &["INFO", "topic setting returned to its default", "setting=\"retention.ms\""],
         &["INFO", "group deleted", "group=\"billing\""],
         &["INFO", "topic deleted", "topic=\"orders\"", "partitions=3"],
-        &["INFO", "asked to stop", "SIGTERM"],
+        &["INFO", "stopping on a signal", "SIGTERM"],
     ] {
         assert!(
             log.lines().any(|line| words.iter().all(|word| line.contains(word))),

@@ -1,4 +1,4 @@
-//! The identity file: whose data a directory holds, and how much of it there has to be.
+//! The identity file: the owner of a data directory, and the parts that it must have.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ const IDENTITY_MAGIC: [u8; 8] = *b"HWIDENTY";
 /// Version of everything in the directory.
 const FORMAT_VERSION: u32 = 1;
 
-/// Whose data a directory holds.
+/// The owner of a data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The cluster.
@@ -24,21 +24,21 @@ pub struct Identity {
     pub node: NodeId,
 }
 
-/// What the directory held when a start was last complete. What is gone since was lost, and is not taken for new.
+/// The parts of the directory after the last complete start. A part that is missing since then was lost, and is not treated as new.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Inventory {
-    /// Stores.
+    /// Number of stores.
     pub stores: u16,
-    /// Whether a start was ever complete: then there are logs of the metadata and of the groups.
+    /// Whether a start was ever complete. If so, the logs of the metadata and of the groups exist.
     pub complete: bool,
 }
 
-/// Why an identity cannot be had from its file.
-pub(super) enum Unreadable {
-    /// It is damaged: what it says may be found elsewhere.
+/// Why an identity cannot be read from its file.
+pub(super) enum ReadError {
+    /// The file is damaged; the identity may be found elsewhere.
     Damaged(String),
-    /// Nothing is to be done with the directory.
-    Refused(StartError),
+    /// The directory cannot be used.
+    Unusable(StartError),
 }
 
 pub(super) fn encode(identity: Identity, inventory: Inventory) -> Vec<u8> {
@@ -54,40 +54,40 @@ pub(super) fn encode(identity: Identity, inventory: Inventory) -> Vec<u8> {
     block
 }
 
-pub(super) fn read(fs: &mut dyn Fs, path: &Path) -> Result<(Identity, Inventory), Unreadable> {
-    let failed = |e: io::Error| Unreadable::Refused(super::failed("cannot read", path, &e));
+pub(super) fn read(fs: &mut dyn Fs, path: &Path) -> Result<(Identity, Inventory), ReadError> {
+    let failed = |e: io::Error| ReadError::Unusable(super::failed("cannot read", path, &e));
     let file = fs.open(path, OpenMode::Read).map_err(failed)?;
     let mut block = vec![0; IDENTITY_BYTES];
     let read = fs.read_at(file, 0, &mut block);
     fs.close_file(file);
     match read {
         Ok(read) => decode(block.get(..read).unwrap_or_default()).map_err(|error| match error {
-            Unreadable::Refused(StartError::Storage(what)) => {
-                Unreadable::Refused(StartError::Storage(format!("{}: {what}", path.display())))
+            ReadError::Unusable(StartError::Storage(what)) => {
+                ReadError::Unusable(StartError::Storage(format!("{}: {what}", path.display())))
             }
             other => other,
         }),
-        Err(e) => Err(Unreadable::Damaged(format!("it cannot be read: {e}"))),
+        Err(e) => Err(ReadError::Damaged(format!("it cannot be read: {e}"))),
     }
 }
 
-fn decode(block: &[u8]) -> Result<(Identity, Inventory), Unreadable> {
+fn decode(block: &[u8]) -> Result<(Identity, Inventory), ReadError> {
     let block: &[u8; IDENTITY_BYTES] = block.try_into().map_err(|_| {
-        Unreadable::Damaged(format!("it has {} bytes, where {IDENTITY_BYTES} belong", block.len()))
+        ReadError::Damaged(format!("it has {} bytes instead of {IDENTITY_BYTES}", block.len()))
     })?;
     let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
     if block[4..12] != IDENTITY_MAGIC {
-        return Err(Unreadable::Damaged("it is not an identity file".into()));
+        return Err(ReadError::Damaged("it is not an identity file".into()));
     }
-    // The version first: what it means that a checksum differs is for the version to say.
+    // The version comes first: another version may compute the checksum differently.
     let version = word(12);
     if version > FORMAT_VERSION {
-        return Err(Unreadable::Refused(StartError::Storage(format!(
-            "the data has format version {version}, this build understands {FORMAT_VERSION}: start a newer build"
+        return Err(ReadError::Unusable(StartError::Storage(format!(
+            "the data has format version {version}, and this build supports {FORMAT_VERSION}: use a newer build"
         ))));
     }
     if word(0) != crc32c::crc32c(&block[4..]) {
-        return Err(Unreadable::Damaged("its checksum does not match".into()));
+        return Err(ReadError::Damaged("its checksum does not match".into()));
     }
     let mut cluster = [0; 16];
     cluster.copy_from_slice(&block[16..32]);
@@ -96,7 +96,7 @@ fn decode(block: &[u8]) -> Result<(Identity, Inventory), Unreadable> {
     Ok((Identity { cluster: ClusterId(cluster), node: NodeId(word(32)) }, inventory))
 }
 
-/// The cluster that the state logs of a directory name in their headers, for when the identity is lost. `None`: there are none.
+/// Returns the cluster from the headers of the state logs in a directory, if there are any, for a directory that has lost its identity.
 pub(super) fn cluster_of_logs(
     fs: &mut dyn Fs,
     path: &Path,
@@ -110,8 +110,8 @@ pub(super) fn cluster_of_logs(
         match &found {
             Some((other, named)) if *other != cluster => {
                 return Err(StartError::Storage(format!(
-                    "{}: no readable file `{IDENTITY}`, and it cannot be told whose the directory is: {named} belongs to \
-                     cluster {other} and {name} to cluster {cluster}; put the files back where they came from",
+                    "{}: no readable file `{IDENTITY}`, and the owner of the directory is ambiguous: {named} belongs to \
+                     cluster {other} and {name} to cluster {cluster}; move the files back to their own directories",
                     path.display()
                 )));
             }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn newer_damaged_and_foreign_identities_are_told_apart() {
+    fn newer_damaged_and_foreign_identities_are_distinguished() {
         let identity = Identity { cluster: ClusterId([1; 16]), node: NodeId(3) };
         let inventory = Inventory { stores: 300, complete: true };
         let good = encode(identity, inventory);
@@ -146,8 +146,8 @@ mod tests {
             change(&mut block);
             match decode(&block) {
                 Ok(_) => panic!("refused"),
-                Err(Unreadable::Refused(error)) => error.to_string(),
-                Err(Unreadable::Damaged(what)) => format!("damaged: {what}"),
+                Err(ReadError::Unusable(error)) => error.to_string(),
+                Err(ReadError::Damaged(what)) => format!("damaged: {what}"),
             }
         };
         assert!(says(&|b| b[12] = 2).contains("newer build"));

@@ -1,7 +1,7 @@
-//! The data directory: whose it is, and what is in it.
+//! The data directory: its owner and its contents.
 //!
-//! What was there and is missing is never taken for new: the start is refused, and says how to go on. Who has no copy of what
-//! is missing makes an empty file `<name>.forget`; the next start goes on without it.
+//! A missing part is never treated as new: the start fails with an error that says how to continue. An operator without a backup of the missing part
+//! creates an empty file `<name>.forget`; the next start continues without it.
 
 mod identity;
 mod quarantine;
@@ -15,42 +15,42 @@ pub use identity::{Identity, Inventory};
 
 pub use quarantine::QUARANTINE;
 
-use identity::{IDENTITY_BYTES, Unreadable, cluster_of_logs, encode};
+use identity::{IDENTITY_BYTES, ReadError, cluster_of_logs, encode};
 
 use crate::broker::error::StartError;
 
 /// The identity file.
 pub const IDENTITY: &str = "identity";
-/// Held locked by the process that uses the directory.
+/// The lock file, locked by the process that uses the directory.
 pub const LOCK: &str = "LOCK";
 /// The controller's state log.
 pub const META: &str = "meta";
-/// The log of consumers' positions.
+/// The log of groups and their offsets.
 pub const OFFSETS: &str = "offsets";
-/// Behind the name of something that was lost: the next start goes on without it.
+/// Suffix of a file that declares a part lost: the next start continues without it.
 const FORGET: &str = ".forget";
 
-/// What the measurement of the disk leaves behind if it is cut off. It is overwritten the next time.
+/// The file of an interrupted disk measurement. The next one overwrites it.
 const SCRATCH: &str = ".durability.tmp";
 
-/// A directory that may be used.
+/// An opened data directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DataDir {
-    /// Where it is.
+    /// The path.
     pub path: PathBuf,
-    /// Whose it is.
+    /// The owner.
     pub identity: Identity,
-    /// Stores that exist.
+    /// The number of stores.
     pub stores: u16,
-    /// What its identity file says that there has to be.
+    /// The parts that have to exist, from the identity file.
     pub inventory: Inventory,
-    /// Whether it was made just now.
+    /// Whether it was created by this start.
     pub is_new: bool,
-    /// What a person should read.
+    /// Warnings for the operator.
     pub warnings: Vec<String>,
 }
 
-/// The directory of a store.
+/// Returns the directory of a store.
 pub fn store_dir(data_dir: &Path, store: u16) -> PathBuf {
     data_dir.join(store_name(store))
 }
@@ -65,15 +65,15 @@ fn store_number(name: &str) -> Option<u16> {
     (format!("{number:03}") == digits).then_some(number)
 }
 
-/// What `mkfs` leaves in the topmost directory of a file system.
+/// The directory that `mkfs` creates in the root of a file system.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Whether somebody forbids it: this user may not, or the file system is read-only.
+/// Returns whether the operation is not permitted: by the file's mode, or because the file system is read-only.
 pub(crate) fn is_forbidden(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// Why the start ends when an operation on the data directory fails.
+/// Returns the start error for a failed operation on the data directory.
 pub(crate) fn failed(what: &str, path: &Path, e: &io::Error) -> StartError {
     let path = path.display();
     match e.kind() {
@@ -97,15 +97,15 @@ fn is_known(name: &str) -> bool {
         || store_number(name).is_some()
 }
 
-/// Space kept for the logs of the metadata and of the groups, so that they can be rewritten on a full disk.
+/// Reserved space for the logs of the metadata and of the groups, so that they can be rewritten on a full disk.
 pub const RESERVE_BYTES: u64 = 1 << 20;
 
-/// Opens the directory at `path`, making it if there is none; `new` is whose it will be then.
+/// Opens the directory at `path`. Creates it for the owner `new` if it does not exist.
 ///
-/// Files that the broker does not know are moved to `quarantine/`, but only where an identity says that the directory is a broker's.
+/// Unknown files are moved to `quarantine/`, but only if the directory has an identity.
 pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, StartError> {
     let failed = |what: &str, e: &io::Error| failed(what, path, e);
-    fs.create_dir_all(path).map_err(|e| failed("cannot make the data directory", &e))?;
+    fs.create_dir_all(path).map_err(|e| failed("cannot create the data directory", &e))?;
     let list = |fs: &mut dyn Fs| fs.list(path).map_err(|e| failed("cannot list the data directory", &e));
     let mut entries = list(fs)?;
     let mut warnings = Vec::new();
@@ -118,26 +118,26 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
     }
     if !is_new {
         let forgotten = forget(fs, path, &entries, &mut warnings)
-            .map_err(|e| failed("cannot go on without what was lost from", &e))?;
+            .map_err(|e| failed("cannot continue without the lost parts of", &e))?;
         entries = list(fs)?;
         for entry in entries.iter().filter(|e| !is_known(&e.name)) {
             if entry.name.strip_suffix(".tmp").is_some_and(|name| is_known(name) && !entry.is_dir) {
-                // Was being made when a process ended. It would keep its space for nothing.
-                fs.remove_file(&path.join(&entry.name)).map_err(|e| failed("cannot tidy up", &e))?;
+                // A temporary file of an interrupted start.
+                fs.remove_file(&path.join(&entry.name)).map_err(|e| failed("cannot clean up", &e))?;
                 continue;
             }
             match quarantine::move_there(fs, path, &entry.name) {
                 Ok(warning) => warnings.push(warning),
                 Err(e) if is_out_of_space(&e) => {
-                    let stranger = path.join(&entry.name);
+                    let file = path.join(&entry.name);
                     warnings.push(format!(
-                        "{}: the broker does not know this file and has left it there, because the disk is too full to move it to {}; \
-                         look at it, and delete it if nobody needs it",
-                        stranger.display(),
+                        "{}: unknown file, left in place because the disk is too full to move it to {}; \
+                         delete it if it is not needed",
+                        file.display(),
                         path.join(quarantine::QUARANTINE).display()
                     ));
                 }
-                Err(e) => return Err(failed("cannot tidy up", &e)),
+                Err(e) => return Err(failed("cannot clean up", &e)),
             }
         }
         check_complete(fs, path, &entries, inventory, &forgotten)?;
@@ -148,12 +148,12 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
     match fs.create_file(&path.join(RESERVE_NAME), RESERVE_BYTES) {
         Ok(file) => fs.close_file(file),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists || is_out_of_space(&e) => {}
-        Err(e) => return Err(failed("cannot keep space in", &e)),
+        Err(e) => return Err(failed("cannot reserve space in", &e)),
     }
     Ok(DataDir { path: path.to_owned(), identity, stores, inventory, is_new, warnings })
 }
 
-/// Notes what a complete start has found or made: from now on that has to be there.
+/// Records the parts that exist after a complete start. From now on they have to exist.
 pub fn note_complete(fs: &mut dyn Fs, data: &DataDir, stores: u16) -> io::Result<()> {
     let inventory = Inventory { stores, complete: true };
     if inventory == data.inventory {
@@ -168,7 +168,7 @@ fn write(fs: &mut dyn Fs, path: &Path, identity: Identity, inventory: Inventory)
     Ok(())
 }
 
-/// The identity from its file or, if that is lost, from the files that name their cluster. `None`: nothing here is a broker's.
+/// Returns the identity from its file or, if that is lost, from the files that name their cluster; `None` if there are no files of a broker.
 fn find_identity(
     fs: &mut dyn Fs,
     path: &Path,
@@ -179,8 +179,8 @@ fn find_identity(
     let why = if entries.iter().any(|e| e.name == IDENTITY && !e.is_dir) {
         match identity::read(fs, &file) {
             Ok(known) => return Ok(Some(known)),
-            Err(Unreadable::Refused(error)) => return Err(error),
-            Err(Unreadable::Damaged(why)) => why,
+            Err(ReadError::Unusable(error)) => return Err(error),
+            Err(ReadError::Damaged(why)) => why,
         }
     } else {
         "it is missing".to_owned()
@@ -188,8 +188,7 @@ fn find_identity(
     let Some(cluster) = cluster_of_logs(fs, path, entries)? else {
         let is_there = entries.iter().any(|e| e.name == IDENTITY);
         return if is_there {
-            let what =
-                "and no other file tells whose the directory is; is it the data directory of something else?";
+            let what = "and no other file identifies the owner of the directory; is it the data directory of another program?";
             Err(StartError::Storage(format!(
                 "{}: {why}, {what} Restore it from a backup of the directory",
                 file.display()
@@ -201,12 +200,14 @@ fn find_identity(
     // A cluster has one node so far.
     let identity = Identity { cluster, node: highwater_protocol::ids::NodeId(0) };
     write(fs, path, identity, Inventory::default()).map_err(|e| failed("cannot write", &file, &e))?;
-    warnings
-        .push(format!("{}: {why}; made anew from the other files, which name their cluster", file.display()));
+    warnings.push(format!(
+        "{}: {why}; it was recreated from the other files, which name their cluster",
+        file.display()
+    ));
     Ok(Some((identity, Inventory::default())))
 }
 
-/// Goes on without what somebody says is lost: what is left of it goes to quarantine, like the files that said so.
+/// Drops the parts that the operator has declared lost: moves their remains to quarantine, with the files that declared it.
 fn forget(
     fs: &mut dyn Fs,
     path: &Path,
@@ -225,13 +226,14 @@ fn forget(
             quarantine::move_there(fs, path, &entry.name)?;
         }
         quarantine::move_there(fs, path, &format!("{name}{FORGET}"))?;
-        warnings.push(format!("{}: going on without it, as {name}{FORGET} said", path.join(name).display()));
+        warnings
+            .push(format!("{}: continuing without it, because of {name}{FORGET}", path.join(name).display()));
         forgotten.push(name.to_owned());
     }
     Ok(forgotten)
 }
 
-/// Refuses a directory of which a part is missing.
+/// Rejects a directory with a missing part.
 fn check_complete(
     fs: &mut dyn Fs,
     path: &Path,
@@ -242,18 +244,18 @@ fn check_complete(
     let has = |name: &str| entries.iter().any(|e| e.name == name);
     let refuse = |name: &str, what: &str| {
         Err(StartError::Storage(format!(
-            "{} is missing from {}, and held {what}; restore it from a backup of the directory, or make an empty file \
-             {name}{FORGET} there to go on without it",
+            "{} is missing from {}, with {what}; restore it from a backup of the directory, or create an empty file \
+             {name}{FORGET} there to continue without it",
             if store_number(name).is_some() { name.to_owned() } else { format!("{name}.a and {name}.b") },
             path.display(),
         )))
     };
     for store in (0..inventory.stores).map(store_name) {
         if !has(&store) && !forgotten.contains(&store) {
-            return refuse(&store, "the records of the partitions that live in it");
+            return refuse(&store, "the records of its partitions");
         }
     }
-    // A directory of a version that kept no inventory: records are written long after the logs were made.
+    // A directory of a version without an inventory has slabs only if its logs were created.
     let complete = inventory.complete || holds_slabs(fs, path, entries);
     for (name, what) in [(META, "the topics"), (OFFSETS, "the groups and their offsets")] {
         let copies = [".a", ".b"].iter().any(|copy| has(&format!("{name}{copy}")));
@@ -270,14 +272,14 @@ fn holds_slabs(fs: &mut dyn Fs, path: &Path, entries: &[DirEntry]) -> bool {
     })
 }
 
-/// A directory without an identity may hold nothing but what is left of a first start that was cut off.
+/// Checks that a directory without an identity has only the remains of an interrupted first start.
 fn check_fresh<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<(), StartError> {
     let temporary = format!("{IDENTITY}.tmp");
-    let strangers: Vec<&str> = names.filter(|n| ![LOCK, LOST_AND_FOUND, &temporary].contains(n)).collect();
-    let Some(first) = strangers.first() else { return Ok(()) };
-    Err(StartError::Storage(if strangers.iter().any(|n| is_known(n)) {
+    let unknown: Vec<&str> = names.filter(|n| ![LOCK, LOST_AND_FOUND, &temporary].contains(n)).collect();
+    let Some(first) = unknown.first() else { return Ok(()) };
+    Err(StartError::Storage(if unknown.iter().any(|n| is_known(n)) {
         format!(
-            "{} holds a broker's data ({first}) but no file `{IDENTITY}`, so it cannot be told whose it is; restore that file from a backup of the directory",
+            "{} has a broker's data ({first}) but no file `{IDENTITY}`, so its owner is unknown; restore that file from a backup of the directory",
             path.display()
         )
     } else {
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_keeps_the_identity_it_was_made_with() {
+    fn a_directory_keeps_its_identity() {
         let mut disk = DiskHarness::new(1);
         let made = open(&mut disk, &dir(), whose(1)).expect("new");
         assert!(made.is_new && made.identity == whose(1) && made.stores == 0);
@@ -320,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_something_else_is_refused_and_left_alone() {
+    fn a_directory_that_is_not_a_brokers_is_rejected_and_not_changed() {
         let mut disk = DiskHarness::new(1);
         disk.create_dir_all(&dir()).expect("made");
         put(&mut disk, "thesis.tex", b"chapter one");
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn data_without_an_identity_is_refused() {
+    fn data_without_an_identity_is_rejected() {
         let mut disk = DiskHarness::new(1);
         disk.create_dir_all(&store_dir(&dir(), 0)).expect("made");
         let error = open(&mut disk, &dir(), whose(1)).expect_err("refused").to_string();
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_start_that_was_cut_off_can_be_made_again() {
+    fn an_interrupted_first_start_can_be_repeated() {
         let mut disk = DiskHarness::new(1);
         disk.create_dir_all(&dir()).expect("made");
         put(&mut disk, LOCK, b"1");
@@ -357,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_may_not_be_written_to_is_no_error_of_the_disk() {
+    fn a_directory_without_write_permission_is_not_reported_as_a_disk_error() {
         let failed = |kind| failed("cannot lock", &dir(), &io::Error::from(kind));
         let error = failed(io::ErrorKind::PermissionDenied);
         assert_eq!(error.exit_code(), 77);

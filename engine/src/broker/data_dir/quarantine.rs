@@ -1,5 +1,5 @@
-//! `quarantine/`: files of the data directory that the broker does not know. It moves them there and never deletes them, since only people can
-//! tell what they are. So it may grow; every start says what it holds.
+//! `quarantine/`: unknown files of the data directory. The broker moves them there and never deletes them, since only the operator can know what
+//! they are. So it may grow; every start reports its contents.
 
 use std::io;
 use std::path::Path;
@@ -10,10 +10,10 @@ use highwater_runtime::fs::Fs;
 /// Name of the folder.
 pub const QUARANTINE: &str = "quarantine";
 
-/// Maximum number of entries that a start looks at to say what the folder holds.
+/// Maximum number of entries that a start counts.
 const COUNTED_MAX: usize = 10_000;
 
-/// Moves an entry of the data directory to quarantine. Returns a warning that says so.
+/// Moves an entry of the data directory to quarantine. Returns a warning.
 pub(super) fn move_there(fs: &mut dyn Fs, data_dir: &Path, name: &str) -> io::Result<String> {
     let dir = data_dir.join(QUARANTINE);
     fs.create_dir_all(&dir)?;
@@ -26,13 +26,13 @@ pub(super) fn move_there(fs: &mut dyn Fs, data_dir: &Path, name: &str) -> io::Re
     }
     fs.rename(&data_dir.join(name), &dir.join(&free))?;
     Ok(format!(
-        "{}: the broker does not know this file and has moved it to {}; look at it, and delete it if nobody needs it",
+        "{}: unknown file, moved it to {}; delete it if it is not needed",
         data_dir.join(name).display(),
         dir.join(free).display()
     ))
 }
 
-/// Returns a warning that says how many files are in quarantine and how large they are, if there are any.
+/// Returns a warning with the number and size of files in quarantine, if there are any.
 pub(super) fn warning(fs: &mut dyn Fs, data_dir: &Path) -> Option<String> {
     let dir = data_dir.join(QUARANTINE);
     let (mut files, mut bytes, mut seen) = (0, 0, 0);
@@ -40,7 +40,7 @@ pub(super) fn warning(fs: &mut dyn Fs, data_dir: &Path) -> Option<String> {
     while seen < COUNTED_MAX
         && let Some(at) = dirs.pop()
     {
-        // It need not exist, and what cannot be read is nobody's loss.
+        // The folder may not exist, and unreadable folders are skipped.
         for entry in fs.list(&at).unwrap_or_default() {
             seen += 1;
             if entry.is_dir {
@@ -54,7 +54,7 @@ pub(super) fn warning(fs: &mut dyn Fs, data_dir: &Path) -> Option<String> {
     let at_least = if dirs.is_empty() { "" } else { "at least " };
     (files > 0).then(|| {
         format!(
-            "{}: {at_least}{} with {} bytes that the broker does not know; look at them, and delete those that nobody needs",
+            "{}: {at_least}{} with {} bytes in quarantine; delete those that are not needed",
             dir.display(),
             counted(files, "file"),
             grouped(bytes),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_in_a_brokers_directory_go_to_quarantine() {
+    fn unknown_files_in_a_brokers_directory_are_moved_to_quarantine() {
         let mut disk = DiskHarness::new(1);
         open(&mut disk, &dir(), whose()).expect("new");
         for round in 1..3 {
@@ -97,7 +97,7 @@ mod tests {
             let to = if round == 1 { "notes.txt" } else { "notes.txt.1" };
             assert!(notes.starts_with("/data/notes.txt: "), "{notes}");
             assert!(notes.contains(&format!("moved it to /data/quarantine/{to};")), "{notes}");
-            assert!(notes.contains("look at it, and delete it"), "{notes}");
+            assert!(notes.contains("delete it if"), "{notes}");
             let what =
                 format!("/data/quarantine: {} files with {} bytes", 2 * round, grouped(2 * round * 4096));
             assert!(held.starts_with(&what), "{held}");
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn every_start_says_what_is_in_quarantine_until_it_is_deleted() {
+    fn every_start_reports_the_contents_of_quarantine_until_they_are_deleted() {
         let mut disk = DiskHarness::new(1);
         open(&mut disk, &dir(), whose()).expect("new");
         disk.create_dir_all(&dir().join("quarantine/store-000")).expect("made");
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_were_being_made_when_a_process_ended_do_not_pile_up_in_quarantine() {
+    fn temporary_files_of_interrupted_starts_do_not_pile_up_in_quarantine() {
         let mut disk = DiskHarness::new(1);
         open(&mut disk, &dir(), whose()).expect("new");
         for name in ["meta.a.tmp", "meta.mark.tmp", "offsets.b.tmp", "identity.tmp", "reserve.tmp"] {

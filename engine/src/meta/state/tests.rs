@@ -16,7 +16,7 @@ fn after(records: &[Record]) -> Metadata {
 }
 
 #[test]
-fn a_snapshot_stands_for_everything_before_it() {
+fn a_snapshot_replaces_all_earlier_records() {
     let first = [
         created(1, "a", &[0, 1, 1]),
         created(2, "b", &[1]),
@@ -51,7 +51,7 @@ fn a_snapshot_stands_for_everything_before_it() {
 }
 
 #[test]
-fn a_topic_created_again_under_its_name_is_another_topic() {
+fn a_topic_that_is_created_again_under_the_same_name_is_another_topic() {
     let mut metadata = after(&[created(1, "a", &[0])]);
     assert!(matches!(
         metadata.apply(&Record::TopicDeleted { id: [1; 16] }),
@@ -65,7 +65,7 @@ fn a_topic_created_again_under_its_name_is_another_topic() {
 }
 
 #[test]
-fn whoever_absorbs_the_changes_has_what_the_records_add_up_to() {
+fn applying_the_changes_gives_the_same_metadata_as_replaying_the_records() {
     let records = [
         created(1, "a", &[0, 1, 1]),
         created(2, "b", &[1]),
@@ -88,7 +88,7 @@ fn whoever_absorbs_the_changes_has_what_the_records_add_up_to() {
 }
 
 #[test]
-fn what_is_known_of_a_topics_epochs_stays_when_it_is_changed_and_goes_when_it_is_deleted() {
+fn a_topics_epochs_are_kept_when_it_is_changed_and_removed_when_it_is_deleted() {
     let mut metadata = after(&[created(1, "a", &[0]), created(2, "b", &[0])]);
     let of = |id| TopicPartition { topic: TopicId([id; 16]), partition: PartitionIndex(0) };
     metadata.learn_epoch(of(1), LeaderEpoch(4));

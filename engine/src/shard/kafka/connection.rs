@@ -1,4 +1,4 @@
-//! Connections of Kafka clients: they have no hello, are assigned to shards in rotation, and are closed without an error message.
+//! Connections of Kafka clients. They have no hello, are assigned to shards in rotation, and are closed without an error message.
 
 use bytes::Bytes;
 use highwater_net::kafka::{KafkaConn, KafkaStep, ReplyTail};
@@ -54,7 +54,7 @@ impl Shard {
         conn: ConnId,
         first: &[u8],
     ) -> bool {
-        let shard = self.kafka.turns.next(plane.shards(), plane.random_u64());
+        let shard = self.kafka.rotation.next(plane.shards(), plane.random_u64());
         if shard != self.me {
             plane.migrate(conn, shard, Message::Placed, Bytes::copy_from_slice(first));
             self.remove_connection(conn);
@@ -68,7 +68,7 @@ impl Shard {
         true
     }
 
-    /// Handles requests in `data` until a limit is reached; keeps the rest.
+    /// Handles requests in `data` until a limit is reached, and stores the rest.
     pub(in crate::shard) fn take_kafka_input(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -79,7 +79,7 @@ impl Shard {
         // Requests borrow from the decoder while they are handled.
         let mut decoder = std::mem::take(&mut kafka.input);
         let outcome = loop {
-            if !decoder.is_inside_request() && !self.may_ask(plane, conn) {
+            if !decoder.is_inside_request() && !self.accepts_request(plane, conn) {
                 break Input::Full;
             }
             match decoder.next(&mut data) {
@@ -104,14 +104,14 @@ impl Shard {
             kafka.input = decoder;
         }
         match outcome {
-            Input::Used => self.read_on(plane, conn),
-            Input::Full => self.hold(plane, conn, data),
+            Input::Used => self.resume_receiving(plane, conn),
+            Input::Full => self.pause_receiving(plane, conn, data),
             Input::Violation(text) => self.drop_kafka(plane, conn, &text),
         }
         self.recharge(conn);
     }
 
-    /// Closes a connection. Kafka's protocol provides nothing else for a violation.
+    /// Closes a connection after a violation of the protocol. Kafka's protocol has no message for that.
     pub(in crate::shard) fn drop_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, why: &str) {
         let Some(connection) = self.connections.get(&conn) else { return };
         tracing::debug!(peer = %connection.via.peer, "dropped: {why}");
@@ -148,7 +148,7 @@ impl Shard {
         self.recharge(conn);
         let is_over = |c: &Connection| c.stage == Stage::Ending && c.is_answered();
         if self.connections.get(&conn).is_some_and(is_over) {
-            return self.drop_kafka(plane, conn, "a request without an answer failed");
+            return self.drop_kafka(plane, conn, "a request without a response failed");
         }
         self.begin_large_reply(plane, conn);
         self.begin_next_fetch(plane, conn);

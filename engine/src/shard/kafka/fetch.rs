@@ -1,10 +1,10 @@
 //! Fetch on the shard of the connection: sends one request to each owner of partitions, and builds the response when all have replied.
 //!
-//! Owners park a fetch that has read too little. The first owner that has enough bytes replies, and then the others are asked to reply
-//! without waiting; so are all of them when the client's maximum wait is over.
+//! Owners park a fetch that has read too little. The first owner that has enough bytes replies, and then the others are told to reply without
+//! waiting. All of them are when the client's maximum wait is over.
 //!
-//! A fetch begins when its response is the next to be sent on its connection. What it reads is charged to the owners' memory until it has been
-//! sent. If it began earlier, that memory would be held while the responses before it are sent, and these may need it themselves.
+//! A fetch begins when its response is the next to be sent on its connection. The records that it reads are charged to the owners' memory until
+//! they have been sent. If it began earlier, it would hold that memory while the responses before it are sent, which may need it themselves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::{ConnId, Instant, Plane, ShardIndex};
 
 use super::{Call, Kafka, Named, Pending};
-use crate::kafka::{LookUp, LookedUp, NamedTopic};
+use crate::kafka::{LookupItem, NamedTopic, TopicLookup};
 use crate::limits::{
     FETCH_ANSWER_BYTES_FREE, FETCH_ANSWER_BYTES_PER_PARTITION, FETCH_WAIT_MAX, KAFKA_FETCH_BYTES_MAX,
     SEND_QUEUE_BYTES_MAX,
 };
-use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
+use crate::message::{Fetched, KafkaMessage, Message, OwnerFetch, PartitionRead, RequestId};
 use crate::read::{InLine, Wanted};
 use crate::shard::Shard;
 use crate::shard::connection::Stage;
@@ -34,13 +34,13 @@ pub(in crate::shard) struct FetchPending {
     pub(super) topics: Vec<(Named, usize)>,
     pub(super) partitions: Vec<(i32, Option<Fetched>)>,
     pub(super) max_bytes: usize,
-    /// Whether the client reads committed records only.
+    /// Whether the client reads only committed records.
     pub(super) committed: bool,
     min_bytes: usize,
     /// Owners that have not replied, with the bytes that they have reported.
     owners: BTreeMap<ShardIndex, usize>,
-    /// Whether the owners were asked not to wait.
-    now: bool,
+    /// Whether the owners were told not to wait.
+    no_wait: bool,
     /// Whether the owners know that another one has returned records.
     has_some: bool,
     until: Option<Instant>,
@@ -50,7 +50,7 @@ pub(in crate::shard) struct FetchPending {
 pub(in crate::shard) struct NextFetch {
     pending: FetchPending,
     /// The requests to the owners.
-    asks: BTreeMap<ShardIndex, Vec<Want>>,
+    requests: BTreeMap<ShardIndex, Vec<PartitionRead>>,
     until: Instant,
 }
 
@@ -64,12 +64,12 @@ impl NextFetch {
 }
 
 /// A fetch whose partitions are being looked up, in slices: it may name a hundred thousand topics.
-struct Resolving {
+struct ResolveFetch {
     next: Box<NextFetch>,
-    wanted: LookUp<FetchPartition>,
+    lookup: TopicLookup<FetchPartition>,
 }
 
-impl Job for Resolving {
+impl Job for ResolveFetch {
     fn step(
         mut self: Box<Self>,
         shard: &mut Shard,
@@ -103,12 +103,12 @@ impl Shard {
         call: Call,
         request: &FetchRequest<'_>,
     ) {
-        // Fetch sessions are not supported: an existing one must be another broker's. To begin or end one, nothing has to be stored.
+        // Fetch sessions are not supported, so an existing one must be another broker's. A request to start or end one needs no state.
         if !matches!(request.session_epoch, -1 | 0) {
-            return self.refuse_fetch(call, KafkaError::FETCH_SESSION_ID_NOT_FOUND);
+            return self.fail_fetch(call, KafkaError::FETCH_SESSION_ID_NOT_FOUND);
         }
         let max_bytes = self.kafka_fetch_bytes_max(request.max_bytes);
-        // A response never has more than that.
+        // A response never has more bytes than that.
         let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes);
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(FETCH_WAIT_MAX);
         let pending = FetchPending {
@@ -119,56 +119,61 @@ impl Shard {
             committed: request.isolation_level == 1,
             min_bytes,
             owners: BTreeMap::new(),
-            now: wait.is_zero() || min_bytes == 0 || self.drain.is_some(),
+            no_wait: wait.is_zero() || min_bytes == 0 || self.drain.is_some(),
             has_some: false,
             until: None,
         };
-        let next = NextFetch { pending, asks: BTreeMap::new(), until: plane.now().after(wait) };
+        let next = NextFetch { pending, requests: BTreeMap::new(), until: plane.now().after(wait) };
         let topics = request.topics.iter();
         let topics =
             topics.map(|topic| NamedTopic::new(topic.topic, topic.topic_id, topic.partitions.clone()));
-        let wanted = LookUp::new(topics.collect());
-        let mut resolving = Resolving { next: Box::new(next), wanted };
-        if self.at_once(|shard, work| shard.resolve_some(&mut resolving, work)) {
-            self.fetch_resolved(plane, call.conn, resolving.next);
+        let lookup = TopicLookup::new(topics.collect());
+        let mut job = ResolveFetch { next: Box::new(next), lookup };
+        if self.at_once(|shard, work| shard.resolve_some(&mut job, work)) {
+            self.fetch_resolved(plane, call.conn, job.next);
         } else if let Some(connection) = self.connections.get_mut(&call.conn) {
             connection.resolving_fetch = Some(call.slot);
-            self.jobs.add(Box::new(resolving));
+            self.jobs.add(Box::new(job));
         }
     }
 
     /// Looks up partitions of a fetch while there is `work` left. Returns true when all are done.
-    fn resolve_some(&self, resolving: &mut Resolving, work: &mut Work) -> bool {
-        let Resolving { next, wanted } = resolving;
-        let NextFetch { pending, asks, .. } = &mut **next;
+    fn resolve_some(&self, job: &mut ResolveFetch, work: &mut Work) -> bool {
+        let ResolveFetch { next, lookup } = job;
+        let NextFetch { pending, requests, .. } = &mut **next;
         while !work.is_over() {
-            match wanted.next(self.metadata.as_ref(), work) {
+            match lookup.next(self.metadata.as_ref(), work) {
                 None => return true,
-                Some(LookedUp::Topic(named, partitions)) => pending.topics.push((named, partitions)),
-                Some(LookedUp::Partition(wanted)) => {
+                Some(LookupItem::Topic(named, partitions)) => pending.topics.push((named, partitions)),
+                Some(LookupItem::Partition(partition)) => {
                     let Some((named, _)) = pending.topics.last() else { continue };
                     let number = pending.partitions.len() as u32;
-                    let epoch = wanted.current_leader_epoch;
-                    let fetched = match self.kafka_target_in_epoch(named, wanted.partition, epoch) {
+                    let epoch = partition.current_leader_epoch;
+                    let fetched = match self.kafka_target_in_epoch(named, partition.partition, epoch) {
                         Ok((tp, owner)) => {
-                            let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
-                            let want = Want { number, tp, offset: Offset(wanted.fetch_offset), max_bytes };
-                            asks.entry(owner).or_default().push(want);
+                            let max_bytes = usize::try_from(partition.partition_max_bytes).unwrap_or(0);
+                            let read = PartitionRead {
+                                number,
+                                tp,
+                                offset: Offset(partition.fetch_offset),
+                                max_bytes,
+                            };
+                            requests.entry(owner).or_default().push(read);
                             None
                         }
                         Err(error) => {
-                            pending.now = true;
+                            pending.no_wait = true;
                             Some(Fetched::nothing(number, error))
                         }
                     };
-                    pending.partitions.push((wanted.partition, fetched));
+                    pending.partitions.push((partition.partition, fetched));
                 }
             }
         }
-        wanted.is_done()
+        lookup.is_done()
     }
 
-    /// All partitions of a fetch are looked up.
+    /// Continues a fetch after all of its partitions were looked up.
     fn fetch_resolved(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, next: Box<NextFetch>) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.resolving_fetch = None;
@@ -188,7 +193,8 @@ impl Shard {
         if is_sending || !connection.kafka().is_some_and(|kafka| kafka.replies.is_next(slot)) {
             return;
         }
-        // The memory for requests limits how many of these exist at once; the response is charged when it is built.
+        // This only checks that there is memory now: the response is charged when it is built. The memory for requests limits how many of
+        // these exist at once.
         let wanted = Wanted { most: answer_bytes, least: answer_bytes };
         let may_begin =
             answer_bytes == 0 || self.send_budget.reserve(&mut connection.account, queued, wanted).is_some();
@@ -201,29 +207,30 @@ impl Shard {
     }
 
     fn begin_fetch(&mut self, plane: &mut dyn Plane<Message>, next: NextFetch) {
-        let NextFetch { mut pending, mut asks, until } = next;
-        if asks.is_empty() {
+        let NextFetch { mut pending, mut requests, until } = next;
+        if requests.is_empty() {
             return self.begin_fetch_answer(pending);
         }
         let conn = pending.call.conn;
         self.kafka.fetching.insert(conn);
-        pending.owners = asks.keys().map(|owner| (*owner, 0)).collect();
-        pending.now |= until <= plane.now() || self.drain.is_some();
-        let (now, shared) = (pending.now, asks.len() > 1);
+        pending.owners = requests.keys().map(|owner| (*owner, 0)).collect();
+        pending.no_wait |= until <= plane.now() || self.drain.is_some();
+        let (no_wait, shared) = (pending.no_wait, requests.len() > 1);
         let (max_bytes, min_bytes) = (pending.max_bytes, pending.min_bytes);
-        pending.until = (!now).then_some(until);
+        pending.until = (!no_wait).then_some(until);
         let until = pending.until;
         let id = self.kafka_wait(Pending::Fetch(pending));
-        let ask = |wants| FetchAsk { request: id, conn, wants, max_bytes, min_bytes, shared, now };
-        let here = asks.remove(&self.me);
-        for (owner, wants) in asks {
-            plane.post(owner, Message::Kafka(Box::new(KafkaMessage::Fetch(ask(wants)))));
+        let request_for =
+            |reads| OwnerFetch { request: id, conn, reads, max_bytes, min_bytes, shared, no_wait };
+        let here = requests.remove(&self.me);
+        for (owner, reads) in requests {
+            plane.post(owner, Message::Kafka(Box::new(KafkaMessage::Fetch(request_for(reads)))));
         }
-        // This shard last: it may have enough at once, and then the others, which have their requests by then, are asked not to wait.
-        if let Some(wants) = here {
-            self.kafka_read(plane, self.me, ask(wants));
+        // This shard is last: it may have enough at once, and then the others, which have their requests by then, are told not to wait.
+        if let Some(reads) = here {
+            self.kafka_read(plane, self.me, request_for(reads));
         }
-        // Often it has been answered by now.
+        // Most fetches have been answered by now.
         if let Some(until) = until
             && self.kafka.pending.contains_key(&id)
         {
@@ -231,7 +238,7 @@ impl Shard {
         }
     }
 
-    /// An owner has some bytes, but fewer than the fetch wants.
+    /// Handles a report of an owner that has some bytes, but fewer than the minimum.
     pub(super) fn on_fetch_bytes(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -244,11 +251,11 @@ impl Shard {
             *there = bytes;
         }
         if pending.owners.values().sum::<usize>() >= pending.min_bytes {
-            self.kafka_fetch_waited(plane, request);
+            self.kafka_fetch_timed_out(plane, request);
         }
     }
 
-    /// An owner has replied.
+    /// Handles the reply of an owner.
     pub(super) fn on_fetched(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -260,7 +267,7 @@ impl Shard {
         pending.owners.remove(&from);
         let has_some = fetched.iter().any(|fetched| fetched.bytes > 0);
         for mut fetched in fetched {
-            // The topic was deleted while the request was in flight. A request with topic ids gets the error for those.
+            // The topic was deleted while the request was in flight. A request with topic ids gets the error for unknown ids.
             if fetched.error == KafkaError::UNKNOWN_TOPIC_OR_PARTITION && pending.call.version() >= 13 {
                 fetched.error = KafkaError::UNKNOWN_TOPIC_ID;
             }
@@ -269,8 +276,8 @@ impl Shard {
             }
         }
         if !pending.owners.is_empty() {
-            // An owner that replies unasked has enough, has no room for more, or failed: nobody has to wait any longer.
-            return self.hurry_fetch(plane, request, has_some);
+            // An owner that replies by itself has enough, has no room for more, or has failed: no other owner has to wait any longer.
+            return self.end_fetch_wait(plane, request, has_some);
         }
         if let Some(Pending::Fetch(pending)) = self.kafka.pending.remove(&request) {
             if let Some(until) = pending.until {
@@ -280,19 +287,19 @@ impl Shard {
         }
     }
 
-    /// A fetch may not wait any longer.
-    pub(in crate::shard) fn kafka_fetch_waited(
+    /// Ends the wait of a fetch.
+    pub(in crate::shard) fn kafka_fetch_timed_out(
         &mut self,
         plane: &mut dyn Plane<Message>,
         request: RequestId,
     ) {
-        self.hurry_fetch(plane, request, false);
+        self.end_fetch_wait(plane, request, false);
     }
 
-    /// Asks the owners not to wait for more records, and not for memory either if another owner has returned something.
-    fn hurry_fetch(&mut self, plane: &mut dyn Plane<Message>, request: RequestId, has_some: bool) {
+    /// Tells the owners not to wait for more records, and not for memory either if another owner has returned records.
+    fn end_fetch_wait(&mut self, plane: &mut dyn Plane<Message>, request: RequestId, has_some: bool) {
         let Some(Pending::Fetch(pending)) = self.kafka.pending.get_mut(&request) else { return };
-        let known = std::mem::replace(&mut pending.now, true) && (pending.has_some || !has_some);
+        let known = std::mem::replace(&mut pending.no_wait, true) && (pending.has_some || !has_some);
         pending.has_some |= has_some;
         if known {
             return;
@@ -309,10 +316,10 @@ impl Shard {
         }
     }
 
-    /// The broker is stopping: fetches that wait return what there is.
+    /// Ends the waits of all fetches, because the broker is stopping. They return the records that they have.
     pub(in crate::shard) fn end_kafka_waits(&mut self, plane: &mut dyn Plane<Message>) {
         for request in self.kafka.fetches() {
-            self.kafka_fetch_waited(plane, request);
+            self.kafka_fetch_timed_out(plane, request);
         }
     }
 }
@@ -324,8 +331,8 @@ impl Kafka {
         self.pending.iter().filter_map(is_fetch).collect()
     }
 
-    /// A connection was closed.
-    pub(in crate::shard) fn connection_is_gone(&mut self, conn: ConnId) {
+    /// Removes the state of a closed connection.
+    pub(in crate::shard) fn forget_connection(&mut self, conn: ConnId) {
         self.unrouted.forget_connection(conn);
         if self.fetching.remove(&conn) {
             self.gone.push(conn);

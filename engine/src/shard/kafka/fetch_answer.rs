@@ -1,4 +1,5 @@
-//! The response to a fetch: encoded fields, and records as slices of the log's pages. It may be about a hundred thousand partitions, so it is put together in pieces.
+//! The response to a fetch: encoded fields, and records as slices of the log's pages. It may have a hundred thousand partitions, so it is built in
+//! slices.
 
 use std::vec::IntoIter;
 
@@ -16,13 +17,13 @@ use crate::message::{Fetched, Message};
 use crate::shard::Shard;
 use crate::shard::work::{Job, Work};
 
-/// An answer that is being put together.
-struct Answering {
+/// Builds the response to a fetch.
+struct AnswerJob {
     call: Call,
     answer: FetchAnswer,
     topics: IntoIter<(Named, usize)>,
     partitions: IntoIter<(i32, Option<Fetched>)>,
-    /// Partitions of the last topic that are not written yet.
+    /// Number of partitions of the last topic that have not been written.
     of_topic: usize,
     /// Bytes of records so far.
     taken: usize,
@@ -30,14 +31,14 @@ struct Answering {
     committed: bool,
 }
 
-impl Job for Answering {
+impl Job for AnswerJob {
     fn step(
         mut self: Box<Self>,
         shard: &mut Shard,
         _: &mut dyn Plane<Message>,
         work: &mut Work,
     ) -> Option<Box<dyn Job>> {
-        if shard.connections.contains_key(&self.call.conn) && !self.go_on(work) {
+        if shard.connections.contains_key(&self.call.conn) && !self.run_slice(work) {
             return Some(self);
         }
         shard.send_fetch_answer(*self);
@@ -45,7 +46,7 @@ impl Job for Answering {
     }
 }
 
-impl Answering {
+impl AnswerJob {
     fn new(pending: FetchPending) -> Self {
         let FetchPending { call, topics, partitions, max_bytes, committed, .. } = pending;
         Self {
@@ -60,8 +61,8 @@ impl Answering {
         }
     }
 
-    /// Writes partitions. True when all are.
-    fn go_on(&mut self, work: &mut Work) -> bool {
+    /// Writes partitions. Returns true when all have been written.
+    fn run_slice(&mut self, work: &mut Work) -> bool {
         while !work.is_over() {
             work.spend(1);
             for _ in 0..FETCHED_PER_UNIT {
@@ -73,7 +74,7 @@ impl Answering {
         self.topics.len() == 0 && self.of_topic == 0
     }
 
-    /// Writes a partition, or what is in front of those of a topic. False if that was all.
+    /// Writes a partition, or the head of the next topic. Returns false at the end.
     fn put_next(&mut self) -> bool {
         let answer = &mut self.answer;
         if self.of_topic == 0 {
@@ -84,8 +85,8 @@ impl Answering {
         }
         self.of_topic -= 1;
         let Some((index, fetched)) = self.partitions.next() else { return false };
-        let fetched = fetched.expect("an answer is made when all owners have answered");
-        // Owners read without knowing of each other, so there may be more than was asked for: what is over is left out, and read again later.
+        let fetched = fetched.expect("the response is built after all owners have replied");
+        // Owners read independently, so together they may exceed the limit. The excess is left out; the client fetches it again.
         let fits = self.taken == 0 || self.taken + fetched.bytes <= self.max_bytes;
         let records: &[Bytes] = if fits { &fetched.records } else { &[] };
         self.taken += if fits { fetched.bytes } else { 0 };
@@ -105,26 +106,26 @@ impl Answering {
 }
 
 impl Shard {
-    /// Answers a fetch that fails as a whole.
-    pub(super) fn refuse_fetch(&mut self, call: Call, error: KafkaError) {
+    /// Responds to a fetch with an error for the whole request.
+    pub(super) fn fail_fetch(&mut self, call: Call, error: KafkaError) {
         let reply = FetchAnswer::new(call.origin, 0, error, 0).finish();
         self.counted.requests_refused += 1;
         self.kafka_reply(call, reply);
     }
 
-    /// Answers a fetch with what its owners have read, in pieces if there are many partitions.
+    /// Builds and sends the response to a fetch, in slices if there are many partitions.
     pub(super) fn begin_fetch_answer(&mut self, pending: FetchPending) {
-        let mut answering = Answering::new(pending);
-        if self.at_once(|_, work| answering.go_on(work)) {
-            self.send_fetch_answer(answering);
+        let mut job = AnswerJob::new(pending);
+        if self.at_once(|_, work| job.run_slice(work)) {
+            self.send_fetch_answer(job);
         } else {
-            self.jobs.add(Box::new(answering));
+            self.jobs.add(Box::new(job));
         }
     }
 
-    fn send_fetch_answer(&mut self, answering: Answering) {
-        if self.connections.contains_key(&answering.call.conn) {
-            self.kafka_reply(answering.call, answering.answer.finish());
+    fn send_fetch_answer(&mut self, job: AnswerJob) {
+        if self.connections.contains_key(&job.call.conn) {
+            self.kafka_reply(job.call, job.answer.finish());
         }
     }
 }
@@ -142,11 +143,11 @@ mod tests {
     const TOPICS: usize = 50;
     const PARTITIONS: i32 = 30;
 
-    fn answering(slot: ReplySlot) -> Answering {
+    fn job(slot: ReplySlot) -> AnswerJob {
         let origin = Origin { api: ApiKey::Fetch, version: 12, correlation_id: 7 };
         let topics =
             (0..TOPICS).map(|n| (Named::Unknown { name: format!("t{n}"), id: [0; 16] }, PARTITIONS as usize));
-        // One of them has nothing that is wanted, and one has records.
+        // One topic has no partitions in the request, and one partition has records.
         let mut topics: Vec<_> = topics.collect();
         topics.insert(3, (Named::Unknown { name: "none".to_owned(), id: [0; 16] }, 0));
         let partitions = (0..TOPICS as i32 * PARTITIONS).map(|n| {
@@ -156,7 +157,7 @@ mod tests {
             }
             (n % PARTITIONS, Some(fetched))
         });
-        Answering {
+        AnswerJob {
             call: Call { conn: ConnId(1), slot, origin },
             answer: FetchAnswer::new(origin, 0, KafkaError::NONE, topics.len()),
             partitions: partitions.collect::<Vec<_>>().into_iter(),
@@ -168,23 +169,23 @@ mod tests {
         }
     }
 
-    fn bytes_of(answering: Answering) -> (BytesMut, Vec<Bytes>) {
-        let reply = answering.answer.finish();
+    fn bytes_of(job: AnswerJob) -> (BytesMut, Vec<Bytes>) {
+        let reply = job.answer.finish();
         (BytesMut::from(&reply.head[..]), reply.rest)
     }
 
     #[test]
-    fn an_answer_about_many_partitions_is_put_together_in_pieces_and_the_same_as_at_once() {
+    fn a_response_that_is_built_in_slices_equals_one_that_is_built_at_once() {
         let slot = KafkaReplies::default().open(1, 1);
         for units in [1, 7] {
-            let mut pieces = answering(slot);
+            let mut pieces = job(slot);
             let mut steps = 1;
-            while !pieces.go_on(&mut Work::new(units)) {
+            while !pieces.run_slice(&mut Work::new(units)) {
                 steps += 1;
             }
             assert!(steps >= TOPICS * PARTITIONS as usize / FETCHED_PER_UNIT / units, "{steps} steps");
-            let mut whole = answering(slot);
-            assert!(whole.go_on(&mut Work::new(usize::MAX)));
+            let mut whole = job(slot);
+            assert!(whole.run_slice(&mut Work::new(usize::MAX)));
             assert_eq!(bytes_of(pieces), bytes_of(whole));
         }
     }

@@ -1,5 +1,5 @@
-//! Fetch on the shard that owns partitions: reads them one after the other. If that returns too little, the fetch is parked until there is
-//! more or the connection's shard asks for a reply.
+//! Fetch on the shard that owns partitions: reads them one after the other. A fetch that has read too little is parked until there is more or
+//! the connection's shard requests a reply.
 //!
 //! ```text
 //!   kafka_read --> Queued --> run: read, read, .. --> enough, or must not wait --> Fetched
@@ -8,11 +8,11 @@
 //!                    +---- a high watermark moves --- Parked
 //! ```
 //!
-//! A parked fetch keeps the results of its partitions without their records. When it continues, it reads the partitions that have moved, and again those
+//! A parked fetch keeps the results of its partitions without their records. When it continues, it reads the partitions that have moved, and those
 //! whose records it dropped; the others have nothing new.
 //!
-//! Each read reserves memory of this shard, which is charged until the records have been sent. Without memory, a fetch that has read something
-//! replies with that, and one that has not waits `InLine`.
+//! Each read reserves memory of this shard, which is charged until the records have been sent. If there is no memory, a fetch that has read
+//! records replies with those, and one that has not waits `InLine`.
 //!
 //! A turn has a limit on partitions and bytes for all fetches together ([`FetchTurn`](super::fetch_tasks::FetchTurn)). A fetch that is not finished by then is `Partway` and continues in a
 //! later turn. A fetch that arrives while others are queued is queued too, and long polls that are woken together share turns in the same way.
@@ -23,10 +23,10 @@ use highwater_net::kafka::KafkaError;
 use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
-use super::fetch_tasks::{Left, State, Task};
+use super::fetch_tasks::{State, Task, Unread};
 use super::records::batches;
 use crate::limits::KAFKA_FETCH_READS_PER_STEP_MAX;
-use crate::message::{FetchAsk, Fetched, KafkaMessage, Message, RequestId, Want};
+use crate::message::{Fetched, KafkaMessage, Message, OwnerFetch, PartitionRead, RequestId};
 use crate::partition::PartitionId;
 use crate::read::{ChargedRead, FetchId, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, Waiter};
 use crate::shard::Shard;
@@ -34,17 +34,17 @@ use crate::shard::work::{Job, Work};
 
 impl Shard {
     /// Begins a fetch of this shard's partitions, for this or another shard.
-    pub(super) fn kafka_read(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, ask: FetchAsk) {
-        let owner = &mut self.kafka.read;
-        let id = owner.begin(from, ask);
-        if owner.ready.is_empty() && owner.turn.admits_new() {
+    pub(super) fn kafka_read(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, fetch: OwnerFetch) {
+        let fetches = &mut self.kafka.read;
+        let id = fetches.begin(from, fetch);
+        if fetches.ready.is_empty() && fetches.turn.admits_new() {
             self.run_kafka_fetch(plane, id);
         } else {
-            owner.ready.push_back(id);
+            fetches.ready.push_back(id);
         }
     }
 
-    /// Makes a fetch reply with what it has read. If it waits for memory and another owner has returned something, it returns nothing.
+    /// Makes a fetch reply with the records that it has. If it waits for memory and another owner has returned records, it returns none.
     pub(super) fn kafka_read_now(
         &mut self,
         from: ShardIndex,
@@ -52,41 +52,41 @@ impl Shard {
         request: RequestId,
         has_some: bool,
     ) {
-        let owner = &mut self.kafka.read;
-        let Some(id) = owner.by_request.get(&(from, conn, request)).copied() else { return };
-        let Some(task) = owner.tasks.get_mut(&id) else { return };
-        task.ask.now = true;
+        let fetches = &mut self.kafka.read;
+        let Some(id) = fetches.by_request.get(&(from, conn, request)).copied() else { return };
+        let Some(task) = fetches.tasks.get_mut(&id) else { return };
+        task.fetch.no_wait = true;
         if task.state == State::InLine && has_some {
-            task.left = Left::Cut;
+            task.unread = Unread::Cut;
             task.state = State::Partway;
-            owner.ready.push_back(id);
-            if let Some(account) = owner.accounts.get_mut(&(from, conn)) {
+            fetches.ready.push_back(id);
+            if let Some(account) = fetches.accounts.get_mut(&(from, conn)) {
                 self.send_budget.leave(account, InLine::KafkaFetch(id));
             }
         } else {
-            owner.wake(id);
+            fetches.wake(id);
         }
     }
 
-    /// Retries a fetch that waits for memory. Returns the bytes that it has read. If the turn has no reads left, it keeps its place.
+    /// Retries a fetch that waits for memory. Returns the bytes that it has read. It keeps its place if the turn has no reads left.
     pub(in crate::shard) fn try_kafka_fetch(&mut self, plane: &mut dyn Plane<Message>, id: FetchId) -> usize {
-        let owner = &mut self.kafka.read;
-        let Some(task) = owner.tasks.get(&id).filter(|task| task.state == State::InLine) else { return 0 };
-        if let Some(account) = owner.accounts.get_mut(&(task.from, task.ask.conn)) {
+        let fetches = &mut self.kafka.read;
+        let Some(task) = fetches.tasks.get(&id).filter(|task| task.state == State::InLine) else { return 0 };
+        if let Some(account) = fetches.accounts.get_mut(&(task.from, task.fetch.conn)) {
             account.is_tried();
         }
-        if !owner.turn.admits_waiting() {
+        if !fetches.turn.admits_waiting() {
             if let Some(task) = self.kafka.read.tasks.remove(&id) {
                 self.wait_for_memory(id, task);
             }
             return 0;
         }
-        let before = owner.turn.bytes();
+        let before = fetches.turn.bytes();
         self.run_kafka_fetch(plane, id);
         self.kafka.read.turn.bytes() - before
     }
 
-    /// A connection was closed: drops its fetches, which would otherwise store their cursors again, for ever.
+    /// Drops the cursors and fetches of a closed connection.
     pub(super) fn forget_kafka_reader(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -103,7 +103,7 @@ impl Shard {
         self.begin_job(plane, forgetting);
     }
 
-    /// The high watermark of a partition has moved, or the partition was deleted.
+    /// Wakes a fetch because the high watermark of a partition has moved, or the partition was deleted.
     pub(in crate::shard) fn wake_kafka_fetch(&mut self, id: FetchId, partition: PartitionId) {
         self.kafka.read.partition_moved(id, partition);
     }
@@ -159,7 +159,7 @@ impl Shard {
                 return self.pause_fetch(id, task);
             }
             task.reading = number;
-            match self.read_wanted(plane, id, &task) {
+            match self.read_partition(plane, id, &task) {
                 ReadStep::Pending => {
                     task.state = State::Reading;
                     self.kafka.read.turn.spend(0);
@@ -168,14 +168,14 @@ impl Shard {
                     return;
                 }
                 ReadStep::Done(found) => self.take_read(&mut task, found),
-                ReadStep::NoMemory if task.bytes > 0 => task.left = Left::Cut,
+                ReadStep::NoMemory if task.bytes > 0 => task.unread = Unread::Cut,
                 ReadStep::NoMemory => return self.wait_for_memory(id, task),
             }
         }
         // A fetch that leaves records unread has no room for more, or its next read continues where a disk read ended: waiting would not add
         // anything.
-        let has_enough = task.bytes >= task.ask.min_bytes;
-        if task.ask.now || task.failed || task.left > Left::Nothing || has_enough {
+        let has_enough = task.bytes >= task.fetch.min_bytes;
+        if task.fetch.no_wait || task.failed || task.unread > Unread::Nothing || has_enough {
             self.finish_kafka_read(plane, id, task);
         } else {
             self.park(plane, id, task);
@@ -186,18 +186,18 @@ impl Shard {
     fn wait_for_memory(&mut self, id: FetchId, mut task: Task) {
         task.state = State::InLine;
         let queued = self.uncharged_of(&task);
-        let account = self.kafka.read.accounts.entry((task.from, task.ask.conn)).or_default();
+        let account = self.kafka.read.accounts.entry((task.from, task.fetch.conn)).or_default();
         self.send_budget.wait(account, queued, InLine::KafkaFetch(id));
         self.kafka.read.tasks.insert(id, task);
     }
 
     /// Returns the bytes that are queued for the connection of a fetch and count toward this shard's memory without being charged.
     pub(super) fn uncharged_of(&self, task: &Task) -> usize {
-        let connection = self.connections.get(&task.ask.conn).filter(|_| task.from == self.me);
+        let connection = self.connections.get(&task.fetch.conn).filter(|_| task.from == self.me);
         connection.map_or(0, |connection| connection.queue.uncharged())
     }
 
-    /// Lets other fetches run before this one continues.
+    /// Queues a fetch behind the others that can continue.
     fn pause_fetch(&mut self, id: FetchId, mut task: Task) {
         task.state = State::Partway;
         self.kafka.read.tasks.insert(id, task);
@@ -205,26 +205,26 @@ impl Shard {
     }
 
     /// Reads a partition, up to the room that is left in the response.
-    fn read_wanted(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, task: &Task) -> ReadStep {
-        let want = task.ask.wants[task.reading as usize];
+    fn read_partition(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, task: &Task) -> ReadStep {
+        let read = task.fetch.reads[task.reading as usize];
         let nothing = ReadStep::Done(ChargedRead::AtEnd);
-        let Some(partition) = self.partitions.find(want.tp) else { return nothing };
+        let Some(partition) = self.partitions.find(read.tp) else { return nothing };
         let Some(up_to) = self.partitions.readable_end(partition) else { return nothing };
-        let bytes_max = room(task, want);
-        if bytes_max == 0 || task.left == Left::Cut {
+        let bytes_max = room(task, read);
+        if bytes_max == 0 || task.unread == Unread::Cut {
             return nothing;
         }
-        let key = (task.from, task.ask.conn);
-        let cursor = self.kafka.read.cursor(key, want.tp, want.offset);
+        let key = (task.from, task.fetch.conn);
+        let cursor = self.kafka.read.cursor(key, read.tp, read.offset);
         // What does not fit is not read: a later fetch begins with it. Without a read ahead, the next frame may be as large as those before.
-        let expected = match self.reads.bytes_ahead(key, partition, want.offset) {
-            None if bytes_max < want.max_bytes => cursor.frame_bytes(),
+        let expected = match self.reads.bytes_ahead(key, partition, read.offset) {
+            None if bytes_max < read.max_bytes => cursor.frame_bytes(),
             bytes => bytes.unwrap_or(0),
         };
         if task.bytes > 0 && expected > bytes_max {
             return nothing;
         }
-        if let Some(step) = self.reads.take_ahead(key, partition, want.offset, bytes_max, id) {
+        if let Some(step) = self.reads.take_ahead(key, partition, read.offset, bytes_max, id) {
             return step;
         }
         let at = ReadAt { partition, cursor, bytes_max, needs: task.needs, up_to };
@@ -237,17 +237,17 @@ impl Shard {
     /// Adds the result of a read of the next partition to a fetch.
     fn take_read(&mut self, task: &mut Task, found: ChargedRead) {
         if let ChargedRead::NeedsMemory(bytes) = found {
-            // It is read again, alone if necessary.
+            // The batch is read again, alone if necessary.
             task.needs = bytes;
             if task.bytes > 0 {
-                task.left = Left::Cut;
+                task.unread = Unread::Cut;
             }
             return;
         }
         task.needs = 0;
-        let want = task.ask.wants[task.reading as usize];
-        let mut fetched = Fetched::nothing(want.number, KafkaError::NONE);
-        match self.partitions.of(want.tp) {
+        let read = task.fetch.reads[task.reading as usize];
+        let mut fetched = Fetched::nothing(read.number, KafkaError::NONE);
+        match self.partitions.of(read.tp) {
             None => fetched.error = KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
             Some(partition) => {
                 fetched.high_watermark = partition.high_watermark();
@@ -258,25 +258,25 @@ impl Shard {
             ChargedRead::Frames(frames, charge) if !fetched.error.is_err() => {
                 let (records, bytes) = batches(frames.bytes, charge);
                 // Only the first batch of the response may exceed the maximum.
-                let fits = task.bytes == 0 || bytes <= room(task, want);
+                let fits = task.bytes == 0 || bytes <= room(task, read);
                 if !fits || frames.next.offset() < fetched.high_watermark {
-                    task.left = task.left.max(Left::More);
+                    task.unread = task.unread.max(Unread::More);
                 }
                 if fits {
                     (fetched.records, fetched.bytes) = (records, bytes);
-                    self.kafka.read.remember((task.from, task.ask.conn), want.tp, frames.next);
+                    self.kafka.read.remember((task.from, task.fetch.conn), read.tp, frames.next);
                 }
             }
             // What is there does not fit any more.
-            ChargedRead::AtEnd if task.bytes > 0 && want.offset < fetched.high_watermark => {
-                task.left = task.left.max(Left::More);
+            ChargedRead::AtEnd if task.bytes > 0 && read.offset < fetched.high_watermark => {
+                task.unread = task.unread.max(Unread::More);
             }
             ChargedRead::Frames(..) | ChargedRead::AtEnd | ChargedRead::NeedsMemory(_) => {}
             ChargedRead::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
             ChargedRead::Damaged { resume_at } => {
-                if let Some(id) = self.partitions.find(want.tp) {
+                if let Some(id) = self.partitions.find(read.tp) {
                     // The response has no field for the text.
-                    drop(self.partitions.note_damage(id, want.offset, resume_at));
+                    drop(self.partitions.note_damage(id, read.offset, resume_at));
                 }
                 fetched.error = KafkaError::CORRUPT_MESSAGE;
             }
@@ -297,8 +297,8 @@ impl Shard {
             }
             let Some(number) = task.to_list.pop_front() else { break };
             self.kafka.read.turn.spend(0);
-            let (want, fetched) = (&task.ask.wants[number as usize], &task.fetched[number as usize]);
-            let partition = self.partitions.find(want.tp);
+            let (read, fetched) = (&task.fetch.reads[number as usize], &task.fetched[number as usize]);
+            let partition = self.partitions.find(read.tp);
             // The high watermark may have moved, or the partition may have been deleted, while another one was read from disk.
             let waits_for = partition.filter(|partition| {
                 let here = self.partitions.get_mut(*partition);
@@ -313,28 +313,28 @@ impl Shard {
         if !task.to_list.is_empty() || !task.to_read.is_empty() {
             return self.pause_fetch(id, task);
         }
-        let (from, request, bytes) = (task.from, task.ask.request, task.bytes);
-        let tell = task.ask.shared && bytes > task.reported;
+        let (from, request, bytes) = (task.from, task.fetch.request, task.bytes);
+        let notify = task.fetch.shared && bytes > task.reported;
         task.reported = bytes;
         task.drop_records();
         task.state = State::Parked;
         self.kafka.read.tasks.insert(id, task);
-        if tell {
-            self.tell_fetch(plane, from, KafkaMessage::FetchBytes(request, bytes));
+        if notify {
+            self.notify_fetch(plane, from, KafkaMessage::FetchBytes(request, bytes));
         }
     }
 
     fn finish_kafka_read(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, task: Task) {
-        self.kafka.read.by_request.remove(&(task.from, task.ask.conn, task.ask.request));
+        self.kafka.read.by_request.remove(&(task.from, task.fetch.conn, task.fetch.request));
         self.read_ahead_of_next_fetch(plane, &task);
-        let mut leaving = Unlisting { fetch: id, waits: task.waits };
-        if !self.at_once(|shard, work| shard.unlist_some(&mut leaving, work)) {
-            self.jobs.add(Box::new(leaving));
+        let mut unpark = Unpark { fetch: id, waits: task.waits };
+        if !self.at_once(|shard, work| shard.unpark_some(&mut unpark, work)) {
+            self.jobs.add(Box::new(unpark));
         }
-        self.tell_fetch(plane, task.from, KafkaMessage::Fetched(task.ask.request, task.fetched));
+        self.notify_fetch(plane, task.from, KafkaMessage::Fetched(task.fetch.request, task.fetched));
     }
 
-    fn unlist_some(&mut self, Unlisting { fetch, waits }: &mut Unlisting, work: &mut Work) -> bool {
+    fn unpark_some(&mut self, Unpark { fetch, waits }: &mut Unpark, work: &mut Work) -> bool {
         while !work.is_over()
             && let Some((partition, _)) = waits.pop_first()
         {
@@ -346,7 +346,7 @@ impl Shard {
         waits.is_empty()
     }
 
-    fn tell_fetch(&mut self, plane: &mut dyn Plane<Message>, to: ShardIndex, message: KafkaMessage) {
+    fn notify_fetch(&mut self, plane: &mut dyn Plane<Message>, to: ShardIndex, message: KafkaMessage) {
         if to == self.me {
             self.on_kafka_message(plane, to, message);
         } else {
@@ -355,24 +355,24 @@ impl Shard {
     }
 }
 
-/// A finished fetch that is still listed as a waiter of partitions.
-struct Unlisting {
+/// Removes a finished fetch from the waiters of its partitions.
+struct Unpark {
     fetch: FetchId,
     waits: BTreeSet<(PartitionId, u32)>,
 }
 
-impl Job for Unlisting {
+impl Job for Unpark {
     fn step(
         mut self: Box<Self>,
         shard: &mut Shard,
         _: &mut dyn Plane<Message>,
         work: &mut Work,
     ) -> Option<Box<dyn Job>> {
-        if shard.unlist_some(&mut self, work) { None } else { Some(self) }
+        if shard.unpark_some(&mut self, work) { None } else { Some(self) }
     }
 }
 
-/// Fetches of a closed connection.
+/// Ends the fetches of a closed connection.
 struct Forgetting(Vec<(FetchId, Task)>);
 
 impl Job for Forgetting {
@@ -386,9 +386,9 @@ impl Job for Forgetting {
         while !work.is_over()
             && let Some((id, mut task)) = tasks.pop()
         {
-            work.spend(1 + task.ask.wants.len());
-            let unread = task.ask.wants.iter().skip(task.fetched.len());
-            task.fetched.extend(unread.map(|want| Fetched::nothing(want.number, KafkaError::NONE)));
+            work.spend(1 + task.fetch.reads.len());
+            let unread = task.fetch.reads.iter().skip(task.fetched.len());
+            task.fetched.extend(unread.map(|read| Fetched::nothing(read.number, KafkaError::NONE)));
             shard.finish_kafka_read(plane, id, task);
         }
         if tasks.is_empty() { None } else { Some(self) }
@@ -396,6 +396,6 @@ impl Job for Forgetting {
 }
 
 /// Returns the bytes that may be read from the next partition.
-pub(super) fn room(task: &Task, want: Want) -> usize {
-    want.max_bytes.max(1).min(task.ask.max_bytes.max(1).saturating_sub(task.bytes))
+pub(super) fn room(task: &Task, read: PartitionRead) -> usize {
+    read.max_bytes.max(1).min(task.fetch.max_bytes.max(1).saturating_sub(task.bytes))
 }

@@ -7,14 +7,14 @@ use highwater_runtime::plane::{ConnId, ShardIndex};
 use highwater_storage::Cursor;
 
 use crate::counters::PerTurn;
-use crate::limits::{FETCH_PLACES_MAX, KAFKA_FETCH_BYTES_PER_TURN_MAX, KAFKA_FETCH_READS_PER_TURN_MAX};
-use crate::message::{FetchAsk, Fetched, RequestId};
+use crate::limits::{FETCH_CURSORS_MAX, KAFKA_FETCH_BYTES_PER_TURN_MAX, KAFKA_FETCH_READS_PER_TURN_MAX};
+use crate::message::{Fetched, OwnerFetch, RequestId};
 use crate::partition::PartitionId;
 use crate::read::{Account, FetchId};
 
 /// Fetches of this shard's partitions, with the cursors of their connections.
 #[derive(Default)]
-pub(super) struct Owner {
+pub(super) struct FetchTasks {
     pub(super) tasks: BTreeMap<FetchId, Task>,
     pub(super) by_request: BTreeMap<(ShardIndex, ConnId, RequestId), FetchId>,
     pub(super) last: u64,
@@ -24,17 +24,17 @@ pub(super) struct Owner {
     /// The memory accounts of connections on this shard.
     pub(super) accounts: BTreeMap<(ShardIndex, ConnId), Account>,
     /// Cursors after the last read of each partition, so that the next read needs no search.
-    pub(super) places: BTreeMap<(ShardIndex, ConnId), BTreeMap<TopicPartition, Cursor>>,
-    /// Whether the timer for what was read ahead is set.
+    pub(super) cursors: BTreeMap<(ShardIndex, ConnId), BTreeMap<TopicPartition, Cursor>>,
+    /// Whether the timer for read-ahead data is set.
     pub(super) has_ahead_timer: bool,
 }
 
 /// A fetch in progress.
 pub(super) struct Task {
     pub(super) from: ShardIndex,
-    pub(super) ask: FetchAsk,
+    pub(super) fetch: OwnerFetch,
     pub(super) state: State,
-    /// The results, in the order of the request: of all partitions once each has been read. A fetch that was parked keeps them, without records.
+    /// The results so far, in the order of the request. A parked fetch keeps them, without records.
     pub(super) fetched: Vec<Fetched>,
     /// Bytes of records in the results.
     pub(super) bytes: usize,
@@ -42,17 +42,17 @@ pub(super) struct Task {
     pub(super) reading: u32,
     /// Partitions to read again, by number: those that have moved, and those whose records were dropped when the fetch was parked.
     pub(super) to_read: BTreeSet<u32>,
-    /// Partitions that were read and that the fetch is not listed with.
+    /// Partitions that were read and do not list the fetch as a waiter.
     pub(super) to_list: VecDeque<u32>,
     /// Partitions with records.
     pub(super) with_records: BTreeSet<u32>,
     pub(super) failed: bool,
-    pub(super) left: Left,
+    pub(super) unread: Unread,
     /// Bytes of memory that the next batch needs, if that is more than it was allowed.
     pub(super) needs: usize,
     /// Bytes that were reported to the connection's shard.
     pub(super) reported: usize,
-    /// Partitions that it is listed with, each with its number. A request may name a partition more than once.
+    /// Partitions that list it as a waiter, each with its number. A request may name a partition more than once.
     pub(super) waits: BTreeSet<(PartitionId, u32)>,
 }
 
@@ -66,16 +66,16 @@ pub(super) enum State {
     Parked,
 }
 
-/// Whether there is more to read.
+/// The records that a fetch leaves unread.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Left {
+pub(super) enum Unread {
     Nothing,
     More,
-    /// There is no memory for it, but the fetch has read something: it reads nothing more.
+    /// There is no memory for more, but the fetch has read records: it reads no more.
     Cut,
 }
 
-/// What all fetches together have read in this turn.
+/// Counts what all fetches together read in a turn.
 ///
 /// New fetches may use a quarter of the turn, and fetches that wait for memory may run until half of it is used, so that neither starves the
 /// others.
@@ -107,7 +107,7 @@ impl FetchTurn {
             && self.bytes.this_turn() < KAFKA_FETCH_BYTES_PER_TURN_MAX / 4 * quarters
     }
 
-    /// Counts a partition that was read, or is being waited for, and the bytes read.
+    /// Counts a partition that was read or is waited for, and the bytes read.
     pub(super) fn spend(&mut self, bytes: usize) {
         self.reads.add(1);
         self.bytes.add(bytes);
@@ -130,10 +130,10 @@ impl FetchTurn {
 }
 
 impl Task {
-    pub(super) fn new(from: ShardIndex, ask: FetchAsk) -> Self {
+    pub(super) fn new(from: ShardIndex, fetch: OwnerFetch) -> Self {
         Self {
             from,
-            ask,
+            fetch,
             state: State::Queued,
             fetched: Vec::new(),
             bytes: 0,
@@ -142,7 +142,7 @@ impl Task {
             to_list: VecDeque::new(),
             with_records: BTreeSet::new(),
             failed: false,
-            left: Left::Nothing,
+            unread: Unread::Nothing,
             needs: 0,
             reported: 0,
             waits: BTreeSet::new(),
@@ -151,13 +151,13 @@ impl Task {
 
     /// Returns the number of the next partition to read: each is read once, then those that have moved since.
     pub(super) fn next_to_read(&self) -> Option<u32> {
-        if self.fetched.len() < self.ask.wants.len() {
+        if self.fetched.len() < self.fetch.reads.len() {
             return Some(self.fetched.len() as u32);
         }
         self.to_read.first().copied()
     }
 
-    /// Stores the result for a partition in place of an earlier one.
+    /// Stores the result for a partition, or replaces an earlier one.
     pub(super) fn put(&mut self, number: u32, fetched: Fetched) {
         self.bytes += fetched.bytes;
         self.to_read.remove(&number);
@@ -185,17 +185,17 @@ impl Task {
     }
 }
 
-impl Owner {
+impl FetchTasks {
     /// Returns the bytes of memory that connections hold here.
     pub(super) fn held(&self) -> usize {
         self.accounts.values().map(Account::held).sum()
     }
 
-    pub(super) fn begin(&mut self, from: ShardIndex, ask: FetchAsk) -> FetchId {
+    pub(super) fn begin(&mut self, from: ShardIndex, fetch: OwnerFetch) -> FetchId {
         self.last += 1;
         let id = FetchId(self.last);
-        self.by_request.insert((from, ask.conn, ask.request), id);
-        self.tasks.insert(id, Task::new(from, ask));
+        self.by_request.insert((from, fetch.conn, fetch.request), id);
+        self.tasks.insert(id, Task::new(from, fetch));
         id
     }
 
@@ -215,7 +215,7 @@ impl Owner {
         }
     }
 
-    /// A partition that a fetch waits for has more to read, or was deleted.
+    /// Notes that a partition that a fetch waits for has more records, or was deleted.
     pub(super) fn partition_moved(&mut self, id: FetchId, partition: PartitionId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         // A fetch that is not parked reads them before it is.
@@ -226,21 +226,21 @@ impl Owner {
 
     /// Returns the cursor of a connection at an offset of a partition.
     pub(super) fn cursor(&self, key: (ShardIndex, ConnId), tp: TopicPartition, offset: Offset) -> Cursor {
-        let place = self.places.get(&key).and_then(|places| places.get(&tp));
+        let place = self.cursors.get(&key).and_then(|cursors| cursors.get(&tp));
         place.filter(|cursor| cursor.offset() == offset).copied().unwrap_or(Cursor::at(offset))
     }
 
     pub(super) fn remember(&mut self, key: (ShardIndex, ConnId), tp: TopicPartition, place: Cursor) {
-        let places = self.places.entry(key).or_default();
-        if places.len() >= FETCH_PLACES_MAX && !places.contains_key(&tp) {
-            places.clear();
+        let cursors = self.cursors.entry(key).or_default();
+        if cursors.len() >= FETCH_CURSORS_MAX && !cursors.contains_key(&tp) {
+            cursors.clear();
         }
-        places.insert(tp, place);
+        cursors.insert(tp, place);
     }
 
     /// Removes the cursors and fetches of a connection. The result of a disk read in flight is dropped.
     pub(super) fn forget(&mut self, from: ShardIndex, conn: ConnId) -> Vec<(FetchId, Task)> {
-        self.places.remove(&(from, conn));
+        self.cursors.remove(&(from, conn));
         let of_it = (from, conn, RequestId(0))..=(from, conn, RequestId(u64::MAX));
         let ids = self.by_request.extract_if(of_it, |_, _| true).map(|(_, id)| id);
         ids.filter_map(|id| Some((id, self.tasks.remove(&id)?))).collect()
@@ -254,16 +254,17 @@ mod tests {
     use highwater_protocol::ids::{PartitionIndex, TopicId};
 
     use super::*;
-    use crate::message::Want;
+    use crate::message::PartitionRead;
 
     #[test]
-    fn a_partition_that_moves_while_a_fetch_is_being_parked_is_not_missed() {
-        let mut owner = Owner::default();
+    fn a_fetch_does_not_miss_a_partition_that_moves_while_it_is_being_parked() {
+        let mut owner = FetchTasks::default();
         let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
-        let wants = vec![Want { number: 0, tp, offset: Offset(0), max_bytes: 1 }; 3];
+        let reads = vec![PartitionRead { number: 0, tp, offset: Offset(0), max_bytes: 1 }; 3];
         let (request, conn) = (RequestId(1), ConnId(1));
-        let ask = FetchAsk { request, conn, wants, max_bytes: 1, min_bytes: 1, shared: false, now: false };
-        let id = owner.begin(0, ask);
+        let fetch =
+            OwnerFetch { request, conn, reads, max_bytes: 1, min_bytes: 1, shared: false, no_wait: false };
+        let id = owner.begin(0, fetch);
         let partition = PartitionId(highwater_runtime::slab::Key::default());
         let task = owner.tasks.get_mut(&id).expect("it has begun");
         for number in 0..3 {
@@ -283,10 +284,11 @@ mod tests {
     #[test]
     fn records_that_are_dropped_while_a_fetch_waits_are_read_again() {
         let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
-        let wants = vec![Want { number: 0, tp, offset: Offset(0), max_bytes: 1 }; 2];
+        let reads = vec![PartitionRead { number: 0, tp, offset: Offset(0), max_bytes: 1 }; 2];
         let (request, conn) = (RequestId(1), ConnId(1));
-        let ask = FetchAsk { request, conn, wants, max_bytes: 1, min_bytes: 1, shared: false, now: false };
-        let mut task = Task::new(0, ask);
+        let fetch =
+            OwnerFetch { request, conn, reads, max_bytes: 1, min_bytes: 1, shared: false, no_wait: false };
+        let mut task = Task::new(0, fetch);
         let nothing = |number| Fetched::nothing(number, KafkaError::NONE);
         task.put(0, nothing(0));
         task.put(1, Fetched { bytes: 3, records: vec![Bytes::from_static(b"abc")], ..nothing(1) });
@@ -299,23 +301,30 @@ mod tests {
 
     #[test]
     fn a_closed_connections_cursors_and_fetches_are_removed() {
-        let mut owner = Owner::default();
+        let mut owner = FetchTasks::default();
         let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
         let (gone, stays) = ((0, ConnId(1)), (1, ConnId(1)));
         let fetches =
             [(gone, State::Queued), (gone, State::Reading), (gone, State::Parked), (stays, State::Parked)];
         for (number, ((from, conn), state)) in fetches.into_iter().enumerate() {
             let request = RequestId(number as u64);
-            let wants = vec![Want { number: 0, tp, offset: Offset(0), max_bytes: 1 }];
-            let ask =
-                FetchAsk { request, conn, wants, max_bytes: 1, min_bytes: 1, shared: false, now: false };
-            let id = owner.begin(from, ask);
+            let reads = vec![PartitionRead { number: 0, tp, offset: Offset(0), max_bytes: 1 }];
+            let fetch = OwnerFetch {
+                request,
+                conn,
+                reads,
+                max_bytes: 1,
+                min_bytes: 1,
+                shared: false,
+                no_wait: false,
+            };
+            let id = owner.begin(from, fetch);
             owner.tasks.get_mut(&id).expect("it has begun").state = state;
             owner.remember((from, conn), tp, Cursor::at(Offset(0)));
         }
         assert_eq!(owner.forget(gone.0, gone.1).len(), 3);
-        let left: Vec<_> = owner.tasks.values().map(|task| (task.from, task.ask.conn)).collect();
+        let left: Vec<_> = owner.tasks.values().map(|task| (task.from, task.fetch.conn)).collect();
         assert_eq!(left, [stays]);
-        assert_eq!(owner.places.into_keys().collect::<Vec<_>>(), [stays]);
+        assert_eq!(owner.cursors.into_keys().collect::<Vec<_>>(), [stays]);
     }
 }

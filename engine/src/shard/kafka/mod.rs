@@ -1,5 +1,5 @@
-//! Kafka's hot requests on a shard: Produce and Fetch, which have messages of their own (see [`crate::kafka_message`]), and the connections of
-//! Kafka clients. All other requests are translated in [`crate::kafka`].
+//! Connections of Kafka clients, and the data path: Produce and Fetch, which have messages of their own (see [`crate::kafka_message`]). All other
+//! requests are translated in [`crate::kafka`].
 
 mod connection;
 mod fetch;
@@ -9,7 +9,7 @@ mod fetch_read;
 mod fetch_tasks;
 mod produce;
 mod records;
-mod turns;
+mod rotation;
 mod unrouted;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ use crate::api::Targets;
 use crate::kafka::{Named, check_leader_epoch};
 use crate::limits::{KAFKA_ANSWER_BYTES_EXPECTED, SMALL_REPLY_BYTES_MAX};
 use crate::message::{AppendOutcome, KafkaMessage, Message, RequestBatch, RequestId};
-use crate::session::{Keeps, held_bytes};
+use crate::session::{Retained, held_bytes};
 
 pub(super) use crate::kafka::Call;
 pub(super) use fetch::NextFetch;
@@ -36,18 +36,18 @@ pub(super) struct Kafka {
     last_request: u64,
     /// Outcomes for other shards, sent once a turn.
     pub(super) produced: Vec<(RequestBatch, AppendOutcome)>,
-    /// What producers send again because its partition was unknown.
+    /// Batches that producers will send again because their partition was unknown.
     unrouted: unrouted::UnroutedBatches,
-    /// Connections that have fetched: shards store their cursors in partitions.
+    /// Connections that have fetched: owners store cursors for them.
     fetching: BTreeSet<ConnId>,
-    /// The closed ones of these, of which other shards have to be notified.
+    /// Closed connections that have fetched: other shards have to be notified.
     gone: Vec<ConnId>,
     /// Assigns new connections to shards.
-    turns: turns::Turns,
-    read: fetch_tasks::Owner,
+    rotation: rotation::ShardRotation,
+    read: fetch_tasks::FetchTasks,
 }
 
-/// A request that waits for other shards or for the disk, with what is known so far.
+/// A request that waits for other shards or for the disk, with its results so far.
 pub(super) enum Pending {
     Produce(produce::ProducePending),
     Fetch(fetch::FetchPending),
@@ -59,7 +59,7 @@ impl Kafka {
         self.read.held()
     }
 
-    /// Bytes of the Produce requests of which not all batches are where they belong, by connection.
+    /// Returns the charged bytes of each Produce request with pending batches, with its connection.
     pub(super) fn producing(&self) -> impl Iterator<Item = (ConnId, usize)> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::Produce(produce) => Some(produce.charged()),
@@ -68,7 +68,7 @@ impl Kafka {
     }
 }
 
-/// Returns what the reply to a request counts for until it is known to be larger.
+/// Returns the bytes charged for the reply to a request before its size is known.
 fn small_reply_bytes(request: &Request<'_>) -> usize {
     match request {
         Request::OffsetFetch(_)
@@ -92,12 +92,12 @@ impl Shard {
         else {
             return;
         };
-        let keeps = match &request {
-            Request::Produce(request) => Keeps::Batches(request.partitions.len()),
-            Request::OffsetFetch(request) => Keeps::Groups(request.groups.len()),
-            _ => Keeps::Lists,
+        let retained = match &request {
+            Request::Produce(request) => Retained::Batches(request.partitions.len()),
+            Request::OffsetFetch(request) => Retained::Groups(request.groups.len()),
+            _ => Retained::Lists,
         };
-        let held = held_bytes(bytes, keeps) + small_reply_bytes(&request);
+        let held = held_bytes(bytes, retained) + small_reply_bytes(&request);
         let slot = kafka.replies.open(held, reply_bytes);
         let call = Call { conn, slot, origin: header.origin() };
         let client = header.client_id.unwrap_or_default();
@@ -108,7 +108,7 @@ impl Shard {
         }
     }
 
-    /// Returns the bytes to reserve for the response to a request that has to wait. A request that is answered at once needs none.
+    /// Returns the bytes to reserve for the response to a request that has to wait; zero for a request that is answered at once.
     fn kafka_bytes_expected(&self, request: &Request<'_>) -> usize {
         match request {
             Request::Fetch(fetch) => self.kafka_fetch_bytes_max(fetch.max_bytes),
@@ -130,10 +130,10 @@ impl Shard {
         self.connections.kafka_reply(call, reply);
     }
 
-    /// Closes a connection because a request that has no response failed: the client has no other way to notice. Earlier requests are answered
+    /// Closes a connection because a request without a response failed: the client has no other way to notice. Earlier requests are answered
     /// first.
-    pub(super) fn kafka_end(&mut self, call: Call) {
-        self.connections.end_after_answers(call.conn);
+    pub(super) fn kafka_close(&mut self, call: Call) {
+        self.connections.close_after_replies(call.conn);
     }
 
     /// Stores a request that waits.
@@ -163,7 +163,7 @@ impl Shard {
                     self.on_produced(batch.request, batch.number, outcome);
                 }
             }
-            KafkaMessage::Fetch(ask) => self.kafka_read(plane, from, ask),
+            KafkaMessage::Fetch(fetch) => self.kafka_read(plane, from, fetch),
             KafkaMessage::FetchBytes(request, bytes) => self.on_fetch_bytes(plane, from, request, bytes),
             KafkaMessage::FetchNow { conn, request, has_some } => {
                 self.kafka_read_now(from, conn, request, has_some);

@@ -32,20 +32,20 @@ const ZSTD_VERSION_MIN: i16 = 7;
 /// A request whose batches are being checked or appended.
 pub(in crate::shard) struct ProducePending {
     call: Call,
-    /// What the request counts for in the memory for requests. It does until all outcomes are known, even if its connection is gone:
-    /// its batches may be on their way to another shard or wait for space there.
+    /// Bytes charged for the request until all outcomes are known, even if its connection is closed: its batches may be on their way to another
+    /// shard or wait for space there.
     held: usize,
-    /// Acks 0: there is no response.
+    /// Whether there is no response (acks 0).
     silent: bool,
     /// Topics, each with the number of its entries in `partitions`.
     topics: Vec<(Named, usize)>,
     partitions: Vec<PartitionOutcome>,
-    /// Number of outcomes that are not known yet.
+    /// Number of batches without an outcome.
     missing: usize,
 }
 
 impl ProducePending {
-    /// Its connection, and what it counts for.
+    /// Returns its connection and the bytes charged for it.
     pub(super) fn charged(&self) -> (ConnId, usize) {
         (self.call.conn, self.held)
     }
@@ -53,23 +53,23 @@ impl ProducePending {
 
 /// The outcome of the batch for one partition.
 struct PartitionOutcome {
-    /// The number of its topic in the request.
+    /// The index of its topic.
     topic: usize,
     index: i32,
     /// The idempotent producer, if the batch has one.
     producer: Option<BatchProducer>,
-    produced: Option<Produced>,
+    produced: Option<BatchResult>,
     /// The rejected records, with the reason for each.
     rejected: Vec<(u32, String)>,
 }
 
 /// The outcome of a batch for the client.
-type Produced = Result<AppendedAt, Refused>;
+type BatchResult = Result<AppendedAt, RequestError>;
 
 /// Why a batch is refused, for the client.
-type Refused = (KafkaError, String);
+type RequestError = (KafkaError, String);
 
-/// A batch for a partition that is known.
+/// A batch for a known partition.
 struct RoutedBatch<'a> {
     topic: Arc<Topic>,
     target: (TopicPartition, ShardIndex),
@@ -77,7 +77,7 @@ struct RoutedBatch<'a> {
 }
 
 impl Shard {
-    /// Carries out a request that counts for `held` bytes of memory.
+    /// Handles a request that is charged with `held` bytes of memory.
     pub(super) fn kafka_produce(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -91,7 +91,7 @@ impl Shard {
             1 => Ok(RequiredAcks::Leader),
             -1 => Ok(RequiredAcks::All),
             acks => {
-                Err((KafkaError::INVALID_REQUIRED_ACKS, format!("acks {acks}; 0, 1 and -1 are possible")))
+                Err((KafkaError::INVALID_REQUIRED_ACKS, format!("invalid acks {acks}: must be 0, 1 or -1")))
             }
         };
         let (silent, missing) = (request.acks == 0, request.partitions.len());
@@ -131,7 +131,7 @@ impl Shard {
         let mut batches = VecDeque::with_capacity(missing);
         for (number, routed) in (0..).zip(routed) {
             match routed {
-                Err(refused) => self.set_produced(id, number, Err(refused)),
+                Err(refused) => self.set_result(id, number, Err(refused)),
                 Ok(RoutedBatch { topic, target, batch }) => {
                     let reply_to = ReplyTo::Kafka(RequestBatch { shard: self.me, request: id, number });
                     let limits = &self.setup.limits;
@@ -154,20 +154,20 @@ impl Shard {
         }
     }
 
-    /// Finds the partition of a batch, if there is one and no other batch has to come first. Returns the batch's producer, too, as far
-    /// as the batch could be parsed.
+    /// Finds the partition of a batch, and checks that no other batch has to be appended first. Also returns the batch's producer, if the batch
+    /// could be parsed.
     fn route_batch<'a>(
         &mut self,
         call: Call,
         named: &Named,
         to: ProduceTo<'a>,
-    ) -> (Option<BatchProducer>, Result<RoutedBatch<'a>, Refused>) {
+    ) -> (Option<BatchProducer>, Result<RoutedBatch<'a>, RequestError>) {
         let target = self.kafka_target(named, to.index);
         let known = named.known().ok_or(KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
         let (topic, target) = match known.and_then(|topic| Ok((Arc::clone(topic), target?))) {
             Ok(found) => found,
             Err(error) => {
-                let text = "there is no such topic or partition".to_owned();
+                let text = "unknown topic or partition".to_owned();
                 return (self.producer_of(to.records), Err((error, text)));
             }
         };
@@ -197,7 +197,7 @@ impl Shard {
             }
             kafka::append_error(&failure)
         });
-        self.set_produced(request, number, produced);
+        self.set_result(request, number, produced);
     }
 
     /// Notes the rejected records of a batch, for the response.
@@ -209,7 +209,7 @@ impl Shard {
         }
     }
 
-    fn set_produced(&mut self, request: RequestId, number: u32, produced: Produced) {
+    fn set_result(&mut self, request: RequestId, number: u32, produced: BatchResult) {
         let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request) else { return };
         let Some(outcome) = pending.partitions.get_mut(number as usize) else { return };
         let mut decided = None;
@@ -222,7 +222,7 @@ impl Shard {
                     self.kafka.unrouted.note_rejected(conn, topic.name(), outcome.index, producer);
                 }
                 Err((error, _)) if kafka::producers_retry(*error) => {}
-                // It does not come again. It may have been one of those whose topic was deleted before their outcomes were known.
+                // It will not be sent again. It may have been noted when its topic was deleted.
                 _ => {
                     let is_noted = self.kafka.unrouted.settle(conn, topic.name(), outcome.index, producer);
                     decided = topic.known().filter(|_| is_noted).map(|topic| topic.id);
@@ -243,10 +243,10 @@ impl Shard {
         }
     }
 
-    /// A topic was deleted: its batches whose outcomes are not known yet count as not routed until they are. A topic of the same name may
-    /// exist before, and must not get the batches after them. Returns how many requests were looked at.
+    /// Notes the batches without an outcome of a topic that was deleted as unrouted until their outcomes are known. A topic of the same name may
+    /// be created before that, and must not get later batches of the same producers. Returns the number of requests that were examined.
     pub(in crate::shard) fn note_undecided(&mut self, topic: TopicId) -> usize {
-        // Requests have numbers in the order in which they came, so the first batch of each producer is noted first.
+        // Requests are numbered in order of arrival, so the first batch of each producer is noted first.
         for pending in self.kafka.pending.values() {
             let Pending::Produce(produce) = pending else { continue };
             let conn = produce.call.conn;
@@ -269,7 +269,7 @@ impl Shard {
         self.kafka.pending.len()
     }
 
-    /// A batch was dropped because its connection is gone or ends: nobody waits for its outcome.
+    /// Drops a batch whose connection is closed or closing: nobody waits for its outcome.
     pub(in crate::shard) fn abandon_batch(&mut self, request: RequestId) {
         let Some(Pending::Produce(pending)) = self.kafka.pending.get_mut(&request) else { return };
         pending.missing -= 1;
@@ -280,7 +280,7 @@ impl Shard {
         }
     }
 
-    /// All batches of a request are where they belong.
+    /// Releases the memory of a request whose batches all have outcomes.
     fn uncharge_produce(&mut self, pending: &ProducePending) {
         let (conn, held) = pending.charged();
         match self.connections.get_mut(&conn) {
@@ -298,7 +298,7 @@ impl Shard {
         if pending.silent {
             self.kafka_reply(pending.call, KafkaReply::nothing());
             if refused > 0 {
-                self.kafka_end(pending.call);
+                self.kafka_close(pending.call);
             }
             return;
         }
@@ -316,8 +316,8 @@ impl Shard {
 fn answer_of(outcome: &PartitionOutcome) -> ProducePartitionResponse<'_> {
     let (error_code, at, text) = match &outcome.produced {
         Some(Ok(at)) => (KafkaError::NONE, *at, None),
-        Some(Err((error, text))) => (*error, NOWHERE, Some(Cow::Borrowed(&text[..]))),
-        None => unreachable!("an answer is made when all outcomes are there"),
+        Some(Err((error, text))) => (*error, NOT_APPENDED, Some(Cow::Borrowed(&text[..]))),
+        None => unreachable!("the response is built after all outcomes are known"),
     };
     let record_errors = outcome.rejected.iter().map(|(number, why)| ProduceRecordError {
         batch_index: *number as i32,
@@ -341,21 +341,21 @@ fn batch_of<'a>(
     version: i16,
     config: &TopicConfig,
     limits: &ShardLimits,
-) -> Result<ParsedBatch<'a>, Refused> {
+) -> Result<ParsedBatch<'a>, RequestError> {
     let bytes = bytes_of(records, limits)?;
     let batch = parse_batch(bytes, config).map_err(|failure| kafka::append_error(&failure))?;
     if version < ZSTD_VERSION_MIN && batch.header().compression() == Some(Compression::Zstd) {
-        let text = format!("zstd needs Produce {ZSTD_VERSION_MIN} or newer, not {version}");
+        let text = format!("zstd requires version {ZSTD_VERSION_MIN} or later of Produce, not {version}");
         return Err((KafkaError::UNSUPPORTED_COMPRESSION_TYPE, text));
     }
     Ok(batch)
 }
 
 /// Returns the bytes of a batch that is not too large.
-fn bytes_of<'a>(records: Records<'a>, limits: &ShardLimits) -> Result<BatchBytes<'a>, Refused> {
+fn bytes_of<'a>(records: Records<'a>, limits: &ShardLimits) -> Result<BatchBytes<'a>, RequestError> {
     match records {
         Records::Null => {
-            let text = "exactly one record batch is expected, not none";
+            let text = "a partition needs exactly one record batch, and the request has none";
             Err((KafkaError::INVALID_RECORD, text.into()))
         }
         Records::Batch(Batch::TooLarge { bytes }) => {
@@ -369,6 +369,6 @@ fn bytes_of<'a>(records: Records<'a>, limits: &ShardLimits) -> Result<BatchBytes
     }
 }
 
-/// Nothing was appended.
-const NOWHERE: AppendedAt =
+/// The position of a batch that was not appended.
+const NOT_APPENDED: AppendedAt =
     AppendedAt { base_offset: Offset(-1), log_append_time: NO_TIMESTAMP, log_start: Offset(-1) };

@@ -5,11 +5,11 @@ use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 
 use crate::read::Charge;
 
-/// Batches smaller than this are copied together: a slice of its own would cost more than copying.
+/// Batches smaller than this are copied together: a slice for each would cost more than copying.
 const SLICE_BYTES_MIN: usize = 4 << 10;
 
-/// Returns the batches in whole frames, and their size in bytes. Large batches are slices of the frames; these keep `charge` as long as a batch
-/// refers to them. Copies are charged too.
+/// Returns the batches in whole frames, and their size in bytes. Large batches are slices of the frames, which keep `charge` as long as they
+/// exist. Copies are charged too.
 pub(super) fn batches(frames: Vec<Bytes>, mut charge: Charge) -> (Vec<Bytes>, usize) {
     let (memory, total) = (charge.bytes(), frames.iter().map(Bytes::len).sum::<usize>().max(1));
     let small_bytes =

@@ -1,22 +1,22 @@
-//! Batches that never reached the owner of their partition: the shard of the connection does not know the topic or the partition yet, or
-//! the owner does not know it any more.
+//! Batches that never reached the owner of their partition: the shard of the connection does not know the topic or partition yet, or the owner
+//! no longer has it.
 //!
-//! Kafka's clients send such a batch again, because the topic may be new. Meanwhile they may have sent the next batch of the same
-//! idempotent producer, and the topic may appear between the two: it is created, gets more partitions, or is created again after its
-//! deletion. The owner has never seen the first batch, and a log accepts any first sequence of a producer that it does not know (Kafka's
-//! `ProducerAppendInfo` does, too), so it would append the second batch, and reject the first one for ever as out of order. Therefore the
-//! second batch is rejected as out of order until the first one has come again; clients send it again after that.
+//! Kafka's clients send such a batch again, because the topic may be new. Meanwhile they may have sent the next batch of the same idempotent
+//! producer, and the topic may appear between the two: it is created, gets more partitions, or is created again after its deletion. The owner
+//! has never seen the first batch, and a log accepts any first sequence of an unknown producer (as does Kafka's `ProducerAppendInfo`), so it
+//! would append the second batch, and reject the first one for ever as out of order. Therefore the second batch is rejected as out of order
+//! until the first one has been sent again; clients then send the second one again.
 //!
-//! The same goes for batches that are with the owner when their topic is deleted: another topic may have the name before the outcome is known
-//! here. They are noted when the topic is deleted here, and settled by their outcomes.
+//! The same is true of batches that are with the owner when their topic is deleted: another topic may have the name before their outcomes
+//! arrive. They are noted when this shard applies the deletion, and settled by their outcomes.
 //!
-//! The place of the memory is the connection's shard, and it lasts as long as the connection: batches of a producer are in flight on one
-//! connection at a time, and a client that connects again sends the first one first. So no client can get in the way of another's batches
-//! with a sequence that it makes up. Partitions go by the names in the requests: there is no topic with an id.
+//! The notes are kept by the connection's shard for as long as the connection is open. Batches of a producer are in flight on one connection at
+//! a time, and a client that reconnects sends the first one first. So no client can block another's batches with an invented sequence.
+//! Partitions are identified by the names in requests, because an unknown topic has no id.
 //!
-//! Two cases need nothing. Producers that are not idempotent have no sequences, and Kafka promises them no order with several requests
-//! in flight. Clients of the native protocol name topics by id and do not retry an unknown one: the batch fails, and those after it are
-//! sent under a new producer id.
+//! Two kinds of producers do not need this. Producers that are not idempotent have no sequences, and Kafka guarantees them no order with several
+//! requests in flight. Native clients identify topics by id and do not retry an unknown one: the batch fails, and later ones are sent under a
+//! new producer id.
 
 use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::ids::ProducerId;
@@ -30,7 +30,7 @@ use crate::partition::{ProducerKey, RejectedBatches, SequenceStamp};
 #[derive(Default)]
 pub(super) struct UnroutedBatches(RejectedBatches<NamedPartition>);
 
-/// A partition as the requests of a connection name it.
+/// A partition as named in the requests of a connection.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct NamedPartition {
     conn: ConnId,
@@ -39,14 +39,14 @@ struct NamedPartition {
 }
 
 impl UnroutedBatches {
-    /// Notes that a batch was rejected because its partition is unknown. A topic that cannot exist will not appear.
+    /// Notes that a batch was rejected because its partition is unknown. Ignores invalid topic names: such a topic cannot be created.
     pub(super) fn note_rejected(&mut self, conn: ConnId, topic: &str, index: i32, producer: BatchProducer) {
         if validate_topic_name(topic).is_ok() {
             self.0.note_rejected(stamp(conn, topic, index, producer));
         }
     }
 
-    /// Lets a batch pass whose partition is known. The error is the sequence of the batch that has to come before it.
+    /// Checks that a batch for a known partition may be appended. The error is the sequence of the batch that has to be appended before it.
     pub(super) fn pass(
         &mut self,
         conn: ConnId,
@@ -54,7 +54,7 @@ impl UnroutedBatches {
         index: i32,
         producer: Option<BatchProducer>,
     ) -> Result<(), i32> {
-        // Nearly always.
+        // The common case.
         if self.0.is_empty() {
             return Ok(());
         }
@@ -67,16 +67,16 @@ impl UnroutedBatches {
         Ok(())
     }
 
-    /// A batch was appended, or will not be sent again. Returns whether it was noted.
+    /// Removes the note of a batch that was appended or will not be sent again. Returns whether there was one.
     pub(super) fn settle(&mut self, conn: ConnId, topic: &str, index: i32, producer: BatchProducer) -> bool {
-        // Nearly always.
+        // The common case.
         if self.0.is_empty() {
             return false;
         }
         self.0.note_accepted(&stamp(conn, topic, index, producer))
     }
 
-    /// Forgets what a connection has sent that is gone.
+    /// Removes the notes of a closed connection.
     pub(super) fn forget_connection(&mut self, conn: ConnId) {
         let partition = NamedPartition { conn, topic: String::new(), index: i32::MIN };
         let first = ProducerKey { partition, producer: ProducerId(i64::MIN), epoch: i16::MIN };
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_passes_when_the_one_before_it_has_come_again() {
+    fn a_batch_is_accepted_after_the_one_before_it_was_sent_again() {
         let mut unrouted = UnroutedBatches::default();
         unrouted.note_rejected(CONN, "t", 0, producer(3));
         unrouted.note_rejected(CONN, "t", 0, producer(5));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_settled_lets_the_next_one_pass() {
+    fn the_next_batch_is_accepted_after_the_one_before_it_is_settled() {
         let mut unrouted = UnroutedBatches::default();
         assert!(!unrouted.settle(CONN, "t", 0, producer(3)));
         unrouted.note_rejected(CONN, "t", 0, producer(3));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_connection_has_sent_is_forgotten_with_it_and_a_topic_that_cannot_exist_is_not_remembered() {
+    fn the_notes_of_a_connection_are_removed_with_it_and_invalid_topic_names_are_not_noted() {
         let mut unrouted = UnroutedBatches::default();
         unrouted.note_rejected(CONN, "t", -1, producer(3));
         unrouted.note_rejected(CONN, "u", 0, producer(3));

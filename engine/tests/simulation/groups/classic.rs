@@ -15,7 +15,7 @@ use super::{RETRIED, Round, TOPIC};
 use crate::kafka_wire::Answer;
 use crate::node::SESSION_MS;
 
-/// Longer than a member needs to hear of a rebalance with a heartbeat.
+/// Longer than a member needs to notice a rebalance from a heartbeat.
 const REBALANCE_TIMEOUT_MS: i32 = 60;
 
 const PROTOCOL: &str = "test";
@@ -57,8 +57,8 @@ impl Member {
             protocols: vec![JoinGroupProtocol { name: PROTOCOL, metadata: &kept }],
             reason: None,
         };
-        // Before version 4 there is no response that asks for a member id first. Before version 9 a leader that comes back under its instance
-        // id is not told that it leads (KAFKA-13435), so that nobody would assign new partitions.
+        // Before version 4 no response requires a member id first. Before version 9 a leader that rejoins under its instance id is not notified
+        // that it leads (KAFKA-13435), so nobody would assign new partitions.
         let version_min = if instance.is_some() { 9 } else { 2 };
         let version = self.rng.random_range(version_min..=9);
         self.send_join(version, &request);
@@ -123,7 +123,7 @@ impl Member {
                 }
                 let gives_up = !self.owned.is_subset(&owned);
                 self.owned = owned;
-                // What a cooperative member gives up is assigned to others in the next generation.
+                // Partitions that a cooperative member revokes are assigned to others in the next generation.
                 let joins_again = gives_up && self.manner == Manner::Cooperative;
                 self.phase = if joins_again { Phase::Out } else { Phase::In };
             }
@@ -144,7 +144,7 @@ impl Member {
         }
     }
 
-    /// It joins again, with the id that it has.
+    /// Joins again, with the same member id.
     fn rejoin_after(&mut self, error: KafkaError) {
         let is_expected = RETRIED.contains(&error)
             || [KafkaError::REBALANCE_IN_PROGRESS, KafkaError::ILLEGAL_GENERATION].contains(&error);
@@ -152,7 +152,7 @@ impl Member {
         self.phase = Phase::Out;
     }
 
-    /// The broker does not know it any more: it begins anew.
+    /// Starts over because the broker no longer knows the member.
     fn forget(&mut self) {
         self.id.clear();
         self.owned.clear();
@@ -160,7 +160,7 @@ impl Member {
     }
 }
 
-/// Partitions for each member. Members keep what they have up to their share; what somebody has beyond it is assigned after it was given up.
+/// Assigns partitions to members. Members keep partitions up to their share; the excess is assigned to others after it was revoked.
 fn assign(joined: &JoinGroupResponse<'_>, partitions: i32) -> BTreeMap<String, Vec<u8>> {
     let share = (partitions as usize).div_ceil(joined.members.len());
     let prefix = metadata([]).len();

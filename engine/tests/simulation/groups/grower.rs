@@ -14,7 +14,7 @@ use crate::kafka::wire::Wire;
 pub(super) struct Grower {
     rng: SimRng,
     wire: Option<Wire>,
-    /// How many partitions the topic is to have, until the broker has confirmed it.
+    /// The requested number of partitions, until the broker has confirmed it.
     wanted: Option<i32>,
 }
 
@@ -23,7 +23,7 @@ impl Grower {
         Self { rng, wire: None, wanted: None }
     }
 
-    /// Whether the number of partitions is known.
+    /// Returns whether the number of partitions is known.
     pub(super) fn is_idle(&self) -> bool {
         self.wanted.is_none()
     }
@@ -45,7 +45,7 @@ impl Grower {
         if let Some((_, answer)) = wire.receive(usize::MAX) {
             let response: CreatePartitionsResponse<'_> = answer.body();
             match response.results[0].error_code {
-                // The second: it has that many already, from a request whose response was lost.
+                // The second error: it has that many already, from a request whose response was lost.
                 KafkaError::NONE | KafkaError::INVALID_PARTITIONS => {
                     round.ledger.partitions = wanted;
                     self.wanted = None;

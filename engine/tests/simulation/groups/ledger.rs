@@ -1,4 +1,4 @@
-//! What all members and readers of groups were told, together.
+//! The observations of all members and readers of groups together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,26 +6,26 @@ use highwater_protocol::ids::TopicId;
 
 use crate::node::SESSION_TICKS;
 
-/// What is known of the offset of one partition in one group.
+/// The known bounds of the offset of one partition in one group.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct CommittedOffset {
-    /// The highest that was sent.
+    /// The highest offset sent in a commit.
     pub(super) sent: i64,
-    /// The highest that was acknowledged or read.
+    /// The highest offset acknowledged or read.
     pub(super) known: i64,
 }
 
 /// Partitions of a member of the consumer protocol.
 struct Holding {
     owned: BTreeSet<i32>,
-    /// When the last heartbeat was sent that was answered.
+    /// When the last answered heartbeat was sent.
     confirmed_at: u64,
 }
 
 pub(super) struct Ledger {
     seed: u64,
     pub(super) topic: TopicId,
-    /// Partitions that the topic has, as far as the broker has said so.
+    /// Number of partitions of the topic that the broker has confirmed.
     pub(super) partitions: i32,
     /// By group and generation of the classic protocol: the member that has each partition.
     owners: BTreeMap<(&'static str, i32), BTreeMap<i32, String>>,
@@ -51,7 +51,7 @@ impl Ledger {
         }
     }
 
-    /// A member of the classic protocol is told that it has a partition in this generation.
+    /// Notes that a member of the classic protocol was assigned a partition in this generation.
     pub(super) fn assign(&mut self, group: &'static str, generation: i32, partition: i32, member: &str) {
         let owners = self.owners.entry((group, generation)).or_default();
         let before = owners.insert(partition, member.to_owned());
@@ -63,7 +63,7 @@ impl Ledger {
         self.assignments += 1;
     }
 
-    /// A member of the consumer protocol is told that it has a partition now. Nobody else may have it who can still believe so.
+    /// Notes that a member of the consumer protocol was assigned a partition. No other member whose session is valid may have it.
     pub(super) fn claim(&mut self, partition: i32, member: &str, tick: u64) {
         for (other, holding) in self.holdings.iter().filter(|(other, _)| *other != member) {
             assert!(
@@ -75,25 +75,25 @@ impl Ledger {
         self.assignments += 1;
     }
 
-    /// What a member of the consumer protocol has now.
+    /// Sets the partitions of a member of the consumer protocol.
     pub(super) fn hold(&mut self, member: &str, owned: &BTreeSet<i32>, confirmed_at: u64) {
         let holding = Holding { owned: owned.clone(), confirmed_at };
         self.holdings.insert(member.to_owned(), holding);
     }
 
-    /// A member has ended: it reads nothing any more.
+    /// Removes a member that has ended.
     pub(super) fn forget(&mut self, member: &str) {
         self.holdings.remove(member);
     }
 
-    /// The next offset to commit for a partition.
+    /// Returns the next offset to commit for a partition.
     pub(super) fn next_offset(&mut self, group: &'static str, partition: i32) -> i64 {
         self.last_offset += 1;
         self.offsets.entry((group, partition)).or_default().sent = self.last_offset;
         self.last_offset
     }
 
-    /// A commit was acknowledged.
+    /// Notes an acknowledged commit.
     pub(super) fn committed(&mut self, group: &'static str, partition: i32, offset: i64) {
         let of = self.offsets.entry((group, partition)).or_default();
         of.known = of.known.max(offset);
@@ -103,7 +103,7 @@ impl Ledger {
         self.offsets.get(&(group, partition)).copied().unwrap_or_default()
     }
 
-    /// An offset was read. `known` is what was known when the request was sent.
+    /// Checks an offset that was read. `known` is the lower bound when the request was sent.
     pub(super) fn read(&mut self, group: &'static str, partition: i32, known: i64, offset: i64) {
         let of = self.offsets.entry((group, partition)).or_default();
         assert!(

@@ -1,4 +1,4 @@
-//! A member of a group: its connection, what it knows, and when it sends what.
+//! A member of a group: its connection, its state, and the timing of its requests.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -19,9 +19,9 @@ use crate::kafka_wire::Answer;
 /// The kind of a member, which is also its group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Manner {
-    /// Classic protocol: gives up everything before it joins.
+    /// Classic protocol: revokes all partitions before it joins.
     Eager,
-    /// Classic protocol: keeps what it has, and joins twice.
+    /// Classic protocol: keeps its partitions, and joins twice.
     Cooperative,
     /// Classic protocol, with an instance id.
     Static,
@@ -66,7 +66,7 @@ pub(super) struct Member {
     pub(super) phase: Phase,
     pub(super) id: String,
     pub(super) instance: Option<String>,
-    /// Or member epoch.
+    /// The generation or the member epoch.
     pub(super) generation: i32,
     pub(super) owned: BTreeSet<i32>,
     /// Consumer protocol: the partitions that it was assigned.
@@ -86,7 +86,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// The `birth`th member, which takes the place `slot`. Those in the same place have the same instance id, if they have one.
+    /// Creates member number `birth` in place `slot`. Members in the same place have the same instance id, if any.
     pub(super) fn new(slot: usize, birth: u64, tick: u64, rng: SimRng) -> Self {
         let manner = Manner::ALL[slot % Manner::ALL.len()];
         let is_modern = manner == Manner::Modern;
@@ -115,12 +115,12 @@ impl Member {
         self.manner.group()
     }
 
-    /// As whom it owns partitions: an instance is the same member, whichever id it has.
+    /// Returns the identity under which it owns partitions: a static member keeps its identity under new member ids.
     pub(super) fn name(&self) -> String {
         self.instance.clone().unwrap_or_else(|| self.id.clone())
     }
 
-    /// Whether it reads exactly what it was assigned.
+    /// Returns whether it reads exactly its assignment.
     pub(super) fn is_settled(&self) -> bool {
         self.phase == Phase::In && (self.manner != Manner::Modern || self.owned == self.assigned)
     }
@@ -137,7 +137,7 @@ impl Member {
         )
     }
 
-    /// Does nothing for so many ticks.
+    /// Stalls for this many ticks.
     pub(super) fn stall(&mut self, ticks: u64) {
         self.next_at += ticks;
     }
@@ -243,7 +243,7 @@ impl Member {
         }
     }
 
-    /// It ends without a word, or says that it leaves; whether that arrives is another matter.
+    /// Crashes, or sends a leave request, which may not arrive.
     pub(super) fn end(&mut self, says_goodbye: bool, round: &mut Round<'_>) {
         round.ledger.forget(&self.id);
         if !says_goodbye || self.wire.as_ref().is_none_or(Wire::is_over) {

@@ -1,8 +1,8 @@
-//! Groups of Kafka clients: members that join, commit, stall, die and come back, through the whole broker.
+//! Groups of Kafka clients: members that join, commit, stall, crash and rejoin, against a whole broker.
 //!
-//! Throughout, whatever fails: a partition has one owner per generation, and one at a time in the consumer protocol; an offset that was
-//! acknowledged or read never goes back. After the last failure every group becomes stable, its members have all partitions between them,
-//! and no request stays without a response. The members of the native protocol are in [`crate::member`].
+//! Whatever fails, a partition has one owner per generation, and one at a time in the consumer protocol, and an offset that was acknowledged or read
+//! never decreases. After the last failure every group becomes stable, its members together have all partitions, and every request gets a
+//! response. The members of the native protocol are in [`crate::member`].
 
 mod classic;
 mod grower;
@@ -28,13 +28,13 @@ use observer::{OffsetReader, StateReader};
 /// The topic that all groups read.
 pub(crate) const TOPIC: &str = "shared";
 
-/// Partitions that it begins with.
+/// Initial number of partitions.
 pub(crate) const PARTITIONS_AT_FIRST: u32 = 4;
 
-/// Partitions that it grows to.
+/// Final number of partitions.
 const PARTITIONS_MAX: i32 = 9;
 
-/// Members at most; a quarter of them in each group.
+/// Maximum number of members; a quarter of them in each group.
 const MEMBERS_MAX: usize = 12;
 
 /// Errors after which clients send the same request again.
@@ -44,12 +44,12 @@ const RETRIED: [KafkaError; 3] = [
     KafkaError::NOT_COORDINATOR,
 ];
 
-/// What one look of a client at the world needs.
+/// The context of one step of a client.
 struct Round<'a> {
     world: &'a mut World,
     address: SocketAddr,
     tick: u64,
-    /// Nothing fails any more.
+    /// Whether failures have ended.
     is_quiet: bool,
     ledger: &'a mut Ledger,
 }
@@ -96,7 +96,7 @@ impl Groups {
             }
             let Some(member) = place else { continue };
             if may_fail && self.rng.random_bool(0.0015) {
-                // Half of them say goodbye.
+                // Half of them leave, the others crash.
                 member.end(self.rng.random_bool(0.5), &mut round);
                 *place = None;
                 continue;
@@ -116,17 +116,17 @@ impl Groups {
         self.states.poll(&mut round);
     }
 
-    /// How often a partition came to a member.
+    /// Returns how often a partition was assigned to a member.
     pub(crate) fn assignments(&self) -> u64 {
         self.ledger.assignments
     }
 
-    /// Whether every group that has members is stable and reads all partitions, each by one member.
+    /// Returns whether every group with members is stable and each partition has one member.
     pub(crate) fn is_done(&self) -> bool {
         self.grower.is_idle() && self.unfinished().is_empty()
     }
 
-    /// For people, when a group never becomes stable.
+    /// Describes the state of the groups, for a run that does not finish.
     pub(crate) fn describe(&self) -> Vec<String> {
         self.unfinished()
     }

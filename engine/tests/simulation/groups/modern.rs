@@ -18,10 +18,10 @@ const PATTERN: &str = "sha.ed";
 impl Member {
     pub(super) fn act_modern(&mut self, round: &mut Round<'_>) {
         if round.tick >= self.confirmed_at + SESSION_TICKS {
-            // The broker may have given its partitions to others.
+            // The broker may have assigned its partitions to others.
             self.start_over(round);
         }
-        // It gives up what it was not assigned, at times only after a while.
+        // It revokes partitions that it is no longer assigned, at times with a delay.
         if round.is_quiet || self.rng.random_bool(0.7) {
             let assigned = &self.assigned;
             self.owned.retain(|partition| assigned.contains(partition));
@@ -86,7 +86,7 @@ impl Member {
         round.ledger.hold(&self.id, &self.owned, self.confirmed_at);
     }
 
-    /// It joins again with nothing.
+    /// Joins again without partitions.
     fn start_over(&mut self, round: &mut Round<'_>) {
         self.generation = 0;
         self.owned.clear();

@@ -1,4 +1,4 @@
-//! Clients that belong to no group: they read committed offsets and the states of groups.
+//! Clients outside of groups that read committed offsets and the states of groups.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(super) struct OffsetReader {
     group: &'static str,
     rng: SimRng,
     wire: Option<Wire>,
-    /// What was known of each partition's offset when the request was sent.
+    /// The lower bound of each partition's offset when the request was sent.
     known: Vec<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! A consumer of all partitions, by fetches that wait, which commits how far it is and is told so again.
+//! A consumer of all partitions with long polls that commits its positions and resumes from them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ pub(crate) struct KafkaConsumer {
     wire: Option<Wire>,
     /// Positions whose commit was acknowledged, by partition.
     committed: BTreeMap<i32, i64>,
-    /// Those that may be kept, acknowledged or not.
+    /// Positions whose commit was sent, acknowledged or not.
     attempted: BTreeMap<i32, i64>,
 }
 
@@ -45,7 +45,7 @@ impl KafkaConsumer {
             self.wire = Some(Wire::connect(world, address));
             self.ask_for_positions();
         }
-        // A slow reader, at times.
+        // It is slow at times.
         if self.rng.random_bool(0.3) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Batches that wait for room, while a topic is deleted of which there are batches on their way to the disk.
+//! Batches that wait for space while another topic is deleted that has batches in flight to the disk.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use super::wire::Wire;
 use crate::kafka_wire::Answer;
 use crate::node::{TICK, World, batch_of, slow_rounds, world};
 
-/// Virtual time after which everything has to be answered.
+/// Virtual time within which everything has to be answered.
 const TICKS_MAX: u32 = 20_000;
 
-/// Of each topic; the stores have half of them each.
+/// Number of partitions of each topic, half of them on each store.
 const PARTITIONS: i32 = 6;
 
 const BATCH_BYTES: usize = 12_000;
 
-/// Batches to each partition of the topic that goes: more than its store lets wait for the disk.
+/// Number of batches to each partition of the deleted topic: more than its store lets wait for the disk.
 const BATCHES: u32 = 12;
 
 fn wait(world: &mut World, wire: &mut Wire, what: &str) -> Answer {
@@ -63,7 +63,7 @@ fn run(seed: u64) {
     let created: CreateTopicsResponse<'_> = answer.body();
     assert!(created.topics.iter().all(|topic| topic.error_code == KafkaError::NONE), "{created:?}");
 
-    // What was appended stays on its way to the disk.
+    // Appended batches stay in flight to the disk.
     slow_rounds(&world, node, Duration::from_millis(20)..=Duration::from_millis(30));
     let records = batch_of(BATCH_BYTES);
     let mut filling = Vec::new();
@@ -99,7 +99,7 @@ fn run(seed: u64) {
 }
 
 #[test]
-fn batches_that_wait_for_room_are_answered_when_the_topic_that_took_it_is_deleted() {
+fn batches_that_wait_for_space_are_appended_when_the_topic_that_used_it_is_deleted() {
     for seed in 0..8 {
         println!("seed {seed}");
         run(seed);

@@ -1,5 +1,5 @@
-//! Kafka clients: one producer to all partitions, whose requests cross between shards, and one consumer of all of them, which keeps its
-//! positions in a group.
+//! Kafka clients: a producer to all partitions, whose requests cross between shards, and a consumer of all partitions, which commits its positions
+//! to a group.
 
 mod consumer;
 mod deletion;
@@ -11,10 +11,10 @@ use highwater_net::kafka::KafkaError;
 pub(crate) use consumer::KafkaConsumer;
 pub(crate) use producer::KafkaProducer;
 
-/// The topic that everybody uses.
+/// The topic that all clients use.
 const TOPIC: &str = "main";
 
-/// Whether a request was carried out. If not, the error is one after which clients try again.
+/// Returns whether a request succeeded. If not, checks that clients retry the error.
 fn worked(error: KafkaError) -> bool {
     let retried = [
         KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER,

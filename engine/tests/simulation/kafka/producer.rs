@@ -1,4 +1,4 @@
-//! An idempotent producer to all partitions at once that never gives up.
+//! An idempotent producer to all partitions that retries for ever.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,7 @@ use crate::node::World;
 /// The last version in which topics have names.
 const PRODUCE_VERSION_MAX: i16 = 12;
 
-/// Requests on their way at once.
+/// Maximum number of requests in flight.
 const REQUESTS_MAX: usize = 5;
 
 pub(crate) struct KafkaProducer {
@@ -57,7 +57,7 @@ impl KafkaProducer {
         self.send();
     }
 
-    /// False if the connection has to be made anew.
+    /// Handles responses. Returns false if it has to reconnect.
     fn take(&mut self, api: ApiKey, answer: &Answer) -> bool {
         if api == ApiKey::InitProducerId {
             let response: InitProducerIdResponse = answer.body();
@@ -74,7 +74,7 @@ impl KafkaProducer {
                 let lane = &mut self.lanes[partition.index as usize];
                 lane.acknowledged(answer.correlation_id as u64, partition.base_offset);
             } else {
-                // Everything behind a batch that was not taken is sent again.
+                // All batches after a rejected one are sent again.
                 all_taken = false;
             }
         }

@@ -15,7 +15,7 @@ pub(crate) struct Wire {
     client: SimClient,
     received: Vec<u8>,
     next: i32,
-    /// What was asked and not answered.
+    /// Requests without a response.
     asked: VecDeque<(i32, ApiKey, i16)>,
 }
 
@@ -24,7 +24,7 @@ impl Wire {
         Self { client: world.connect(to), received: Vec::new(), next: 0, asked: VecDeque::new() }
     }
 
-    /// The number that the next request will have.
+    /// Returns the correlation id of the next request.
     pub(crate) fn next_id(&self) -> i32 {
         self.next + 1
     }
@@ -43,12 +43,12 @@ impl Wire {
         self.send(ApiKey::Produce, 9, &request);
     }
 
-    /// Requests that were not answered.
+    /// Returns the number of requests without a response.
     pub(crate) fn asked(&self) -> usize {
         self.asked.len()
     }
 
-    /// Ends the connection; what was sent still arrives.
+    /// Closes the connection. Bytes that were sent still arrive.
     pub(crate) fn close(&mut self) {
         self.client.close();
     }
@@ -57,13 +57,13 @@ impl Wire {
         self.client.end().is_some()
     }
 
-    /// Takes a byte if one has arrived, and says whether anything has of the next answer.
+    /// Receives a byte if one has arrived. Returns whether the next response has begun to arrive.
     pub(crate) fn begins_to_receive(&mut self) -> bool {
         self.received.extend_from_slice(&self.client.receive_up_to(1));
         !self.received.is_empty()
     }
 
-    /// Takes at most so many bytes of what has arrived, and gives the next answer if it is whole.
+    /// Receives at most this many bytes. Returns the next response if it is complete.
     pub(crate) fn receive(&mut self, bytes_max: usize) -> Option<(ApiKey, Answer)> {
         let bytes = self.client.receive_up_to(bytes_max);
         self.received.extend_from_slice(&bytes);

@@ -1,4 +1,4 @@
-//! What a replica's log has to be after a crash and after a restart.
+//! Checks of a replica's log after a crash and after a restart.
 
 use std::ops::Range;
 
@@ -31,7 +31,7 @@ impl World {
             world.frames(first, 30_000) == wanted
         };
         let mut candidates = vec![(self.log.clone(), self.durable)];
-        // A log of which a part was cut off was durable as a whole.
+        // A log that was truncated was entirely durable.
         candidates.extend(self.before.drain(..).rev().map(|log| (log.clone(), log.end().index.0)));
         if let Some(cut) = self.cutting.take() {
             candidates.push((cut.clone(), cut.end().index.0));
@@ -60,7 +60,7 @@ impl World {
 
     pub(super) fn restart(&mut self) {
         self.bed.settle();
-        self.look();
+        self.handle_events();
         let bed = std::mem::replace(&mut self.bed, Bed::new(0));
         self.bed = bed.restart();
         self.before.clear();
@@ -69,16 +69,16 @@ impl World {
         let commit = self.bed.store.bounds(slot).commit;
         assert!(commit.index <= self.commit.index, "what is known is kept lazily, and nothing is invented");
         self.commit = commit;
-        self.look();
+        self.handle_events();
         self.check();
     }
 
-    /// Everything that the log knows.
+    /// Checks all state of the log.
     pub(super) fn check(&mut self) {
         let slot = self.slot();
-        if let Some(first) = self.first_here() {
+        if let Some(first) = self.first_readable() {
             let read = self.frames(first, 20_000);
-            self.look();
+            self.handle_events();
             let bounds = self.bed.store.bounds(slot);
             let range: Range<u64> = first..bounds.durable_index.0;
             let wanted: Vec<Frame> =
@@ -86,7 +86,7 @@ impl World {
             assert!(read == wanted, "the frames from {first} on");
         }
         let store = &self.bed.store;
-        let first = self.first_here().unwrap_or(u64::MAX);
+        let first = self.first_readable().unwrap_or(u64::MAX);
         let here = self.log.frames.iter().filter(|frame| frame.index >= first);
         for frame in here.clone() {
             let (index, epoch) = (LogIndex(frame.index), LeaderEpoch(frame.epoch));
