@@ -139,8 +139,8 @@ fn damage_is_reported_only_for_records_that_are_damaged() {
     assert!(text.contains("t/0") && text.contains("offset 2"), "{text}");
     assert_eq!(client.read_all(to, 2), [(2, "third".into())]);
     let (number, _) = client.subscribe(to, Start::Offset(Offset(1)), 1000);
-    let told = client.data();
-    assert_eq!((told.id, told.err().0), (number, ErrorCode::PartitionFaulty));
+    let reply = client.data();
+    assert_eq!((reply.id, reply.err().0), (number, ErrorCode::PartitionFaulty));
     stop(broker);
 }
 

@@ -69,7 +69,7 @@ fn sample(rounds: usize) -> (Vec<Image>, Vec<TopicPartition>) {
             partitions = (0..u32::from(CORES)).map(|n| partition(topic, n)).collect();
         }
         for to in &partitions {
-            let mut client = home(broker.native_addr(), *to);
+            let mut client = connect_to_owner(broker.native_addr(), *to);
             for n in 0..RECORDS {
                 let record = value(*to, round * RECORDS + n);
                 assert_eq!(client.produced(*to, &[&record]), (round * RECORDS + n) as i64);
@@ -86,7 +86,7 @@ fn value(of: TopicPartition, n: usize) -> String {
 }
 
 /// Connects to the shard that owns a partition.
-fn home(address: std::net::SocketAddr, of: TopicPartition) -> Client {
+fn connect_to_owner(address: std::net::SocketAddr, of: TopicPartition) -> Client {
     let metadata = Client::connect(address).metadata();
     let topic = metadata.topics.iter().find(|topic| topic.id == of.topic).expect("the topic is there");
     Client::connect_to(address, Some(topic.partitions[of.partition.0 as usize].shard.0))
@@ -188,7 +188,7 @@ impl Proof {
         let warnings = broker.ready().warnings.clone();
         assert!(warnings.len() <= 25, "{at}: {} warnings", warnings.len());
         for tp in &self.partitions {
-            let mut client = home(broker.native_addr(), *tp);
+            let mut client = connect_to_owner(broker.native_addr(), *tp);
             let (read, damaged) = read(&mut client, *tp);
             for (offset, record) in &read {
                 assert_eq!(*record, value(*tp, *offset as usize), "{at}");
@@ -206,13 +206,17 @@ impl Proof {
         let topic = client.created("t", u32::from(CORES), &[]);
         for n in 0..u32::from(CORES) {
             let to = partition(topic, n);
-            assert_eq!(home(broker.native_addr(), to).produced(to, &["anew"]), 0, "{at}");
+            assert_eq!(connect_to_owner(broker.native_addr(), to).produced(to, &["anew"]), 0, "{at}");
         }
         stop(broker);
         let broker = start(dir, CORES, HostKind::Thread);
         for n in 0..u32::from(CORES) {
             let to = partition(topic, n);
-            assert_eq!(home(broker.native_addr(), to).read_all(to, 0), [(0, "anew".to_owned())], "{at}");
+            assert_eq!(
+                connect_to_owner(broker.native_addr(), to).read_all(to, 0),
+                [(0, "anew".to_owned())],
+                "{at}"
+            );
         }
         stop(broker);
     }
@@ -288,7 +292,7 @@ fn a_start_continues_without_files_that_the_operator_declared_lost() {
         let served = partitions.iter().filter(|tp| {
             let known =
                 Client::connect(broker.native_addr()).metadata().topics.iter().any(|t| t.id == tp.topic);
-            known && !read(&mut home(broker.native_addr(), **tp), **tp).0.is_empty()
+            known && !read(&mut connect_to_owner(broker.native_addr(), **tp), **tp).0.is_empty()
         });
         assert_eq!(served.count(), left, "{lost}");
         stop(broker);

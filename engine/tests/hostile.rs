@@ -21,7 +21,7 @@ fn address(broker: &TestBroker) -> std::net::SocketAddr {
 fn check_dropped(broker: &TestBroker, bytes: &[u8], code: ErrorCode) {
     let mut stream = raw(address(broker));
     stream.write_all(bytes).expect("sent");
-    let answer = read_answer(&mut stream).expect("told why");
+    let answer = read_answer(&mut stream).expect("an error");
     assert_eq!(answer.err().0, code);
     let mut rest = Vec::new();
     // The connection is closed, or reset because of unread bytes.
@@ -65,7 +65,7 @@ fn garbage_after_the_hello_closes_only_that_connection() {
     ] {
         let mut client = Client::connect(address(&broker));
         client.send_raw(&bytes);
-        assert_eq!(client.read().expect("told why").err().0, code);
+        assert_eq!(client.read().expect("an error").err().0, code);
         assert!(client.read().is_none());
     }
     let mut client = Client::connect(address(&broker));
@@ -79,7 +79,7 @@ fn garbage_after_the_hello_closes_only_that_connection() {
     client.reply_to(number).ok();
     let too_much = message(number, &Credit { bytes: u64::MAX.into() });
     client.send_raw(&too_much);
-    assert_eq!(client.read().expect("told why").err().0, ErrorCode::TooLarge);
+    assert_eq!(client.read().expect("an error").err().0, ErrorCode::TooLarge);
     assert!(client.read().is_none());
     assert_eq!(witness.metadata().topics.len(), 1);
 }

@@ -14,7 +14,7 @@ use highwater_protocol::native::{
 };
 
 /// Connects a client to the shard that owns a partition.
-fn at_home(broker: &SimBroker, topic: &str, number: u32) -> Client {
+fn connect_to_owner(broker: &SimBroker, topic: &str, number: u32) -> Client {
     let metadata = broker.native().metadata();
     let topic = metadata.topics.iter().find(|t| t.name == topic).expect("it exists");
     let shard = topic.partitions[number as usize].shard.0;
@@ -32,7 +32,7 @@ fn list_offsets_works_by_kind_and_time_on_every_shard() {
     let topic = admin.created("t", 4, &[]);
     let base = common::now_ms() - 10_000;
     for number in 0..4 {
-        let mut home = at_home(&broker, "t", number);
+        let mut home = connect_to_owner(&broker, "t", number);
         for n in 0..3_i64 {
             let bytes = common::batch_at(&["x", "y"], BatchProducer::NONE, base + n * 1000);
             let id = home.send_batch(partition(topic, number), Acks::All, &bytes);
@@ -117,7 +117,7 @@ fn records_are_deleted_up_to_an_offset_and_stay_deleted() {
     let mut client = broker.native_on(1);
     let topic = client.created("t", 2, &[]);
     for number in 0..2 {
-        at_home(&broker, "t", number).produced(partition(topic, number), &["a", "b", "c"]);
+        connect_to_owner(&broker, "t", number).produced(partition(topic, number), &["a", "b", "c"]);
     }
     let up_to = |offset: i64| DeleteRecordsRequest {
         topic,
@@ -131,7 +131,7 @@ fn records_are_deleted_up_to_an_offset_and_stay_deleted() {
     for number in 0..2 {
         let detail = described.partitions[number as usize];
         assert_eq!((detail.log_start, detail.high_watermark, detail.faulty), (Offset(2), Offset(3), false));
-        let mut home = at_home(&broker, "t", number);
+        let mut home = connect_to_owner(&broker, "t", number);
         let to = partition(topic, number);
         assert_eq!(home.read_all(to, 2), [(2, "c".into())]);
         let refused = home.fetch(to, Start::Offset(Offset(1)), 0).err();
@@ -145,7 +145,7 @@ fn topics_are_altered_and_their_settings_take_effect() {
     let broker = SimBroker::start();
     let mut client = broker.native();
     let topic = client.created("t", 1, &[("message.timestamp.type", "LogAppendTime")]);
-    let mut home = at_home(&broker, "t", 0);
+    let mut home = connect_to_owner(&broker, "t", 0);
     let old = common::batch_at(&["x"], BatchProducer::NONE, 5);
     let id = home.send_batch(partition(topic, 0), Acks::All, &old);
     let reply = ProduceReply::decode(&home.reply_to(id).ok()).expect("a reply");
@@ -164,7 +164,7 @@ fn topics_are_altered_and_their_settings_take_effect() {
     assert_eq!(described.partitions.len(), 3);
     assert!(described.configs.contains(&("max.message.bytes".into(), "300".into(), true)));
     assert_eq!(home.produce(partition(topic, 0), &[&"x".repeat(500)]).err().0, ErrorCode::TooLarge);
-    assert_eq!(at_home(&broker, "t", 2).produced(partition(topic, 2), &["new"]), 0);
+    assert_eq!(connect_to_owner(&broker, "t", 2).produced(partition(topic, 2), &["new"]), 0);
     broker.stop();
 }
 
@@ -185,10 +185,10 @@ fn producer_ids_are_never_assigned_twice() {
         }
         broker.restart();
     }
-    let given = ids.len();
+    let count = ids.len();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!((ids.len(), given), (20, 20));
+    assert_eq!((ids.len(), count), (20, 20));
 }
 
 #[test]
@@ -203,17 +203,17 @@ fn acknowledged_records_are_in_the_statistics_of_their_shard_whichever_shard_rep
     let before = ask(0, 1);
     assert_eq!(before.shards.iter().map(|s| s.shard.0).collect::<Vec<_>>(), [0, 1]);
     for n in 0..4 {
-        let mut home = at_home(&broker, "t", n);
+        let mut home = connect_to_owner(&broker, "t", n);
         for _ in 0..3 {
             home.produced(partition(topic, n), &["one", "two"]);
         }
     }
     let large = "x".repeat(200_000);
-    let mut home = at_home(&broker, "t", 0);
+    let mut home = connect_to_owner(&broker, "t", 0);
     home.produced(partition(topic, 0), &[&large]);
     home.produce(partition(topic, 9), &["nowhere"]).err();
-    for asked in [0, 1] {
-        let after = ask(asked, 2);
+    for shard in [0, 1] {
+        let after = ask(shard, 2);
         let more = |name| after.total(name).expect("known") - before.total(name).expect("known");
         assert_eq!((more("batches.appended"), more("records.appended")), (13, 25));
         assert_eq!(more("requests.refused"), 1);

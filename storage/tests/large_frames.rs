@@ -138,8 +138,8 @@ fn a_large_frame_that_was_torn_in_flight_is_truncated() {
 
 #[test]
 fn a_disk_without_space_for_a_large_frame_still_accepts_small_ones() {
-    let limits = StoreLimits { slab_bytes_first: 64 << 10, ..raised().limits };
-    let mut bed = Bed::with(4, StoreConfig { limits, ..raised() });
+    let limits = StoreLimits { slab_bytes_first: 64 << 10, ..raised_limits().limits };
+    let mut bed = Bed::with(4, StoreConfig { limits, ..raised_limits() });
     let slot = bed.slot(0);
     bed.append_durably(slot, &batch(&[b"first"]));
     let used: u64 = bed.disk.disk().image().files().map(|(_, bytes)| bytes).sum();

@@ -110,7 +110,7 @@ impl AddressList for KafkaListen {
     fn join(given: &[Self]) -> Result<Option<Self>, String> {
         if given.len() > 1 && given.iter().any(|list| list.0.is_empty()) {
             return Err(format!(
-                "--kafka-listen: `{NONE}` is no listener, and cannot be given with another value"
+                "--kafka-listen: `{NONE}` disables the listener, and cannot be combined with another value"
             ));
         }
         let all: Vec<_> = given.iter().flat_map(|list| list.0.iter().cloned()).collect();

@@ -41,7 +41,7 @@ pub(crate) fn read_json(line: &[u8]) -> Result<RecordInput, String> {
     Ok(RecordInput {
         key: BytesField { text: line.key, base64: line.key_base64 }.decode("key")?.into_option(),
         value: value.required(|| {
-            "there is no `value`; write \"value\":null for a tombstone, which deletes its key in a compacted topic"
+            "`value` is missing; write \"value\":null for a tombstone, which deletes its key in a compacted topic"
         })?,
         headers,
         // `consume --json` prints -1 for a record without a timestamp.

@@ -9,7 +9,7 @@ use highwater_net::kafka::messages::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, DescribedPartition, DescribedTopic,
 };
 use highwater_net::kafka::{KafkaError, response};
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
 
 use super::Call;
 use super::names::{Named, find_topic};
@@ -31,8 +31,8 @@ pub(super) fn cluster_id(context: &Context<'_>) -> String {
     base64(context.setup.identity.cluster.0)
 }
 
-pub(super) fn leader_epoch(context: &Context<'_>, tp: TopicPartition) -> i32 {
-    context.metadata.map_or(0, |metadata| metadata.epoch(tp).0)
+pub(super) fn leader_epoch(context: &Context<'_>, tp: TopicPartition) -> LeaderEpoch {
+    context.metadata.map_or(LeaderEpoch(0), |metadata| metadata.epoch(tp))
 }
 
 pub(super) fn describe_cluster(context: &mut Context<'_>, call: Call, request: &DescribeClusterRequest) {
@@ -124,7 +124,7 @@ fn described_topic(
     let partitions = topic.partitions().skip(from).take(count).map(|(tp, _)| DescribedPartition {
         partition_index: tp.partition.0 as i32,
         leader_id: node,
-        leader_epoch: leader_epoch(context, tp),
+        leader_epoch: leader_epoch(context, tp).0,
         replica_nodes: vec![node],
         isr_nodes: vec![node],
         eligible_leader_replicas: Some(Vec::new()),

@@ -38,7 +38,12 @@ impl Resolve for EpochLookup {
         let Some(topic) = self.topics.len().checked_sub(1) else { return };
         let partitions = &mut self.topics[topic].partitions;
         let mut entry = EpochPartitionResponse { partition: partition.partition, ..Default::default() };
-        match target_in_epoch(context, named, partition.partition, partition.current_leader_epoch) {
+        match target_in_epoch(
+            context,
+            named,
+            partition.partition,
+            LeaderEpoch(partition.current_leader_epoch),
+        ) {
             Err(error) => entry.error_code = error,
             Ok((tp, owner)) => {
                 self.items.push(owner, (tp, LeaderEpoch(partition.leader_epoch)));

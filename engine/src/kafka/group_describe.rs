@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -52,6 +53,14 @@ impl DescribeError {
         }
     }
 
+    /// Returns the state to report for the group.
+    fn state(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "",
+            Self::Group(_) => DEAD,
+        }
+    }
+
     fn text(&self, group: &str) -> String {
         match self {
             Self::Request(error) => error.to_string(),
@@ -86,45 +95,56 @@ pub(super) fn describe_groups(context: &mut Context<'_>, call: Call, request: &D
         let version = call.version();
         let groups = group_results(names, reply);
         let Frame { front, back } = DescribeGroupsResponse::default().frame(version, groups.len());
-        let pieces = memory.hold(front, ClassicGroups { version, authorized_operations, groups }, back);
+        let entries = GroupEntries { version, authorized_operations, groups, topics: BTreeMap::new() };
+        let pieces = memory.hold(front, entries, back);
         context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     });
 }
 
-/// The groups of a DescribeGroups response. Each member is a part; a group without members has one part.
+/// The groups of a response, encoded group by group. Each member is a part; a group without members has one part.
 #[derive(Debug)]
-struct ClassicGroups {
+struct GroupEntries<D> {
     version: i16,
     authorized_operations: i32,
-    groups: Vec<GroupResult<groups::DescribedGroup>>,
+    groups: Vec<GroupResult<D>>,
+    /// The topics of members of the consumer protocol. Topics that were deleted meanwhile are missing.
+    topics: BTreeMap<TopicId, Arc<Topic>>,
 }
 
-impl Entries for ClassicGroups {
+/// The description of a group, as encoded in the responses of its protocol.
+trait Description: fmt::Debug + Send + Sized {
+    /// Returns the number of members.
+    fn members(&self) -> usize;
+
+    /// Writes the fields before the members, of which there are `members`.
+    fn put_front(entries: &GroupEntries<Self>, group: &GroupResult<Self>, members: usize, out: &mut BytesMut);
+
+    /// Writes a member.
+    fn put_member(&self, entries: &GroupEntries<Self>, member: usize, out: &mut BytesMut);
+
+    /// Writes the fields after the members.
+    fn put_back(entries: &GroupEntries<Self>, group: &GroupResult<Self>, out: &mut BytesMut);
+}
+
+impl<D: Description> Entries for GroupEntries<D> {
     fn count(&self) -> usize {
         self.groups.len()
     }
 
     fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
-        let (name, found) = &self.groups[entry];
-        let members = found.as_ref().map_or(&[][..], |group| &group.members);
-        let head = self.head(name, found);
+        let group = &self.groups[entry];
+        let members = group.1.as_ref().map_or(0, D::members);
         if part == 0 {
-            head.put_front(self.version, members.len(), out);
+            D::put_front(self, group, members, out);
         }
-        if let Some(member) = members.get(part) {
-            let member = DescribedGroupMember {
-                member_id: Cow::Borrowed(&member.member),
-                group_instance_id: member.instance.as_deref().map(Cow::Borrowed),
-                client_id: Cow::Borrowed(&member.client_id),
-                client_host: Cow::Borrowed(&member.client_host),
-                member_metadata: Cow::Borrowed(&member.metadata),
-                member_assignment: Cow::Borrowed(&member.assignment),
-            };
-            member.put(self.version, out);
+        if let (_, Ok(description)) = group
+            && part < members
+        {
+            description.put_member(self, part, out);
         }
-        let more = part + 1 < members.len();
+        let more = part + 1 < members;
         if !more {
-            head.put_back(self.version, out);
+            D::put_back(self, group, out);
         }
         more
     }
@@ -135,32 +155,60 @@ impl Entries for ClassicGroups {
     }
 }
 
-impl ClassicGroups {
-    fn head<'a>(
-        &self,
-        name: &'a str,
-        found: &'a Result<groups::DescribedGroup, DescribeError>,
-    ) -> DescribedGroup<'a> {
-        let base = DescribedGroup { group_id: Cow::Borrowed(name), ..Default::default() };
+impl Description for groups::DescribedGroup {
+    fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    fn put_front(
+        entries: &GroupEntries<Self>,
+        group: &GroupResult<Self>,
+        members: usize,
+        out: &mut BytesMut,
+    ) {
+        entries.head(group).put_front(entries.version, members, out);
+    }
+
+    fn put_member(&self, entries: &GroupEntries<Self>, member: usize, out: &mut BytesMut) {
+        let member = &self.members[member];
+        let member = DescribedGroupMember {
+            member_id: Cow::Borrowed(&member.member),
+            group_instance_id: member.instance.as_deref().map(Cow::Borrowed),
+            client_id: Cow::Borrowed(&member.client_id),
+            client_host: Cow::Borrowed(&member.client_host),
+            member_metadata: Cow::Borrowed(&member.metadata),
+            member_assignment: Cow::Borrowed(&member.assignment),
+        };
+        member.put(entries.version, out);
+    }
+
+    fn put_back(entries: &GroupEntries<Self>, group: &GroupResult<Self>, out: &mut BytesMut) {
+        entries.head(group).put_back(entries.version, out);
+    }
+}
+
+impl GroupEntries<groups::DescribedGroup> {
+    fn head<'a>(&self, (name, found): &'a GroupResult<groups::DescribedGroup>) -> DescribedGroup<'a> {
+        let base = DescribedGroup {
+            group_id: Cow::Borrowed(name),
+            authorized_operations: self.authorized_operations,
+            ..Default::default()
+        };
         match found {
             Ok(group) => DescribedGroup {
                 group_state: Cow::Borrowed(group.state),
                 protocol_type: Cow::Borrowed(&group.protocol_type),
                 protocol_data: Cow::Borrowed(&group.protocol),
-                authorized_operations: self.authorized_operations,
                 ..base
             },
             // Old clients recognise an unknown group only by its state.
-            Err(DescribeError::Group(GroupError::GroupIdNotFound)) if self.version < 6 => DescribedGroup {
-                group_state: Cow::Borrowed(DEAD),
-                authorized_operations: self.authorized_operations,
-                ..base
-            },
+            Err(DescribeError::Group(GroupError::GroupIdNotFound)) if self.version < 6 => {
+                DescribedGroup { group_state: Cow::Borrowed(DEAD), ..base }
+            }
             Err(error) => DescribedGroup {
                 error_code: error.code(),
                 error_message: Some(error.text(name).into()),
-                group_state: Cow::Borrowed(if matches!(error, DescribeError::Group(_)) { DEAD } else { "" }),
-                authorized_operations: self.authorized_operations,
+                group_state: Cow::Borrowed(error.state()),
                 ..base
             },
         }
@@ -177,13 +225,9 @@ pub(super) fn consumer_group_describe(
     let ask = DescribeConsumerGroups(names.clone());
     context.ask_measured(AnswerTo::Kafka(call), ask, move |context, reply, memory| {
         let groups = group_results(names, reply);
-        let consumers = ConsumerGroups {
-            version: call.version(),
-            authorized_operations,
-            groups,
-            topics: BTreeMap::new(),
-        };
-        context.begin_job(ResolveTopicsJob { call, memory, consumers, group: 0, member: 0 });
+        let entries =
+            GroupEntries { version: call.version(), authorized_operations, groups, topics: BTreeMap::new() };
+        context.begin_job(ResolveTopicsJob { call, memory, entries, group: 0, member: 0 });
     });
 }
 
@@ -191,7 +235,7 @@ pub(super) fn consumer_group_describe(
 struct ResolveTopicsJob {
     call: Call,
     memory: ReplyMemory,
-    consumers: ConsumerGroups,
+    entries: GroupEntries<groups::DescribedConsumerGroup>,
     group: usize,
     member: usize,
 }
@@ -202,7 +246,7 @@ impl ClientJob for ResolveTopicsJob {
     }
 
     fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool {
-        let ConsumerGroups { groups, topics, .. } = &mut self.consumers;
+        let GroupEntries { groups, topics, .. } = &mut self.entries;
         while !work.is_over()
             && let Some((_, found)) = groups.get(self.group)
         {
@@ -223,76 +267,60 @@ impl ClientJob for ResolveTopicsJob {
     }
 
     fn finish(self: Box<Self>, context: &mut Context<'_>) {
-        let Self { call, memory, consumers, .. } = *self;
+        let Self { call, memory, entries, .. } = *self;
         let Frame { front, back } =
-            ConsumerGroupDescribeResponse::default().frame(call.version(), consumers.groups.len());
-        let pieces = memory.hold(front, consumers, back);
+            ConsumerGroupDescribeResponse::default().frame(call.version(), entries.groups.len());
+        let pieces = memory.hold(front, entries, back);
         context.answer_in_pieces(AnswerTo::Kafka(call), pieces);
     }
 }
 
-/// The groups of a ConsumerGroupDescribe response, in parts as those of DescribeGroups.
-#[derive(Debug)]
-struct ConsumerGroups {
-    version: i16,
-    authorized_operations: i32,
-    groups: Vec<GroupResult<groups::DescribedConsumerGroup>>,
-    /// The topics of their members. Those that were deleted meanwhile are missing.
-    topics: BTreeMap<TopicId, Arc<Topic>>,
-}
-
-impl Entries for ConsumerGroups {
-    fn count(&self) -> usize {
-        self.groups.len()
+impl Description for groups::DescribedConsumerGroup {
+    fn members(&self) -> usize {
+        self.members.len()
     }
 
-    fn put(&self, entry: usize, part: usize, out: &mut BytesMut) -> bool {
-        let (name, found) = &self.groups[entry];
-        let members = found.as_ref().map_or(&[][..], |group| &group.members);
-        let head = self.head(name, found);
-        if part == 0 {
-            head.put_front(self.version, members.len(), out);
-        }
-        if let Some(member) = members.get(part) {
-            let names = member.topic_names.iter().map(|name| Cow::Borrowed(&name[..]));
-            let member = DescribedConsumerGroupMember {
-                member_id: Cow::Borrowed(&member.member),
-                instance_id: member.instance.as_deref().map(Cow::Borrowed),
-                rack_id: member.rack.as_deref().map(Cow::Borrowed),
-                member_epoch: member.epoch,
-                client_id: Cow::Borrowed(&member.client_id),
-                client_host: Cow::Borrowed(&member.client_host),
-                subscribed_topic_names: names.collect(),
-                subscribed_topic_regex: Some(Cow::Borrowed(&member.topic_regex)),
-                assignment: self.with_topic_names(&member.assignment),
-                target_assignment: self.with_topic_names(&member.target),
-                member_type: CONSUMER_MEMBER,
-            };
-            member.put(self.version, out);
-        }
-        let more = part + 1 < members.len();
-        if !more {
-            head.put_back(self.version, out);
-        }
-        more
+    fn put_front(
+        entries: &GroupEntries<Self>,
+        group: &GroupResult<Self>,
+        members: usize,
+        out: &mut BytesMut,
+    ) {
+        entries.head(group).put_front(entries.version, members, out);
     }
 
-    fn memory_bytes(&self) -> usize {
-        // A `ReplyMemory` counts it.
-        0
+    fn put_member(&self, entries: &GroupEntries<Self>, member: usize, out: &mut BytesMut) {
+        let member = &self.members[member];
+        let names = member.topic_names.iter().map(|name| Cow::Borrowed(&name[..]));
+        let member = DescribedConsumerGroupMember {
+            member_id: Cow::Borrowed(&member.member),
+            instance_id: member.instance.as_deref().map(Cow::Borrowed),
+            rack_id: member.rack.as_deref().map(Cow::Borrowed),
+            member_epoch: member.epoch,
+            client_id: Cow::Borrowed(&member.client_id),
+            client_host: Cow::Borrowed(&member.client_host),
+            subscribed_topic_names: names.collect(),
+            subscribed_topic_regex: Some(Cow::Borrowed(&member.topic_regex)),
+            assignment: entries.with_topic_names(&member.assignment),
+            target_assignment: entries.with_topic_names(&member.target),
+            member_type: CONSUMER_MEMBER,
+        };
+        member.put(entries.version, out);
+    }
+
+    fn put_back(entries: &GroupEntries<Self>, group: &GroupResult<Self>, out: &mut BytesMut) {
+        entries.head(group).put_back(entries.version, out);
     }
 }
 
-impl ConsumerGroups {
+impl GroupEntries<groups::DescribedConsumerGroup> {
     fn head<'a>(
         &self,
-        name: &'a str,
-        found: &'a Result<groups::DescribedConsumerGroup, DescribeError>,
+        (name, found): &'a GroupResult<groups::DescribedConsumerGroup>,
     ) -> DescribedConsumerGroup<'a> {
-        let authorized_operations = self.authorized_operations;
         let base = DescribedConsumerGroup {
             group_id: Cow::Borrowed(name),
-            authorized_operations,
+            authorized_operations: self.authorized_operations,
             ..Default::default()
         };
         match found {
@@ -306,7 +334,7 @@ impl ConsumerGroups {
             Err(error) => DescribedConsumerGroup {
                 error_code: error.code(),
                 error_message: Some(error.text(name).into()),
-                group_state: Cow::Borrowed(if matches!(error, DescribeError::Group(_)) { DEAD } else { "" }),
+                group_state: Cow::Borrowed(error.state()),
                 ..base
             },
         }

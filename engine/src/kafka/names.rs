@@ -116,10 +116,10 @@ pub(super) fn target_in_epoch(
     context: &Context<'_>,
     topic: &Named,
     index: i32,
-    epoch: i32,
+    epoch: LeaderEpoch,
 ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
     let target = target(context, topic, index)?;
-    check_leader_epoch(context.metadata, target.0, LeaderEpoch(epoch))?;
+    check_leader_epoch(context.metadata, target.0, epoch)?;
     Ok(target)
 }
 

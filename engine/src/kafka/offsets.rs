@@ -4,7 +4,7 @@ use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsTopicResponse,
 };
-use highwater_protocol::ids::{Timestamp, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, Timestamp, TopicPartition};
 
 use super::Call;
 use super::cluster::leader_epoch;
@@ -21,7 +21,7 @@ struct OffsetLookup {
     topics: Vec<ListOffsetsTopicResponse<'static>>,
     items: FanOut<(TopicPartition, OffsetSpec)>,
     /// The position of each item in the response, and its leader epoch.
-    places: Vec<(usize, usize, i32)>,
+    places: Vec<(usize, usize, LeaderEpoch)>,
 }
 
 impl Resolve for OffsetLookup {
@@ -49,7 +49,7 @@ impl Resolve for OffsetLookup {
         let target = if is_repeated {
             Err(KafkaError::INVALID_REQUEST)
         } else {
-            target_in_epoch(context, named, index, partition.current_leader_epoch)
+            target_in_epoch(context, named, index, LeaderEpoch(partition.current_leader_epoch))
         };
         let found = target.and_then(|target| Ok((target, spec_of(partition.timestamp, self.version)?)));
         let error_code = match found {
@@ -80,7 +80,7 @@ impl Resolve for OffsetLookup {
 /// Sets the result of a partition.
 fn fill_in(
     answer: &mut TopicsAnswer<ListOffsetsTopicResponse<'static>>,
-    (topic, partition, epoch): (usize, usize, i32),
+    (topic, partition, epoch): (usize, usize, LeaderEpoch),
     found: Option<FoundOffset>,
 ) {
     let entry = &mut answer.topics[topic].partitions[partition];
@@ -88,7 +88,7 @@ fn fill_in(
         Some(Ok(Some((offset, timestamp)))) => {
             entry.offset = offset.0;
             entry.timestamp = timestamp.map_or(-1, |at| at.0);
-            entry.leader_epoch = epoch;
+            entry.leader_epoch = epoch.0;
         }
         Some(Ok(None)) => {}
         Some(Err(error)) => entry.error_code = error.into(),

@@ -10,13 +10,18 @@ use crate::api::{ApiError, ReserveProducerIds};
 use crate::{kafka, native};
 
 /// The producer ids of this shard, and the clients that wait for more.
-#[derive(Default)]
 pub(super) struct ProducerIds {
     /// Ids that have not been assigned.
-    left: Range<i64>,
+    left: Range<ProducerId>,
     waiting: Vec<AnswerTo>,
     /// Whether a request for a block is in flight.
     is_requested: bool,
+}
+
+impl Default for ProducerIds {
+    fn default() -> Self {
+        Self { left: ProducerId(0)..ProducerId(0), waiting: Vec::new(), is_requested: false }
+    }
 }
 
 impl ProducerIds {
@@ -30,7 +35,9 @@ impl ProducerIds {
             return None;
         }
         let who = self.waiting.pop()?;
-        self.left.next().map(|id| (who, ProducerId(id)))
+        let id = self.left.start;
+        self.left.start = ProducerId(id.0 + 1);
+        Some((who, id))
     }
 
     /// Returns whether to request a block from shard 0.
@@ -56,7 +63,7 @@ fn handle_block(context: &mut Context<'_>, block: Result<Range<ProducerId>, ApiE
     context.producer_ids.is_requested = false;
     let error = match block {
         Ok(block) => {
-            context.producer_ids.left = block.start.0..block.end.0;
+            context.producer_ids.left = block;
             while let Some((who, id)) = context.producer_ids.assign() {
                 reply(context, who, Ok(id));
             }
@@ -96,7 +103,7 @@ mod tests {
         ids.wait(who(1));
         ids.wait(who(2));
         assert!(ids.assign().is_none() && ids.wants_block() && !ids.wants_block());
-        ids.left = 1000..1002;
+        ids.left = ProducerId(1000)..ProducerId(1002);
         let given: Vec<_> = std::iter::from_fn(|| ids.assign()).map(|(_, id)| id.0).collect();
         assert_eq!(given, [1000, 1001]);
         ids.wait(who(3));

@@ -36,12 +36,12 @@ fn start(data: &std::path::Path, native: Vec<Listener>, kafka: Vec<Listener>) ->
 }
 
 /// Returns the address that is advertised to a Kafka client that connects to `address`. It must be the same in every response.
-fn told_to_kafka(address: SocketAddr) -> String {
+fn address_for_kafka_clients(address: SocketAddr) -> String {
     let mut kafka = Kafka::connect(address);
     let answer = kafka.call(ApiKey::Metadata, 12, &MetadataRequest::default());
     let metadata: MetadataResponse<'_> = answer.body();
     let [broker] = &metadata.brokers[..] else { panic!("one broker: {metadata:?}") };
-    let told = (broker.host.to_string(), broker.port);
+    let reported = (broker.host.to_string(), broker.port);
 
     for version in [3, 6] {
         let request = match version {
@@ -54,7 +54,7 @@ fn told_to_kafka(address: SocketAddr) -> String {
             [found] => (found.host.to_string(), found.port),
             _ => (found.host.to_string(), found.port),
         };
-        assert_eq!(coordinator, told);
+        assert_eq!(coordinator, reported);
     }
 
     let answer = kafka.call(
@@ -63,9 +63,9 @@ fn told_to_kafka(address: SocketAddr) -> String {
         &DescribeClusterRequest { endpoint_type: 1, ..Default::default() },
     );
     let cluster: DescribeClusterResponse<'_> = answer.body();
-    assert_eq!((cluster.brokers[0].host.to_string(), cluster.brokers[0].port), told);
+    assert_eq!((cluster.brokers[0].host.to_string(), cluster.brokers[0].port), reported);
 
-    let address = HostPort { host: told.0, port: told.1 as u16 }.to_string();
+    let address = HostPort { host: reported.0, port: reported.1 as u16 }.to_string();
     let resource = DescribeConfigsResource {
         resource_type: BROKER,
         resource_name: "0",
@@ -79,7 +79,7 @@ fn told_to_kafka(address: SocketAddr) -> String {
     address
 }
 
-fn told_to_native(address: SocketAddr, shard: u16) -> String {
+fn address_for_native_clients(address: SocketAddr, shard: u16) -> String {
     Client::connect_to(address, Some(shard)).metadata().nodes[0].address.clone()
 }
 
@@ -91,10 +91,10 @@ fn without_an_advertised_address_clients_get_the_one_that_they_connected_to() {
     for ip in ["127.0.0.1", "127.0.0.2"] {
         let at = |port| SocketAddr::new(ip.parse::<IpAddr>().expect("an address"), port);
         let kafka = at(broker.kafka_addr().expect("it has one").port());
-        assert_eq!(told_to_kafka(kafka), kafka.to_string());
+        assert_eq!(address_for_kafka_clients(kafka), kafka.to_string());
         let native = at(broker.native_addr().port());
         for shard in 0..2 {
-            assert_eq!(told_to_native(native, shard), native.to_string());
+            assert_eq!(address_for_native_clients(native, shard), native.to_string());
         }
     }
     stop(broker);
@@ -112,9 +112,9 @@ fn an_ipv6_listener_advertises_to_each_client_an_address_of_its_family() {
     for ip in ["::1", "127.0.0.1"] {
         let at = |port| SocketAddr::new(ip.parse::<IpAddr>().expect("an address"), port);
         let kafka = at(broker.kafka_addr().expect("it has one").port());
-        assert_eq!(told_to_kafka(kafka), kafka.to_string());
+        assert_eq!(address_for_kafka_clients(kafka), kafka.to_string());
         let native = at(broker.native_addr().port());
-        assert_eq!(told_to_native(native, 1), native.to_string());
+        assert_eq!(address_for_native_clients(native, 1), native.to_string());
     }
     stop(broker);
 }
@@ -130,14 +130,14 @@ fn each_listener_has_its_own_advertised_address() {
     let (native, kafka) = (broker.ready().native.clone(), broker.ready().kafka.clone());
     for _ in 0..4 {
         // Connections are assigned to shards in rotation.
-        assert_eq!(told_to_kafka(kafka[0]), "kafka.example.com:9092");
-        assert_eq!(told_to_kafka(kafka[1]), kafka[1].to_string());
-        assert_eq!(told_to_kafka(kafka[2]), "[2001:db8::1]:7");
+        assert_eq!(address_for_kafka_clients(kafka[0]), "kafka.example.com:9092");
+        assert_eq!(address_for_kafka_clients(kafka[1]), kafka[1].to_string());
+        assert_eq!(address_for_kafka_clients(kafka[2]), "[2001:db8::1]:7");
     }
     for shard in 0..2 {
-        assert_eq!(told_to_native(native[0], shard), "native.example.com:9092");
-        assert_eq!(told_to_native(native[1], shard), native[1].to_string());
-        assert_eq!(told_to_native(native[2], shard), "[2001:db8::1]:7");
+        assert_eq!(address_for_native_clients(native[0], shard), "native.example.com:9092");
+        assert_eq!(address_for_native_clients(native[1], shard), native[1].to_string());
+        assert_eq!(address_for_native_clients(native[2], shard), "[2001:db8::1]:7");
     }
     stop(broker);
 }

@@ -68,7 +68,7 @@ fn topics_of_one_request_are_created_independently() {
     let broker = start();
     let (mut client, mut native) = both(&broker);
     native.created("exists", 1, &[]);
-    let wanted = vec![
+    let requested = vec![
         topic("a-plain", 2),
         CreatableTopic { replication_factor: -1, ..topic("b-default", -1) },
         assigned("c-assigned", &[(1, 0), (0, 0)]),
@@ -107,7 +107,7 @@ fn topics_of_one_request_are_created_independently() {
         ("p-config", KafkaError::INVALID_CONFIG),
         ("q-twice", KafkaError::INVALID_REQUEST),
     ];
-    assert_eq!(created(&mut client, wanted), expected.map(|(name, error)| (name.to_owned(), error)));
+    assert_eq!(created(&mut client, requested), expected.map(|(name, error)| (name.to_owned(), error)));
     // The topic is usable at once on every shard.
     let there = native.metadata().topics;
     let there: Vec<_> = there.iter().map(|t| (t.name.as_str(), t.partitions.len())).collect();
@@ -122,24 +122,25 @@ fn a_new_topic_is_described_in_the_response_and_a_validated_one_is_not_created()
     let broker = start();
     let (mut client, mut native) = both(&broker);
     for validate_only in [true, false] {
-        let wanted = CreatableTopic { num_partitions: 2, ..configured("orders", "segment.ms", Some("1000")) };
-        let request = CreateTopicsRequest { topics: vec![wanted], validate_only, ..Default::default() };
+        let requested =
+            CreatableTopic { num_partitions: 2, ..configured("orders", "segment.ms", Some("1000")) };
+        let request = CreateTopicsRequest { topics: vec![requested], validate_only, ..Default::default() };
         let reply = client.call(ApiKey::CreateTopics, 7, &request);
         let answer: CreateTopicsResponse<'_> = reply.body();
-        let told = &answer.topics[0];
-        assert_eq!((told.error_code, told.num_partitions, told.replication_factor), (NONE, 2, 1));
-        let configs = told.configs.as_ref().expect("configs");
+        let reported = &answer.topics[0];
+        assert_eq!((reported.error_code, reported.num_partitions, reported.replication_factor), (NONE, 2, 1));
+        let configs = reported.configs.as_ref().expect("configs");
         let of = |name: &str| {
-            let config = configs.iter().find(|c| c.name == name).expect("all are told");
+            let config = configs.iter().find(|c| c.name == name).expect("all are described");
             (config.value.as_deref().expect("a value"), config.config_source)
         };
         assert_eq!(of("segment.ms"), ("1000", 1));
         assert_eq!(of("cleanup.policy"), ("delete", 5));
         if validate_only {
-            assert_eq!(told.topic_id, [0; 16]);
+            assert_eq!(reported.topic_id, [0; 16]);
             assert!(native.metadata().topics.is_empty());
         } else {
-            assert_eq!(TopicId(told.topic_id), native.describe("orders").id);
+            assert_eq!(TopicId(reported.topic_id), native.describe("orders").id);
         }
     }
     broker.stop();
@@ -155,9 +156,9 @@ fn topics_are_deleted_by_name_and_by_id() {
     let request = DeleteTopicsRequest { topic_names: vec!["a", "nowhere"], ..Default::default() };
     let reply = client.call(ApiKey::DeleteTopics, 5, &request);
     let answer: DeleteTopicsResponse<'_> = reply.body();
-    let mut told: Vec<_> = answer.responses.iter().map(|r| (r.name.as_deref(), r.error_code)).collect();
-    told.sort();
-    assert_eq!(told, [(Some("a"), NONE), (Some("nowhere"), KafkaError::UNKNOWN_TOPIC_OR_PARTITION)]);
+    let mut reported: Vec<_> = answer.responses.iter().map(|r| (r.name.as_deref(), r.error_code)).collect();
+    reported.sort();
+    assert_eq!(reported, [(Some("a"), NONE), (Some("nowhere"), KafkaError::UNKNOWN_TOPIC_OR_PARTITION)]);
 
     let by = |name, topic_id| DeleteTopic { name, topic_id };
     let none = [0; 16];
@@ -174,12 +175,12 @@ fn topics_are_deleted_by_name_and_by_id() {
     };
     let reply = client.call(ApiKey::DeleteTopics, 6, &request);
     let answer: DeleteTopicsResponse<'_> = reply.body();
-    let mut told: Vec<_> =
+    let mut reported: Vec<_> =
         answer.responses.iter().map(|r| (r.name.as_deref(), r.topic_id, r.error_code)).collect();
-    told.sort();
+    reported.sort();
     let invalid = KafkaError::INVALID_REQUEST;
     assert_eq!(
-        told,
+        reported,
         [
             (None, none, invalid),
             (None, [9; 16], KafkaError::UNKNOWN_TOPIC_ID),
@@ -220,10 +221,10 @@ fn topics_get_more_partitions_and_never_fewer() {
         let request = CreatePartitionsRequest { topics: topics.clone(), validate_only, ..Default::default() };
         let reply = client.call(ApiKey::CreatePartitions, 3, &request);
         let answer: CreatePartitionsResponse<'_> = reply.body();
-        let mut told: Vec<_> = answer.results.iter().map(|r| (&*r.name, r.error_code)).collect();
-        told.sort();
+        let mut reported: Vec<_> = answer.results.iter().map(|r| (&*r.name, r.error_code)).collect();
+        reported.sort();
         assert_eq!(
-            told,
+            reported,
             [
                 ("a", NONE),
                 ("b", NONE),
@@ -258,7 +259,7 @@ fn records_are_deleted_up_to_an_offset_or_all() {
     };
     let reply = client.call(ApiKey::DeleteRecords, 2, &request);
     let answer: DeleteRecordsResponse<'_> = reply.body();
-    let told: Vec<_> = answer
+    let reported: Vec<_> = answer
         .topics
         .iter()
         .flat_map(|t| &t.partitions)
@@ -266,7 +267,7 @@ fn records_are_deleted_up_to_an_offset_or_all() {
         .collect();
     let (range, unknown) = (KafkaError::OFFSET_OUT_OF_RANGE, KafkaError::UNKNOWN_TOPIC_OR_PARTITION);
     let expected = [(0, 2, NONE), (1, 3, NONE), (2, -1, range), (3, -1, unknown), (0, -1, unknown)];
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
     // A partition that is listed twice is ambiguous.
     let topic = DeleteRecordsTopic { name: "orders", partitions: vec![to(0, 3), to(2, -7), to(0, 3)] };
     let request = DeleteRecordsRequest { topics: vec![topic], ..Default::default() };

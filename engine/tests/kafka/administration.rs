@@ -96,7 +96,7 @@ fn describe_producers_returns_the_idempotent_producers_of_partitions() {
     }
     kafka.produce("t", &[(0, &batch(&["of nobody"], BatchProducer::NONE))]);
     let of = |name, partition_indexes| TopicRequest { name, partition_indexes };
-    let told = producers(&mut kafka, vec![of("t", vec![0, 1, 2]), of("nowhere", vec![0])]);
+    let reported = producers(&mut kafka, vec![of("t", vec![0, 1, 2]), of("nowhere", vec![0])]);
     let expected = ProducerState {
         producer_id: 77,
         producer_epoch: 3,
@@ -111,7 +111,7 @@ fn describe_producers_returns_the_idempotent_producers_of_partitions() {
         (2, unknown, vec![]),
         (0, unknown, vec![]),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn there_are_no_acls_quotas_or_credentials() {
         let response: DescribeClientQuotasResponse<'_> = answer.body();
         assert_eq!((response.error_code, response.entries), (KafkaError::NONE, Some(vec![])));
     }
-    let mut told = |users: Option<&[&'static str]>| {
+    let mut reported = |users: Option<&[&'static str]>| {
         let users = users.map(|users| users.iter().map(|name| UserName { name }).collect());
         let request = DescribeUserScramCredentialsRequest { users };
         let answer = kafka.call(ApiKey::DescribeUserScramCredentials, 0, &request);
@@ -139,13 +139,13 @@ fn there_are_no_acls_quotas_or_credentials() {
         let results = response.results.iter();
         results.map(|result| (result.user.to_string(), result.error_code)).collect::<Vec<_>>()
     };
-    assert_eq!(told(None), []);
-    assert_eq!(told(Some(&[])), []);
+    assert_eq!(reported(None), []);
+    assert_eq!(reported(Some(&[])), []);
     let expected = [
         ("ann".to_owned(), KafkaError::RESOURCE_NOT_FOUND),
         ("bob".to_owned(), KafkaError::DUPLICATE_RESOURCE),
     ];
-    assert_eq!(told(Some(&["ann", "bob", "bob"])), expected);
+    assert_eq!(reported(Some(&["ann", "bob", "bob"])), expected);
 }
 
 #[test]
@@ -184,7 +184,11 @@ fn no_partition_needs_another_leader() {
             let partitions: Vec<_> = partitions.map(|p| (p.partition_id, p.error_code)).collect();
             (response.error_code, partitions)
         };
-        assert_eq!(elect(None, 0), (KafkaError::NONE, vec![]), "of all, those that changed are told");
+        assert_eq!(
+            elect(None, 0),
+            (KafkaError::NONE, vec![]),
+            "a request for all partitions returns those with a new leader"
+        );
         let some = vec![of("t", vec![0, 1, 2]), of("nowhere", vec![0])];
         let not_needed = KafkaError::ELECTION_NOT_NEEDED;
         let expected = vec![(0, not_needed), (1, not_needed), (2, unknown), (0, unknown)];
@@ -207,6 +211,6 @@ fn requests_about_too_many_partitions_are_rejected_without_work() {
     let response: ElectLeadersResponse<'_> = answer.body();
     assert_eq!(response.error_code, KafkaError::POLICY_VIOLATION);
     assert!(response.replica_election_results.is_empty());
-    let told = producers(&mut kafka, vec![TopicRequest { name: "t", partition_indexes: partitions }]);
-    assert!(told.iter().all(|(_, error, _)| *error == KafkaError::POLICY_VIOLATION));
+    let reported = producers(&mut kafka, vec![TopicRequest { name: "t", partition_indexes: partitions }]);
+    assert!(reported.iter().all(|(_, error, _)| *error == KafkaError::POLICY_VIOLATION));
 }

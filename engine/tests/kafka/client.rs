@@ -127,7 +127,7 @@ impl Kafka {
         partitions.map(|partition| (partition.error_code, partition.base_offset)).collect()
     }
 
-    pub(crate) fn fetch(&mut self, version: i16, fetch: &Fetch<'_>) -> Vec<Got> {
+    pub(crate) fn fetch(&mut self, version: i16, fetch: &Fetch<'_>) -> Vec<Fetched> {
         self.call(ApiKey::Fetch, version, &fetch.request()).fetched()
     }
 
@@ -190,7 +190,7 @@ impl<'a> Fetch<'a> {
 
 /// The result of a fetch for a partition.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Got {
+pub(crate) struct Fetched {
     pub(crate) partition: i32,
     pub(crate) error: KafkaError,
     pub(crate) high_watermark: i64,
@@ -200,13 +200,13 @@ pub(crate) struct Got {
 }
 
 impl Answer {
-    pub(crate) fn fetched(&self) -> Vec<Got> {
+    pub(crate) fn fetched(&self) -> Vec<Fetched> {
         let response: FetchResponse<'_> = self.body();
         assert_eq!((response.error_code, response.session_id), (KafkaError::NONE, 0));
         let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
         let got = partitions.map(|partition| {
             let bytes = partition.records.unwrap_or_default();
-            Got {
+            Fetched {
                 partition: partition.partition_index,
                 error: partition.error_code,
                 high_watermark: partition.high_watermark,

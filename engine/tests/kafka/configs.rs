@@ -225,16 +225,16 @@ fn a_configuration_is_replaced_as_a_whole() {
     };
     let before = ["5000", "604800000", "true"].map(str::to_owned).to_vec();
     let after = ["604800000", "1000", "false"].map(str::to_owned).to_vec();
-    let wanted = [("segment.ms", Some("1000"))];
-    assert_eq!(replace(TOPIC, "orders", &wanted, true), (NONE, before.clone()));
+    let requested = [("segment.ms", Some("1000"))];
+    assert_eq!(replace(TOPIC, "orders", &requested, true), (NONE, before.clone()));
     let wrong = [("segment.ms", Some("0"))];
     assert_eq!(replace(TOPIC, "orders", &wrong, false), (KafkaError::INVALID_CONFIG, before.clone()));
     let nothing = [("segment.ms", None)];
     assert_eq!(replace(TOPIC, "orders", &nothing, false), (KafkaError::INVALID_REQUEST, before.clone()));
     let unknown = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
-    assert_eq!(replace(TOPIC, "nowhere", &wanted, false), (unknown, before));
-    assert_eq!(replace(TOPIC, "orders", &wanted, false), (NONE, after.clone()));
-    assert_eq!(replace(BROKER, "0", &wanted, false), (KafkaError::INVALID_REQUEST, after));
+    assert_eq!(replace(TOPIC, "nowhere", &requested, false), (unknown, before));
+    assert_eq!(replace(TOPIC, "orders", &requested, false), (NONE, after.clone()));
+    assert_eq!(replace(BROKER, "0", &requested, false), (KafkaError::INVALID_REQUEST, after));
     broker.stop();
 }
 

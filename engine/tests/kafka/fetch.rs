@@ -211,7 +211,7 @@ fn unknown_offsets_epochs_and_topics_are_reported_at_once() {
 }
 
 /// Zeroes the slab from the position of this value to the end.
-fn lose_from(data_dir: &Path, needle: &[u8]) {
+fn zero_from(data_dir: &Path, needle: &[u8]) {
     for store in ["store-000", "store-001"] {
         let slab = data_dir.join(store).join("slab-000000");
         let Ok(mut bytes) = fs::read(&slab) else { continue };
@@ -232,7 +232,7 @@ fn a_fetch_from_a_lost_end_gets_an_error_and_never_an_empty_response() {
         kafka.produce("t", &[(0, &batch(&[value], NONE))]);
     }
     stop(real.broker.take().expect("it runs"));
-    lose_from(real.dir.path(), b"unlucky-record");
+    zero_from(real.dir.path(), b"unlucky-record");
     real.broker = Some(start(real.dir.path(), 2, HostKind::Thread));
     let mut kafka = real.kafka();
     kafka.produce("t", &[(0, &batch(&["fourth"], NONE))]);
@@ -325,7 +325,7 @@ fn a_reader_reads_every_record_once() {
                     *offset += 1;
                 }
             }
-            assert_ne!(next, at, "it goes on");
+            assert_ne!(next, at, "it makes progress");
             // Partitions are rotated, as clients do, so that every partition is served.
             at = next;
         }

@@ -12,7 +12,7 @@ use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::Fault;
 
 use crate::common::simulated::SimBroker;
-use crate::members::{Member, commit, committed, given, join, start, to_commit};
+use crate::members::{Member, commit, committed, fetch_offsets, join, start, to_commit};
 
 const NONE: KafkaError = KafkaError::NONE;
 const REJECTED: KafkaError = KafkaError::COORDINATOR_NOT_AVAILABLE;
@@ -70,7 +70,7 @@ fn group_requests_fail_at_once_while_the_log_of_groups_has_no_space() {
     broker.disk().set_capacity(None);
     broker.run_for(Duration::from_secs(3));
     assert_eq!(committed(&mut client, 8, &request), [NONE]);
-    assert_eq!(given(&mut client, "readers", "orders", &[0])[0].1, 7);
+    assert_eq!(fetch_offsets(&mut client, "readers", "orders", &[0])[0].1, 7);
     native.call(&named).ok();
     waiting.join_alone();
     broker.stop();

@@ -1,7 +1,7 @@
 //! Offsets of groups, through Kafka's protocol, on a simulated broker.
 
 use crate::common::Client;
-use crate::members::{Member, commit, committed, given, start, to_commit};
+use crate::members::{Member, commit, committed, fetch_offsets, start, to_commit};
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
@@ -48,11 +48,11 @@ fn committed_offsets_are_the_same_in_both_protocols_and_survive_a_restart() {
     broker.native().call(&request).ok();
     let all =
         [(0, 7, "noted".to_owned(), NONE), (1, 5, "natively".to_owned(), NONE), (2, -1, String::new(), NONE)];
-    assert_eq!(given(&mut client, "readers", "orders", &[0, 1, 2]), all);
-    assert_eq!(given(&mut client, "readers", "nowhere", &[0]), [(0, -1, String::new(), NONE)]);
-    assert_eq!(given(&mut client, "nobody", "orders", &[0]), [(0, -1, String::new(), NONE)]);
+    assert_eq!(fetch_offsets(&mut client, "readers", "orders", &[0, 1, 2]), all);
+    assert_eq!(fetch_offsets(&mut client, "readers", "nowhere", &[0]), [(0, -1, String::new(), NONE)]);
+    assert_eq!(fetch_offsets(&mut client, "nobody", "orders", &[0]), [(0, -1, String::new(), NONE)]);
     broker.restart();
-    assert_eq!(given(&mut broker.kafka(), "readers", "orders", &[0, 1, 2]), all);
+    assert_eq!(fetch_offsets(&mut broker.kafka(), "readers", "orders", &[0, 1, 2]), all);
     broker.stop();
 }
 
@@ -65,19 +65,19 @@ fn offsets_are_committed_and_fetched_by_topic_id() {
     let request =
         commit("readers", vec![by_id(id, vec![to_commit(1, 3)]), by_id([9; 16], vec![to_commit(0, 1)])]);
     assert_eq!(committed(&mut client, 10, &request), [NONE, KafkaError::UNKNOWN_TOPIC_ID]);
-    let wanted =
+    let requested =
         |topic_id, partitions| OffsetFetchGroupTopic { name: "", topic_id, partition_indexes: partitions };
     let group = |group_id, topics| OffsetFetchGroup { group_id, topics, ..Default::default() };
     let request = OffsetFetchRequest {
         groups: vec![
-            group("readers", Some(vec![wanted(id, vec![0, 1]), wanted([9; 16], vec![0])])),
+            group("readers", Some(vec![requested(id, vec![0, 1]), requested([9; 16], vec![0])])),
             group("nobody", None),
             // Repeated names are described once.
-            group("readers", Some(vec![wanted(id, vec![1; 10_000])])),
+            group("readers", Some(vec![requested(id, vec![1; 10_000])])),
         ],
         ..Default::default()
     };
-    let mut told = |request| -> Vec<Vec<_>> {
+    let mut reported = |request| -> Vec<Vec<_>> {
         let reply = client.call(ApiKey::OffsetFetch, 10, &request);
         let answer: OffsetFetchResponse<'_> = reply.body();
         let groups = answer.groups.iter().map(|group| {
@@ -88,10 +88,10 @@ fn offsets_are_committed_and_fetched_by_topic_id() {
         groups.collect()
     };
     let unknown = ([9; 16], 0, -1, KafkaError::UNKNOWN_TOPIC_ID);
-    assert_eq!(told(request), [vec![(id, 0, -1, NONE), (id, 1, 3, NONE), unknown], vec![]]);
-    let groups = vec![group("readers", Some(vec![wanted(id, vec![0])])), group("readers", None)];
+    assert_eq!(reported(request), [vec![(id, 0, -1, NONE), (id, 1, 3, NONE), unknown], vec![]]);
+    let groups = vec![group("readers", Some(vec![requested(id, vec![0])])), group("readers", None)];
     let request = OffsetFetchRequest { groups, ..Default::default() };
-    assert_eq!(told(request), [vec![(id, 1, 3, NONE)]], "all is more than some");
+    assert_eq!(reported(request), [vec![(id, 1, 3, NONE)]], "all is more than some");
     broker.stop();
 }
 
@@ -121,6 +121,6 @@ fn members_and_their_generation_outlive_a_restart_and_only_they_commit() {
     let mut too_long = of_member.clone();
     too_long.topics[0].partitions[0].committed_metadata = Some(&long);
     assert_eq!(committed(&mut client, 8, &too_long), [KafkaError::OFFSET_METADATA_TOO_LARGE]);
-    assert_eq!(given(&mut client, "team", "orders", &[0]), [(0, 4, "noted".into(), NONE)]);
+    assert_eq!(fetch_offsets(&mut client, "team", "orders", &[0]), [(0, 4, "noted".into(), NONE)]);
     broker.stop();
 }

@@ -2,7 +2,7 @@
 
 use crate::client::Kafka;
 use crate::common::simulated::CLIENT_HOSTS;
-use crate::members::{Member, commit, committed, given, join, start, to_commit};
+use crate::members::{Member, commit, committed, fetch_offsets, join, start, to_commit};
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::api::ApiKey;
 use highwater_net::kafka::messages::{
@@ -150,7 +150,7 @@ fn groups_are_listed_described_and_deleted() {
     for (version, error) in [(5, NONE), (6, KafkaError::GROUP_ID_NOT_FOUND)] {
         let reply = client.call(ApiKey::DescribeGroups, version, &request);
         let answer: DescribeGroupsResponse<'_> = reply.body();
-        let [team, nobody] = &answer.groups[..] else { panic!("two were asked for") };
+        let [team, nobody] = &answer.groups[..] else { panic!("two were requested") };
         assert_eq!((team.error_code, &*team.group_state, &*team.protocol_data), (NONE, "Stable", "range"));
         assert_eq!(&*team.protocol_type, "consumer");
         assert_eq!(&*team.members[0].client_id, "engine-test");
@@ -169,7 +169,7 @@ fn groups_are_listed_described_and_deleted() {
     let errors: Vec<_> = answer.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code).collect();
     let unknown = KafkaError::UNKNOWN_TOPIC_OR_PARTITION;
     assert_eq!((errors[0], &errors[2..]), (NONE, &[unknown, unknown][..]));
-    assert_eq!(given(&mut client, "simple", "orders", &[0]), [(0, -1, String::new(), NONE)]);
+    assert_eq!(fetch_offsets(&mut client, "simple", "orders", &[0]), [(0, -1, String::new(), NONE)]);
     let request = OffsetDeleteRequest { group_id: "nobody", topics: vec![topic("orders")] };
     let reply = client.call(ApiKey::OffsetDelete, 0, &request);
     let answer: OffsetDeleteResponse<'_> = reply.body();
@@ -256,7 +256,7 @@ fn a_member_of_the_consumer_protocol_gets_its_partitions() {
     };
     let reply = client.call(ApiKey::ConsumerGroupDescribe, 1, &request);
     let answer: ConsumerGroupDescribeResponse<'_> = reply.body();
-    let [modern, nobody] = &answer.groups[..] else { panic!("two were asked for") };
+    let [modern, nobody] = &answer.groups[..] else { panic!("two were requested") };
     assert_eq!(
         (modern.error_code, &*modern.group_state, &*modern.assignor_name),
         (NONE, "Stable", "uniform")

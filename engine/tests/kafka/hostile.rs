@@ -122,7 +122,7 @@ impl Target {
     }
 
     /// Checks that closed connections hold no memory.
-    fn end_unharmed(mut self) {
+    fn check_unharmed(mut self) {
         self.serves();
         for attempt in 0.. {
             self.stats.send_empty(MessageKind::Stats, attempt);
@@ -142,20 +142,20 @@ impl Target {
 /// Returns the memory of this process.
 fn resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it is told");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the status has it");
     let kib: usize = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
     kib << 10
 }
 
 /// Returns requests of every kind, in every version with a schema of its own.
-fn every_form() -> impl Iterator<Item = (&'static Api, i16)> {
+fn requests_of_every_schema() -> impl Iterator<Item = (&'static Api, i16)> {
     APIS.iter().flat_map(|api| versions(api).into_iter().map(|version| (*api, version)))
 }
 
 #[test]
 fn a_truncated_request_closes_its_connection_wherever_it_is_truncated() {
     let mut target = Target::new();
-    for (api, version) in every_form() {
+    for (api, version) in requests_of_every_schema() {
         let whole = request(api, version, Shape::One);
         for end in 0..whole.len() {
             let what = format!("{} {version}: {end} of {} bytes", api.name, whole.len());
@@ -169,7 +169,7 @@ fn a_truncated_request_closes_its_connection_wherever_it_is_truncated() {
         }
         target.serves();
     }
-    target.end_unharmed();
+    target.check_unharmed();
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_request_with_an_invalid_length_closes_its_connection_before_it_is_received(
         }
         target.serves();
     }
-    target.end_unharmed();
+    target.check_unharmed();
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn unsupported_requests_and_versions_close_the_connection() {
     {
         target.check("another protocol", other, End::Closed);
     }
-    target.end_unharmed();
+    target.check_unharmed();
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn lengths_and_counts_inside_a_request_are_checked() {
         &[0],
     ];
     let mut target = Target::new();
-    for (api, version) in every_form() {
+    for (api, version) in requests_of_every_schema() {
         let whole = request(api, version, Shape::One);
         for at in 12..whole.len() {
             for lie in LIES {
@@ -242,14 +242,14 @@ fn lengths_and_counts_inside_a_request_are_checked() {
         }
         target.serves();
     }
-    target.end_unharmed();
+    target.check_unharmed();
 }
 
 #[test]
 fn garbage_after_a_request_header_is_answered_or_closes_the_connection() {
     let mut random = StdRng::seed_from_u64(9092);
     let mut target = Target::new();
-    for (api, version) in every_form() {
+    for (api, version) in requests_of_every_schema() {
         for _ in 0..20 {
             let noise: Vec<u8> = (0..random.random_range(0..2000)).map(|_| random.random()).collect();
             let bytes = framed(api.key as i16, version, api.request_header_is_flexible(version), &noise);
@@ -261,7 +261,7 @@ fn garbage_after_a_request_header_is_answered_or_closes_the_connection() {
         target.check(&format!("{} {version} and more", api.name), &bytes, End::Left);
         target.serves();
     }
-    target.end_unharmed();
+    target.check_unharmed();
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn a_resource_that_is_listed_a_hundred_thousand_times_is_described_once() {
     let answer = broker.kafka().call(ApiKey::DescribeConfigs, 4, &request);
     let response: DescribeConfigsResponse<'_> = answer.body();
     assert_eq!(response.results.len(), 3);
-    let told: Vec<_> = response.results.iter().map(|r| (r.resource_type, &*r.resource_name)).collect();
-    assert_eq!(told, [(2, "orders"), (2, "nowhere"), (4, "0")]);
+    let reported: Vec<_> = response.results.iter().map(|r| (r.resource_type, &*r.resource_name)).collect();
+    assert_eq!(reported, [(2, "orders"), (2, "nowhere"), (4, "0")]);
     assert_eq!(response.results[0].configs.len(), 38, "all of them");
 }

@@ -85,7 +85,7 @@ fn largest(byte: &str) -> Vec<u8> {
 }
 
 /// Checks that both protocols read the three batches.
-fn check_three(kafka: &mut Kafka, native: &mut Client, tp: TopicPartition) {
+fn check_batches(kafka: &mut Kafka, native: &mut Client, tp: TopicPartition) {
     let is_whole =
         |value: &str, byte: u8| value.len() > BATCH_BYTES_MAX - 200 && value.bytes().all(|at| at == byte);
     for (at, byte) in (0..).zip([b'k', b's', b'n']) {
@@ -120,7 +120,7 @@ fn the_largest_batches_are_written_and_read_by_both_protocols_and_kept_when_the_
     let id = native.send_batch(tp, Acks::All, &largest("n"));
     let reply = ProduceReply::decode(&native.reply_to(id).ok()).expect("a reply");
     assert_eq!(reply.base_offset.get(), 2);
-    check_three(&mut kafka, &mut native, tp);
+    check_batches(&mut kafka, &mut native, tp);
     kafka.send_batches(11, -1, "t", &[(0, &vec![0; BATCH_BYTES_MAX + 1])]);
     assert_eq!(kafka.produced(11), [(KafkaError::MESSAGE_TOO_LARGE, -1)]);
     drop((kafka, native));
@@ -130,7 +130,7 @@ fn the_largest_batches_are_written_and_read_by_both_protocols_and_kept_when_the_
         start(dir.path(), &BrokerConfig { memory_bytes: Some(MEMORY_BYTES), ..BrokerConfig::default() });
     let mut native = Client::connect(broker.native_addr());
     let mut kafka = Kafka::connect(broker.kafka_addr().expect("it has a Kafka listener"));
-    check_three(&mut kafka, &mut native, tp);
+    check_batches(&mut kafka, &mut native, tp);
     let id = native.send_batch(tp, Acks::All, &vec![0; BATCH_BYTES_MAX_DEFAULT + 1]);
     let (code, text) = native.reply_to(id).err();
     assert_eq!(code, ErrorCode::TooLarge);

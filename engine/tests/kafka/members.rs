@@ -135,9 +135,14 @@ pub(crate) fn committed(
 }
 
 /// Returns partition, offset, metadata and error for one topic, from version 7.
-pub(crate) type Given = (i32, i64, String, KafkaError);
+pub(crate) type FetchedOffset = (i32, i64, String, KafkaError);
 
-pub(crate) fn given(client: &mut Kafka, group: &str, topic: &str, partitions: &[i32]) -> Vec<Given> {
+pub(crate) fn fetch_offsets(
+    client: &mut Kafka,
+    group: &str,
+    topic: &str,
+    partitions: &[i32],
+) -> Vec<FetchedOffset> {
     let request = OffsetFetchRequest {
         group_id: group,
         topics: Some(vec![OffsetFetchTopic { name: topic, partition_indexes: partitions.to_vec() }]),

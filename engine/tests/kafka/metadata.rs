@@ -112,10 +112,10 @@ fn a_topic_that_is_listed_a_hundred_thousand_times_is_described_once() {
     let mut named: Vec<_> = vec![MetadataRequestTopic { topic_id: [0; 16], name: Some("orders") }; 100_000];
     named.push(MetadataRequestTopic { topic_id: [0; 16], name: Some("b") });
     let request = |topics| MetadataRequest { topics: Some(topics), ..Default::default() };
-    let told = [("orders".to_owned(), KafkaError::NONE, 100), ("b".to_owned(), KafkaError::NONE, 1)];
-    assert_eq!(names(&kafka.call(ApiKey::Metadata, 9, &request(named))), told);
+    let reported = [("orders".to_owned(), KafkaError::NONE, 100), ("b".to_owned(), KafkaError::NONE, 1)];
+    assert_eq!(names(&kafka.call(ApiKey::Metadata, 9, &request(named))), reported);
     let by_id = vec![MetadataRequestTopic { topic_id: id.0, name: None }; 100_000];
-    assert_eq!(names(&kafka.call(ApiKey::Metadata, 12, &request(by_id))), told[..1]);
+    assert_eq!(names(&kafka.call(ApiKey::Metadata, 12, &request(by_id))), reported[..1]);
 }
 
 #[test]

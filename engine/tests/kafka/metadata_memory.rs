@@ -78,9 +78,12 @@ fn creating_more_partitions_than_memory_allows_fails_and_existing_ones_are_serve
     let refused = response.results[0].error_code == KafkaError::INVALID_PARTITIONS;
     assert!(refused && says(text), "{response:?}");
 
-    let wanted = MetadataRequestTopic { topic_id: [0; 16], name: Some("made") };
-    let body =
-        MetadataRequest { topics: Some(vec![wanted]), allow_auto_topic_creation: true, ..Default::default() };
+    let requested = MetadataRequestTopic { topic_id: [0; 16], name: Some("made") };
+    let body = MetadataRequest {
+        topics: Some(vec![requested]),
+        allow_auto_topic_creation: true,
+        ..Default::default()
+    };
     let answer = kafka.call(ApiKey::Metadata, 9, &body);
     let response: MetadataResponse<'_> = answer.body();
     assert_eq!(response.topics[0].error_code, KafkaError::INVALID_PARTITIONS);

@@ -40,7 +40,7 @@ fn join(group: &str) -> GroupHeartbeatRequest {
     }
 }
 
-fn heard(answer: Answer) -> GroupHeartbeatReply {
+fn expect_heartbeat(answer: Answer) -> GroupHeartbeatReply {
     GroupHeartbeatReply::decode(&answer.ok()).expect("a reply")
 }
 
@@ -96,35 +96,35 @@ fn a_native_and_a_kafka_member_share_partitions_and_each_is_revoked_before_it_is
     let broker = start();
     let (mut native, mut kafka) = (broker.native(), broker.kafka());
     let topic = native.created("orders", 4, &[]);
-    let joined = heard(native.call(&join("billing")));
+    let joined = expect_heartbeat(native.call(&join("billing")));
     assert_eq!((joined.heartbeat_interval_ms, joined.session_timeout_ms), (5_000, 45_000));
     assert_eq!(of(topic, joined.assignment.as_ref()), Some(vec![0, 1, 2, 3]));
     // The reply was lost: the same request again is from the same member.
-    assert_eq!(heard(native.call(&join("billing"))).assignment, joined.assignment);
+    assert_eq!(expect_heartbeat(native.call(&join("billing"))).assignment, joined.assignment);
 
-    let (epoch, given) = kafka_beat(&mut kafka, JOIN_EPOCH);
-    assert_eq!(given, Some(vec![]), "everything has an owner");
-    let told = heard(native.call(&beat("billing", joined.epoch)));
-    let kept = of(topic, told.assignment.as_ref()).expect("it has to give something up");
-    assert_eq!((told.epoch, kept.len()), (joined.epoch, 2));
-    assert_eq!(kafka_beat(&mut kafka, epoch), (epoch, None), "nothing was given up yet");
+    let (epoch, assigned) = kafka_beat(&mut kafka, JOIN_EPOCH);
+    assert_eq!(assigned, Some(vec![]), "everything has an owner");
+    let reported = expect_heartbeat(native.call(&beat("billing", joined.epoch)));
+    let kept = of(topic, reported.assignment.as_ref()).expect("it has to revoke something");
+    assert_eq!((reported.epoch, kept.len()), (joined.epoch, 2));
+    assert_eq!(kafka_beat(&mut kafka, epoch), (epoch, None), "nothing was revoked yet");
     // Partitions that are being revoked can still be committed.
-    let reply = commit(&mut native, topic, told.epoch, &[0, 1, 2, 3]).ok();
+    let reply = commit(&mut native, topic, reported.epoch, &[0, 1, 2, 3]).ok();
     assert_eq!(CommitGroupOffsetsReply::decode(&reply).expect("a reply").rejected, []);
 
-    let owns = GroupHeartbeatRequest { owned: Some(owned(topic, &kept)), ..beat("billing", told.epoch) };
-    let settled = heard(native.call(&owns));
+    let owns = GroupHeartbeatRequest { owned: Some(owned(topic, &kept)), ..beat("billing", reported.epoch) };
+    let settled = expect_heartbeat(native.call(&owns));
     assert!(settled.epoch > joined.epoch);
-    let (kafka_epoch, given) = kafka_beat(&mut kafka, epoch);
-    let given = given.expect("what was given up");
-    let mut all: Vec<u32> = kept.iter().copied().chain(given.iter().map(|p| *p as u32)).collect();
+    let (kafka_epoch, assigned) = kafka_beat(&mut kafka, epoch);
+    let assigned = assigned.expect("the revoked partitions");
+    let mut all: Vec<u32> = kept.iter().copied().chain(assigned.iter().map(|p| *p as u32)).collect();
     all.sort_unstable();
     assert_eq!((all, kafka_epoch), (vec![0, 1, 2, 3], settled.epoch));
 
     // The previous epoch is valid for partitions that the member still has, and for no others.
     let reply = commit(&mut native, topic, joined.epoch, &[0, 1, 2, 3]).ok();
     let rejected = CommitGroupOffsetsReply::decode(&reply).expect("a reply").rejected;
-    let stale = given.iter().map(|p| RejectedPosition {
+    let stale = assigned.iter().map(|p| RejectedPosition {
         topic,
         partition: PartitionIndex(*p as u32),
         error: ErrorCode::StaleEpoch,
@@ -157,8 +157,8 @@ fn a_native_and_a_kafka_member_share_partitions_and_each_is_revoked_before_it_is
     assert_eq!(native.call(&DeleteGroupRequest { name }).err().0, ErrorCode::GroupNotEmpty);
 
     native.call(&beat("billing", LEAVE_EPOCH)).ok();
-    let (_, given) = kafka_beat(&mut kafka, kafka_epoch);
-    assert_eq!(given.map(|all| all.len()), Some(4), "a member that leaves gives everything up at once");
+    let (_, assigned) = kafka_beat(&mut kafka, kafka_epoch);
+    assert_eq!(assigned.map(|all| all.len()), Some(4), "a member that leaves releases everything at once");
     assert_eq!(native.call(&beat("billing", settled.epoch)).err().0, ErrorCode::UnknownMember);
     assert_eq!(commit(&mut native, topic, settled.epoch, &[0]).err().0, ErrorCode::UnknownMember);
     broker.stop();
@@ -182,7 +182,7 @@ fn a_native_member_cannot_join_a_classic_group_until_that_is_deleted() {
     bad.assignor = Some("sticky".into());
     assert_eq!(client.call(&bad).err().0, ErrorCode::InvalidArgument);
     assert_eq!(client.call(&beat("billing", 7)).err().0, ErrorCode::UnknownGroup);
-    let joined = heard(client.call(&join("billing")));
+    let joined = expect_heartbeat(client.call(&join("billing")));
     let list = |client: &mut Client, after: &str| {
         let reply = client.call(&ListGroupsRequest { after: after.into() }).ok();
         let reply = ListGroupsReply::decode(&reply).expect("a reply");

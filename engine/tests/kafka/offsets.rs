@@ -17,8 +17,8 @@ use crate::common::simulated::SimBroker;
 /// Returns error, offset and timestamp.
 type Found = (KafkaError, i64, i64);
 
-fn list(kafka: &mut Kafka, version: i16, epoch: i32, wanted: &[(i32, i64)]) -> Vec<Found> {
-    let partitions = wanted.iter().map(|(partition_index, timestamp)| ListOffsetsPartition {
+fn list(kafka: &mut Kafka, version: i16, epoch: i32, requested: &[(i32, i64)]) -> Vec<Found> {
+    let partitions = requested.iter().map(|(partition_index, timestamp)| ListOffsetsPartition {
         partition_index: *partition_index,
         current_leader_epoch: epoch,
         timestamp: *timestamp,
@@ -102,9 +102,9 @@ fn records_on_disk_are_found_in_more_partitions_than_are_searched_at_once() {
     }
     // Nothing is cached after a restart.
     broker.restart();
-    let wanted: Vec<_> = (0..PARTITIONS).map(|partition| (partition, t - 999)).collect();
+    let requested: Vec<_> = (0..PARTITIONS).map(|partition| (partition, t - 999)).collect();
     let found: Vec<_> = (0..PARTITIONS).map(|p| (KafkaError::NONE, 1, t - 999 + i64::from(p))).collect();
-    assert_eq!(list(&mut broker.kafka(), 7, -1, &wanted), found);
+    assert_eq!(list(&mut broker.kafka(), 7, -1, &requested), found);
 }
 
 #[test]

@@ -20,7 +20,7 @@ const CODECS: [Compression; 4] =
     [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 
 /// Connects a native client to the shard that owns the partition.
-fn at_home(broker: &SimBroker, topic: &str, number: u32) -> (Client, TopicPartition) {
+fn connect_to_owner(broker: &SimBroker, topic: &str, number: u32) -> (Client, TopicPartition) {
     let metadata = broker.native().metadata();
     let topic = metadata.topics.iter().find(|t| t.name == topic).expect("it exists");
     let shard = topic.partitions[number as usize].shard.0;
@@ -67,7 +67,7 @@ fn long(bytes: usize) -> String {
 fn the_largest_timestamp_is_that_of_the_records_whatever_the_header_says() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
-    let (mut native, tp) = at_home(&broker, "t", 0);
+    let (mut native, tp) = connect_to_owner(&broker, "t", 0);
     let mut kafka = broker.kafka();
     let now = now_ms();
     let value = long(200);
@@ -110,7 +110,7 @@ fn records_without_a_timestamp_are_found_by_no_search_and_never_expire() {
 fn timestamps_out_of_range_are_found_whatever_the_header_says() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[("message.timestamp.before.max.ms", "3600000")]);
-    let (mut native, tp) = at_home(&broker, "t", 0);
+    let (mut native, tp) = connect_to_owner(&broker, "t", 0);
     let mut kafka = broker.kafka();
     let now = now_ms();
     let value = long(100);
@@ -133,7 +133,7 @@ fn timestamps_out_of_range_are_found_whatever_the_header_says() {
 }
 
 /// Returns batches that contradict their header, with Kafka's code for each.
-fn liars() -> Vec<(&'static str, Vec<u8>, KafkaError)> {
+fn invalid_batches() -> Vec<(&'static str, Vec<u8>, KafkaError)> {
     let now = now_ms();
     let value = long(300);
     let three = [(now, &value[..]), (now, &value), (now, &value)];
@@ -183,9 +183,9 @@ fn liars() -> Vec<(&'static str, Vec<u8>, KafkaError)> {
 fn a_batch_that_contradicts_its_header_is_rejected_with_kafkas_code_and_not_appended() {
     let broker = SimBroker::start();
     broker.native().created("t", 1, &[]);
-    let (mut native, tp) = at_home(&broker, "t", 0);
+    let (mut native, tp) = connect_to_owner(&broker, "t", 0);
     let mut kafka = broker.kafka();
-    for (what, bytes, expected) in liars() {
+    for (what, bytes, expected) in invalid_batches() {
         let (error, _, text) = kafka_outcome(&mut kafka, "t", &bytes);
         assert_eq!(error, expected, "{what}: {text}");
         assert!(!text.is_empty(), "{what}");
@@ -202,7 +202,7 @@ fn a_topic_may_trust_its_producers() {
     admin.created("t", 1, &[("highwater.record.validation", "header")]);
     let error = admin.create_topic("u", 1, &[("highwater.record.validation", "none")]).err();
     assert_eq!(error.0, ErrorCode::InvalidConfig);
-    let (_, bytes, _) = liars().swap_remove(5);
+    let (_, bytes, _) = invalid_batches().swap_remove(5);
     let mut kafka = broker.kafka();
     assert_eq!(kafka.produce("t", &[(0, &bytes)]), [(KafkaError::NONE, 0)]);
     let late = with_header(bytes, |header| header.max_timestamp.set(now_ms() + 48 * 3_600_000));
@@ -226,7 +226,7 @@ fn the_topic_decides_whether_the_broker_stamps_records() {
     });
     assert_eq!(kafka.produce("created", &[(0, &bytes)]), [(KafkaError::NONE, 0)]);
     assert_eq!(found(&mut kafka, "created", -3), (1, now - 20), "records have their own times");
-    let (mut native, tp) = at_home(&broker, "created", 0);
+    let (mut native, tp) = connect_to_owner(&broker, "created", 0);
     assert_eq!(native_outcome(&mut native, tp, &bytes), Ok(2));
     // As Kafka does.
     let (error, _, text) = kafka_outcome(&mut kafka, "appended", &bytes);
@@ -246,7 +246,7 @@ fn a_compacted_topic_rejects_records_without_a_key_even_if_it_trusts_headers() {
     let bytes = builder.finish(BatchProducer::NONE).expect("records").to_vec();
     let (error, records, text) = kafka_outcome(&mut kafka, "t", &bytes);
     assert_eq!((error, records), (KafkaError::INVALID_RECORD, vec![1]), "{text}");
-    let (mut native, tp) = at_home(&broker, "t", 0);
+    let (mut native, tp) = connect_to_owner(&broker, "t", 0);
     assert!(native_outcome(&mut native, tp, &bytes).is_err());
     builder.append(&NewRecord::new(at, Some(b"k"), None)).expect("it fits");
     let bytes = builder.finish(BatchProducer::NONE).expect("records").to_vec();
@@ -264,7 +264,7 @@ fn slow(codec: Compression, number: usize) -> Vec<u8> {
 fn batches_whose_check_takes_turns_keep_their_order_and_others_are_served_meanwhile() {
     let broker = SimBroker::start();
     broker.native().created("t", 2, &[]);
-    let (mut native, tp) = at_home(&broker, "t", 0);
+    let (mut native, tp) = connect_to_owner(&broker, "t", 0);
     let mut kafka = broker.kafka();
     let id = kafka.producer_id();
     let of = |mut bytes: Vec<u8>, sequence: i32| {
@@ -325,7 +325,7 @@ fn connections_that_close_while_their_batches_are_checked_leak_nothing() {
         for _ in 0..10 {
             let mut kafka = broker.kafka();
             kafka.send_batches(11, -1, "t", &[(0, &bomb), (0, &bomb)]);
-            let (mut native, tp) = at_home(&broker, "t", 0);
+            let (mut native, tp) = connect_to_owner(&broker, "t", 0);
             native.send_batch(tp, Acks::All, &bomb);
         }
         let mut kafka = broker.kafka();
@@ -371,7 +371,7 @@ fn a_batch_that_grows_beyond_reason_is_too_large() {
     let mut kafka = broker.kafka();
     let (error, _, text) = kafka_outcome(&mut kafka, "t", &bytes);
     assert_eq!(error, KafkaError::MESSAGE_TOO_LARGE, "{text}");
-    let (mut native, tp) = at_home(&broker, "t", 0);
+    let (mut native, tp) = connect_to_owner(&broker, "t", 0);
     assert_eq!(native_outcome(&mut native, tp, &bytes).map_err(|e| e.0), Err(ErrorCode::TooLarge));
 }
 

@@ -89,7 +89,7 @@ fn refusals_use_kafkas_words() {
     assert_eq!(create(&mut kafka, topic("t1")), (KafkaError::TOPIC_ALREADY_EXISTS, exists.to_owned()));
     assert_eq!(native.create_topic("t1", 1, &[]).err(), (ErrorCode::TopicExists, exists.to_owned()));
     let setting = |name, value| CreatableConfig { name, value };
-    for (wanted, says) in [
+    for (requested, says) in [
         (topic("a b"), "Topic name is invalid"),
         (topic(""), "the empty string is not allowed"),
         (CreatableTopic { num_partitions: 0, ..topic("n") }, "invalid non-positive value"),
@@ -112,7 +112,7 @@ fn refusals_use_kafkas_words() {
             "Null value not supported for topic configs: retention.ms",
         ),
     ] {
-        let (error, text) = create(&mut kafka, wanted);
+        let (error, text) = create(&mut kafka, requested);
         assert!(error.is_err() && text.contains(says), "{error}: {text}");
     }
     for (count, says) in [

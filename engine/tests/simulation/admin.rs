@@ -17,7 +17,7 @@ use crate::wire::Wire;
 
 /// The known state of a topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Known {
+enum TopicState {
     Exists,
     Absent,
     /// A request about it was never answered.
@@ -25,7 +25,7 @@ enum Known {
 }
 
 #[derive(Debug)]
-enum Asked {
+enum RequestKind {
     Create(String),
     Delete(String),
     Commit(i64),
@@ -36,8 +36,8 @@ enum Asked {
 pub(crate) struct Admin {
     rng: SimRng,
     wire: Option<Wire>,
-    asked: Option<Asked>,
-    topics: BTreeMap<String, Known>,
+    request: Option<RequestKind>,
+    topics: BTreeMap<String, TopicState>,
     /// The topic that is never deleted.
     main: (String, TopicId),
     committed: i64,
@@ -50,7 +50,7 @@ impl Admin {
         Self {
             rng,
             wire: None,
-            asked: None,
+            request: None,
             topics: BTreeMap::new(),
             main,
             committed: 0,
@@ -63,8 +63,8 @@ impl Admin {
         if self.wire.as_ref().is_some_and(Wire::is_over) {
             self.wire = None;
             // It may or may not have been carried out.
-            if let Some(Asked::Create(name) | Asked::Delete(name)) = self.asked.take() {
-                self.topics.insert(name, Known::Unsure);
+            if let Some(RequestKind::Create(name) | RequestKind::Delete(name)) = self.request.take() {
+                self.topics.insert(name, TopicState::Unsure);
             }
         }
         if self.wire.is_none() {
@@ -75,8 +75,8 @@ impl Admin {
         while let Some(answer) = wire.pop() {
             // A stopping broker rejects the connection itself, even before a request.
             let refused = answer.kind == MessageKind::Hello;
-            let Some(asked) = self.asked.take() else {
-                assert!(refused, "nobody asked for {answer:?}");
+            let Some(request) = self.request.take() else {
+                assert!(refused, "unexpected {answer:?}");
                 continue;
             };
             self.answers += 1;
@@ -85,69 +85,69 @@ impl Admin {
                 &mut self.committed,
                 self.attempted,
                 &self.main,
-                asked,
+                request,
                 answer.body,
             );
         }
-        if self.asked.is_none() && self.rng.random_bool(0.1) {
+        if self.request.is_none() && self.rng.random_bool(0.1) {
             self.ask();
         }
     }
 
     fn check(
-        topics: &mut BTreeMap<String, Known>,
+        topics: &mut BTreeMap<String, TopicState>,
         committed: &mut i64,
         attempted: i64,
         main: &(String, TopicId),
-        asked: Asked,
+        request: RequestKind,
         body: Result<Vec<u8>, (ErrorCode, String)>,
     ) {
-        let of = |name: &str| topics.get(name).copied().unwrap_or(Known::Absent);
-        match (asked, body) {
+        let of = |name: &str| topics.get(name).copied().unwrap_or(TopicState::Absent);
+        match (request, body) {
             (_, Err((ErrorCode::Unavailable | ErrorCode::Overloaded, _)))
-            | (Asked::Commit(_) | Asked::Read, Err((ErrorCode::StorageFull, _))) => {}
+            | (RequestKind::Commit(_) | RequestKind::Read, Err((ErrorCode::StorageFull, _))) => {}
             // It was in flight to the log, and may take effect later.
-            (Asked::Create(name) | Asked::Delete(name), Err((ErrorCode::StorageFull, _))) => {
-                topics.insert(name, Known::Unsure);
+            (RequestKind::Create(name) | RequestKind::Delete(name), Err((ErrorCode::StorageFull, _))) => {
+                topics.insert(name, TopicState::Unsure);
             }
-            (Asked::Create(name), Ok(body)) => {
+            (RequestKind::Create(name), Ok(body)) => {
                 CreateTopicReply::decode(&body).expect("a reply");
-                assert_ne!(of(&name), Known::Exists, "{name} was created twice");
-                topics.insert(name, Known::Exists);
+                assert_ne!(of(&name), TopicState::Exists, "{name} was created twice");
+                topics.insert(name, TopicState::Exists);
             }
-            (Asked::Create(name), Err((code, text))) => {
+            (RequestKind::Create(name), Err((code, text))) => {
                 assert_eq!(code, ErrorCode::TopicExists, "{text}");
-                assert_ne!(of(&name), Known::Absent, "{text}");
-                topics.insert(name, Known::Exists);
+                assert_ne!(of(&name), TopicState::Absent, "{text}");
+                topics.insert(name, TopicState::Exists);
             }
-            (Asked::Delete(name), Ok(_)) => {
-                assert_ne!(of(&name), Known::Absent, "{name} was deleted twice");
-                topics.insert(name, Known::Absent);
+            (RequestKind::Delete(name), Ok(_)) => {
+                assert_ne!(of(&name), TopicState::Absent, "{name} was deleted twice");
+                topics.insert(name, TopicState::Absent);
             }
-            (Asked::Delete(name), Err((code, text))) => {
+            (RequestKind::Delete(name), Err((code, text))) => {
                 assert_eq!(code, ErrorCode::UnknownTopic, "{text}");
-                assert_ne!(of(&name), Known::Exists, "{text}");
-                topics.insert(name, Known::Absent);
+                assert_ne!(of(&name), TopicState::Exists, "{text}");
+                topics.insert(name, TopicState::Absent);
             }
-            (Asked::Commit(at), body) => {
+            (RequestKind::Commit(at), body) => {
                 body.expect("the main topic exists");
                 *committed = at;
             }
-            (Asked::Read, body) => {
+            (RequestKind::Read, body) => {
                 let reply = ReadOffsetsReply::decode(&body.expect("the main topic exists")).expect("a reply");
                 let at = reply.positions.first().map_or(0, |p| p.offset.0);
                 assert!((*committed..=attempted).contains(&at), "position {at}, committed {committed}");
                 *committed = at;
             }
-            (Asked::Metadata, body) => {
+            (RequestKind::Metadata, body) => {
                 let reply = MetadataReply::decode(&body.expect("always answered")).expect("a reply");
                 let there = |name: &str| reply.topics.iter().find(|t| t.name == name);
                 assert_eq!(there(&main.0).map(|t| t.id), Some(main.1));
                 for (name, known) in topics.iter() {
                     match known {
-                        Known::Exists => assert!(there(name).is_some(), "{name} is gone"),
-                        Known::Absent => assert!(there(name).is_none(), "{name} is there"),
-                        Known::Unsure => {}
+                        TopicState::Exists => assert!(there(name).is_some(), "{name} does not exist"),
+                        TopicState::Absent => assert!(there(name).is_none(), "{name} is there"),
+                        TopicState::Unsure => {}
                     }
                 }
             }
@@ -157,7 +157,7 @@ impl Admin {
     fn ask(&mut self) {
         let Some(wire) = &mut self.wire else { return };
         let name = format!("side-{}", self.rng.random_range(0..5));
-        let asked = match self.rng.random_range(0..10) {
+        let request = match self.rng.random_range(0..10) {
             0..=2 => {
                 wire.send(&CreateTopicRequest {
                     name: name.clone(),
@@ -165,11 +165,11 @@ impl Admin {
                     configs: Vec::new(),
                     validate_only: false,
                 });
-                Asked::Create(name)
+                RequestKind::Create(name)
             }
             3..=4 => {
                 wire.send(&DeleteTopicRequest { name: name.clone() });
-                Asked::Delete(name)
+                RequestKind::Delete(name)
             }
             5..=6 => {
                 self.attempted += 1;
@@ -183,17 +183,17 @@ impl Admin {
                         metadata: String::new(),
                     }],
                 });
-                Asked::Commit(self.attempted)
+                RequestKind::Commit(self.attempted)
             }
             7..=8 => {
                 wire.send(&ReadOffsetsRequest { consumer: "c".into(), topic: self.main.1 });
-                Asked::Read
+                RequestKind::Read
             }
             _ => {
                 wire.send(&MetadataRequest { topics: None });
-                Asked::Metadata
+                RequestKind::Metadata
             }
         };
-        self.asked = Some(asked);
+        self.request = Some(request);
     }
 }

@@ -73,16 +73,16 @@ impl Bed {
     pub(crate) fn wait(&mut self, wire: &mut Wire) -> (Answer, usize) {
         let mut served = 0;
         for _ in 0..LOOKS_MAX {
-            if self.other.asked() == 0 {
+            if self.other.pending() == 0 {
                 self.other.send(ApiKey::Metadata, 4, &named(&[]));
             }
             self.world.run_for(LOOK);
-            assert_eq!(self.world.end(self.node), None, "the node goes on");
+            assert_eq!(self.world.end(self.node), None, "the node keeps running");
             served += usize::from(self.other.receive(usize::MAX).is_some());
             if let Some((_, answer)) = wire.receive(usize::MAX) {
                 return (answer, served);
             }
-            assert!(!wire.is_over(), "the connection stays, with {} requests", wire.asked());
+            assert!(!wire.is_over(), "the connection stays, with {} requests", wire.pending());
         }
         panic!("no answer");
     }

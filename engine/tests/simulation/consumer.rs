@@ -97,13 +97,13 @@ impl Consumer {
                     wire.send_raw(message(answer.id, &credit));
                 }
             }
-            kind => panic!("nobody asked for {kind:?}"),
+            kind => panic!("unexpected {kind:?}"),
         }
         true
     }
 
     fn take_frames(&mut self, prefix: &DataPrefix, mut frames: &[u8]) {
-        self.seen.told(prefix.high_watermark.get());
+        self.seen.note_high_watermark(prefix.high_watermark.get());
         while !frames.is_empty() {
             let (header, kind) = FrameHeader::parse(frames).expect("a frame");
             let (frame, rest) = frames.split_at(header.frame_bytes());

@@ -350,7 +350,7 @@ fn very_many_subscriptions_to_a_deleted_topic_end_in_slices() {
         for _ in 0..LOOKS_MAX {
             client.receive(usize::MAX);
             while let Some(answer) = client.pop() {
-                answer.body.expect_err("its topic is gone");
+                answer.body.expect_err("its topic was deleted");
                 missing -= 1;
             }
             if missing == 0 {

@@ -38,7 +38,7 @@ fn a_full_disk_fails_appends_until_there_is_space() {
     };
     assert_eq!(code, ErrorCode::StorageFull, "{text}");
     assert!(text.contains("main/0"), "{text}");
-    assert_eq!(world.end(node), None, "it goes on serving");
+    assert_eq!(world.end(node), None, "it keeps serving");
     // Topics can be deleted, and all reads work.
     let mut admin = Wire::connect(&mut world, address, None);
     let missing = call(&mut world, &mut admin, &DeleteTopicRequest { name: "none".into() });
@@ -134,7 +134,7 @@ fn batches_that_fail_on_a_full_disk_are_reported_and_their_topic_continues_when_
             }
         }
         assert!(world.now() < begun.after(Duration::from_secs(2)), "seed {seed}: nobody is kept waiting");
-        assert_eq!(world.end(node), None, "it goes on serving");
+        assert_eq!(world.end(node), None, "it keeps serving");
         world.disk(node).clear_faults();
         world.run_for(Duration::from_secs(3));
         for (wire, to) in &mut wires {
@@ -168,7 +168,7 @@ fn topic_changes_fail_while_the_metadata_log_has_no_space() {
         assert_eq!(refused.expect_err("refused").0, ErrorCode::StorageFull);
     }
     assert!(world.now() < begun.after(Duration::from_secs(2)), "nobody is kept waiting");
-    assert_eq!(world.end(node), None, "it goes on serving");
+    assert_eq!(world.end(node), None, "it keeps serving");
     world.disk(node).set_capacity(None);
     world.run_for(Duration::from_secs(3));
     // The first request was in flight, so it may take effect, and did.

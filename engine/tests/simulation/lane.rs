@@ -70,7 +70,7 @@ impl Lane {
     }
 
     /// Creates some batches, up to the limit in flight.
-    pub(crate) fn make(&mut self, rng: &mut SimRng) {
+    pub(crate) fn create_batches(&mut self, rng: &mut SimRng) {
         while self.next < self.goal && self.unacked.len() < IN_FLIGHT_MAX && rng.random_bool(0.5) {
             let count = rng.random_range(1..=6).min(self.goal - self.next);
             let large = self.large && rng.random_bool(0.05);

@@ -111,13 +111,13 @@ fn commit(bed: &mut Bed, wire: &mut Wire, group: &str, partitions: i32, metadata
 
 /// A request with a large reply.
 #[derive(Clone, Copy, Debug)]
-enum Large {
+enum LargeRequest {
     List,
     Describe,
     Offsets,
 }
 
-impl Large {
+impl LargeRequest {
     fn send(self, wire: &mut Wire) {
         match self {
             Self::List => wire.send(ApiKey::ListGroups, 4, &ListGroupsRequest::default()),
@@ -159,9 +159,9 @@ impl Large {
 }
 
 /// Lets time pass, and checks that no shard exceeds its send budget.
-fn look(bed: &mut Bed) {
+fn advance(bed: &mut Bed) {
     bed.world.run_for(LOOK);
-    assert_eq!(bed.world.end(bed.node), None, "the node goes on");
+    assert_eq!(bed.world.end(bed.node), None, "the node keeps running");
     for shard in 0..SHARDS {
         let app = bed.world.app(bed.node, shard).expect("it runs");
         app.assert_memory_adds_up();
@@ -172,7 +172,8 @@ fn look(bed: &mut Bed) {
 
 #[test]
 fn unreceived_large_replies_stay_within_their_memory_and_other_clients_are_served() {
-    for (seed, large) in [(31, Large::List), (32, Large::Describe), (33, Large::Offsets)] {
+    for (seed, large) in [(31, LargeRequest::List), (32, LargeRequest::Describe), (33, LargeRequest::Offsets)]
+    {
         let mut bed = bed(seed);
         let mut unread: Vec<Wire> = (0..UNREAD).map(|_| bed.kafka()).collect();
         for wire in &mut unread {
@@ -180,19 +181,19 @@ fn unreceived_large_replies_stay_within_their_memory_and_other_clients_are_serve
                 large.send(wire);
             }
         }
-        (0..50).for_each(|_| look(&mut bed));
+        (0..50).for_each(|_| advance(&mut bed));
         // Each shard has memory for one of them.
-        let begun = unread.iter_mut().filter_map(|wire| wire.begins_to_receive().then_some(())).count();
+        let begun = unread.iter_mut().filter_map(|wire| wire.has_begun_to_receive().then_some(())).count();
         assert!((1..=usize::from(SHARDS)).contains(&begun), "{large:?}: {begun} replies were made");
         let mut honest = bed.kafka();
         large.send(&mut honest);
         let answer = (0..LOOKS_MAX).find_map(|_| {
-            look(&mut bed);
+            advance(&mut bed);
             honest.receive(usize::MAX)
         });
         large.check(&answer.expect("it is answered").1);
         drop(unread);
-        (0..50).for_each(|_| look(&mut bed));
+        (0..50).for_each(|_| advance(&mut bed));
         for shard in 0..SHARDS {
             let held = bed.world.app(bed.node, shard).expect("it runs").send_bytes();
             assert_eq!(held, 0, "{large:?}: shard {shard} holds {held} bytes for nobody");
@@ -205,7 +206,14 @@ fn unreceived_large_replies_stay_within_their_memory_and_other_clients_are_serve
 fn pipelined_large_replies_are_sent_in_order_by_both_protocols() {
     let mut bed = bed(34);
     let mut wire = bed.kafka();
-    let all = [Large::List, Large::Offsets, Large::Describe, Large::List, Large::Describe, Large::Offsets];
+    let all = [
+        LargeRequest::List,
+        LargeRequest::Offsets,
+        LargeRequest::Describe,
+        LargeRequest::List,
+        LargeRequest::Describe,
+        LargeRequest::Offsets,
+    ];
     for large in all {
         large.send(&mut wire);
     }
@@ -215,7 +223,7 @@ fn pipelined_large_replies_are_sent_in_order_by_both_protocols() {
     native.send(&ReadGroupOffsetsRequest { group: "offsets".to_owned(), member: None, partitions: None });
     for large in all {
         let answer = (0..LOOKS_MAX).find_map(|_| {
-            look(&mut bed);
+            advance(&mut bed);
             native.receive(usize::MAX);
             wire.receive(usize::MAX)
         });
@@ -223,7 +231,7 @@ fn pipelined_large_replies_are_sent_in_order_by_both_protocols() {
     }
     let mut replies = Vec::new();
     for _ in 0..LOOKS_MAX {
-        look(&mut bed);
+        advance(&mut bed);
         native.receive(usize::MAX);
         replies.extend(native.pop().filter(|answer| answer.kind != MessageKind::Hello));
         if replies.len() == 2 {
@@ -254,7 +262,7 @@ fn a_reply_that_needs_more_memory_than_all_replies_have_is_an_error_in_both_prot
     let mut native = Native::connect(&mut bed.world, address, None);
     native.send(&ReadGroupOffsetsRequest { group: "offsets too".to_owned(), member: None, partitions: None });
     let reply = (0..LOOKS_MAX).find_map(|_| {
-        look(&mut bed);
+        advance(&mut bed);
         native.receive(usize::MAX);
         native.pop().filter(|answer| answer.kind == MessageKind::ReadGroupOffsets)
     });

@@ -35,7 +35,7 @@ pub(crate) struct Group {
 impl Group {
     fn claim(&mut self, tp: TopicPartition, member: &str) {
         let before = self.owners.insert(tp, member.to_owned());
-        assert!(before.is_none(), "{tp} is {before:?}'s, and {member} is told to have it");
+        assert!(before.is_none(), "{tp} is {before:?}'s, and {member} was assigned it");
         self.handovers += 1;
     }
 
@@ -57,7 +57,7 @@ impl Group {
 
 /// The state of an assigned partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Has {
+enum PartitionState {
     /// Its position is not known yet.
     New,
     /// Processed up to here.
@@ -67,7 +67,7 @@ enum Has {
 }
 
 /// The kind of a request in flight.
-enum Asked {
+enum RequestKind {
     Beat { sent: u64, owned: BTreeSet<TopicPartition> },
     Positions,
     Commit(BTreeMap<TopicPartition, i64>),
@@ -82,9 +82,9 @@ pub(crate) struct Member {
     shards: BTreeMap<TopicPartition, u16>,
     rng: SimRng,
     tick: u64,
-    wires: Vec<Option<(Wire, VecDeque<Asked>)>>,
+    wires: Vec<Option<(Wire, VecDeque<RequestKind>)>>,
     epoch: i32,
-    has: BTreeMap<TopicPartition, Has>,
+    has: BTreeMap<TopicPartition, PartitionState>,
     /// The partitions that the broker knows of; `None` if they have to be reported.
     said: Option<BTreeSet<TopicPartition>>,
     assigned: BTreeSet<TopicPartition>,
@@ -126,7 +126,7 @@ impl Member {
         for shard in 0..SHARDS {
             self.receive(world, address, shard, group);
         }
-        self.act(group);
+        self.send_requests(group);
     }
 
     /// Crashes or leaves, and another member takes its place.
@@ -170,14 +170,14 @@ impl Member {
             }
         }
         let mut answers = Vec::new();
-        if let Some((wire, asked)) = &mut self.wires[slot] {
+        if let Some((wire, kind)) = &mut self.wires[slot] {
             wire.receive(usize::MAX);
             while let Some(answer) = wire.pop() {
-                answers.push((answer, asked.pop_front()));
+                answers.push((answer, kind.pop_front()));
             }
         }
-        for (answer, asked) in answers {
-            if !self.take(answer, asked, group) {
+        for (answer, kind) in answers {
+            if !self.take(answer, kind, group) {
                 self.wires[slot] = None;
                 return;
             }
@@ -185,7 +185,7 @@ impl Member {
     }
 
     /// Handles replies. Returns false if it has to reconnect.
-    fn take(&mut self, answer: Answer, asked: Option<Asked>, group: &mut Group) -> bool {
+    fn take(&mut self, answer: Answer, kind: Option<RequestKind>, group: &mut Group) -> bool {
         let body = match answer.body {
             Ok(body) => body,
             Err((ErrorCode::UnknownMember | ErrorCode::FencedMember | ErrorCode::UnknownGroup, _)) => {
@@ -201,16 +201,16 @@ impl Member {
             }
             Err((code, text)) => panic!("{}: {code}: {text}", self.id),
         };
-        match asked.expect("something was asked") {
-            Asked::Beat { sent, owned } => {
+        match kind.expect("a request is in flight") {
+            RequestKind::Beat { sent, owned } => {
                 let reply = GroupHeartbeatReply::decode(&body).expect("a reply");
                 self.follow(sent, owned, reply, group);
             }
-            Asked::Positions => {
+            RequestKind::Positions => {
                 let reply = ReadGroupOffsetsReply::decode(&body).expect("a reply");
                 self.begin(&reply);
             }
-            Asked::Commit(positions) => {
+            RequestKind::Commit(positions) => {
                 let reply = CommitGroupOffsetsReply::decode(&body).expect("a reply");
                 for rejected in reply.rejected {
                     let tp = TopicPartition { topic: rejected.topic, partition: rejected.partition };
@@ -218,7 +218,7 @@ impl Member {
                 }
                 self.committed.extend(positions);
             }
-            Asked::Fetch(tp, from) => self.process(tp, from, &body, group),
+            RequestKind::Fetch(tp, from) => self.process(tp, from, &body, group),
         }
         true
     }
@@ -241,15 +241,17 @@ impl Member {
         self.assigned = assignment.into_iter().flat_map(of_topic).collect();
         for (tp, has) in &mut self.has {
             *has = match *has {
-                Has::At(next) if !self.assigned.contains(tp) => Has::Leaving(Some(next)),
-                Has::New if !self.assigned.contains(tp) => Has::Leaving(None),
+                PartitionState::At(next) if !self.assigned.contains(tp) => {
+                    PartitionState::Leaving(Some(next))
+                }
+                PartitionState::New if !self.assigned.contains(tp) => PartitionState::Leaving(None),
                 has => has,
             };
         }
         for tp in &self.assigned {
             if !self.has.contains_key(tp) {
                 group.claim(*tp, &self.id);
-                self.has.insert(*tp, Has::New);
+                self.has.insert(*tp, PartitionState::New);
             }
         }
     }
@@ -257,9 +259,9 @@ impl Member {
     fn begin(&mut self, reply: &ReadGroupOffsetsReply) {
         let positions: BTreeMap<_, _> =
             reply.topics.iter().flat_map(|of| &of.positions).map(|p| (p.partition, p.offset.0)).collect();
-        for (tp, has) in self.has.iter_mut().filter(|(_, has)| **has == Has::New) {
+        for (tp, has) in self.has.iter_mut().filter(|(_, has)| **has == PartitionState::New) {
             let next = positions.get(&tp.partition).copied().unwrap_or(0);
-            *has = Has::At(next);
+            *has = PartitionState::At(next);
             self.committed.insert(*tp, next);
         }
     }
@@ -267,7 +269,11 @@ impl Member {
     fn process(&mut self, tp: TopicPartition, from: i64, body: &[u8], group: &mut Group) {
         let (prefix, mut frames) = DataPrefix::split(body).expect("a prefix");
         // The partition may have been revoked and assigned again meanwhile.
-        let Some(Has::At(next)) = self.has.get_mut(&tp).filter(|has| **has == Has::At(from)) else { return };
+        let Some(PartitionState::At(next)) =
+            self.has.get_mut(&tp).filter(|has| **has == PartitionState::At(from))
+        else {
+            return;
+        };
         while !frames.is_empty() {
             let (header, kind) = FrameHeader::parse(frames).expect("a frame");
             let (frame, rest) = frames.split_at(header.frame_bytes());
@@ -288,20 +294,20 @@ impl Member {
     }
 
     /// Sends the requests that it needs.
-    fn act(&mut self, group: &mut Group) {
+    fn send_requests(&mut self, group: &mut Group) {
         let committed = |tp: &TopicPartition, next: i64| self.committed.get(tp) == Some(&next);
         let done: Vec<_> = self
             .has
             .iter()
             .filter(|(tp, has)| match has {
-                Has::Leaving(Some(next)) => committed(tp, *next),
-                Has::Leaving(None) => true,
+                PartitionState::Leaving(Some(next)) => committed(tp, *next),
+                PartitionState::Leaving(None) => true,
                 _ => false,
             })
             .map(|(tp, _)| *tp)
             .collect();
         let is_free =
-            |wire: &Option<(Wire, VecDeque<Asked>)>| wire.as_ref().is_some_and(|(_, a)| a.is_empty());
+            |wire: &Option<(Wire, VecDeque<RequestKind>)>| wire.as_ref().is_some_and(|(_, a)| a.is_empty());
         if is_free(&self.wires[0]) {
             if !done.is_empty() || self.tick >= self.beat_at {
                 for tp in done {
@@ -309,13 +315,13 @@ impl Member {
                     group.release(tp, &self.id);
                 }
                 self.beat_at = self.tick + self.rng.random_range(5..20);
-                let asked = Asked::Beat { sent: self.tick, owned: self.has.keys().copied().collect() };
+                let kind = RequestKind::Beat { sent: self.tick, owned: self.has.keys().copied().collect() };
                 let request = self.heartbeat();
-                self.ask(0, &request, asked);
-            } else if self.epoch > JOIN_EPOCH && self.has.values().any(|has| *has == Has::New) {
+                self.ask(0, &request, kind);
+            } else if self.epoch > JOIN_EPOCH && self.has.values().any(|has| *has == PartitionState::New) {
                 let member = Some((self.id.clone(), self.epoch));
                 let request = ReadGroupOffsetsRequest { group: "billing".into(), member, partitions: None };
-                self.ask(0, &request, Asked::Positions);
+                self.ask(0, &request, RequestKind::Positions);
             } else {
                 self.commit();
             }
@@ -332,7 +338,7 @@ impl Member {
             .has
             .iter()
             .filter_map(|(tp, has)| match has {
-                Has::At(next) | Has::Leaving(Some(next)) => Some((*tp, *next)),
+                PartitionState::At(next) | PartitionState::Leaving(Some(next)) => Some((*tp, *next)),
                 _ => None,
             })
             .filter(|(tp, next)| self.committed.get(tp) != Some(next))
@@ -352,12 +358,12 @@ impl Member {
             epoch: self.epoch,
             topics: vec![TopicPositions { topic: self.topic, positions: offsets.collect() }],
         };
-        self.ask(0, &request, Asked::Commit(positions));
+        self.ask(0, &request, RequestKind::Commit(positions));
     }
 
     fn fetch(&mut self, shard: u16) {
         let here = self.has.iter().filter_map(|(tp, has)| match has {
-            Has::At(next) if self.shards[tp] == shard => Some((*tp, *next)),
+            PartitionState::At(next) if self.shards[tp] == shard => Some((*tp, *next)),
             _ => None,
         });
         let here: Vec<_> = here.collect();
@@ -373,13 +379,13 @@ impl Member {
             min_bytes: 0,
             wait_ms: 0,
         };
-        self.ask(shard, &request, Asked::Fetch(tp, next));
+        self.ask(shard, &request, RequestKind::Fetch(tp, next));
     }
 
-    fn ask(&mut self, shard: u16, request: &impl Body, asked: Asked) {
+    fn ask(&mut self, shard: u16, request: &impl Body, kind: RequestKind) {
         if let Some((wire, waiting)) = &mut self.wires[usize::from(shard)] {
             wire.send(request);
-            waiting.push_back(asked);
+            waiting.push_back(kind);
         }
     }
 

@@ -78,9 +78,9 @@ impl Bed {
     }
 
     /// Lets time pass, and checks that no shard exceeds its send budget.
-    fn look(&mut self) {
+    fn advance(&mut self) {
         self.world.run_for(LOOK);
-        assert_eq!(self.world.end(self.node), None, "the node goes on");
+        assert_eq!(self.world.end(self.node), None, "the node keeps running");
         for shard in 0..SHARDS {
             let app = self.world.app(self.node, shard).expect("it runs");
             app.assert_memory_adds_up();
@@ -103,7 +103,7 @@ impl Bed {
             if self.held() == 0 {
                 return;
             }
-            self.look();
+            self.advance();
         }
         panic!("{} bytes are held for nobody", self.held());
     }
@@ -111,7 +111,7 @@ impl Bed {
     /// Returns the body of the next reply.
     fn answer(&mut self, wire: &mut Wire) -> Option<Vec<u8>> {
         for _ in 0..LOOKS_MAX {
-            self.look();
+            self.advance();
             wire.receive(usize::MAX);
             if let Some(answer) = wire.pop() {
                 return Some(answer.body.expect("no error"));
@@ -152,7 +152,7 @@ impl Bed {
         consumer.send(ApiKey::Fetch, 11, &self.fetch(&next, 10));
         let mut written = 0;
         for _ in 0..LOOKS_MAX {
-            self.look();
+            self.advance();
             producer.receive(usize::MAX);
             if let Some(answer) = producer.pop() {
                 answer.body.expect("it is taken");
@@ -199,7 +199,7 @@ fn unreceived_fetch_responses_stay_within_their_memory_and_other_clients_are_ser
         }
         let mut most = 0;
         for _ in 0..500 {
-            bed.look();
+            bed.advance();
             most = most.max(bed.held());
         }
         assert!(most > ShardLimits::tiny().send_bytes_max, "{most} bytes at most: the memory was used");
@@ -226,7 +226,7 @@ fn unreceived_subscription_data_stays_within_its_memory_and_other_clients_are_se
             }
         }
         for _ in 0..500 {
-            bed.look();
+            bed.advance();
         }
         assert!(bed.held() > 0);
         bed.serve_honest_clients();
@@ -285,7 +285,7 @@ fn pipelined_fetches_on_many_connections_over_both_shards_are_all_answered() {
         }
         let mut answered = 0;
         for _ in 0..LOOKS_MAX {
-            bed.look();
+            bed.advance();
             for wire in &mut wires {
                 assert!(!wire.is_over());
                 if let Some((_, answer)) = wire.receive(3000) {
@@ -347,13 +347,13 @@ fn searches_by_time_of_many_clients_stay_within_their_memory_and_are_all_answere
         }
         let (mut answered, mut most) = (0, 0);
         for _ in 0..LOOKS_MAX {
-            bed.look();
+            bed.advance();
             most = most.max(bed.held());
             for wire in &mut wires {
                 let Some((_, answer)) = wire.receive(usize::MAX) else { continue };
                 let response: ListOffsetsResponse<'_> = answer.body();
                 // The first of each two requests finds the first record, the second one none.
-                let expected = if wire.asked() % 2 == 1 { 0 } else { -1 };
+                let expected = if wire.pending() % 2 == 1 { 0 } else { -1 };
                 for got in &response.topics[0].partitions {
                     assert_eq!((got.error_code, got.offset), (KafkaError::NONE, expected));
                 }
@@ -389,7 +389,7 @@ fn a_client_that_does_not_receive_is_disconnected_only_when_others_wait_for_memo
     assert!(others.iter().all(|wire| !wire.is_over()), "they have time");
     bed.world.run_for(SLOW_READER_TIME_MAX / 2 + 2 * SHORTAGE_INTERVAL);
     lonely.receive(usize::MAX);
-    bed.look();
+    bed.advance();
     lonely.receive(usize::MAX);
     assert!(lonely.is_over());
     drop((lonely, others));

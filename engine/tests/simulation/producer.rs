@@ -61,7 +61,7 @@ impl Producer {
                     assert!(code.is_retryable() || code == ErrorCode::OutOfOrderSequence, "{code}: {text}");
                     return true;
                 }
-                (kind, Ok(_)) => panic!("nobody asked for {kind:?}"),
+                (kind, Ok(_)) => panic!("unexpected {kind:?}"),
             }
         }
         false
@@ -69,7 +69,7 @@ impl Producer {
 
     fn send(&mut self) {
         let (Some(wire), Some(id)) = (&mut self.wire, self.id) else { return };
-        self.lane.make(&mut self.rng);
+        self.lane.create_batches(&mut self.rng);
         let to = self.lane.to();
         while let Some(batch) = self.lane.send_next(id, wire.next_id()) {
             wire.send_batch(to, &batch);

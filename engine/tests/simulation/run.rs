@@ -77,7 +77,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
     let mut is_stopping = false;
     for _ in 0..UNSAFE_TICKS {
         everybody(&mut world, &mut crowd, true);
-        is_stopping = fail_maybe(&mut world, node, &mut rng, &mut totals, is_stopping);
+        is_stopping = maybe_fail(&mut world, node, &mut rng, &mut totals, is_stopping);
     }
     free_disk(&world, node);
     // It may still be stopping.
@@ -90,7 +90,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
     restart(&mut world, node, &mut totals);
     ticks = 0;
     while !crowd.is_done() {
-        assert_eq!(world.end(node), None, "the node goes on");
+        assert_eq!(world.end(node), None, "the node keeps running");
         everybody(&mut world, &mut crowd, false);
         ticks += 1;
         assert!(ticks < HEALED_TICKS_MAX, "seed {seed}: somebody waits for ever: {:#?}", crowd.describe());
@@ -153,7 +153,7 @@ pub(crate) fn create_named(
 }
 
 /// Lets the node fail, or starts it again, or does nothing. `is_stopping` tracks whether it is stopping.
-fn fail_maybe(
+fn maybe_fail(
     world: &mut World,
     node: SimNode,
     rng: &mut SimRng,

@@ -28,7 +28,7 @@ impl Seen {
     }
 
     /// Notes a high watermark from the broker.
-    pub(crate) fn told(&mut self, high_watermark: i64) {
+    pub(crate) fn note_high_watermark(&mut self, high_watermark: i64) {
         assert!(high_watermark >= self.high_watermark, "the high watermark went back");
         self.high_watermark = high_watermark;
     }

@@ -314,7 +314,7 @@ fn run(stopped: bool) {
         }
     }
     let Proof { cases, not_opened, lost, .. } = proof;
-    println!("{cases} cases, {refused} starts refused, {lost} batches lost with their files");
+    println!("{cases} cases, {not_opened} stores not opened, {lost} batches lost with their files");
     assert!(cases > 200 && not_opened > 0 && lost > 0);
 }
 

@@ -15,27 +15,27 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_DATA_DIR", value_name = "DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
 
-    /// Addresses to listen on, by number or name, separated by commas or each with a flag of its own; without a port it
-    /// is 9191, and port 0 picks a free one [default: 127.0.0.1:9191]. Example: --listen 127.0.0.1,[::1]
+    /// Addresses or host names to listen on, separated by commas or with repeated flags. The default port is 9191; port 0 picks a free
+    /// one [default: 127.0.0.1:9191]. Example: --listen 127.0.0.1,[::1]
     #[arg(long, env = "HIGHWATER_LISTEN", value_name = "HOST:PORT", hide_env_values = true)]
     pub listen: Vec<Listen>,
 
-    /// Addresses that clients are told to connect to, one for each address listened on, in the same order, separated by commas; `auto` is
-    /// the address that a client has connected to [default: auto for each]
+    /// Addresses to advertise to clients, one for each address of --listen, in the same order, separated by commas; `auto` is the
+    /// address that a client has connected to [default: auto for each]
     #[arg(long, env = "HIGHWATER_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
     pub advertise: Vec<Advertise>,
 
-    /// Addresses to listen on for Kafka clients, as for --listen, with port 9092; `none` is no listener
+    /// Addresses to listen on for Kafka clients, as for --listen, with default port 9092; `none` disables the listener
     /// [default: 127.0.0.1:9092]
     #[arg(long, env = "HIGHWATER_KAFKA_LISTEN", value_name = "HOST:PORT", hide_env_values = true)]
     pub kafka_listen: Vec<KafkaListen>,
 
-    /// Addresses that Kafka clients are told to connect to, one for each address listened on for them, as for --advertise
+    /// Addresses to advertise to Kafka clients, one for each address of --kafka-listen, as for --advertise
     /// [default: auto for each]
     #[arg(long, env = "HIGHWATER_KAFKA_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
     pub kafka_advertise: Vec<Advertise>,
 
-    /// Create topics that Kafka clients ask for and that do not exist [default: true]
+    /// Create missing topics when Kafka clients request them [default: true]
     #[arg(
         long,
         env = "HIGHWATER_AUTO_CREATE_TOPICS",
@@ -53,8 +53,8 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_CORES", value_name = "N", hide_env_values = true)]
     pub cores: Option<u16>,
 
-    /// Memory for requests and cache of all cores, such as 2GiB [default: a quarter of what the process may use, with
-    /// respect to its control groups; at least 256MiB and at most 8GiB]
+    /// Memory for requests and cache of all cores, such as 2GiB [default: a quarter of what the process may use within its
+    /// control groups; at least 256MiB and at most 8GiB]
     #[arg(long, env = "HIGHWATER_MEMORY", value_name = "SIZE", hide_env_values = true)]
     pub memory: Option<ByteSize>,
 
@@ -63,7 +63,7 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_BATCH_BYTES_MAX", value_name = "SIZE", hide_env_values = true)]
     pub batch_bytes_max: Option<ByteSize>,
 
-    /// Method of making writes durable [default: measure]
+    /// How writes are made durable [default: measure]
     #[arg(long, env = "HIGHWATER_DURABILITY", value_name = "FORM", hide_env_values = true)]
     pub durability: Option<Durability>,
 
@@ -97,7 +97,7 @@ pub(crate) struct StartArgs {
     )]
     pub group_session_timeout_ms: Option<u32>,
 
-    /// Minutes for which a group's offsets are kept after its members no longer use them [default: 10080, seven days]
+    /// Minutes for which a group's offsets are kept after its last member has left [default: 10080, seven days]
     #[arg(
         long,
         env = "HIGHWATER_OFFSETS_RETENTION_MINUTES",

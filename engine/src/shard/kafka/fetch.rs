@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{FetchPartition, FetchRequest};
-use highwater_protocol::ids::Offset;
+use highwater_protocol::ids::{LeaderEpoch, Offset};
 use highwater_runtime::plane::{ConnId, Instant, Plane, ShardIndex};
 
 use super::{Call, Kafka, Named, Pending};
@@ -148,7 +148,7 @@ impl Shard {
                 Some(LookupItem::Partition(partition)) => {
                     let Some((named, _)) = pending.topics.last() else { continue };
                     let number = pending.partitions.len() as u32;
-                    let epoch = partition.current_leader_epoch;
+                    let epoch = LeaderEpoch(partition.current_leader_epoch);
                     let fetched = match self.kafka_target_in_epoch(named, partition.partition, epoch) {
                         Ok((tp, owner)) => {
                             let max_bytes = usize::try_from(partition.partition_max_bytes).unwrap_or(0);

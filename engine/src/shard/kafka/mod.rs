@@ -192,10 +192,10 @@ impl Shard {
         &self,
         topic: &Named,
         index: i32,
-        epoch: i32,
+        epoch: LeaderEpoch,
     ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
         let target = self.kafka_target(topic, index)?;
-        check_leader_epoch(self.metadata.as_ref(), target.0, LeaderEpoch(epoch))?;
+        check_leader_epoch(self.metadata.as_ref(), target.0, epoch)?;
         Ok(target)
     }
 }

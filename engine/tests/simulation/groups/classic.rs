@@ -10,7 +10,7 @@ use highwater_net::kafka::messages::{
 };
 use rand::RngExt;
 
-use super::member::{Manner, Member, Phase};
+use super::member::{Member, MemberKind, Phase};
 use super::{RETRIED, Round, TOPIC};
 use crate::kafka_wire::Answer;
 use crate::node::SESSION_MS;
@@ -42,11 +42,11 @@ impl Member {
             let version = self.rng.random_range(3..=4);
             return self.send_heartbeat(ApiKey::Heartbeat, version, &request);
         }
-        if self.manner == Manner::Eager {
+        if self.kind == MemberKind::Eager {
             self.owned.clear();
         }
         self.phase = Phase::Joining;
-        let kept = if self.manner == Manner::Cooperative { metadata(&self.owned) } else { metadata([]) };
+        let kept = if self.kind == MemberKind::Cooperative { metadata(&self.owned) } else { metadata([]) };
         let request = JoinGroupRequest {
             group_id: self.group(),
             session_timeout_ms: SESSION_MS as i32,
@@ -124,7 +124,7 @@ impl Member {
                 let gives_up = !self.owned.is_subset(&owned);
                 self.owned = owned;
                 // Partitions that a cooperative member revokes are assigned to others in the next generation.
-                let joins_again = gives_up && self.manner == Manner::Cooperative;
+                let joins_again = gives_up && self.kind == MemberKind::Cooperative;
                 self.phase = if joins_again { Phase::Out } else { Phase::In };
             }
             KafkaError::FENCED_INSTANCE_ID => self.is_over = true,

@@ -57,7 +57,7 @@ impl Grower {
                 error => panic!("{error:?}: {:?}", response.results[0].error_message),
             }
         }
-        if wire.asked() == 0 {
+        if wire.pending() == 0 {
             let topic = CreatePartitionsTopic { name: TOPIC, count: wanted, assignments: None };
             let request =
                 CreatePartitionsRequest { topics: vec![topic], timeout_ms: 1000, validate_only: false };

@@ -16,7 +16,7 @@ pub(super) struct CommittedOffset {
 }
 
 /// Partitions of a member of the consumer protocol.
-struct Holding {
+struct HeldPartitions {
     owned: BTreeSet<i32>,
     /// When the last answered heartbeat was sent.
     confirmed_at: u64,
@@ -30,7 +30,7 @@ pub(super) struct Ledger {
     /// By group and generation of the classic protocol: the member that has each partition.
     owners: BTreeMap<(&'static str, i32), BTreeMap<i32, String>>,
     /// Members of the consumer protocol.
-    holdings: BTreeMap<String, Holding>,
+    holdings: BTreeMap<String, HeldPartitions>,
     offsets: BTreeMap<(&'static str, i32), CommittedOffset>,
     /// The last offset that any member has sent. All are different.
     last_offset: i64,
@@ -77,7 +77,7 @@ impl Ledger {
 
     /// Sets the partitions of a member of the consumer protocol.
     pub(super) fn hold(&mut self, member: &str, owned: &BTreeSet<i32>, confirmed_at: u64) {
-        let holding = Holding { owned: owned.clone(), confirmed_at };
+        let holding = HeldPartitions { owned: owned.clone(), confirmed_at };
         self.holdings.insert(member.to_owned(), holding);
     }
 

@@ -18,7 +18,7 @@ use crate::kafka_wire::Answer;
 
 /// The kind of a member, which is also its group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Manner {
+pub(super) enum MemberKind {
     /// Classic protocol: revokes all partitions before it joins.
     Eager,
     /// Classic protocol: keeps its partitions, and joins twice.
@@ -29,7 +29,7 @@ pub(super) enum Manner {
     Modern,
 }
 
-impl Manner {
+impl MemberKind {
     pub(super) const ALL: [Self; 4] = [Self::Eager, Self::Cooperative, Self::Static, Self::Modern];
 
     pub(super) fn group(self) -> &'static str {
@@ -54,7 +54,7 @@ pub(super) enum Phase {
 
 /// A request without a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Sent {
+enum InFlight {
     Join,
     Sync,
     Heartbeat,
@@ -62,7 +62,7 @@ enum Sent {
 }
 
 pub(super) struct Member {
-    pub(super) manner: Manner,
+    pub(super) kind: MemberKind,
     pub(super) phase: Phase,
     pub(super) id: String,
     pub(super) instance: Option<String>,
@@ -82,17 +82,17 @@ pub(super) struct Member {
     pub(super) assigned_count: i32,
     pub(super) rng: SimRng,
     wire: Option<Wire>,
-    sent: VecDeque<Sent>,
+    sent: VecDeque<InFlight>,
 }
 
 impl Member {
     /// Creates member number `birth` in place `slot`. Members in the same place have the same instance id, if any.
     pub(super) fn new(slot: usize, birth: u64, tick: u64, rng: SimRng) -> Self {
-        let manner = Manner::ALL[slot % Manner::ALL.len()];
-        let is_modern = manner == Manner::Modern;
-        let has_instance = manner == Manner::Static || (is_modern && slot < Manner::ALL.len());
+        let kind = MemberKind::ALL[slot % MemberKind::ALL.len()];
+        let is_modern = kind == MemberKind::Modern;
+        let has_instance = kind == MemberKind::Static || (is_modern && slot < MemberKind::ALL.len());
         Self {
-            manner,
+            kind,
             phase: Phase::Out,
             id: if is_modern { format!("member-{slot}-{birth}") } else { String::new() },
             instance: has_instance.then(|| format!("instance-{slot}")),
@@ -112,7 +112,7 @@ impl Member {
     }
 
     pub(super) fn group(&self) -> &'static str {
-        self.manner.group()
+        self.kind.group()
     }
 
     /// Returns the identity under which it owns partitions: a static member keeps its identity under new member ids.
@@ -122,7 +122,7 @@ impl Member {
 
     /// Returns whether it reads exactly its assignment.
     pub(super) fn is_settled(&self) -> bool {
-        self.phase == Phase::In && (self.manner != Manner::Modern || self.owned == self.assigned)
+        self.phase == Phase::In && (self.kind != MemberKind::Modern || self.owned == self.assigned)
     }
 
     pub(super) fn describe(&self) -> String {
@@ -158,45 +158,45 @@ impl Member {
                 return;
             }
         }
-        let waits = self.sent.iter().any(|sent| !matches!(sent, Sent::Commit { .. }));
+        let waits = self.sent.iter().any(|sent| !matches!(sent, InFlight::Commit { .. }));
         if !waits && round.tick >= self.next_at {
             self.next_at = round.tick + self.rng.random_range(5..20);
             if self.phase == Phase::In && self.rng.random_bool(0.3) {
                 self.commit(round);
             }
-            match self.manner {
-                Manner::Modern => self.act_modern(round),
+            match self.kind {
+                MemberKind::Modern => self.act_modern(round),
                 _ => self.act_classic(round),
             }
         }
     }
 
-    fn take(&mut self, sent: Sent, answer: &Answer, round: &mut Round<'_>) {
+    fn take(&mut self, sent: InFlight, answer: &Answer, round: &mut Round<'_>) {
         match sent {
-            Sent::Commit { partition, offset } => self.on_committed(partition, offset, answer, round),
-            Sent::Heartbeat if self.manner == Manner::Modern => self.on_modern_heartbeat(answer, round),
-            Sent::Heartbeat => self.on_heartbeat(answer),
-            Sent::Join => self.on_joined(answer, round),
-            Sent::Sync => self.on_synced(answer, round),
+            InFlight::Commit { partition, offset } => self.on_committed(partition, offset, answer, round),
+            InFlight::Heartbeat if self.kind == MemberKind::Modern => self.on_modern_heartbeat(answer, round),
+            InFlight::Heartbeat => self.on_heartbeat(answer),
+            InFlight::Join => self.on_joined(answer, round),
+            InFlight::Sync => self.on_synced(answer, round),
         }
     }
 
-    fn send<'a>(&mut self, sent: Sent, api: ApiKey, version: i16, body: &impl Message<'a>) {
+    fn send<'a>(&mut self, sent: InFlight, api: ApiKey, version: i16, body: &impl Message<'a>) {
         let wire = self.wire.as_mut().expect("connected before anything is sent");
         wire.send(api, version, body);
         self.sent.push_back(sent);
     }
 
     pub(super) fn send_join<'a>(&mut self, version: i16, body: &impl Message<'a>) {
-        self.send(Sent::Join, ApiKey::JoinGroup, version, body);
+        self.send(InFlight::Join, ApiKey::JoinGroup, version, body);
     }
 
     pub(super) fn send_sync<'a>(&mut self, version: i16, body: &impl Message<'a>) {
-        self.send(Sent::Sync, ApiKey::SyncGroup, version, body);
+        self.send(InFlight::Sync, ApiKey::SyncGroup, version, body);
     }
 
     pub(super) fn send_heartbeat<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) {
-        self.send(Sent::Heartbeat, api, version, body);
+        self.send(InFlight::Heartbeat, api, version, body);
     }
 
     fn commit(&mut self, round: &mut Round<'_>) {
@@ -222,8 +222,8 @@ impl Member {
             }],
             ..Default::default()
         };
-        let version = if self.manner == Manner::Modern { 9 } else { self.rng.random_range(7..=9) };
-        self.send(Sent::Commit { partition, offset }, ApiKey::OffsetCommit, version, &request);
+        let version = if self.kind == MemberKind::Modern { 9 } else { self.rng.random_range(7..=9) };
+        self.send(InFlight::Commit { partition, offset }, ApiKey::OffsetCommit, version, &request);
     }
 
     fn on_committed(&self, partition: i32, offset: i64, answer: &Answer, round: &mut Round<'_>) {
@@ -249,7 +249,7 @@ impl Member {
         if !says_goodbye || self.wire.as_ref().is_none_or(Wire::is_over) {
             return;
         }
-        if self.manner == Manner::Modern {
+        if self.kind == MemberKind::Modern {
             self.leave_modern(round);
         } else {
             let (id, instance) = (self.id.clone(), self.instance.clone());
@@ -261,7 +261,7 @@ impl Member {
             let request =
                 LeaveGroupRequest { group_id: self.group(), members: vec![leaving], ..Default::default() };
             let version = self.rng.random_range(3..=5);
-            self.send(Sent::Heartbeat, ApiKey::LeaveGroup, version, &request);
+            self.send(InFlight::Heartbeat, ApiKey::LeaveGroup, version, &request);
         }
     }
 }

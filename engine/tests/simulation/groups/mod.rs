@@ -22,7 +22,7 @@ use rand::RngExt;
 use crate::node::World;
 use grower::Grower;
 use ledger::Ledger;
-use member::{Manner, Member};
+use member::{Member, MemberKind};
 use observer::{OffsetReader, StateReader};
 
 /// The topic that all groups read.
@@ -68,8 +68,8 @@ pub(crate) struct Groups {
 
 impl Groups {
     pub(crate) fn new(seed: u64, topic: TopicId) -> Self {
-        let reader = |(number, manner): (usize, &Manner)| {
-            OffsetReader::new(manner.group(), stream(seed, "offset reader", number as u64))
+        let reader = |(number, kind): (usize, &MemberKind)| {
+            OffsetReader::new(kind.group(), stream(seed, "offset reader", number as u64))
         };
         Self {
             seed,
@@ -79,7 +79,7 @@ impl Groups {
             members: (0..MEMBERS_MAX).map(|_| None).collect(),
             births: 0,
             grower: Grower::new(stream(seed, "grower", 0)),
-            offsets: Manner::ALL.iter().enumerate().map(reader).collect(),
+            offsets: MemberKind::ALL.iter().enumerate().map(reader).collect(),
             states: StateReader::default(),
         }
     }

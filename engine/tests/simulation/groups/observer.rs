@@ -49,7 +49,7 @@ impl OffsetReader {
                 assert!(RETRIED.contains(&response.error_code), "{:?}", response.error_code);
             }
         }
-        if wire.asked() == 0 && self.rng.random_bool(0.02) {
+        if wire.pending() == 0 && self.rng.random_bool(0.02) {
             let known = (0..round.ledger.partitions).map(|p| round.ledger.offset(self.group, p).known);
             self.known = known.collect();
             let request = OffsetFetchRequest {
@@ -93,7 +93,7 @@ impl StateReader {
                 assert!(RETRIED.contains(&response.error_code), "{:?}", response.error_code);
             }
         }
-        if wire.asked() == 0 {
+        if wire.pending() == 0 {
             wire.send(ApiKey::ListGroups, 4, &ListGroupsRequest::default());
         }
     }

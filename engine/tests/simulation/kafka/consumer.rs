@@ -14,7 +14,7 @@ use highwater_runtime::sim::SimRng;
 use rand::RngExt;
 
 use super::wire::Wire;
-use super::{TOPIC, worked};
+use super::{TOPIC, succeeded};
 use crate::kafka_wire::Answer;
 use crate::node::World;
 use crate::seen::Seen;
@@ -90,12 +90,12 @@ impl KafkaConsumer {
         assert_eq!(response.error_code, KafkaError::NONE);
         let mut all_there = true;
         for got in response.responses.iter().flat_map(|topic| &topic.partitions) {
-            if !worked(got.error_code) {
+            if !succeeded(got.error_code) {
                 all_there = false;
                 continue;
             }
             let seen = &mut self.seen[got.partition_index as usize];
-            seen.told(got.high_watermark);
+            seen.note_high_watermark(got.high_watermark);
             let mut rest = got.records.unwrap_or_default();
             while !rest.is_empty() {
                 let bytes = BatchHeader::parse(rest).expect("a batch").batch_bytes();
@@ -130,7 +130,7 @@ impl KafkaConsumer {
     fn take_commit(&mut self, answer: &Answer) -> bool {
         let response: OffsetCommitResponse<'_> = answer.body();
         let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
-        let all_kept = partitions.filter(|partition| !worked(partition.error_code)).count() == 0;
+        let all_kept = partitions.filter(|partition| !succeeded(partition.error_code)).count() == 0;
         if all_kept {
             self.committed.clone_from(&self.attempted);
         }
@@ -147,7 +147,7 @@ impl KafkaConsumer {
 
     fn take_positions(&mut self, answer: &Answer) -> bool {
         let response: OffsetFetchResponse<'_> = answer.body();
-        if !worked(response.error_code) {
+        if !succeeded(response.error_code) {
             return false;
         }
         for kept in response.topics.iter().flat_map(|topic| &topic.partitions) {

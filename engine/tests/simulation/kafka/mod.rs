@@ -15,7 +15,7 @@ pub(crate) use producer::KafkaProducer;
 const TOPIC: &str = "main";
 
 /// Returns whether a request succeeded. If not, checks that clients retry the error.
-fn worked(error: KafkaError) -> bool {
+fn succeeded(error: KafkaError) -> bool {
     let retried = [
         KafkaError::OUT_OF_ORDER_SEQUENCE_NUMBER,
         KafkaError::NOT_LEADER_OR_FOLLOWER,

@@ -12,7 +12,7 @@ use highwater_runtime::sim::SimRng;
 use rand::RngExt;
 
 use super::wire::Wire;
-use super::{TOPIC, worked};
+use super::{TOPIC, succeeded};
 use crate::kafka_wire::Answer;
 use crate::lane::Lane;
 use crate::node::World;
@@ -61,7 +61,7 @@ impl KafkaProducer {
     fn take(&mut self, api: ApiKey, answer: &Answer) -> bool {
         if api == ApiKey::InitProducerId {
             let response: InitProducerIdResponse = answer.body();
-            if worked(response.error_code) {
+            if succeeded(response.error_code) {
                 self.id = Some(ProducerId(response.producer_id));
             }
             return self.id.is_some();
@@ -70,7 +70,7 @@ impl KafkaProducer {
         let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
         let mut all_taken = true;
         for partition in partitions {
-            if worked(partition.error_code) {
+            if succeeded(partition.error_code) {
                 let lane = &mut self.lanes[partition.index as usize];
                 lane.acknowledged(answer.correlation_id as u64, partition.base_offset);
             } else {
@@ -84,9 +84,9 @@ impl KafkaProducer {
     fn send(&mut self) {
         let (Some(wire), Some(id)) = (&mut self.wire, self.id) else { return };
         for lane in &mut self.lanes {
-            lane.make(&mut self.rng);
+            lane.create_batches(&mut self.rng);
         }
-        while wire.asked() < REQUESTS_MAX {
+        while wire.pending() < REQUESTS_MAX {
             let request = wire.next_id() as u64;
             let batches = self.lanes.iter_mut().map(|lane| (lane.to(), lane.send_next(id, request)));
             let batches: Vec<_> = batches.filter_map(|(to, batch)| Some((to, batch?))).collect();

@@ -16,12 +16,12 @@ pub(crate) struct Wire {
     received: Vec<u8>,
     next: i32,
     /// Requests without a response.
-    asked: VecDeque<(i32, ApiKey, i16)>,
+    pending: VecDeque<(i32, ApiKey, i16)>,
 }
 
 impl Wire {
     pub(crate) fn connect(world: &mut World, to: SocketAddr) -> Self {
-        Self { client: world.connect(to), received: Vec::new(), next: 0, asked: VecDeque::new() }
+        Self { client: world.connect(to), received: Vec::new(), next: 0, pending: VecDeque::new() }
     }
 
     /// Returns the correlation id of the next request.
@@ -32,7 +32,7 @@ impl Wire {
     pub(crate) fn send<'a>(&mut self, api: ApiKey, version: i16, body: &impl Message<'a>) {
         self.next += 1;
         self.client.send(request(api, version, self.next, body).freeze());
-        self.asked.push_back((self.next, api, version));
+        self.pending.push_back((self.next, api, version));
     }
 
     /// Sends a batch to one partition of a topic.
@@ -44,8 +44,8 @@ impl Wire {
     }
 
     /// Returns the number of requests without a response.
-    pub(crate) fn asked(&self) -> usize {
-        self.asked.len()
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
     }
 
     /// Closes the connection. Bytes that were sent still arrive.
@@ -58,7 +58,7 @@ impl Wire {
     }
 
     /// Receives a byte if one has arrived. Returns whether the next response has begun to arrive.
-    pub(crate) fn begins_to_receive(&mut self) -> bool {
+    pub(crate) fn has_begun_to_receive(&mut self) -> bool {
         self.received.extend_from_slice(&self.client.receive_up_to(1));
         !self.received.is_empty()
     }
@@ -73,7 +73,7 @@ impl Wire {
             return None;
         }
         let bytes = self.received.drain(..end).skip(4).collect();
-        let (id, api, version) = self.asked.pop_front().expect("nobody asked");
+        let (id, api, version) = self.pending.pop_front().expect("a request is pending");
         let answer = Answer::new(api, version, bytes);
         assert_eq!(answer.correlation_id, id, "answers come in order");
         Some((api, answer))
