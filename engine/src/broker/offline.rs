@@ -28,7 +28,7 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, StartError> {
     match lock_patiently(&file) {
         Ok(()) => Ok(DirLock(Some(file))),
         Err(TryLockError::WouldBlock) => Err(StartError::Locked(format!(
-            "a broker uses {}; stop it to inspect its logs",
+            "a broker runs on {}; stop it to inspect its logs",
             data_dir.display()
         ))),
         Err(TryLockError::Error(e)) => Err(StartError::Disk(format!("cannot lock {}: {e}", path.display()))),

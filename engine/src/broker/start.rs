@@ -227,7 +227,7 @@ fn describe(
         .map_err(|e| data_dir::failed("cannot examine the data directory", &config.data_dir, &e))?;
     if let Some(name) = volatile {
         warnings.push(format!(
-            "the data directory {} is on {name}, an in-memory file system: acknowledged records are lost when the machine stops",
+            "the data directory {} is on {name}, held in memory: acknowledged records are lost when the machine stops",
             config.data_dir.display()
         ));
     }

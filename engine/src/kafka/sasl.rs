@@ -17,7 +17,7 @@ pub(super) fn sasl_handshake(context: &mut Context<'_>, call: Call) {
 }
 
 pub(super) fn sasl_authenticate(context: &mut Context<'_>, call: Call) {
-    let text = "this listener does not use SASL; set security.protocol=PLAINTEXT";
+    let text = "this listener has no authentication; set security.protocol=PLAINTEXT";
     let response = SaslAuthenticateResponse {
         error_code: KafkaError::ILLEGAL_SASL_STATE,
         error_message: Some(Cow::Borrowed(text)),

@@ -85,7 +85,7 @@ fn requests_are_decoded_the_same_however_they_are_fragmented() {
 }
 
 #[test]
-fn clients_that_try_to_authenticate_get_an_error_that_says_that_the_listener_does_not_use_sasl() {
+fn clients_that_try_to_authenticate_get_an_error_that_names_the_cause() {
     let broker = SimBroker::start();
     let mut kafka = broker.kafka();
     for version in 0..=1 {
