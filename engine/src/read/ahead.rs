@@ -1,15 +1,15 @@
-//! Reads ahead: what a client of fetches will ask for next is read from disk while it receives and processes what it has.
+//! Read-ahead: the records that a fetching client will probably fetch next are read from disk while it receives and processes the previous ones.
 //!
 //! ```text
 //!   a fetch ends with records from disk --> Reading --> Read --> the next fetch of the connection takes it
 //!                                              |          |
-//!                                              +----------+--> dropped: another offset is fetched, memory is short, nobody came for it in time
+//!                                              +----------+--> dropped: another offset is fetched, memory is short, or it expires
 //! ```
 //!
-//! A subscription needs none: it reads as far as its credit allows, and its queue holds what the client has not received yet.
+//! A subscription needs no read-ahead: it reads as far as its credit allows, and its queue has the records that the client has not received yet.
 //!
-//! What is read ahead is charged to its connection like any read, and is the first to go: it gets memory only while nobody waits and less than half
-//! of it is in use. So it never makes another reader wait, and it is no part of the tail cache.
+//! Its memory is charged to the connection like that of any read, and is the first to be freed: it is reserved only while no reader waits and less
+//! than half of the memory is in use. So a read-ahead never delays another reader. It does not fill the tail cache.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,10 +23,10 @@ use highwater_storage::{Frames, ReadId};
 use super::charge::Charge;
 use crate::partition::PartitionId;
 
-/// A Kafka client's connection, as the owner of a partition names it: the shard of the connection, and its number there.
+/// A Kafka client's connection, as the owner of a partition identifies it: the shard of the connection, and its number on that shard.
 pub(crate) type Consumer = (ShardIndex, ConnId);
 
-/// A read ahead. Numbers are not used again.
+/// Identifies a read-ahead. Numbers are not reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct AheadId(u64);
 
@@ -41,13 +41,13 @@ struct Ahead {
 /// See the module's doc.
 #[derive(Debug)]
 pub(super) enum AheadState {
-    /// It waits for the disk.
+    /// The disk read is in flight.
     Reading { store: usize, read: ReadId },
-    /// It is done.
+    /// The disk read is done.
     Read(Frames, Charge),
 }
 
-/// The reads ahead of a shard: at most one for each connection and partition.
+/// The read-aheads of a shard: at most one for each connection and partition.
 #[derive(Default, Debug)]
 pub(super) struct ReadAhead {
     reads: BTreeMap<(Consumer, PartitionId), Ahead>,
@@ -61,7 +61,7 @@ impl ReadAhead {
         self.reads.is_empty()
     }
 
-    /// Returns whether there is one from this offset on. Drops one from another offset on.
+    /// Returns whether there is a read-ahead from this offset. Drops one from another offset.
     pub(super) fn has(&mut self, consumer: Consumer, partition: PartitionId, offset: Offset) -> bool {
         let key = (consumer, partition);
         let has = self.reads.get(&key).is_some_and(|ahead| ahead.offset == offset);
@@ -71,7 +71,7 @@ impl ReadAhead {
         has
     }
 
-    /// Returns the bytes of frames that were read from this offset on, if that is done.
+    /// Returns the bytes of frames that were read from this offset, if the read is done.
     pub(super) fn bytes(&self, consumer: Consumer, partition: PartitionId, offset: Offset) -> Option<usize> {
         match self.reads.get(&(consumer, partition)) {
             Some(Ahead { offset: here, state: AheadState::Read(frames, _), .. }) if *here == offset => {
@@ -81,7 +81,7 @@ impl ReadAhead {
         }
     }
 
-    /// Adds one that waits for the disk.
+    /// Adds a read-ahead whose disk read is in flight.
     pub(super) fn add(
         &mut self,
         consumer: Consumer,
@@ -99,7 +99,7 @@ impl ReadAhead {
         id
     }
 
-    /// Handles the end of a disk read. `None`: it found no frames. They are dropped if nobody will come for them.
+    /// Handles the end of a disk read. `None` means that it found no frames. The frames of a removed read-ahead are dropped.
     pub(super) fn handle_done(&mut self, id: AheadId, frames: Option<(Frames, Charge)>) {
         let Some(key) = self.order.get(&id).copied() else { return };
         match (self.reads.get_mut(&key), frames) {
@@ -108,7 +108,7 @@ impl ReadAhead {
         }
     }
 
-    /// Takes the one from this offset on. One from another offset on is dropped.
+    /// Removes and returns the read-ahead from this offset. Drops one from another offset.
     pub(super) fn take(
         &mut self,
         consumer: Consumer,
@@ -119,13 +119,13 @@ impl ReadAhead {
         Some(ahead.state)
     }
 
-    /// Drops the oldest one. Returns false if there is none.
+    /// Drops the oldest read-ahead. Returns false if there is none.
     pub(super) fn drop_oldest(&mut self) -> bool {
         let Some((_, key)) = self.order.pop_first() else { return false };
         self.reads.remove(&key).is_some()
     }
 
-    /// Drops those of a connection. Returns whether there were any.
+    /// Drops the read-aheads of a connection. Returns whether there were any.
     pub(super) fn forget(&mut self, consumer: Consumer) -> bool {
         let before = self.reads.len();
         let first = (consumer, PartitionId(Key::default()));
@@ -136,7 +136,7 @@ impl ReadAhead {
         self.reads.len() < before
     }
 
-    /// Drops those that nobody came for in time.
+    /// Drops the read-aheads that are at least `time_max` old.
     pub(super) fn expire(&mut self, now: Instant, time_max: Duration) {
         while let Some((_, key)) = self.order.first_key_value()
             && self.reads.get(key).is_none_or(|ahead| now.since(ahead.begun) >= time_max)
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_ahead_is_taken_once_from_its_offset_and_dropped_from_another() {
+    fn a_read_ahead_is_taken_once_at_its_offset_and_dropped_at_another() {
         let (mut ahead, gauge) = (ReadAhead::default(), Gauge::default());
         for offset in [Offset(5), Offset(6)] {
             let id = ahead.add(CONSUMER, partition(1), Offset(5), Instant(0), (0, ReadId(1)));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_wants_any_more_is_dropped_when_its_read_is_done() {
+    fn the_frames_of_a_removed_read_ahead_are_dropped_when_its_read_is_done() {
         let (mut ahead, gauge) = (ReadAhead::default(), Gauge::default());
         let first = ahead.add(CONSUMER, partition(1), Offset(5), Instant(0), (0, ReadId(1)));
         let second = ahead.add(CONSUMER, partition(1), Offset(7), Instant(0), (0, ReadId(2)));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_first_and_all_of_a_connection_with_it() {
+    fn the_oldest_is_dropped_first_and_a_closed_connection_drops_all_of_its_own() {
         let mut ahead = ReadAhead::default();
         for (n, consumer) in [(1, CONSUMER), (2, OTHER), (3, CONSUMER), (4, OTHER)] {
             ahead.add(consumer, partition(n), Offset(0), Instant(u64::from(n)), (0, ReadId(1)));

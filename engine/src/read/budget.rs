@@ -1,17 +1,17 @@
 //! The memory of a shard for data on its way to clients: reads in flight, their results that have not been sent, and queued replies.
 //!
-//! A read reserves its memory before it begins. Each connection may have a share of what is free, so that a few get much and many get little
-//! each, and the last quarter is for connections that hold nothing. A reader that gets no memory waits in line:
+//! A read reserves its memory before it begins. Each connection may use a share of the free memory, so that few connections get large shares and
+//! many get small ones, and the last quarter is for connections that hold nothing. A reader that gets no memory waits in line:
 //!
 //! ```text
-//!   holds nothing:    first come, first served                              <- no other reader reserves while one waits here
-//!   holds something:  tried in turns; moves to the other line when what it holds has been sent
+//!   holds nothing:    first come, first served                                  <- no other reader reserves while one waits here
+//!   holds something:  tried round-robin; moves to the other line when the bytes that it holds have been sent
 //! ```
 //!
 //! Invariant: no reader waits in line while it holds memory that others wait for. A fetch that has read something is answered with that; a fetch
-//! whose reply is not the next has read nothing. So memory is freed as fast as clients receive, and clients that do not are disconnected.
+//! whose reply is not the next has read nothing. So memory is freed as fast as clients receive, and clients that do not receive are disconnected.
 //!
-//! The memory is that of the shard that reads, because it is allocated there, even for a connection of another shard.
+//! The budget is that of the shard that reads, where the memory is allocated, even if the connection belongs to another shard.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,16 +25,16 @@ use crate::limits::{READ_MEMORY_BYTES_MIN, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTE
 
 /// An amount of memory to reserve.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct MemoryRequest {
     /// The largest useful amount.
     pub(crate) most: usize,
-    /// The smallest useful amount: a frame has to fit. Below the smallest share, anything up to `most` is reserved.
+    /// The smallest useful amount: that of one frame. Below the smallest share, anything up to `most` is reserved.
     pub(crate) least: usize,
 }
 
-impl Wanted {
-    /// Returns the memory for a read of `bytes` bytes whose next frame needs at least `needs`.
-    pub(crate) fn by_read(
+impl MemoryRequest {
+    /// Returns the memory for a read of up to `bytes_max` bytes whose next frame needs at least `needs`.
+    pub(crate) fn for_read(
         store: &Store,
         slot: PartitionSlot,
         cursor: Cursor,
@@ -75,7 +75,7 @@ pub(crate) enum InLine {
 pub(crate) struct Account {
     held: Gauge,
     is_in_line: bool,
-    /// Its number in line. It keeps the number until it is served, even if it leaves the line meanwhile.
+    /// Its number in line, kept until it is served, even if it leaves the line meanwhile.
     number: Option<u64>,
 }
 
@@ -84,7 +84,7 @@ impl Account {
         self.held.bytes()
     }
 
-    /// Notes that it was taken out of the line to be tried.
+    /// Records that it was taken out of the line to try again.
     pub(crate) fn is_tried(&mut self) {
         self.is_in_line = false;
     }
@@ -124,12 +124,12 @@ impl SendBudget {
         self.charged.bytes() + self.uncharged
     }
 
-    /// Returns whether more is used than the budget, by replies that could not wait. No request is handled then.
+    /// Returns whether replies that could not wait have exceeded the budget. While they have, no request is handled.
     pub(crate) fn is_overdrawn(&self) -> bool {
         self.used() > self.max + self.max / 4
     }
 
-    /// Returns the smallest share: a read begins with at least that, and one connection may have it whatever others do.
+    /// Returns the smallest share, which a connection gets whatever others use. A read begins with at least that.
     fn share_min(&self) -> usize {
         SEND_QUEUE_BYTES_MIN.min(self.max / 8)
     }
@@ -140,24 +140,29 @@ impl SendBudget {
         max.saturating_sub(self.used())
     }
 
-    /// Returns the bytes that a connection that holds `held` may hold in total. If all use their share, all have the same.
+    /// Returns the bytes that a connection that holds `held` may hold in total. Connections that use up their shares have equal ones.
     pub(crate) fn share(&self, held: usize) -> usize {
         let share = self.free(held).saturating_add(held) / 2;
         share.clamp(self.share_min(), SEND_QUEUE_BYTES_MAX.max(self.share_min()))
     }
 
     /// Reserves memory for a connection that has `queued` bytes in addition to those charged to it. Returns `None` if it has to wait.
-    pub(crate) fn reserve(&mut self, account: &mut Account, queued: usize, wanted: Wanted) -> Option<Charge> {
+    pub(crate) fn reserve(
+        &mut self,
+        account: &mut Account,
+        queued: usize,
+        request: MemoryRequest,
+    ) -> Option<Charge> {
         if !self.is_serving && !self.waiting.is_empty() {
             return None;
         }
         let held = account.held() + queued;
         let free = self.free(held).min(self.share(held).saturating_sub(held));
-        let least = wanted.least.max(self.share_min().min(wanted.most));
+        let least = request.least.max(self.share_min().min(request.most));
         let bytes = if free >= least {
-            wanted.most.min(free)
+            request.most.min(free)
         } else if held == 0 && (self.used() + least <= self.max || self.used() <= self.max / 2) {
-            // Larger than a share, perhaps larger than the budget: one at a time, or it would never be reserved.
+            // It is larger than a share, perhaps larger than the budget: reserved one at a time, because it would otherwise never be.
             least
         } else {
             return None;
@@ -166,23 +171,22 @@ impl SendBudget {
         Some(Charge::new(bytes, &self.charged, &account.held))
     }
 
-    /// Returns whether so little is free that a connection cannot reserve what it wants, whatever its share is.
-    pub(crate) fn is_short_of(&self, account: &Account, queued: usize, wanted: Wanted) -> bool {
-        self.free(account.held() + queued) < wanted.least.max(self.share_min().min(wanted.most))
+    /// Returns whether too little is free for this request, whatever the share of the connection is.
+    pub(crate) fn is_short_of(&self, account: &Account, queued: usize, request: MemoryRequest) -> bool {
+        self.free(account.held() + queued) < request.least.max(self.share_min().min(request.most))
     }
 
-    /// Reserves memory for a read that nobody has asked for yet: all that it wants, and only while nobody waits and less than half of the memory is in
-    /// use.
+    /// Reserves all of the requested memory for a read-ahead, only while no reader waits and at most half of the memory would be in use.
     pub(crate) fn reserve_spare(
         &mut self,
         account: &mut Account,
         queued: usize,
-        wanted: Wanted,
+        request: MemoryRequest,
     ) -> Option<Charge> {
-        if self.has_line() || self.used() + wanted.most > self.max / 2 {
+        if self.has_line() || self.used() + request.most > self.max / 2 {
             return None;
         }
-        self.reserve(account, queued, wanted).filter(|charge| charge.bytes() >= wanted.most)
+        self.reserve(account, queued, request).filter(|charge| charge.bytes() >= request.most)
     }
 
     /// Charges a connection for bytes that are in memory already.
@@ -246,12 +250,12 @@ impl SendBudget {
         self.holding.len()
     }
 
-    /// Takes the next of these out of the line. Try it at once; it returns to the back if it gets nothing.
+    /// Takes the next of these out of the line. Try it at once; it goes to the back of the line if it gets nothing.
     pub(crate) fn next_holding(&mut self) -> Option<InLine> {
         self.holding.pop_front()
     }
 
-    /// Returns whether clients that do not receive keep others waiting.
+    /// Returns whether others wait for memory that clients hold until they receive.
     pub(crate) fn is_short(&self) -> bool {
         !self.waiting.is_empty() || self.is_overdrawn()
     }
@@ -263,7 +267,7 @@ impl SendBudget {
     /// Panics unless `queued` is the number of queued bytes, and connections are charged for no more than is in use. Reads for closed connections may
     /// be in flight.
     pub(crate) fn assert_adds_up(&self, queued: usize, held: usize) {
-        assert_eq!(self.uncharged, queued, "bytes that are queued");
+        assert_eq!(self.uncharged, queued, "queued bytes");
         assert!(held <= self.charged.bytes(), "{held} bytes held of {}", self.charged.bytes());
     }
 
@@ -272,7 +276,7 @@ impl SendBudget {
         self.uncharged += bytes;
     }
 
-    /// Removes bytes that were sent, or never will be.
+    /// Removes bytes that were sent or dropped.
     pub(crate) fn unqueue(&mut self, bytes: usize) {
         self.uncharged -= bytes;
     }
@@ -284,8 +288,8 @@ mod tests {
 
     const MAX: usize = 32 << 20;
 
-    fn anything(most: usize) -> Wanted {
-        Wanted { most, least: 0 }
+    fn up_to(most: usize) -> MemoryRequest {
+        MemoryRequest { most, least: 0 }
     }
 
     fn conn(number: usize) -> InLine {
@@ -293,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn one_connection_gets_much_many_get_equal_shares_and_newcomers_have_a_quarter() {
+    fn connections_get_equal_shares_and_a_quarter_is_left_for_new_ones() {
         for count in [1, 4, 100] {
             let mut budget = SendBudget::new(MAX);
             let mut accounts: Vec<_> = (0..count).map(|_| Account::default()).collect();
@@ -301,7 +305,7 @@ mod tests {
             let mut more = true;
             while std::mem::take(&mut more) {
                 for account in &mut accounts {
-                    let charge = budget.reserve(account, 0, anything(64 << 10));
+                    let charge = budget.reserve(account, 0, up_to(64 << 10));
                     more |= charge.is_some();
                     charges.extend(charge);
                 }
@@ -311,7 +315,7 @@ mod tests {
             assert!(most <= Some(SEND_QUEUE_BYTES_MAX) && least >= most.map(|most| most / 2), "{held:?}");
             assert!(budget.used() <= MAX / 4 * 3 && budget.used() > MAX / 8, "{}", budget.used());
             let mut newcomer = Account::default();
-            assert!(budget.reserve(&mut newcomer, 0, anything(1 << 20)).is_some());
+            assert!(budget.reserve(&mut newcomer, 0, up_to(1 << 20)).is_some());
             drop(charges);
             assert_eq!((budget.used(), newcomer.held()), (0, 0));
         }
@@ -322,43 +326,43 @@ mod tests {
         let mut budget = SendBudget::new(MAX);
         let [mut holder, mut large, mut small, mut late] = std::array::from_fn(|_| Account::default());
         budget.queue(MAX);
-        let needs = Wanted { most: 20 << 20, least: 20 << 20 };
+        let needs = MemoryRequest { most: 20 << 20, least: 20 << 20 };
         assert!(budget.reserve(&mut large, 0, needs).is_none());
         budget.wait(&mut large, 0, conn(1));
-        assert!(budget.reserve(&mut small, 0, anything(1)).is_none());
+        assert!(budget.reserve(&mut small, 0, up_to(1)).is_none());
         budget.wait(&mut small, 0, conn(2));
         budget.wait(&mut holder, 1, conn(3));
         assert!(budget.serve_first().is_none() && budget.is_short() && budget.holding() == 1);
         budget.unqueue(MAX / 4);
-        assert!(budget.reserve(&mut late, 0, anything(1)).is_none(), "others wait");
+        assert!(budget.reserve(&mut late, 0, up_to(1)).is_none(), "others wait");
         let Some((number, first)) = budget.serve_first() else { panic!("there is memory") };
         assert_eq!(first, conn(1));
         large.is_tried();
-        assert!(budget.reserve(&mut large, 0, needs).is_none(), "there is too little for it");
+        assert!(budget.reserve(&mut large, 0, needs).is_none(), "too little is free");
         budget.wait(&mut large, 0, conn(1));
         assert!(!budget.served(number));
         budget.leave(&mut large, conn(1));
         let Some((number, first)) = budget.serve_first() else { panic!("there is memory") };
         assert_eq!(first, conn(2));
         small.is_tried();
-        assert!(budget.reserve(&mut small, 0, anything(1)).is_some());
+        assert!(budget.reserve(&mut small, 0, up_to(1)).is_some());
         assert!(budget.served(number) && !budget.is_short());
         budget.wait(&mut late, 0, conn(4));
         budget.wait(&mut large, 0, conn(1));
-        assert_eq!(budget.serve_first().map(|(_, first)| first), Some(conn(1)), "it was there before");
+        assert_eq!(budget.serve_first().map(|(_, first)| first), Some(conn(1)), "it keeps its place");
     }
 
     #[test]
     fn a_read_larger_than_the_budget_runs_when_little_is_used_and_its_connection_holds_nothing() {
         let mut budget = SendBudget::new(MAX);
         let mut account = Account::default();
-        let needs = Wanted { most: 2 * MAX, least: 2 * MAX };
+        let needs = MemoryRequest { most: 2 * MAX, least: 2 * MAX };
         budget.queue(MAX / 2 + 1);
         assert!(budget.reserve(&mut account, 0, needs).is_none());
         budget.unqueue(1);
         assert!(budget.reserve(&mut account, 1, needs).is_none(), "it holds something");
         let charge = budget.reserve(&mut account, 0, needs);
         assert_eq!(charge.as_ref().map(Charge::bytes), Some(2 * MAX));
-        assert!(budget.is_overdrawn() && budget.reserve(&mut Account::default(), 0, anything(1)).is_none());
+        assert!(budget.is_overdrawn() && budget.reserve(&mut Account::default(), 0, up_to(1)).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Memory that is counted for as long as it is in use, on any shard.
+//! Counts of memory in use, on any shard.
 //!
 //! The memory of a read is charged to the shard that reads, before the read begins. The charge moves with the bytes, even to another shard, and
 //! ends when the last slice of them is dropped: when they have been sent, or their connection is closed.

@@ -1,6 +1,6 @@
-//! Reading partitions: the one way from a log to a client, for both protocols.
+//! Reads partitions for clients of both protocols.
 //!
-//! Every reader reads a partition in the same steps, whatever protocol it serves:
+//! Every reader reads a partition in the same steps, whatever its protocol:
 //!
 //! ```text
 //!   cursor, limits --> Reads::begin --> memory (SendBudget) --> store: cached ---------------> ChargedRead
@@ -10,31 +10,31 @@
 //!                        +---- the high watermark moves <---- Partition::wait_for_more <----------+
 //! ```
 //!
-//! [`Reads`] reserves the memory, reads, and keeps the reads that wait for the disk, with what each is charged. [`ChargedRead`] is the
-//! result: frames with their [`Charge`], or why there are none. A [`Charge`] stays with the bytes until they have been sent.
+//! [`Reads`] reserves the memory, reads, and keeps the disk reads in flight with their charges. [`ChargedRead`] is the result: frames with their
+//! [`Charge`], or the reason that there are none. A [`Charge`] stays with the bytes until they have been sent.
 //!
-//! What a client of fetches will ask for next is read from disk before it does (`ahead.rs`).
+//! The records that a client will probably fetch next are read from disk in advance (`ahead.rs`).
 //!
-//! The two kinds of readers are outside. A subscription or a fetch of the native protocol reads one partition of its own shard, in turns with the other
-//! readers of its connection, and pushes frames as they are (`shard/run_readers.rs`). A Kafka fetch reads any number of partitions as a unit that is
-//! answered whole, by all owners together, and takes frames apart into batches (`shard/kafka/fetch_read.rs`).
+//! The two kinds of readers are in other folders. A subscription or a fetch of the native protocol reads one partition of its own shard, round-robin with the other
+//! readers of its connection, and pushes frames as they are (`shard/run_readers.rs`). A Kafka fetch reads any number of partitions on all of their owners for one
+//! reply, and splits frames into batches (`shard/kafka/fetch_read.rs`).
 
 mod ahead;
 mod budget;
 mod charge;
 mod reads;
 
-pub(crate) use budget::{Account, InLine, SendBudget, Wanted};
+pub(crate) use budget::{Account, InLine, MemoryRequest, SendBudget};
 pub(crate) use charge::Charge;
 #[cfg(test)]
 pub(crate) use charge::Gauge;
 pub(crate) use reads::{ChargedRead, ReadAt, ReadFor, ReadMemory, ReadStep, Reads};
 
-/// A reader of a native client on this shard: a subscription or a fetch. Numbers are not used again.
+/// A reader of a native client on this shard: a subscription or a fetch. Numbers are not reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct ReaderId(pub(crate) u64);
 
-/// A Kafka client's fetch of partitions of this shard. Numbers are not used again.
+/// A Kafka client's fetch of partitions of this shard. Numbers are not reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct FetchId(pub(crate) u64);
 

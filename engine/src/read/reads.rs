@@ -7,7 +7,7 @@ use highwater_runtime::plane::{ConnId, Disk, Instant};
 use highwater_storage::{Cursor, Frames, ReadId, ReadLimits, ReadOutcome, ReadResult};
 
 use super::ahead::{AheadId, AheadState, Consumer, ReadAhead};
-use super::budget::{Account, SendBudget, Wanted};
+use super::budget::{Account, MemoryRequest, SendBudget};
 use super::charge::Charge;
 use super::{FetchId, ReaderId};
 use crate::limits::READ_AHEAD_TIME_MAX;
@@ -20,7 +20,7 @@ pub(crate) enum ReadFor {
     Native(ReaderId, ConnId),
     /// A Kafka client's fetch.
     Kafka(FetchId),
-    /// A fetch that has not come yet.
+    /// A read-ahead for a later fetch.
     Ahead(AheadId),
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct ReadMemory<'a> {
     pub(crate) account: &'a mut Account,
     /// Bytes that the connection holds in addition to those charged to it.
     pub(crate) queued: usize,
-    /// The connection, if what it will want next is read ahead.
+    /// The connection, if read-ahead is used for it.
     pub(crate) consumer: Option<Consumer>,
 }
 
@@ -57,9 +57,9 @@ pub(crate) enum ChargedRead {
     AtEnd,
     /// The offset is not in the log.
     OutOfRange {
-        /// Where the log starts.
+        /// The start of the log.
         log_start: Offset,
-        /// Where it ends.
+        /// The end of the log.
         end: Offset,
     },
     /// The frame at the cursor is lost.
@@ -74,18 +74,18 @@ pub(crate) enum ChargedRead {
 /// The outcome of starting a read.
 #[derive(Debug)]
 pub(crate) enum ReadStep {
-    /// It is done.
+    /// The read is done.
     Done(ChargedRead),
-    /// It waits for the disk. [`Reads::handle_done`] ends it.
+    /// The disk read is in flight. [`Reads::handle_done`] ends it.
     Pending,
-    /// There is no memory for it. It has not begun.
+    /// There is not enough memory, and the read has not begun.
     NoMemory,
 }
 
 /// The reads of a shard.
 #[derive(Default, Debug)]
 pub(crate) struct Reads {
-    /// Those that wait for the disk, by store and operation. Each is charged until it is done, even if its reader is removed meanwhile.
+    /// The disk reads in flight, by store and operation. Each is charged until it is done, even if its reader is removed meanwhile.
     pending: BTreeMap<(usize, ReadId), (ReadFor, Charge)>,
     ahead: ReadAhead,
     begun: u64,
@@ -112,16 +112,16 @@ impl Reads {
         let Some(partition) = partitions.get(at.partition) else { return ReadStep::Done(ChargedRead::AtEnd) };
         let (store, slot) = (partition.store, partition.slot);
         let mut charge = None;
-        // Without anything to read, no memory is needed.
+        // At the end of the log, no memory is needed.
         if cursor.offset() < up_to {
-            let wanted = Wanted::by_read(partitions.store(store), slot, cursor, bytes_max, at.needs);
-            charge = budget.reserve(account, queued, wanted);
+            let request = MemoryRequest::for_read(partitions.store(store), slot, cursor, bytes_max, at.needs);
+            charge = budget.reserve(account, queued, request);
             if charge.is_none() && consumer.is_some_and(|consumer| self.ahead.forget(consumer)) {
-                charge = budget.reserve(account, queued, wanted);
+                charge = budget.reserve(account, queued, request);
             }
-            while charge.is_none() && budget.is_short_of(account, queued, wanted) && self.ahead.drop_oldest()
+            while charge.is_none() && budget.is_short_of(account, queued, request) && self.ahead.drop_oldest()
             {
-                charge = budget.reserve(account, queued, wanted);
+                charge = budget.reserve(account, queued, request);
             }
             if charge.is_none() {
                 return ReadStep::NoMemory;
@@ -134,7 +134,7 @@ impl Reads {
                 self.pending.insert((store, read), (reader, charge));
                 ReadStep::Pending
             }
-            (ReadOutcome::Pending(_), None) => unreachable!("what is read from disk takes memory"),
+            (ReadOutcome::Pending(_), None) => unreachable!("a disk read reserves memory"),
         }
     }
 
@@ -148,7 +148,7 @@ impl Reads {
         let (reader, charge) = self.pending.remove(&(store, id))?;
         let read = ChargedRead::new(result, Some(charge));
         if let ReadFor::Ahead(id) = reader {
-            // Whatever else it found is found again by the fetch that asks for it.
+            // The later fetch finds any other result again.
             let frames =
                 if let ChargedRead::Frames(frames, charge) = read { Some((frames, charge)) } else { None };
             self.ahead.handle_done(id, frames);
@@ -157,7 +157,8 @@ impl Reads {
         Some((reader, read))
     }
 
-    /// Begins to read what a connection will probably fetch, if that is on disk and there is memory to spare. Returns whether it is being read, or was.
+    /// Starts the read-ahead of the records that a connection will probably fetch, if they are on disk and memory is spare. Returns whether there is a
+    /// read-ahead of them, in flight or done.
     pub(crate) fn begin_ahead(
         &mut self,
         disk: &mut dyn Disk,
@@ -178,8 +179,8 @@ impl Reads {
         if self.ahead.has(consumer, at.partition, cursor.offset()) {
             return true;
         }
-        let wanted = Wanted::by_read(partitions.store(store), slot, cursor, bytes_max, at.needs);
-        let Some(charge) = budget.reserve_spare(account, queued, wanted) else { return false };
+        let request = MemoryRequest::for_read(partitions.store(store), slot, cursor, bytes_max, at.needs);
+        let Some(charge) = budget.reserve_spare(account, queued, request) else { return false };
         let limits = ReadLimits { bytes_max, memory_bytes_max: charge.bytes() };
         match partitions.store_mut(store).read(disk, slot, cursor, limits, up_to) {
             ReadOutcome::Pending(read) => {
@@ -187,12 +188,12 @@ impl Reads {
                 self.pending.insert((store, read), (ReadFor::Ahead(id), charge));
                 true
             }
-            // Why there is nothing to wait for is found again by the fetch that asks for it.
+            // The later fetch finds this result again.
             ReadOutcome::Ready(_) => false,
         }
     }
 
-    /// Returns the bytes of frames that were read ahead for a connection from this offset on, if that is done.
+    /// Returns the bytes of frames that were read ahead for a connection from this offset, if the read is done.
     pub(crate) fn bytes_ahead(
         &self,
         consumer: Consumer,
@@ -202,7 +203,7 @@ impl Reads {
         self.ahead.bytes(consumer, partition, offset)
     }
 
-    /// Hands what is read ahead from this offset on to the fetch that wants it, if that is not more than `bytes_max`.
+    /// Passes the read-ahead from this offset to a fetch, unless it has more than `bytes_max` bytes, in which case it is dropped.
     pub(crate) fn take_ahead(
         &mut self,
         consumer: Consumer,
@@ -224,17 +225,17 @@ impl Reads {
         }
     }
 
-    /// A connection was closed.
+    /// Drops the read-aheads of a closed connection.
     pub(crate) fn forget_ahead(&mut self, consumer: Consumer) {
         self.ahead.forget(consumer);
     }
 
-    /// Others wait for memory.
+    /// Drops all read-aheads, because others wait for memory.
     pub(crate) fn drop_ahead(&mut self) {
         while self.ahead.drop_oldest() {}
     }
 
-    /// Drops what was read ahead and nobody came for in time. Returns whether something is left.
+    /// Drops expired read-aheads. Returns whether any are left.
     pub(crate) fn expire_ahead(&mut self, now: Instant) -> bool {
         self.ahead.expire(now, READ_AHEAD_TIME_MAX);
         !self.ahead.is_empty()
@@ -248,7 +249,7 @@ impl ChargedRead {
                 charge.shrink_to(frames.memory_bytes);
                 Self::Frames(frames, charge)
             }
-            (ReadResult::Frames(_), None) => unreachable!("what is read takes memory"),
+            (ReadResult::Frames(_), None) => unreachable!("a read of frames reserves memory"),
             (ReadResult::AtEnd, _) => Self::AtEnd,
             (ReadResult::OutOfRange { log_start, durable_end }, _) => {
                 Self::OutOfRange { log_start, end: durable_end }

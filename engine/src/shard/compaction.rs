@@ -16,7 +16,7 @@ use crate::limits::{
 };
 use crate::message::Message;
 use crate::partition::CompactionStep;
-use crate::read::{Account, Charge, Wanted};
+use crate::read::{Account, Charge, MemoryRequest};
 
 /// The resources of compaction.
 #[derive(Default, Debug)]
@@ -79,8 +79,8 @@ impl Shard {
     fn begin_pass(&mut self, plane: &mut dyn Plane<Message>, wall_ms: i64) -> bool {
         let limits = &self.setup.limits;
         let bytes = limits.compaction_bytes_max();
-        let wanted = Wanted { most: bytes, least: bytes };
-        let Some(charge) = self.send_budget.reserve(&mut self.compaction.account, 0, wanted) else {
+        let memory = MemoryRequest { most: bytes, least: bytes };
+        let Some(charge) = self.send_budget.reserve(&mut self.compaction.account, 0, memory) else {
             return false;
         };
         let mut key = MacKey([0; MAC_KEY_BYTES]);

@@ -24,7 +24,7 @@ use super::long_answers::AnswerTo;
 use crate::api::{ApiError, Measured, MeasuredCall, Part, PartReply};
 use crate::limits::SMALL_REPLY_BYTES_MAX;
 use crate::message::Message;
-use crate::read::{Charge, InLine, Wanted};
+use crate::read::{Charge, InLine, MemoryRequest};
 use crate::session::ClientProtocol;
 
 /// The memory that a reply may use.
@@ -207,12 +207,12 @@ impl Shard {
         if connection.sending.is_some() || !connection.net.is_next(*slot) {
             return true;
         }
-        let wanted = Wanted { most: reply.bytes, least: reply.bytes };
+        let memory = MemoryRequest { most: reply.bytes, least: reply.bytes };
         let (queued, who) = match connection.net.protocol() {
             ClientProtocol::Native => (connection.queue.uncharged(), InLine::Readers(conn)),
             ClientProtocol::Kafka => (connection.queue.bytes(), InLine::KafkaConnection(conn)),
         };
-        let Some(charge) = self.send_budget.reserve(&mut connection.account, queued, wanted) else {
+        let Some(charge) = self.send_budget.reserve(&mut connection.account, queued, memory) else {
             self.send_budget.wait(&mut connection.account, queued, who);
             return false;
         };

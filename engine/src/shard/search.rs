@@ -20,7 +20,7 @@ use crate::api::{ApiError, FoundOffset};
 use crate::limits::{SEARCH_DECODER_READS, SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
 use crate::message::Message;
 use crate::partition::{Partition, PartitionId};
-use crate::read::{Account, Charge, InLine, Wanted};
+use crate::read::{Account, Charge, InLine, MemoryRequest};
 
 /// The record to search for.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +146,8 @@ impl Shard {
         let memory = SearchMemory { buffer_bytes_max: buffer, decoder_bytes_max: decoder };
         let bytes = buffer + decoder;
         let account = &mut self.searches.account;
-        let Some(charge) = self.send_budget.reserve(account, 0, Wanted { most: bytes, least: bytes }) else {
+        let Some(charge) = self.send_budget.reserve(account, 0, MemoryRequest { most: bytes, least: bytes })
+        else {
             if account.held() == 0 {
                 self.send_budget.wait(account, 0, InLine::Searches);
             }

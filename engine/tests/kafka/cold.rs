@@ -97,7 +97,7 @@ fn the_partitions_of_a_fetch_are_read_once_each_and_all_of_them() {
 }
 
 #[test]
-fn what_was_read_ahead_is_dropped_when_nobody_comes_for_it() {
+fn an_unused_read_ahead_is_dropped() {
     let broker = broker(1);
     let (mut native, mut kafka) = (broker.native(), broker.kafka());
     let idle = stats(&mut native).memory;

@@ -21,7 +21,7 @@ use crate::limits::{
     SEND_QUEUE_BYTES_MAX,
 };
 use crate::message::{Fetched, KafkaMessage, Message, OwnerFetch, PartitionRead, RequestId};
-use crate::read::{InLine, Wanted};
+use crate::read::{InLine, MemoryRequest};
 use crate::shard::Shard;
 use crate::shard::connection::Stage;
 use crate::shard::timers::Timer;
@@ -195,9 +195,9 @@ impl Shard {
         }
         // This only checks that there is memory now: the response is charged when it is built. The memory for requests limits how many of
         // these exist at once.
-        let wanted = Wanted { most: answer_bytes, least: answer_bytes };
+        let memory = MemoryRequest { most: answer_bytes, least: answer_bytes };
         let may_begin =
-            answer_bytes == 0 || self.send_budget.reserve(&mut connection.account, queued, wanted).is_some();
+            answer_bytes == 0 || self.send_budget.reserve(&mut connection.account, queued, memory).is_some();
         if !may_begin {
             return self.send_budget.wait(&mut connection.account, queued, InLine::KafkaConnection(conn));
         }
