@@ -117,7 +117,7 @@ pub struct WrongLength;
 mod tests {
     use super::*;
 
-    /// Each entry is so many times its number; in parts of 10 KiB.
+    /// The entry `i` is the byte `i`, repeated `self.0[i]` times; parts have 10 KiB.
     #[derive(Debug)]
     struct Runs(Vec<usize>);
 

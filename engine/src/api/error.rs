@@ -165,7 +165,7 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// A reply of another kind than its request asks for: a bug, which fails the request concerned and nothing else.
+    /// The error for a reply of another kind than its request needs: a bug, which fails only this request.
     pub(crate) fn wrong_reply(reply: &impl std::fmt::Debug) -> Self {
         tracing::error!(?reply, "a request was answered with a reply of another kind");
         Self::Internal("a reply of another kind came back")

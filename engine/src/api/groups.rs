@@ -123,12 +123,12 @@ pub trait MeasuredCall: GroupCall + Clone {
     }
 }
 
-/// The reply to a request whose reply may hold only so much memory.
+/// The reply to a request with a limit for the memory of its reply.
 #[derive(Debug)]
 pub enum Measured<C: GroupCall> {
-    /// It fits.
+    /// The reply is within the limit.
     Fits(C::Reply),
-    /// It would take so many bytes.
+    /// The reply needs this many bytes of memory, more than the limit. The request is returned.
     NeedsMemory(usize, C),
 }
 

@@ -36,13 +36,13 @@ pub struct NewStart {
 pub enum PartitionQuery {
     /// Offsets by timestamp, or of the ends of the log.
     Offsets(Vec<(u32, (TopicPartition, OffsetSpec))>),
-    /// Where leader epochs end.
+    /// End offsets of leader epochs.
     EpochEnds(Vec<(u32, (TopicPartition, LeaderEpoch))>),
     /// Bounds and sizes.
     Details(Vec<(u32, TopicPartition)>),
-    /// Idempotent producers, at most so many of each partition.
+    /// Idempotent producers, at most the given number for each partition.
     Producers(Vec<(u32, (TopicPartition, usize))>),
-    /// How many of these there are.
+    /// Numbers of idempotent producers.
     ProducerCounts(Vec<(u32, TopicPartition)>),
     /// Move the log start.
     DeleteRecords(Vec<(u32, NewStart)>),

@@ -1,17 +1,17 @@
-//! All topics by name, as a list that is cheap to copy and to change: answers that list all topics share it.
+//! All topics by name, as a list that is cheap to copy and to change. Replies that list all topics share it.
 
 use std::sync::Arc;
 
 use super::state::Topic;
 
-/// Topics of a chunk at most. A change copies one chunk, if others share it.
+/// Maximum number of topics in a chunk. A change copies one chunk, if it is shared.
 const CHUNK_TOPICS_MAX: usize = 256;
 
 /// Topics in the order of their names. A copy shares everything with the original until one of them changes.
 #[derive(Clone, Default, Debug)]
 pub struct Listed(Arc<List>);
 
-/// Invariant: no chunk is empty, and `starts` has the place of each chunk's first topic in the whole list.
+/// Invariant: no chunk is empty, and `starts` has the index of each chunk's first topic in the whole list.
 #[derive(Clone, Default, Debug)]
 struct List {
     chunks: Vec<Arc<Vec<Arc<Topic>>>>,
@@ -20,23 +20,23 @@ struct List {
 }
 
 impl Listed {
-    /// Number of topics.
+    /// Returns the number of topics.
     pub fn len(&self) -> usize {
         self.0.len
     }
 
-    /// Whether there are none.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.len == 0
     }
 
-    /// The topic at this place.
+    /// Returns the topic at this index.
     pub fn get(&self, place: usize) -> Option<&Arc<Topic>> {
         let chunk = self.0.starts.partition_point(|start| *start <= place).checked_sub(1)?;
         self.0.chunks[chunk].get(place - self.0.starts[chunk])
     }
 
-    /// Adds a topic whose name is not listed.
+    /// Adds a topic whose name is not in the list.
     pub(super) fn insert(&mut self, topic: &Arc<Topic>) {
         let all = Arc::make_mut(&mut self.0);
         let at = all.chunk_of(&topic.name);
@@ -54,7 +54,7 @@ impl Listed {
         all.count_from(at);
     }
 
-    /// Removes the topic of this name.
+    /// Removes the topic with this name.
     pub(super) fn remove(&mut self, name: &str) {
         let all = Arc::make_mut(&mut self.0);
         let at = all.chunk_of(name);
@@ -70,14 +70,14 @@ impl Listed {
 }
 
 impl List {
-    /// The chunk that has this name, or would.
+    /// Returns the chunk for this name.
     fn chunk_of(&self, name: &str) -> usize {
         let later =
             self.chunks.partition_point(|chunk| chunk.first().is_some_and(|first| *first.name <= *name));
         later.saturating_sub(1)
     }
 
-    /// Counts anew from this chunk on.
+    /// Recomputes `starts` from this chunk on.
     fn count_from(&mut self, chunk: usize) {
         let mut next =
             chunk.checked_sub(1).map_or(0, |before| self.starts[before] + self.chunks[before].len());

@@ -38,18 +38,18 @@ pub enum Record {
     },
     /// Producer ids below this may be in use.
     ProducerIdsReserved {
-        /// The first id that is free.
+        /// The first free id.
         end: i64,
     },
 }
 
 impl Record {
-    /// Returns whether shards and clients see what it changes.
+    /// Returns whether the change is visible to shards and clients.
     pub(super) fn is_visible(&self) -> bool {
         !matches!(self, Self::TopicGone { .. } | Self::ProducerIdsReserved { .. })
     }
 
-    /// Returns the topic that it changes, if any.
+    /// Returns the changed topic, if any.
     pub(super) fn topic(&self) -> Option<TopicId> {
         match self {
             Self::TopicCreated(topic) => Some(topic.topic_id()),

@@ -121,7 +121,7 @@ impl CreateTopicsResponse<'_> {
 }
 
 impl FindCoordinatorResponse<'_> {
-    /// The message around so many coordinators that are written one by one, in versions that know several.
+    /// The message around `coordinators` entries that are written one by one, in versions with several.
     pub fn frame(&self, version: i16, coordinators: usize) -> Frame {
         let form = Self::form(version);
         frame(form, coordinators, |out| self.throttle_time_ms.write(out, form), |_| {})
