@@ -60,6 +60,9 @@ pub struct Expectation {
     pub durable_hint: LogIndex,
     /// How far after a bad frame to look for proof that it had been acknowledged.
     pub unacked_bytes_max: u32,
+    /// No frame of this incarnation was ever written at or after this position, as the store's map says. The size of the extent if the map
+    /// says nothing.
+    pub write_bound: u32,
 }
 
 /// The bytes of one extent.

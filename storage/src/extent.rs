@@ -5,6 +5,7 @@ use highwater_protocol::ids::{
     ClusterId, ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, StoreId, TopicPartition,
 };
 
+use crate::bound::WriteBound;
 use crate::expect::{LogPoint, Mark};
 use crate::index::{Entry, SparseIndex};
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_VERSION, ExtentEnd, ExtentId, Place};
@@ -64,6 +65,8 @@ pub(crate) struct Extent {
     pub(crate) header_written: bool,
     /// Only the journal has its header block.
     pub(crate) header_journaled: bool,
+    /// How far frames may be written to it.
+    pub(crate) write_bound: WriteBound,
     pub(crate) index: SparseIndex,
 }
 
@@ -98,6 +101,7 @@ impl Extent {
             map_seq: None,
             header_written: false,
             header_journaled: false,
+            write_bound: WriteBound::known(1 << log2_bytes),
             index: SparseIndex::default(),
         }
     }

@@ -17,6 +17,7 @@
 
 mod alloc;
 pub mod api;
+mod bound;
 mod cache;
 pub mod compaction;
 pub mod config;

@@ -47,6 +47,12 @@ pub const RETENTION_PARTITIONS_PER_STEP: usize = 1024;
 /// Checkpoints taken in one turn, as far as their partitions have few producers.
 pub const CHECKPOINT_WORK_PER_TURN_MAX: usize = 512;
 
+/// Write bounds that are recorded in one turn, beside urgent ones.
+pub const BOUNDS_PER_TURN_MAX: usize = 512;
+
+/// Bytes appended for each checkpoint of a round, so that the map takes a small part of what is written.
+pub const APPENDED_PER_CHECKPOINT_BYTES: u64 = 64 << 10;
+
 /// Producers that count as much as one more checkpoint.
 pub const CHECKPOINT_PRODUCERS_PER_WORK: usize = 8;
 
@@ -86,8 +92,14 @@ pub struct StoreLimits {
     pub unacked_bytes_max: u64,
     /// Appended and not yet durable, all partitions of the store together.
     pub store_unacked_bytes_max: u64,
-    /// A checkpoint is written every so many bytes appended. A restart reads about that much again.
+    /// How far ahead of the appended frames the write bound of an extent is recorded, at least: so many bytes more are searched after a crash.
+    pub bound_ahead_bytes_min: u32,
+    /// The same, at most.
+    pub bound_ahead_bytes_max: u32,
+    /// Checkpoints are written every so many bytes appended, if many partitions need one. A start after a crash reads that much again, at most.
     pub checkpoint_bytes: u64,
+    /// The same if few partitions need one.
+    pub checkpoint_bytes_min: u64,
     /// Size of each copy of a new store's state log.
     pub state_log_bytes: u64,
     /// The same once it has been in use. Records in new extents wait while it is rewritten, so that should be rare.
@@ -129,7 +141,10 @@ impl Default for StoreLimits {
             cache_bytes_max: 256 << 20,
             unacked_bytes_max: 32 << 20,
             store_unacked_bytes_max: 256 << 20,
+            bound_ahead_bytes_min: 32 << 10,
+            bound_ahead_bytes_max: 8 << 20,
             checkpoint_bytes: 64 << 20,
+            checkpoint_bytes_min: 16 << 20,
             state_log_bytes: 256 << 10,
             state_log_bytes_used: 2 << 20,
             snapshot_bytes_per_turn: SNAPSHOT_BYTES_PER_TURN as u32,
@@ -167,7 +182,10 @@ impl StoreLimits {
             cache_bytes_max: 128 << 10,
             unacked_bytes_max: 96 << 10,
             store_unacked_bytes_max: 256 << 10,
+            bound_ahead_bytes_min: 8 << 10,
+            bound_ahead_bytes_max: 8 << 10,
             checkpoint_bytes: 128 << 10,
+            checkpoint_bytes_min: 32 << 10,
             state_log_bytes: 64 << 10,
             state_log_bytes_used: 64 << 10,
             snapshot_bytes_per_turn: 256,
@@ -212,6 +230,8 @@ impl StoreLimits {
             "the largest frame may wait for the disk"
         );
         assert!(self.unacked_bytes_max <= UNACKED_BYTES_MAX, "recovery looks no further");
+        assert!(0 < self.bound_ahead_bytes_min && self.bound_ahead_bytes_min <= self.bound_ahead_bytes_max);
+        assert!(self.checkpoint_bytes_min <= self.checkpoint_bytes);
         assert!(self.journal_bytes == 0 || self.journal_bytes >= JOURNAL_BYTES_MIN);
         assert!(
             self.journal_bytes <= JOURNAL_BYTES_MAX && self.journal_bytes.is_multiple_of(PAGE_BYTES as u64)

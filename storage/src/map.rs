@@ -19,6 +19,7 @@ use highwater_protocol::ids::{
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::bound::WriteBounds;
 use crate::epochs::{EpochStart, Epochs};
 use crate::extent::APPENDED_UNKNOWN;
 use crate::layout::ExtentId;
@@ -278,6 +279,8 @@ pub(crate) enum MapRecord {
     Replaced { key: PartitionKey, incarnations: Vec<u64>, extent: ExtentEntry },
     /// From here on the journal has pieces, in entries of this era. 0: it has none that is needed.
     Journal { era: u64 },
+    /// No frame of this incarnation was written at or after this position.
+    WriteBound { incarnation: u64, position: u32 },
 }
 
 /// The map as the state log has it.
@@ -297,6 +300,8 @@ pub struct StoreMap {
     pub macs: Option<StoreMacs>,
     /// The era of the journal, if it has pieces.
     pub journal: Option<Incarnation>,
+    /// How far the extents may have been written, by incarnation. Without one, up to the end.
+    pub(crate) write_bounds: WriteBounds,
     /// Partitions whose last checkpoint was written by a version that did not keep where epochs began.
     pub(crate) without_epochs: BTreeSet<PartitionKey>,
 }
@@ -345,6 +350,10 @@ impl StoreMap {
             MapRecord::Journal { era } => {
                 self.journal = Some(Incarnation(era)).filter(|_| era > 0);
                 self.next_incarnation = self.next_incarnation.max(era.saturating_add(1));
+            }
+            MapRecord::WriteBound { incarnation, position } => {
+                self.write_bounds.note(incarnation, position);
+                self.next_incarnation = self.next_incarnation.max(incarnation.saturating_add(1));
             }
             MapRecord::LogStart { key, log_start } => self.partition(key).log_start = log_start,
             MapRecord::Checkpoint { key, checkpoint, complete } => self.checkpoint(key, checkpoint, complete),
@@ -395,12 +404,16 @@ impl StoreMap {
     fn free(&mut self, key: PartitionKey, incarnations: &[u64]) {
         let partition = self.partition(key);
         partition.extents.retain(|extent| !incarnations.contains(&extent.incarnation));
-        self.untimed.retain(|incarnation, _| !incarnations.contains(incarnation));
+        for incarnation in incarnations {
+            self.untimed.remove(incarnation);
+            self.write_bounds.forget(*incarnation);
+        }
     }
 
     fn delete(&mut self, key: PartitionKey) {
         for extent in self.partitions.remove(&key).into_iter().flat_map(|p| p.extents) {
             self.untimed.remove(&extent.incarnation);
+            self.write_bounds.forget(extent.incarnation);
         }
         self.without_epochs.remove(&key);
         let tag = TopicPartition::from(key).tag();

@@ -53,6 +53,14 @@ pub enum Mutant {
     ReadReplacedExtent,
     /// The last batch of a producer is not shown to the filter as such.
     DropLastOfProducer,
+    /// A write bound is recorded when the frames that pass it are durable.
+    BoundAfterWrite,
+    /// Frames are written as soon as a write bound after them is recorded, not when it is durable.
+    WriteBeforeBound,
+    /// The write bound of an earlier incarnation passes for that of an extent.
+    TrustStaleBound,
+    /// After a start, extents are taken to be bounded by their ends only.
+    ForgetBound,
 }
 
 highwater_runtime::planted_bugs!(Mutant);

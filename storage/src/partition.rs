@@ -176,6 +176,8 @@ pub(crate) struct Flags {
     pub(crate) journaled: bool,
     /// Its next step waits for its write-back.
     pub(crate) urgent: bool,
+    /// Its write bound is due to be raised.
+    pub(crate) bound_due: bool,
 }
 
 /// A part of a log that is being written to the extents while the journal has it.

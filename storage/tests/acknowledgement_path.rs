@@ -29,8 +29,10 @@ fn limits(journal_bytes: u64) -> StoreLimits {
         slab_bytes_first: 512 * KIB,
         slab_bytes_max: 1024 * KIB,
         journal_bytes,
-        state_log_bytes: 2048 * KIB,
-        state_log_bytes_used: 2048 * KIB,
+        bound_ahead_bytes_min: 32 << 10,
+        bound_ahead_bytes_max: 32 << 10,
+        state_log_bytes: 4096 * KIB,
+        state_log_bytes_used: 4096 * KIB,
         ..StoreLimits::tiny()
     }
 }

@@ -29,6 +29,10 @@ const KILLED_2: &[u8] = include_bytes!("data/frames-2-killed.gz");
 const STOPPED_5: &[u8] = include_bytes!("data/map-5-stopped.gz");
 const KILLED_5: &[u8] = include_bytes!("data/map-5-killed.gz");
 
+/// The same, with a journal whose last entries the extents lack, and a third partition that was deleted: from the last version without write bounds.
+const STOPPED_6: &[u8] = include_bytes!("data/map-6-stopped.gz");
+const KILLED_6: &[u8] = include_bytes!("data/map-6-killed.gz");
+
 /// Parses the files: for each the length of its path, the path, its length and its content.
 fn image_of(packed: &[u8]) -> DiskImage {
     let mut bytes = Vec::new();
@@ -201,6 +205,28 @@ fn a_store_without_a_journal_is_read_and_gets_one() {
         let (a, b) = (bed.slot(0), bed.slot(1));
         assert_eq!(bed.values(a), (22..40).map(|n| vec![n; 900]).collect::<Vec<_>>());
         assert_eq!(bed.values(b), (0..44).map(|n| vec![n; 300]).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_store_from_before_there_were_write_bounds_is_read_and_goes_on_with_them() {
+    for packed in [STOPPED_6, KILLED_6] {
+        let disk = DiskHarness::on(SimDisk::from_image(&image_of(packed), 2));
+        let limits = StoreLimits::tiny_with_journal();
+        let mut bed = Bed::on(disk, StoreConfig { limits, ..config() });
+        assert_eq!((bed.report.partitions, bed.report.map_rebuilt), (2, false));
+        let mut more = Vec::new();
+        for n in 40..60u8 {
+            assert_eq!(bed.report.findings, []);
+            let (a, b) = (bed.slot(0), bed.slot(1));
+            assert_eq!(bed.store.bounds(a).log_start, Offset(22));
+            assert_eq!(bed.values(a), (22..40).map(|n| vec![n; 900]).collect::<Vec<_>>());
+            assert_eq!(bed.values(b), [(0..40).map(|n| vec![n; 300]).collect(), more.clone()].concat());
+            // In the extent that was begun without a bound, then in others.
+            bed.append_durably(b, &filled(n, 3000));
+            more.push(vec![n; 3000]);
+            bed = if n % 2 == 0 { bed.crash(CrashPolicy::LOSE_ALL) } else { bed.restart() };
+        }
     }
 }
 

@@ -9,12 +9,13 @@ use highwater_runtime::fs::Fs;
 use super::files::Files;
 use super::headers::header_at;
 use super::state::{self, StateLogListing};
-use super::view::{StoreView, known_end};
+use super::view::{StoreView, expectation, known_end};
 use super::{InspectError, MapSource, store_dirs};
+use crate::expect::Expectation;
 use crate::journal::JOURNAL_NAME;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentEnd, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::map::{ExtentEntry, PartitionEntry, SealEntry};
-use crate::recovery::{Decision, FrameCondition, Scanned};
+use crate::recovery::{Decision, FrameCondition, Scanned, has_frames_from};
 
 /// The result of a verification.
 #[derive(Clone, Default, Debug)]
@@ -91,6 +92,12 @@ pub enum FindingKind {
         found: FrameCondition,
         /// The decision of recovery.
         decision: Decision,
+    },
+    /// Frames lie where none was written, according to the map: recovery would not search for them.
+    #[error("frames of extent {incarnation} at or after its write bound: the map is older than they are")]
+    WriteBound {
+        /// Its incarnation.
+        incarnation: Incarnation,
     },
     /// Bytes between two frames are damaged: padding, or a block written astray. No record is concerned.
     #[error("bytes between two frames are damaged; no record is concerned")]
@@ -237,6 +244,7 @@ impl Verification {
             self.region(files, &context, gap.from.position, until, kind);
         }
         self.end(&context, partition, n, &scanned);
+        self.write_bound(files, &context, &expectation(&view.map, partition, n), scanned.end.position);
     }
 
     fn header(&mut self, files: &mut Files<'_>, context: &Context<'_>, store: StoreId) {
@@ -270,6 +278,27 @@ impl Verification {
             EXTENT_HEADER_BYTES as u32,
             FindingKind::ExtentHeader { incarnation, why },
         );
+    }
+
+    /// No frame lies at or after the write bound of an extent whose end is open.
+    fn write_bound(
+        &mut self,
+        files: &mut Files<'_>,
+        context: &Context<'_>,
+        expect: &Expectation,
+        log_end: u32,
+    ) {
+        let extent = context.extent;
+        let bound = expect.write_bound;
+        if extent.sealed.is_some() || bound >= expect.extent_bytes {
+            return;
+        }
+        let passes =
+            log_end > bound || has_frames_from(expect, &mut files.extent(context.file, extent.at), bound);
+        if passes {
+            let kind = FindingKind::WriteBound { incarnation: Incarnation(extent.incarnation) };
+            self.region(files, context, bound, log_end.max(bound + 1), kind);
+        }
     }
 
     /// A finding about these positions of an extent, with the content of its blocks.

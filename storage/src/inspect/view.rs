@@ -178,7 +178,9 @@ impl StoreView {
     ) -> Option<Scanned> {
         let extent = &partition.extents[n];
         let file = self.file_of(extent)?;
-        Some(scan(&expectation(&self.map, partition, n), &mut files.extent(file, extent.at), visit))
+        // Everything is looked at, whatever the map says.
+        let expect = Expectation { write_bound: u32::MAX, ..expectation(&self.map, partition, n) };
+        Some(scan(&expect, &mut files.extent(file, extent.at), visit))
     }
 
     /// A slab's space in order, free space included.
@@ -248,5 +250,6 @@ pub(super) fn expectation(map: &StoreMap, partition: &PartitionEntry, n: usize) 
         sealed_at: extent.sealed.as_ref().map(|seal| seal.position),
         durable_hint: LogIndex(checkpoint.map_or(0, |checkpoint| checkpoint.index)),
         unacked_bytes_max: SEARCH_BYTES_MAX,
+        write_bound: map.write_bounds.of(extent),
     }
 }

@@ -36,6 +36,29 @@ impl Scanned<'_> {
     }
 }
 
+/// Memory for the bytes of a journal, at a page boundary: the disk reads into it without a copy.
+pub(crate) struct RingBytes {
+    memory: Vec<u8>,
+    pages: Range<usize>,
+}
+
+impl RingBytes {
+    /// Allocates this many zero bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let memory = vec![0; bytes + PAGE_BYTES];
+        let first = memory.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
+        Self { memory, pages: first..first + bytes }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.memory[self.pages.clone()]
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.pages.clone()]
+    }
+}
+
 /// Fills `ring` with as much of the journal as can be read. What cannot be is zero; the error is the first one.
 pub(crate) fn read_ring(
     ring: &mut [u8],

@@ -10,7 +10,7 @@ use super::{MacsEntry, MapRecord, OrphanEntry, PartitionEntry, StoreMap};
 use crate::mac::StoreMacs;
 
 /// Version of the archives. Written before each.
-pub(super) const MAP_VERSION: u8 = 6;
+pub(super) const MAP_VERSION: u8 = 7;
 
 /// The map cannot be read, although the state log vouches for its bytes.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -32,6 +32,14 @@ pub(super) struct Snapshot {
     pub(super) untimed: Vec<UntimedEntry>,
     pub(super) macs: Option<MacsEntry>,
     pub(super) journal: Option<u64>,
+    pub(super) write_bounds: Vec<WriteBoundEntry>,
+}
+
+/// How far an extent may have been written.
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct WriteBoundEntry {
+    pub(super) incarnation: u64,
+    pub(super) position: u32,
 }
 
 /// When the last batch without a timestamp was appended to an extent.
@@ -86,6 +94,7 @@ impl StoreMap {
         self.partitions.append(&mut piece.partitions);
         self.untimed.append(&mut piece.untimed);
         self.orphans.append(&mut piece.orphans);
+        self.write_bounds.append(&mut piece.write_bounds);
         self.without_epochs.append(&mut piece.without_epochs);
         self.macs = self.macs.or(piece.macs);
         self.journal = self.journal.or(piece.journal);
@@ -104,6 +113,11 @@ impl StoreMap {
                 .collect(),
             macs: self.macs.map(MacsEntry::from),
             journal: self.journal.map(|era| era.0),
+            write_bounds: self
+                .write_bounds
+                .iter()
+                .map(|(incarnation, position)| WriteBoundEntry { incarnation, position })
+                .collect(),
         };
         encode(|bytes| {
             rkyv::to_bytes::<RkyvError>(&snapshot).map(|archive| bytes.extend_from_slice(&archive))
@@ -121,6 +135,7 @@ impl From<Snapshot> for StoreMap {
             untimed: snapshot.untimed.iter().map(|u| (u.incarnation, u.appended_ms)).collect(),
             macs: snapshot.macs.map(StoreMacs::from),
             journal: snapshot.journal.map(Incarnation),
+            write_bounds: snapshot.write_bounds.iter().map(|b| (b.incarnation, b.position)).collect(),
             ..Self::default()
         }
     }

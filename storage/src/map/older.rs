@@ -1,5 +1,7 @@
 //! Maps that earlier versions wrote. They are read, and written again in today's form with the next snapshot.
 //!
+//! Before version 7 there were no write bounds: every extent may have been written up to its end.
+//!
 //! Before version 6 there was no journal.
 //!
 //! Before version 5 an extent's incarnation was its place in the chain too: it rises along the chain, and stands for the sequence
@@ -19,6 +21,9 @@ use super::{MacsEntry, OrphanEntry, PartitionKey, SealEntry, StoreMap};
 use crate::layout::{EXTENT_VERSION_WITHOUT_MACS, EXTENT_VERSION_WITHOUT_SEQUENCE};
 use crate::mac::StoreMacs;
 use crate::producers::Producer;
+
+/// The version before there were write bounds. Its records are among today's.
+const VERSION_WITHOUT_BOUNDS: u8 = 6;
 
 /// The version before there was a journal. Its records are among today's.
 pub(super) const VERSION_WITHOUT_JOURNAL: u8 = 5;
@@ -63,6 +68,18 @@ pub(super) struct PartitionEntry {
     pub(super) extents: Vec<ExtentEntry>,
     pub(super) checkpoint: Option<CheckpointEntry>,
     pub(super) complete: bool,
+}
+
+/// A snapshot of [`VERSION_WITHOUT_BOUNDS`].
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct SnapshotWithoutBounds {
+    pub(super) next_incarnation: u64,
+    pub(super) clean: bool,
+    pub(super) partitions: Vec<super::PartitionEntry>,
+    pub(super) orphans: Vec<OrphanEntry>,
+    pub(super) untimed: Vec<UntimedEntry>,
+    pub(super) macs: Option<MacsEntry>,
+    pub(super) journal: Option<u64>,
 }
 
 /// A snapshot of [`VERSION_WITHOUT_JOURNAL`].
@@ -180,15 +197,31 @@ impl From<PartitionEntry> for super::PartitionEntry {
     }
 }
 
+impl From<SnapshotWithoutBounds> for StoreMap {
+    fn from(old: SnapshotWithoutBounds) -> Self {
+        let SnapshotWithoutBounds { next_incarnation, clean, partitions, orphans, untimed, macs, journal } =
+            old;
+        let write_bounds = Vec::new();
+        Snapshot { next_incarnation, clean, partitions, orphans, untimed, macs, journal, write_bounds }.into()
+    }
+}
+
+impl From<SnapshotWithoutJournal> for StoreMap {
+    fn from(old: SnapshotWithoutJournal) -> Self {
+        let SnapshotWithoutJournal { next_incarnation, clean, partitions, orphans, untimed, macs } = old;
+        let journal = None;
+        SnapshotWithoutBounds { next_incarnation, clean, partitions, orphans, untimed, macs, journal }.into()
+    }
+}
+
 /// The map in a snapshot of this version.
 pub(super) fn snapshot(version: u8, archive: &AlignedVec) -> Result<StoreMap, RkyvError> {
     let snapshot = match version {
+        VERSION_WITHOUT_BOUNDS => {
+            return Ok(rkyv::from_bytes::<SnapshotWithoutBounds, RkyvError>(archive)?.into());
+        }
         VERSION_WITHOUT_JOURNAL => {
-            let old = rkyv::from_bytes::<SnapshotWithoutJournal, RkyvError>(archive)?;
-            let SnapshotWithoutJournal { next_incarnation, clean, partitions, orphans, untimed, macs } = old;
-            let snapshot =
-                Snapshot { next_incarnation, clean, partitions, orphans, untimed, macs, journal: None };
-            return Ok(snapshot.into());
+            return Ok(rkyv::from_bytes::<SnapshotWithoutJournal, RkyvError>(archive)?.into());
         }
         OLDEST_VERSION => {
             let old = rkyv::from_bytes::<SnapshotWithoutOrphans, RkyvError>(archive)?;
@@ -216,7 +249,7 @@ pub(super) fn snapshot(version: u8, archive: &AlignedVec) -> Result<StoreMap, Rk
         orphans: snapshot.orphans,
         untimed: snapshot.untimed.iter().map(|u| (u.incarnation, u.appended_ms)).collect(),
         macs: snapshot.macs.map(StoreMacs::from),
-        journal: None,
+        ..StoreMap::default()
     })
 }
 

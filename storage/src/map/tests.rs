@@ -58,6 +58,9 @@ fn a_map_is_the_same_from_records_and_from_the_snapshot_of_them() {
         MapRecord::Allocated { key: key(2), extent: extent(5) },
         MapRecord::Allocated { key: key(1), extent: extent(4) },
         MapRecord::Sealed { key: key(1), incarnation: 3, seal: SEAL },
+        MapRecord::WriteBound { incarnation: 3, position: 9000 },
+        MapRecord::WriteBound { incarnation: 4, position: 9000 },
+        MapRecord::WriteBound { incarnation: 5, position: 9000 },
         MapRecord::LogStart { key: key(1), log_start: 150 },
         MapRecord::Checkpoint { key: key(1), checkpoint: checkpoint(4, 40), complete: true },
         MapRecord::Reactivated { key: key(1) },
@@ -73,6 +76,7 @@ fn a_map_is_the_same_from_records_and_from_the_snapshot_of_them() {
     assert_eq!(partition.log_start, 160);
     assert_eq!(partition.extents, [extent(4)]);
     assert_eq!(map.untimed, BTreeMap::from([(4, 77)]));
+    assert_eq!(map.write_bounds.iter().collect::<Vec<_>>(), [(4, 9000)]);
     let macs = StoreMacs { key: MacKey([9; MAC_KEY_BYTES]), since: Incarnation(4) };
     assert_eq!(map.macs, Some(macs));
     let snapshot = map.clone().encode();

@@ -2,7 +2,7 @@
 //!
 //! [`scan`] walks the frames of an extent from a place where one is known to begin. Every frame must be of this incarnation of the extent and
 //! of this partition, with the next index, the next offset and an epoch that does not go back. At the first position where that fails it
-//! looks ahead over the bytes that can have been in flight, and [`decide`] says what it means. Where frames are
+//! looks ahead over the bytes that can have been in flight, up to the write bound of the extent, and [`decide`] says what it means. Where frames are
 //! missing that had been acknowledged, the scan goes on after the gap, so that the rest can be served.
 //!
 //! The end is found by frames, never by sizes. A bad checksum never means that the frames after it are worthless.
@@ -84,7 +84,7 @@ pub fn scan(
 ) -> Scanned {
     let end = expect.sealed_at.unwrap_or(expect.extent_bytes).min(expect.extent_bytes);
     let mut walk = Walk {
-        window: Window::new(bytes, end),
+        window: Window::new(bytes, end, expect.write_bound),
         expect,
         end,
         at: expect.start,
@@ -199,6 +199,12 @@ impl Walk<'_> {
         }
     }
 
+    /// Where frames that follow end at the latest: at the write bound. If frames were found after that, the bound is worth nothing.
+    fn search_end(&self) -> u32 {
+        let bound = self.expect.write_bound;
+        if self.at.position <= bound { self.end.min(bound) } else { self.end }
+    }
+
     fn decide(&mut self, found: FrameCondition, skip: Option<u32>) -> (Decision, LookAhead) {
         if found == FrameCondition::Sealed {
             return (decide(found, false, Later::None), LookAhead::default());
@@ -213,8 +219,9 @@ impl Walk<'_> {
         let here = if found == FrameCondition::Misdirected { 0 } else { FRAME_ALIGN as u32 };
         let from = self.at.position + here;
         // Frames known to have been durable are looked for up to the end.
-        let window_end = self.at.position.saturating_add(self.expect.unacked_bytes_max).min(self.end);
-        let to = if hint { self.end } else { window_end };
+        let search_end = self.search_end();
+        let window_end = self.at.position.saturating_add(self.expect.unacked_bytes_max).min(search_end);
+        let to = if hint { search_end } else { window_end };
         let inside_until = skip.unwrap_or(from);
         let range = look_ahead::Range { from, to, inside_until, wants_proof: !hint };
         let mut ahead = look_ahead::look_ahead(&mut self.window, &self.next, &range);
@@ -226,10 +233,10 @@ impl Walk<'_> {
         if matches!(decision, Decision::Rot | Decision::Hole)
             && ahead.resume.is_none()
             && ahead.itself.is_none()
-            && to < self.end
+            && to < search_end
         {
             // The decision remains; the log may go on further on.
-            let range = look_ahead::Range { from: to, to: self.end, inside_until: to, wants_proof: false };
+            let range = look_ahead::Range { from: to, to: search_end, inside_until: to, wants_proof: false };
             return (decision, look_ahead::look_ahead(&mut self.window, &self.next, &range));
         }
         // An unreadable page in the window may hide frames that were in flight: they must not come back.
@@ -247,10 +254,20 @@ impl Walk<'_> {
 /// earlier extent of the partition, had been durable. For an extent that begins after a gap.
 pub fn proves_durable(expect: &Expectation, bytes: &mut dyn ExtentBytes, index: LogIndex) -> Later {
     let end = expect.sealed_at.unwrap_or(expect.extent_bytes).min(expect.extent_bytes);
-    let mut window = Window::new(bytes, end);
+    let mut window = Window::new(bytes, end, expect.write_bound);
     let next = Next { offset: Offset(0), ..Next::of(expect, index) };
     let from = expect.start.position;
-    let to = from.saturating_add(expect.unacked_bytes_max).min(end);
+    let to = from.saturating_add(expect.unacked_bytes_max).min(end).min(expect.write_bound.max(from));
     let range = look_ahead::Range { from, to, inside_until: from, wants_proof: true };
     look_ahead::look_ahead(&mut window, &next, &range).later
+}
+
+/// Whether a frame of this extent's incarnation begins at or after a position, wherever the log ends. Reads everything from there on.
+pub fn has_frames_from(expect: &Expectation, bytes: &mut dyn ExtentBytes, from: u32) -> bool {
+    let end = expect.extent_bytes;
+    let mut window = Window::new(bytes, end, end);
+    let next = Next::of(expect, LogIndex(0));
+    let range = look_ahead::Range { from, to: end, inside_until: from, wants_proof: false };
+    let found = look_ahead::look_ahead(&mut window, &next, &range);
+    found.later != Later::None || found.itself.is_some()
 }

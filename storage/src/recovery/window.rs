@@ -20,6 +20,8 @@ pub(super) struct Window<'a> {
     source: &'a mut dyn ExtentBytes,
     /// Nothing from here on is read.
     end: u32,
+    /// Nothing is expected from here on: it is read only if it is asked for.
+    likely_end: u32,
     buf: AlignedBuf,
     /// Position of the first byte in `buf`; on a page.
     from: u32,
@@ -31,10 +33,11 @@ pub(super) struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    pub(super) fn new(source: &'a mut dyn ExtentBytes, end: u32) -> Self {
+    pub(super) fn new(source: &'a mut dyn ExtentBytes, end: u32, likely_end: u32) -> Self {
         Self {
             source,
             end,
+            likely_end: likely_end.min(end),
             buf: AlignedBuf::new(READ_BYTES_FIRST),
             from: 0,
             filled: 0,
@@ -92,7 +95,12 @@ impl<'a> Window<'a> {
         while self.filled < wanted {
             let position = self.from + self.filled as u32;
             let left = (self.end.saturating_sub(position) as usize).next_multiple_of(PAGE_BYTES);
-            let len = self.read_bytes.min(left).min(self.buf.len() - self.filled);
+            let likely = match self.likely_end.checked_sub(position) {
+                None | Some(0) => wanted - self.filled,
+                Some(likely) => likely as usize,
+            };
+            let len = self.read_bytes.min(likely.next_multiple_of(PAGE_BYTES));
+            let len = len.min(left).min(self.buf.len() - self.filled);
             if len == 0 {
                 break;
             }

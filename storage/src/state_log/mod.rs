@@ -218,6 +218,11 @@ impl StateLog {
         Seq(self.doubtful.map_or(self.durable, |last| last.saturating_sub(1)))
     }
 
+    /// Whether payloads were appended that are in no record yet.
+    pub fn has_pending(&self) -> bool {
+        !self.pending_ends.is_empty()
+    }
+
     /// The size that files holding little have from the next generation on. A busy log rotates less often in larger files.
     pub fn set_file_bytes_min(&mut self, bytes: u64) {
         self.file_bytes_min = bytes;

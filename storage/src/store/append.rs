@@ -7,6 +7,7 @@ use highwater_runtime::plane::Disk;
 use super::{Phase, Store};
 use crate::api::{AppendError, Appended, PartitionSlot, Payload, ProducerCheck};
 use crate::map::{MapRecord, PartitionKey};
+use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partition, TailState};
 use crate::placement::{AppendContext, FramePlacement};
 use crate::producers::ProducerStamp;
@@ -79,6 +80,10 @@ impl Store {
         let result = push(partition, &mut context);
         let bytes = partition.unacked_bytes - before;
         let has_other_producers = partition.producers.len() != partition.producers_counted;
+        if !is_planted(Mutant::BoundAfterWrite) {
+            self.keep_write_bound(slot, bytes);
+        }
+        let partition = self.partitions.get_mut(slot.0).expect("as above");
         self.unacked_bytes += bytes;
         self.appended_since_checkpoint += bytes;
         self.stats.frames_appended += 1;

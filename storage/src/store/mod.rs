@@ -91,6 +91,8 @@ pub struct Store {
     touched: VecDeque<PartitionSlot>,
     /// How many of these get a checkpoint in the round that is going on.
     checkpoints_left: usize,
+    /// Partitions whose write bounds are due to be raised.
+    bounds_due: VecDeque<PartitionSlot>,
     /// The snapshot of the map that is being written.
     snapshot: Option<MapSnapshot>,
     /// Frames whose extents' headers are damaged: the partitions that they belong to are out of service.

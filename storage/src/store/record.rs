@@ -7,10 +7,14 @@ use highwater_runtime::plane::Disk;
 
 use super::Store;
 use crate::api::PartitionSlot;
+use crate::bound::{BoundNeed, bound_after};
 use crate::expect::Mark;
 use crate::extent::{Extent, NO_TIMESTAMP};
 use crate::layout::Place;
-use crate::limits::{CHECKPOINT_PRODUCERS_PER_WORK, CHECKPOINT_WORK_PER_TURN_MAX};
+use crate::limits::{
+    APPENDED_PER_CHECKPOINT_BYTES, BOUNDS_PER_TURN_MAX, CHECKPOINT_PRODUCERS_PER_WORK,
+    CHECKPOINT_WORK_PER_TURN_MAX,
+};
 use crate::map::{
     CheckpointEntry, EpochEntry, ExtentEntry, MapRecord, PartitionEntry, PartitionKey, SealEntry,
 };
@@ -50,6 +54,12 @@ impl Extent {
     /// Returns its incarnation, and when the last batch without a timestamp was appended to it, if there is one.
     pub(super) fn untimed(&self) -> Option<(u64, i64)> {
         (self.untimed_ms != NO_TIMESTAMP).then_some((self.incarnation.0, self.untimed_ms))
+    }
+
+    /// Returns its incarnation and its write bound, if the map has to keep one.
+    pub(super) fn write_bound_entry(&self) -> Option<(u64, u32)> {
+        let bound = self.write_bound.recorded();
+        (!self.seal_recorded && bound < self.bytes()).then_some((self.incarnation.0, bound))
     }
 
     fn seal_entry(&self) -> SealEntry {
@@ -121,6 +131,7 @@ impl Store {
 
     /// Starts writing the records added so far, and continues a snapshot if the log is full. Returns whether the snapshot is incomplete.
     pub(super) fn flush_map(&mut self, disk: &mut dyn Disk) -> bool {
+        self.raise_due_bounds();
         self.state.flush(disk);
         if self.state.is_stalled() {
             // The disk has no space for a new generation. A timer retries; retrying every turn would use up all of the shard's time.
@@ -135,7 +146,7 @@ impl Store {
     /// Begins a round of checkpoints if enough was appended since the last one, and takes those of this turn. Returns whether the round continues in
     /// a later turn.
     pub(super) fn continue_checkpoints(&mut self) -> bool {
-        if self.appended_since_checkpoint >= self.config.limits.checkpoint_bytes {
+        if self.appended_since_checkpoint >= self.checkpoint_interval_bytes() {
             self.begin_checkpoints();
         }
         let mut work = CHECKPOINT_WORK_PER_TURN_MAX;
@@ -146,6 +157,15 @@ impl Store {
             self.checkpoint_touched(slot);
         }
         self.checkpoints_left > 0
+    }
+
+    /// Returns the bytes appended between two rounds of checkpoints. A start after a crash reads what follows the last round, so it is little if
+    /// few partitions have to be recorded.
+    fn checkpoint_interval_bytes(&self) -> u64 {
+        let limits = &self.config.limits;
+        let checkpoints = self.touched.len() + self.known_producers() / CHECKPOINT_PRODUCERS_PER_WORK;
+        let interval = (checkpoints as u64).saturating_mul(APPENDED_PER_CHECKPOINT_BYTES);
+        interval.max(limits.checkpoint_bytes_min).min(limits.checkpoint_bytes)
     }
 
     /// Plans a checkpoint of every partition that was appended to, some of them each turn. Partitions that were not appended to since the last round
@@ -242,6 +262,54 @@ impl Store {
         for (incarnation, appended_ms) in untimed {
             self.record(&MapRecord::Untimed { incarnation, appended_ms });
         }
+    }
+
+    /// Keeps the write bound ahead of the last extent of a partition, to which a frame of this size was appended.
+    pub(super) fn keep_write_bound(&mut self, slot: PartitionSlot, frame_bytes: u64) {
+        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
+        let Some(extent) = partition.extents.back() else { return };
+        match extent.write_bound.need(&self.config.limits, extent.bytes(), extent.end, frame_bytes) {
+            BoundNeed::None => {}
+            BoundNeed::Due if partition.flags.bound_due => {}
+            BoundNeed::Due => {
+                partition.flags.bound_due = true;
+                self.bounds_due.push_back(slot);
+            }
+            BoundNeed::Urgent => self.raise_write_bound(slot, frame_bytes),
+        }
+    }
+
+    /// Records the write bounds that are due, if something else is recorded too.
+    fn raise_due_bounds(&mut self) {
+        if !self.state.has_pending() {
+            return;
+        }
+        let limits = self.config.limits;
+        for _ in 0..self.bounds_due.len().min(BOUNDS_PER_TURN_MAX) {
+            let slot = self.bounds_due.pop_front().expect("as many as were counted");
+            let Some(partition) = self.partition_mut(slot) else { continue };
+            partition.flags.bound_due = false;
+            let is_needed = partition.active().is_some_and(|active| {
+                let need = active.write_bound.need(&limits, active.bytes(), active.end, 0);
+                need != BoundNeed::None
+            });
+            if is_needed {
+                self.raise_write_bound(slot, 0);
+            }
+        }
+    }
+
+    /// Records how far frames may be written to the last extent of a partition.
+    fn raise_write_bound(&mut self, slot: PartitionSlot, frame_bytes: u64) {
+        let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
+        let extent = partition.extents.back().expect("the caller looked");
+        let position = bound_after(&self.config.limits, extent.bytes(), extent.end, frame_bytes);
+        let incarnation = extent.incarnation.0;
+        let seq = self.record(&MapRecord::WriteBound { incarnation, position });
+        let certain = self.state.certain();
+        let partition = self.partitions.get_mut(slot.0).expect("as above");
+        let extent = partition.extents.back_mut().expect("as above");
+        extent.write_bound.raise(position, seq, certain);
     }
 
     /// Resumes everything that waited for this part of the map to be durable.

@@ -226,7 +226,7 @@ impl Store {
         round: u64,
         entry: &mut Option<RoundEntry>,
     ) {
-        let map_durable = self.state.durable();
+        let (map_durable, map_certain) = (self.state.durable(), self.state.certain());
         let Some(partition) = self.partitions.get_mut(slot.0) else { return };
         if partition.stalled && partition.has_failed_flight() {
             // The next piece shares a page with it, or would be written twice.
@@ -242,19 +242,20 @@ impl Store {
         loop {
             let Some(partition) = self.partitions.get_mut(slot.0) else { return };
             let next = match (partition.queue.front(), &partition.tail) {
-                (Some(piece), _) => (piece.extent, piece.from),
+                (Some(piece), _) => (piece.extent, piece.from, piece.end.position),
                 (None, Some(tail)) if tail.is_fresh() => {
                     let last = partition.extents.back().expect("a tail lies in an extent");
-                    (last.reference(), tail.base())
+                    (last.reference(), tail.base(), last.end)
                 }
                 _ => return,
             };
-            let (reference, from) = next;
+            let (reference, from, to) = next;
             let extent = partition.extent(reference).expect("what is not durable is not freed");
             let Some(place) = extent.place else { return };
             let is_header = partition.queue.front().is_some_and(|piece| piece.frame_bytes == 0);
             let in_place = is_header || entry.is_none();
             if !self.space.is_reserved(reference.incarnation)
+                || !is_header && !extent.write_bound.allows(to, map_certain)
                 || in_place && partition.overlaps_flight(reference, from)
             {
                 return;
@@ -451,6 +452,9 @@ impl Store {
         }
         if passed {
             self.record_seals(slot);
+        }
+        if is_planted(Mutant::BoundAfterWrite) {
+            self.keep_write_bound(slot, bytes);
         }
         self.end_stall_if_settled(slot);
     }

@@ -49,6 +49,8 @@ impl Store {
             bytes += entry.snapshot_bytes();
             if entry.is_needed() {
                 piece.untimed.extend(partition.extents.iter().filter_map(Extent::untimed));
+                let bounds = partition.extents.iter().filter_map(Extent::write_bound_entry);
+                piece.write_bounds.append(&mut bounds.collect());
                 piece.partitions.insert(entry.key, entry);
             }
         }

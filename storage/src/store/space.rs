@@ -16,9 +16,10 @@ use highwater_runtime::plane::{Disk, FileId};
 use super::Store;
 use crate::alloc::Allocator;
 use crate::api::{AppendError, PartitionSlot, StoreEvent};
-use crate::extent::{Extent, ExtentRef};
+use crate::bound::{WriteBound, bound_after};
+use crate::extent::{Extent, ExtentRef, FIRST_POSITION};
 use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId};
-use crate::limits::EXTENT_BYTES_MAX;
+use crate::limits::{EXTENT_BYTES_MAX, PADDING_BYTES_MAX};
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::Partition;
 use crate::placement::FramePlacement;
@@ -217,7 +218,9 @@ impl Store {
         wall_ms: i64,
     ) -> Result<(), AppendError> {
         let partition = self.partition(slot).expect("the caller looked");
-        let Some(need) = self.need(partition, payload_bytes, placement, wall_ms) else { return Ok(()) };
+        let Some(need) = self.need(partition, payload_bytes, placement, wall_ms) else {
+            return self.check_write_bound(partition, payload_bytes);
+        };
         self.find_space(need)?;
         let mut sizes = (need.log2_min..=need.log2).rev();
         let found = sizes.find_map(|log2| Some((self.space.alloc.allocate(log2)?, log2)));
@@ -230,21 +233,42 @@ impl Store {
         let extent = ExtentRef { sequence: partition.next_sequence(), incarnation };
         let start = partition.append_point();
         partition.extents.push_back(Extent::new(extent, log2, start, epoch, wall_ms));
-        self.place_extent(slot, extent, place);
+        self.place_extent(slot, extent, place, frame_bytes(payload_bytes));
         Ok(())
     }
 
-    /// Places an extent and records it in the map.
-    fn place_extent(&mut self, slot: PartitionSlot, reference: ExtentRef, place: Place) {
+    /// Returns whether a frame in the active extent would wait for a record of the map for which there is no space.
+    fn check_write_bound(&self, partition: &Partition, payload_bytes: usize) -> Result<(), AppendError> {
+        let bytes = (frame_bytes(payload_bytes) + PADDING_BYTES_MAX) as u32;
+        let would_wait = partition.active().is_some_and(|active| {
+            active.write_bound.writable_to(self.state.certain()) < active.bytes().min(active.end + bytes)
+        });
+        if would_wait && self.state.is_stalled() { Err(AppendError::StorageFull) } else { Ok(()) }
+    }
+
+    /// Places an extent that is begun for a frame of this size, and records it in the map.
+    fn place_extent(&mut self, slot: PartitionSlot, reference: ExtentRef, place: Place, frame_bytes: usize) {
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         let key = PartitionKey::from(partition.tp);
         let extent = partition.extent_mut(reference).expect("it was just made");
         extent.place = Some(place);
+        let bound = bound_after(
+            &self.config.limits,
+            extent.bytes(),
+            FIRST_POSITION + frame_bytes as u32,
+            frame_bytes as u64,
+        );
+        extent.write_bound = WriteBound::known(bound);
+        let write_bound = extent.write_bound_entry();
         let entry = extent.entry(false).expect("it has a place now");
         if !std::mem::replace(&mut self.macs_recorded, true) {
             // Before the first extent with codes: no frame in it is durable before the map has the extent, and so this record.
             let macs = MapRecord::Macs(self.macs.into());
             self.record(&macs);
+        }
+        // The map never knows the extent without its bound.
+        if let Some((incarnation, position)) = write_bound {
+            self.record(&MapRecord::WriteBound { incarnation, position });
         }
         let seq = self.record(&MapRecord::Allocated { key, extent: entry });
         let partition = self.partitions.get_mut(slot.0).expect("as above");

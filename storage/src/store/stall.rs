@@ -109,7 +109,9 @@ impl Store {
             partition.extents.iter().rev().take_while(|e| e.sequence >= partition.durable.sequence);
         matches!(partition.tail_state, TailState::Reactivating(seq) if seq > durable)
             || written_to.into_iter().any(|extent| {
-                !self.space.is_reserved(extent.incarnation) || extent.map_seq.is_some_and(|seq| seq > durable)
+                !self.space.is_reserved(extent.incarnation)
+                    || extent.map_seq.is_some_and(|seq| seq > durable)
+                    || extent.write_bound.writable_to(durable) < extent.end
             })
     }
 

@@ -92,6 +92,26 @@ fn treating_every_recovered_frame_as_committed_is_found() {
 }
 
 #[test]
+fn recording_a_write_bound_after_the_write_that_passes_it_is_found() {
+    replay_finds(Mutant::BoundAfterWrite);
+}
+
+#[test]
+fn writing_before_the_write_bound_is_durable_is_found() {
+    replay_finds(Mutant::WriteBeforeBound);
+}
+
+#[test]
+fn trusting_the_write_bound_of_an_earlier_use_of_the_space_is_found() {
+    replay_finds(Mutant::TrustStaleBound);
+}
+
+#[test]
+fn forgetting_write_bounds_at_a_start_is_found() {
+    replay_finds(Mutant::ForgetBound);
+}
+
+#[test]
 fn accepting_a_frame_without_its_code_is_found() {
     plant(Some(Mutant::BelieveWithoutMac));
     let run = catch_unwind(forged::run);

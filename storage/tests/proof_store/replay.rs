@@ -5,8 +5,9 @@
 //! promises up to then. Then the store must accept appends, keep them over a second power cut, and still agree. The next life begins with one of
 //! the images.
 
-use highwater_runtime::sim::{CrashPolicy, DiskHarness};
+use highwater_runtime::sim::{CrashPolicy, DiskHarness, DiskImage, SimDisk};
 use highwater_storage::DurableForm;
+use highwater_storage::inspect::{self, FindingKind};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -88,6 +89,7 @@ pub(crate) fn run_seed(seed: u64, effort: Effort, tried: &mut Tried) -> Result<(
                 "seed {seed}, life {life}, image {n} (event {}, variant {})",
                 cut.events, cut.variant
             );
+            check_write_bounds(&cut.image).map_err(|why| format!("{at}: {why}"))?;
             check_image(&cut.image, &work.model, &promises, seed ^ n as u64, form)
                 .map_err(|why| format!("{at}: {why}"))?;
         }
@@ -102,9 +104,23 @@ pub(crate) fn run_seed(seed: u64, effort: Effort, tried: &mut Tried) -> Result<(
     Ok(())
 }
 
+/// No frame lies at or after the write bound of its extent: recovery would not find it.
+fn check_write_bounds(image: &DiskImage) -> Result<(), String> {
+    let mut disk = SimDisk::from_image(image, 0);
+    let Ok(verification) = inspect::verify(&mut disk, DATA.as_ref(), &mut |_| {}) else {
+        // The power was cut before there was a store.
+        return Ok(());
+    };
+    let mut findings = verification.findings.iter();
+    match findings.find(|finding| matches!(finding.kind, FindingKind::WriteBound { .. })) {
+        None => Ok(()),
+        Some(finding) => Err(format!("{}: {}", finding.at, finding.kind)),
+    }
+}
+
 /// Recovers an image, compares, appends, cuts the power again, and compares again.
 fn check_image(
-    image: &highwater_runtime::sim::DiskImage,
+    image: &DiskImage,
     model: &Model,
     promises: &Promises,
     seed: u64,
@@ -141,6 +157,7 @@ fn check_image(
     let Workload { mut node, model, mut rng, .. } = work;
     node.disk.crash(policies[rng.random_range(0..4)]);
     let Node { disk, .. } = node;
+    check_write_bounds(&disk.disk().image())?;
     let (mut node, report) =
         Node::open(disk, form).map_err(|e| format!("does not open a second time: {e}"))?;
     model

@@ -128,6 +128,7 @@ impl Extent {
             sealed_at: None,
             durable_hint: LogIndex(0),
             unacked_bytes_max: 64 << 10,
+            write_bound: u32::MAX,
         }
     }
 

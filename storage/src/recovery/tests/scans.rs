@@ -2,8 +2,9 @@ use highwater_protocol::frame::{FRAME_VERSION, FrameKind};
 use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex};
 
 use super::extent::{Extent, INCARNATION, START, TAG};
+use crate::expect::Expectation;
 use crate::mac::{MacKey, StoreMacs};
-use crate::recovery::{Decision, FrameCondition, Later, proves_durable, scan};
+use crate::recovery::{Decision, FrameCondition, Later, Scanned, has_frames_from, proves_durable, scan};
 
 const MIB: usize = 1 << 20;
 
@@ -402,4 +403,65 @@ fn a_frame_that_is_searched_for_needs_the_code_of_its_place_except_in_extents_fr
     let (from, to) = (extent.starts[8], extent.starts[9]);
     extent.bytes.copy_within(from..to, at);
     assert_eq!(found(&mut extent), (Decision::End, Some(next)));
+}
+
+/// The same, whatever was read for it.
+fn without_reads(scanned: Scanned) -> Scanned {
+    Scanned { bytes_read: 0, ..scanned }
+}
+
+#[test]
+fn a_search_that_ends_at_the_write_bound_finds_what_a_search_of_the_whole_extent_finds() {
+    for damaged in 0..20 {
+        for is_zero in [false, true] {
+            let mut extent = rounds();
+            let (from, end) = (extent.starts[damaged], extent.at);
+            if is_zero {
+                extent.bytes[from..from + 3000].fill(0);
+            } else {
+                extent.bytes[from + 100] ^= 1;
+            }
+            let whole = extent.scan();
+            for write_bound in [end as u32, end as u32 + 8, end as u32 + 5000, MIB as u32] {
+                let expect = Expectation { write_bound, ..extent.expect() };
+                assert_eq!(without_reads(extent.scan_with(&expect)), without_reads(whole.clone()));
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_read_behind_the_write_bound() {
+    let mut extent = rounds();
+    let end = extent.at as u32;
+    let whole = extent.scan();
+    assert!(whole.bytes_read > 128 << 10);
+    // Frames that were in flight could be in a page that cannot be read, but not in this one.
+    extent.unreadable.insert(end.next_multiple_of(4096) + 4096);
+    assert_eq!(extent.scan().decision, Decision::Truncate { seal: true });
+    let scanned = extent.scan_with(&Expectation { write_bound: end + 100, ..extent.expect() });
+    assert_eq!((scanned.end, scanned.decision, &scanned.unreadable[..]), (whole.end, Decision::End, &[][..]));
+    assert_eq!(scanned.bytes_read, u64::from((end + 100).next_multiple_of(4096) - START));
+}
+
+#[test]
+fn a_write_bound_in_front_of_frames_of_the_log_is_worth_nothing() {
+    let mut extent = rounds();
+    let from = extent.starts[12];
+    extent.bytes[from + 100] ^= 1;
+    let whole = extent.scan();
+    assert_eq!(whole.gaps.len(), 1);
+    let write_bound = extent.starts[11] as u32;
+    let scanned = extent.scan_with(&Expectation { write_bound, ..extent.expect() });
+    assert_eq!(without_reads(scanned), without_reads(whole));
+}
+
+#[test]
+fn frames_are_found_wherever_the_log_ends() {
+    let mut extent = rounds();
+    let (expect, end, last) = (extent.expect(), extent.at as u32, extent.starts[19] as u32);
+    extent.bytes[START as usize..START as usize + 200].fill(0);
+    assert!(has_frames_from(&expect, &mut extent, last));
+    assert!(!has_frames_from(&expect, &mut extent, last + 8));
+    assert!(!has_frames_from(&expect, &mut extent, end));
 }

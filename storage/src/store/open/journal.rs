@@ -11,7 +11,9 @@ use highwater_runtime::plane::{Disk, FileId};
 use super::{Slabs, io_error};
 use crate::config::StoreConfig;
 use crate::journal::entry::{Entry, EntryFault, EntryOwner};
-use crate::journal::replay::{Lives, Pages, Scanned, SlabPages, lives_of, read_ring, ring_bytes, scan};
+use crate::journal::replay::{
+    Lives, Pages, RingBytes, Scanned, SlabPages, lives_of, read_ring, ring_bytes, scan,
+};
 use crate::journal::{JOURNAL_BYTES_MIN, JOURNAL_NAME};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, SlabId, slab_name};
 use crate::mac::MacKey;
@@ -73,6 +75,7 @@ pub(super) fn open(
     map: Option<&StoreMap>,
     report: &mut RecoveryReport,
 ) -> Result<OpenedJournal, OpenError> {
+    tracing::debug!(store = config.store.0, is_there = map.is_some(), "map read");
     let path = config.dir.join(JOURNAL_NAME);
     let mut opened = OpenedJournal::default();
     let expected = map.and_then(|map| map.journal);
@@ -100,13 +103,13 @@ pub(super) fn open(
     if let Some(key) = key {
         // Bytes that are only in the page cache since a crash of the process must not count as durable.
         disk.sync_file(file).map_err(io_error(&path))?;
-        let mut ring = vec![0; bytes as usize];
-        if let Err(e) = read_ring(&mut ring, &mut |at, buf| disk.read_at(file, at, buf)) {
+        let mut ring = RingBytes::new(bytes as usize);
+        if let Err(e) = read_ring(ring.bytes_mut(), &mut |at, buf| disk.read_at(file, at, buf)) {
             report.warnings.push(format!("{}: part of it cannot be read: {e}", path.display()));
         }
-        report.bytes_scanned += ring.len() as u64;
+        report.bytes_scanned += bytes;
         let owner = EntryOwner { cluster: config.cluster, store: config.store, key };
-        match scan(&ring, &owner) {
+        match scan(ring.bytes(), &owner) {
             // The map names an era before the first piece of it is written, and no era once the extents have everything. Entries of an earlier one
             // may be half overwritten then, which is no damage.
             Ok(scanned) if map.is_some() && expected.is_none() => opened.era = scanned.era,

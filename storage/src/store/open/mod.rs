@@ -91,6 +91,7 @@ impl Store {
                 without_epochs: map.without_epochs.contains(&key),
                 commit: CommitTracker::new(LogPoint { index: LogIndex(0), offset: Offset(0) }),
                 untimed: &map.untimed,
+                write_bounds: &map.write_bounds,
                 journal: &journal.faults,
             };
             let found = recovery.run(slot, entry, trusted)?;
@@ -119,6 +120,7 @@ impl Store {
             map_stalled: false,
             touched: VecDeque::new(),
             checkpoints_left: 0,
+            bounds_due: VecDeque::new(),
             snapshot: None,
             rewrite: None,
             orphans,
@@ -159,7 +161,10 @@ impl Store {
         let slots: Vec<PartitionSlot> = self.by_tp.values().copied().collect();
         for slot in slots {
             let partition = self.partitions.get_mut(slot.0).expect("it was just made");
-            partition.extents.iter_mut().for_each(|extent| extent.map_seq = Some(last));
+            for extent in &mut partition.extents {
+                extent.map_seq = Some(last);
+                extent.write_bound.doubt_until(last);
+            }
         }
     }
 
@@ -188,6 +193,7 @@ impl Store {
         discarded: &[(PartitionKey, ExtentEntry)],
         report: &RecoveryReport,
     ) {
+        tracing::debug!(store = self.config.store.0, scanned = report.bytes_scanned, "logs recovered");
         if report.map_rebuilt {
             // Nothing is recorded before this is durable: a map with only later records would hand out the space of everything else.
             self.state.hold_records();
@@ -249,6 +255,7 @@ fn open_slabs(
         let bytes = disk.file_bytes(file).map_err(io_error(&path))?;
         slabs.insert(id, SlabFile { file, bytes });
     }
+    tracing::debug!(store = config.store.0, slabs = slabs.len(), "slabs opened");
     Ok(slabs)
 }
 
@@ -359,6 +366,7 @@ fn open_space(
     known: Option<StoreMap>,
     report: &mut RecoveryReport,
 ) -> Result<OpenedMap, OpenError> {
+    tracing::debug!(store = config.store.0, pieces = report.journal_pieces, "journal applied");
     if let Some(map) = known {
         let faults = slabs::examine(config, disk, slabs, &map, report);
         let space = space_of(config, slabs, &map, &faults, report);

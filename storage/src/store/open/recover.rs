@@ -19,6 +19,7 @@ use super::rebuild::Orphans;
 use super::slabs::SlabFaults;
 use super::walk::{SlabBytes, first_mark, known_end, mark_of};
 use crate::api::PartitionSlot;
+use crate::bound::{WriteBound, WriteBounds};
 use crate::config::{CommitRule, PartitionConfig, StoreConfig};
 use crate::expect::{LogPoint, Mark};
 use crate::extent::Extent;
@@ -47,6 +48,8 @@ pub(super) struct Recovery<'a> {
     pub(super) commit: CommitTracker,
     /// When batches without a timestamp were appended, by extent.
     pub(super) untimed: &'a BTreeMap<u64, i64>,
+    /// How far extents may have been written.
+    pub(super) write_bounds: &'a WriteBounds,
     pub(super) journal: &'a JournalFaults,
 }
 
@@ -111,6 +114,9 @@ impl Recovery<'_> {
             let is_last = behind.len() == 1;
             last = walked.decision;
             let mut extent = walked.extent;
+            if !is_planted(Mutant::ForgetBound) {
+                extent.write_bound = WriteBound::known(self.write_bounds.of(&behind[0]).max(extent.end));
+            }
             if let Some(ms) = self.untimed.get(&extent.incarnation.0) {
                 extent.untimed_ms = extent.untimed_ms.max(*ms);
             }

@@ -61,6 +61,7 @@ impl Recovery<'_> {
             sealed_at: extent.sealed.map(|seal| seal.position),
             durable_hint,
             unacked_bytes_max: SEARCH_BYTES_MAX,
+            write_bound: self.write_bounds.of(extent),
         }
     }
 
