@@ -229,6 +229,11 @@ pub enum ExtentHeaderError {
     Fields,
 }
 
+/// The key of the store in a header block of any version that has one: later versions have it at the same place.
+pub(crate) fn key_in_block(block: &[u8; EXTENT_HEADER_BYTES]) -> MacKey {
+    MacKey(ExtentHeader::ref_from_prefix(block).map_or([0; MAC_KEY_BYTES], |(header, _)| header.mac_key))
+}
+
 impl ExtentId {
     /// The header block of this extent.
     pub fn to_block(&self) -> [u8; EXTENT_HEADER_BYTES] {

@@ -10,7 +10,7 @@ use highwater_protocol::frame::{
     FRAME_HEADER_BYTES, Frame, FrameHeader, FramePlace, Frames, frame_bytes, write_batch_frame,
 };
 use highwater_protocol::ids::{
-    ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, ProducerId, StoreId, Timestamp,
+    ClusterId, ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, ProducerId, StoreId, Timestamp,
     TopicPartition,
 };
 use highwater_runtime::fs::Fs as _;
@@ -205,7 +205,8 @@ fn batch_of_headers(frame_at: Option<u64>) -> Vec<u8> {
         let Some(here) = value.get_mut(within..within + PAGE_BYTES) else { break };
         let key = MacKey([0x11; 16]);
         let id = ExtentId {
-            cluster: CLUSTER,
+            // Of this store, and of another one.
+            cluster: if n % 3 == 0 { ClusterId([9; 16]) } else { CLUSTER },
             store: StoreId(0),
             place: Place { slab: SlabId(0), at: page as u64 },
             version: if n % 2 == 0 { EXTENT_VERSION } else { EXTENT_VERSION_WITHOUT_MACS },
@@ -223,6 +224,12 @@ fn batch_of_headers(frame_at: Option<u64>) -> Vec<u8> {
             macs: (n % 2 == 0).then_some(StoreMacs { key, since: Incarnation(1) }),
         };
         here.copy_from_slice(&id.to_block());
+        if n % 3 == 1 {
+            // Of a newer version.
+            here[4..6].copy_from_slice(&(EXTENT_VERSION + 1).to_le_bytes());
+            let crc = crc32c::crc32c(&here[4..]);
+            here[..4].copy_from_slice(&crc.to_le_bytes());
+        }
         page += PAGE_BYTES;
     }
     batch(BatchProducer::NONE, &[&value])

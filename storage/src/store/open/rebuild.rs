@@ -2,12 +2,17 @@
 //!
 //! A header can be at every multiple of the smallest extent's size. Space is used again, so headers of earlier incarnations are found
 //! too: where two extents overlap the later incarnation is real. Which of a partition's extents make up its log is in [`super::chains`].
+//!
+//! A header of another store, or of a newer version, stops the start: the file belongs elsewhere, or holds what this version cannot read. But a
+//! record can look like such a header too. So one inside a slab counts for nothing if the slab has headers with this store's key, and it does not
+//! have that key: see [`is_posing`].
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::Path;
 
 use highwater_protocol::frame::{FrameHeader, FrameKind};
-use highwater_protocol::ids::{Incarnation, LogIndex};
+use highwater_protocol::ids::{ClusterId, Incarnation, LogIndex, StoreId};
 use highwater_runtime::plane::Disk;
 
 use super::Slabs;
@@ -16,9 +21,9 @@ use crate::alloc::Allocator;
 use crate::config::StoreConfig;
 use crate::extent::FIRST_POSITION;
 use crate::headers::{PlaceBytes, is_covered, latest_lives, visit_places};
-use crate::layout::{ExtentHeaderError, ExtentId, Place, SlabId, slab_name};
+use crate::layout::{ExtentHeaderError, ExtentId, Place, SlabId, key_in_block, slab_name};
 use crate::limits::EXTENT_BYTES_MAX;
-use crate::mac::{StoreMacs, is_believable, is_of, macs_among};
+use crate::mac::{MacKey, StoreMacs, is_believable, is_of, macs_among};
 use crate::map::{ExtentEntry, OrphanEntry, PartitionEntry, PartitionKey, StoreMap};
 use crate::report::{OpenError, RecoveryReport};
 
@@ -87,9 +92,15 @@ pub(super) fn rebuild(
             ),
         });
     }
-    let Headers { mut headers, suspects } = read_headers(config, disk, slabs, report)?;
+    let Blocks { mut headers, mut suspects, strangers } = read_headers(config, disk, slabs, report);
     let macs = macs_among(&headers);
     headers.retain(|id| is_of(id, macs));
+    for stranger in strangers {
+        if !is_posing(&stranger, macs, &headers) {
+            return Err(stranger.refusal(config));
+        }
+        suspects.extend(stranger.frame);
+    }
     let last = headers.iter().map(|id| id.incarnation.0).max().unwrap_or(0);
     let kept = latest_lives(headers);
     let orphans = orphans(&kept, suspects, macs, slabs, config, report);
@@ -117,10 +128,54 @@ pub(super) fn rebuild(
 
 /// The result of reading every block that can be a header.
 #[derive(Default)]
-struct Headers {
+struct Blocks {
     headers: Vec<ExtentId>,
     /// Places whose header is damaged, missing or another extent's, and where a frame follows.
     suspects: Vec<(Place, FrameHeader)>,
+    /// Blocks that this version of this store did not write.
+    strangers: Vec<Stranger>,
+}
+
+/// A header of another store or of a newer version, or a record that looks like one.
+struct Stranger {
+    place: Place,
+    kind: StrangerKind,
+    key: MacKey,
+    /// The first frame after it.
+    frame: Option<(Place, FrameHeader)>,
+}
+
+enum StrangerKind {
+    Foreign(ClusterId, StoreId),
+    Newer(u16),
+}
+
+impl Stranger {
+    /// Returns why the store cannot be opened.
+    fn refusal(&self, config: &StoreConfig) -> OpenError {
+        let Place { slab, at } = self.place;
+        let path = config.dir.join(slab_name(slab));
+        match self.kind {
+            StrangerKind::Newer(version) => {
+                OpenError::Newer { path, what: format!("the extent at {at} has version {version}") }
+            }
+            StrangerKind::Foreign(cluster, store) => {
+                let what = format!(
+                    "the extent at {at} belongs to store {store} of cluster {cluster}, this is store {} of cluster {}; put the file back where it came from",
+                    config.store, config.cluster
+                );
+                OpenError::Foreign { path, what }
+            }
+        }
+    }
+}
+
+/// Returns whether a header is a record that only looks like one. No record can be at the start of a slab, and none has the store's key.
+fn is_posing(stranger: &Stranger, macs: Option<StoreMacs>, headers: &[ExtentId]) -> bool {
+    let slab = stranger.place.slab;
+    stranger.place.at > 0
+        && macs.is_some_and(|macs| macs.key != stranger.key)
+        && headers.iter().any(|id| id.place.slab == slab && id.macs == macs)
 }
 
 fn read_headers(
@@ -128,27 +183,28 @@ fn read_headers(
     disk: &mut dyn Disk,
     slabs: &Slabs,
     report: &mut RecoveryReport,
-) -> Result<Headers, OpenError> {
-    let mut found = Headers::default();
+) -> Blocks {
+    let mut found = Blocks::default();
     for (slab, file) in slabs {
         let path = config.dir.join(slab_name(*slab));
         let mut read = |at: u64, buf: &mut [u8]| disk.read_at(file.file, at, buf);
         let warnings = &mut report.warnings;
         let visit = |at: u64, here: Option<PlaceBytes<'_>>| {
             let place = Place { slab: *slab, at };
-            if let Some(here) = here {
-                return found.note(config, &path, place, &here, warnings);
+            match here {
+                Some(here) => found.note(config, &path, place, &here, warnings),
+                None => warnings.push(format!("{} cannot be read at {at}", path.display())),
             }
-            warnings.push(format!("{} cannot be read at {at}", path.display()));
-            Ok(())
+            Ok::<(), Infallible>(())
         };
         let step = config.limits.extent_bytes_min;
-        report.bytes_scanned += visit_places(file.bytes, step, &mut read, visit)?;
+        let Ok(bytes) = visit_places(file.bytes, step, &mut read, visit);
+        report.bytes_scanned += bytes;
     }
-    Ok(found)
+    found
 }
 
-impl Headers {
+impl Blocks {
     /// Notes what is at a place where an extent can begin.
     fn note(
         &mut self,
@@ -157,16 +213,13 @@ impl Headers {
         place: Place,
         here: &PlaceBytes<'_>,
         warnings: &mut Vec<String>,
-    ) -> Result<(), OpenError> {
+    ) {
         let at = place.at;
         let frame = first_frame(here.first).map(|frame| (place, frame));
+        let stranger = |kind| Stranger { place, kind, key: key_in_block(here.header), frame };
         match ExtentId::from_block(here.header) {
             Ok(id) if id.cluster != config.cluster || id.store != config.store => {
-                let what = format!(
-                    "the extent at {at} belongs to store {} of cluster {}, this is store {} of cluster {}; put the file back where it came from",
-                    id.store, id.cluster, config.store, config.cluster
-                );
-                return Err(OpenError::Foreign { path: path.to_path_buf(), what });
+                self.strangers.push(stranger(StrangerKind::Foreign(id.cluster, id.store)));
             }
             Ok(id) if id.place != place => {
                 warnings.push(format!(
@@ -177,12 +230,10 @@ impl Headers {
             }
             Ok(id) => self.headers.push(id),
             Err(ExtentHeaderError::Version(version)) => {
-                let what = format!("the extent at {at} has version {version}");
-                return Err(OpenError::Newer { path: path.to_path_buf(), what });
+                self.strangers.push(stranger(StrangerKind::Newer(version)));
             }
             Err(_) => self.suspects.extend(frame),
         }
-        Ok(())
     }
 }
 
