@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::buf::AlignedBuf;
 use crate::plane::FileId;
 
 /// How to open a file.
@@ -28,6 +29,31 @@ pub struct DirEntry {
     pub bytes: u64,
 }
 
+/// One of several reads.
+#[derive(Debug)]
+pub struct FileRead {
+    /// The file.
+    pub file: FileId,
+    /// Where it begins.
+    pub at: u64,
+    /// Takes the bytes.
+    pub buf: AlignedBuf,
+    /// How many bytes were read.
+    pub outcome: io::Result<usize>,
+}
+
+impl FileRead {
+    /// Prepares a read of this many bytes.
+    pub fn new(file: FileId, at: u64, bytes: usize) -> Self {
+        Self { file, at, buf: AlignedBuf::new(bytes), outcome: Ok(0) }
+    }
+
+    /// Returns the bytes, if all of them were read.
+    pub fn whole(self) -> Option<AlignedBuf> {
+        self.outcome.is_ok_and(|read| read == self.buf.len()).then_some(self.buf)
+    }
+}
+
 /// The file system. Positions and lengths of reads and writes are multiples of 4096, because files are opened for direct I/O. A
 /// read at the end of a file may be short.
 pub trait Fs {
@@ -41,6 +67,12 @@ pub trait Fs {
     fn file_bytes(&mut self, file: FileId) -> io::Result<u64>;
     /// Reads until `buf` is full or the file ends. Returns the bytes read. `buf` needs no alignment.
     fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize>;
+    /// Performs several reads. Where they would each wait for the disk, they wait together.
+    fn read_many(&mut self, reads: &mut [FileRead]) {
+        for read in reads {
+            read.outcome = self.read_at(read.file, read.at, &mut read.buf);
+        }
+    }
     /// Writes all of `data`, which needs no alignment.
     fn write_at(&mut self, file: FileId, at: u64, data: &[u8]) -> io::Result<()>;
     /// Makes a file's data durable (`fdatasync`).

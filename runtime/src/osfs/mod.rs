@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 
 pub(crate) use file::{OpenFile, create_file, prepare_file, publish_file, remove_file, replace_file};
 
-use crate::fs::{DirEntry, Fs, OpenMode};
+use crate::fs::{DirEntry, FileRead, Fs, OpenMode};
 use crate::plane::FileId;
 use crate::slab::{Key, Slab};
 
@@ -23,6 +23,12 @@ const INDEX_BITS: u32 = 20;
 
 /// Files that one `OsFs` may have open; far more than a store's slabs need.
 pub const FILES_OPEN_MAX: usize = 1 << INDEX_BITS;
+
+/// Threads that one call of [`Fs::read_many`] uses. They only wait for the disk.
+const READ_THREADS_MAX: usize = 16;
+
+/// Reads for which a thread is worth its start.
+const READS_PER_THREAD_MIN: usize = 4;
 
 /// The operating system's file system. Files are opened for direct I/O if the file system supports it.
 pub struct OsFs {
@@ -110,6 +116,23 @@ impl Fs for OsFs {
 
     fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.file(file)?.read_at(at, buf)
+    }
+
+    fn read_many(&mut self, reads: &mut [FileRead]) {
+        let this = &*self;
+        let read_part = |part: &mut [FileRead]| {
+            for read in part {
+                read.outcome = this.file(read.file).and_then(|file| file.read_at(read.at, &mut read.buf));
+            }
+        };
+        let per_thread = reads.len().div_ceil(READ_THREADS_MAX).max(READS_PER_THREAD_MIN);
+        let (first, rest) = reads.split_at_mut(per_thread.min(reads.len()));
+        std::thread::scope(|scope| {
+            for part in rest.chunks_mut(per_thread) {
+                scope.spawn(move || read_part(part));
+            }
+            read_part(first);
+        });
     }
 
     fn write_at(&mut self, file: FileId, at: u64, data: &[u8]) -> io::Result<()> {
@@ -226,6 +249,33 @@ mod tests {
         let mut back = vec![0; data.len()];
         assert_eq!(fs.read_at(file, 4096, &mut back[1..]).expect("read"), data.len() - 1);
         assert_eq!(back[1..], data[1..]);
+    }
+
+    #[test]
+    fn many_reads_at_once_give_what_each_of_them_gives_alone() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut fs = OsFs::new();
+        let file = fs.create_file(&dir.path().join("f"), 100 * 4096).expect("create");
+        let gone = fs.create_file(&dir.path().join("g"), 4096).expect("create");
+        fs.close_file(gone);
+        for n in 0..100 {
+            fs.write_at(file, u64::from(n) * 4096, &page(n, 1)).expect("write");
+        }
+        for count in [0, 1, 3, 99] {
+            let mut reads: Vec<FileRead> =
+                (0..count).map(|n| FileRead::new(file, n * 4096, 2 * 4096)).collect();
+            reads.push(FileRead::new(file, 99 * 4096, 2 * 4096));
+            reads.push(FileRead::new(gone, 0, 4096));
+            fs.read_many(&mut reads);
+            assert!(reads.pop().expect("the last one").outcome.is_err());
+            let short = reads.pop().expect("the one before");
+            assert_eq!(short.outcome.as_ref().ok(), Some(&4096), "short at the end");
+            assert!(short.whole().is_none());
+            for (n, read) in (0..).zip(reads) {
+                let bytes = read.whole().expect("all of it");
+                assert_eq!(bytes[..], [page(n, 1), page(n + 1, 1)].concat());
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reading a journal after a crash, and applying its pieces to the extents. See the table in [`super`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 
@@ -141,10 +141,27 @@ pub(crate) fn scan<'a>(ring: &'a [u8], owner: &EntryOwner) -> Result<Scanned<'a>
     Ok(scanned)
 }
 
+/// A page of a slab, and where in the slab it is.
+pub(crate) type PageAt = (SlabId, u64);
+
+/// The content of a page.
+pub(crate) type PageBytes = Box<[u8; PAGE_BYTES]>;
+
 /// Reads and writes pages of slabs.
 pub(crate) trait SlabPages {
     /// Fills `page` from this place of a slab. Bytes after the end of the file are zero.
     fn read(&mut self, slab: SlabId, at: u64, page: &mut [u8; PAGE_BYTES]) -> io::Result<()>;
+    /// Reads several pages, as far as they can be read.
+    fn read_many(&mut self, pages: &BTreeSet<PageAt>) -> Vec<(PageAt, PageBytes)> {
+        let mut read = Vec::new();
+        for (slab, at) in pages {
+            let mut page = Box::new([0; PAGE_BYTES]);
+            if self.read(*slab, *at, &mut page).is_ok() {
+                read.push(((*slab, *at), page));
+            }
+        }
+        read
+    }
     /// The size of a slab; 0 if it is not there.
     fn bytes(&self, slab: SlabId) -> u64;
 }
@@ -174,7 +191,7 @@ pub(crate) type WriteRun<'a> = dyn FnMut(SlabId, u64, &[u8]) -> io::Result<()> +
 /// The pages of slabs with the pieces of a journal applied.
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
-    by_place: BTreeMap<(SlabId, u64), Page>,
+    by_place: BTreeMap<PageAt, Page>,
     /// Pieces that were applied.
     pub(crate) pieces: u64,
     /// Some pieces belong to extents of the map that lie outside of the slabs' files.
@@ -184,7 +201,7 @@ pub(crate) struct Pages {
 }
 
 struct Page {
-    bytes: Box<[u8; PAGE_BYTES]>,
+    bytes: PageBytes,
     changed: bool,
 }
 
@@ -195,6 +212,24 @@ impl std::fmt::Debug for Page {
 }
 
 impl Pages {
+    /// Reads the pages that the pieces of these entries go to, together: one after another would take most of a start.
+    pub(crate) fn prefetch(&mut self, entries: &[Entry<'_>], slabs: &mut dyn SlabPages) {
+        let mut wanted = BTreeSet::new();
+        for (target, payload) in entries.iter().flat_map(Entry::pieces) {
+            let Some(payload) = payload else { continue };
+            let start = target.place.at.saturating_add(u64::from(target.position));
+            let end = start.saturating_add(payload.len() as u64);
+            if end <= slabs.bytes(target.place.slab) {
+                let first = start - start % PAGE_BYTES as u64;
+                let pages = (first..end).step_by(PAGE_BYTES).map(|at| (target.place.slab, at));
+                wanted.extend(pages.filter(|page| !self.by_place.contains_key(page)));
+            }
+        }
+        for (page, bytes) in slabs.read_many(&wanted) {
+            self.by_place.insert(page, Page { bytes, changed: false });
+        }
+    }
+
     /// Applies the pieces of an entry that belong to extents in use.
     pub(crate) fn apply(&mut self, entry: &Entry<'_>, lives: &mut Lives, slabs: &mut dyn SlabPages) {
         for (target, payload) in entry.pieces() {

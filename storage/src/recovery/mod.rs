@@ -22,6 +22,7 @@ use crate::mutants::{Mutant, is_planted};
 
 pub(crate) use check::OFFSET_MAX;
 pub use decide::{Decision, FrameCondition, Later, decide};
+pub(crate) use window::READ_BYTES_FIRST;
 
 use check::Next;
 use look_ahead::LookAhead;

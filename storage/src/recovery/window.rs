@@ -6,8 +6,8 @@ use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 
 use crate::expect::ExtentBytes;
 
-/// Bytes of the first read: most scans begin at the end of a log and need no more.
-const READ_BYTES_FIRST: usize = 16 << 10;
+/// Bytes of the first read: most scans begin near the end of a log and need no more.
+pub(crate) const READ_BYTES_FIRST: usize = 64 << 10;
 
 /// Bytes of one read at most, unless a frame needs more.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -38,7 +38,7 @@ impl<'a> Window<'a> {
             source,
             end,
             likely_end: likely_end.min(end),
-            buf: AlignedBuf::new(READ_BYTES_FIRST),
+            buf: AlignedBuf::new(PAGE_BYTES),
             from: 0,
             filled: 0,
             read_bytes: READ_BYTES_FIRST,

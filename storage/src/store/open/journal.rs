@@ -5,14 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use highwater_protocol::ids::Incarnation;
-use highwater_runtime::fs::{OpenMode, is_out_of_space};
+use highwater_runtime::fs::{FileRead, OpenMode, is_out_of_space};
 use highwater_runtime::plane::{Disk, FileId};
 
 use super::{Slabs, io_error};
 use crate::config::StoreConfig;
 use crate::journal::entry::{Entry, EntryFault, EntryOwner};
 use crate::journal::replay::{
-    Lives, Pages, RingBytes, Scanned, SlabPages, lives_of, read_ring, ring_bytes, scan,
+    Lives, PageAt, PageBytes, Pages, RingBytes, Scanned, SlabPages, lives_of, read_ring, ring_bytes, scan,
 };
 use crate::journal::{JOURNAL_BYTES_MIN, JOURNAL_NAME};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, SlabId, slab_name};
@@ -20,6 +20,9 @@ use crate::mac::MacKey;
 use crate::map::StoreMap;
 use crate::report::{OpenError, RecoveryReport};
 use crate::store::journal::journal_bytes;
+
+/// Pieces whose pages are read together.
+const PIECES_READ_TOGETHER: usize = 1024;
 
 /// Pages kept in memory before they are written.
 const PAGES_BYTES_MAX: usize = 64 << 20;
@@ -60,6 +63,18 @@ impl SlabPages for SlabFiles<'_> {
         let read = self.disk.read_at(file, at, page)?;
         page[read..].fill(0);
         Ok(())
+    }
+
+    fn read_many(&mut self, pages: &BTreeSet<PageAt>) -> Vec<(PageAt, PageBytes)> {
+        let in_files = pages.iter().filter_map(|page| Some((*page, self.slabs.get(&page.0)?.file)));
+        let (places, mut reads): (Vec<_>, Vec<_>) =
+            in_files.map(|(page, file)| (page, FileRead::new(file, page.1, PAGE_BYTES))).unzip();
+        self.disk.read_many(&mut reads);
+        let read = |(place, read): (_, FileRead)| {
+            let bytes = read.whole()?;
+            Some((place, Box::new(*bytes.first_chunk()?)))
+        };
+        places.into_iter().zip(reads).filter_map(read).collect()
     }
 
     fn bytes(&self, slab: SlabId) -> u64 {
@@ -199,8 +214,20 @@ fn write_entries(
 ) -> Result<(), (SlabId, io::Error)> {
     let mut lives = map.map_or_else(|| Lives::Headers(BTreeMap::new()), lives_of);
     let mut written = BTreeSet::new();
-    for entry in &scanned.entries {
-        pages.apply(entry, &mut lives, &mut SlabFiles { disk, slabs });
+    let mut rest = &scanned.entries[..];
+    while !rest.is_empty() {
+        let mut pieces = 0;
+        let together = rest.iter().take_while(|entry| {
+            let fits = pieces < PIECES_READ_TOGETHER;
+            pieces += entry.pieces().count();
+            fits
+        });
+        let (entries, later) = rest.split_at(together.count());
+        rest = later;
+        pages.prefetch(entries, &mut SlabFiles { disk, slabs });
+        for entry in entries {
+            pages.apply(entry, &mut lives, &mut SlabFiles { disk, slabs });
+        }
         if pages.memory_bytes() > PAGES_BYTES_MAX {
             write_pages(disk, slabs, pages, &mut written)?;
         }

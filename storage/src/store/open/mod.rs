@@ -6,6 +6,7 @@
 mod chains;
 mod commit;
 mod journal;
+mod read_ahead;
 mod rebuild;
 mod recover;
 mod slabs;
@@ -44,6 +45,7 @@ use crate::report::{OpenError, PartitionFinding, RecoveryReport};
 use crate::state_log::{Owner, Recovered, StateLog, StateLogError};
 
 use commit::CommitTracker;
+use read_ahead::ReadAheads;
 use recover::Recovery;
 use slabs::SlabFaults;
 
@@ -75,10 +77,10 @@ impl Store {
         let mut partitions = Slab::new(u32::MAX);
         let mut by_tp = BTreeMap::new();
         let mut discarded: Vec<(PartitionKey, ExtentEntry)> = Vec::new();
-        for (key, entry) in map.partitions {
+        let mut entries = ReadAheads::new(map.partitions);
+        while let Some((key, entry)) = entries.next(disk, &slabs, &map.write_bounds) {
             let tp = TopicPartition::from(key);
             let slot = PartitionSlot(partitions.next_key());
-            let trusted = entry.complete;
             let recovery = Recovery {
                 config: &config,
                 disk: &mut *disk,
@@ -93,9 +95,9 @@ impl Store {
                 untimed: &map.untimed,
                 write_bounds: &map.write_bounds,
                 journal: &journal.faults,
+                read_ahead: &mut entries,
             };
-            let found = recovery.run(slot, entry, trusted)?;
-            report.extents += found.partition.extents.len();
+            let found = recovery.run(slot, entry)?;
             discarded.extend(found.discarded.into_iter().map(|extent| (key, extent)));
             partitions.insert(Box::new(found.partition));
             by_tp.insert(tp, slot);

@@ -15,13 +15,14 @@ use highwater_runtime::plane::Disk;
 use super::Slabs;
 use super::commit::CommitTracker;
 use super::journal::JournalFaults;
+use super::read_ahead::{ReadAhead, ReadAheads};
 use super::rebuild::Orphans;
 use super::slabs::SlabFaults;
 use super::walk::{SlabBytes, first_mark, known_end, mark_of};
 use crate::api::PartitionSlot;
 use crate::bound::{WriteBound, WriteBounds};
 use crate::config::{CommitRule, PartitionConfig, StoreConfig};
-use crate::expect::{LogPoint, Mark};
+use crate::expect::{ExtentBytes as _, LogPoint, Mark};
 use crate::extent::Extent;
 use crate::layout::{EXTENT_VERSION, PAGE_BYTES, SlabId, slab_name};
 use crate::mac::StoreMacs;
@@ -51,6 +52,8 @@ pub(super) struct Recovery<'a> {
     /// How far extents may have been written.
     pub(super) write_bounds: &'a WriteBounds,
     pub(super) journal: &'a JournalFaults,
+    /// The parts of extents that were read ahead.
+    pub(super) read_ahead: &'a mut ReadAheads,
 }
 
 /// A recovered partition.
@@ -61,13 +64,14 @@ pub(super) struct RecoveredPartition {
 }
 
 impl Recovery<'_> {
-    /// Recovers a partition. `trusted`: its log ends at its checkpoint.
+    /// Recovers a partition.
     pub(super) fn run(
         mut self,
         slot: PartitionSlot,
         entry: PartitionEntry,
-        trusted: bool,
     ) -> Result<RecoveredPartition, OpenError> {
+        // Its log ends at its checkpoint.
+        let trusted = entry.complete;
         let mut partition = self.begin(slot, &entry);
         self.commit = CommitTracker::new(partition.commit);
         let faults = self.faults;
@@ -77,6 +81,7 @@ impl Recovery<'_> {
         let mut discarded = Vec::new();
         let mut truncated = false;
         let mut last = Decision::End;
+        let mut read_ahead = None;
         for (at, extent) in entry.extents.iter().enumerate() {
             let behind = &entry.extents[at..];
             let before = partition.extents.back().map(Extent::end_mark);
@@ -113,6 +118,7 @@ impl Recovery<'_> {
             damage = damage.or(walked.damage);
             let is_last = behind.len() == 1;
             last = walked.decision;
+            read_ahead = walked.read_ahead;
             let mut extent = walked.extent;
             if !is_planted(Mutant::ForgetBound) {
                 extent.write_bound = WriteBound::known(self.write_bounds.of(&behind[0]).max(extent.end));
@@ -142,6 +148,8 @@ impl Recovery<'_> {
         let damage = damage.or(self.orphaned(&partition)).or(self.lost_with_journal(&partition, trusted));
         partition.checkpoint = entry.checkpoint.map(Box::new);
         self.finish(&mut partition, trusted, damage, truncated);
+        self.resume_tail(&mut partition, read_ahead.as_ref());
+        self.report.extents += partition.extents.len();
         Ok(RecoveredPartition { partition, discarded })
     }
 
@@ -216,7 +224,6 @@ impl Recovery<'_> {
         partition.faulty = damage.is_some();
         partition.tail_state =
             if trusted && !partition.faulty { TailState::Clean } else { TailState::Active };
-        self.resume_tail(partition);
         if let Some((at, why)) = damage {
             self.report.findings.push((self.tp, PartitionFinding::Faulty { at, why }));
         } else if truncated {
@@ -274,12 +281,13 @@ impl Recovery<'_> {
             return true;
         }
         let expect = self.expectation(extent, first_mark(extent), epoch, LogIndex(0));
-        let mut bytes = SlabBytes { disk: self.disk, file: slab.file, at: extent.at };
+        let mut bytes = SlabBytes { disk: self.disk, file: slab.file, at: extent.at, read_ahead: None };
         proves_durable(&expect, &mut bytes, index) == Later::Proven
     }
 
     /// Reads the partial last page into memory, so that appends continue in it.
-    fn resume_tail(&mut self, partition: &mut Partition) {
+    /// `read_ahead`: of the last extent.
+    fn resume_tail(&mut self, partition: &mut Partition, read_ahead: Option<&ReadAhead>) {
         let Some(active) = partition.active() else { return };
         let within = active.end as usize % PAGE_BYTES;
         if within == 0 || partition.faulty {
@@ -288,8 +296,10 @@ impl Recovery<'_> {
         let place = active.place.expect("a recovered extent has a place");
         let position = active.end;
         let mut page = vec![0; PAGE_BYTES];
-        let at = place.at + u64::from(position) - within as u64;
-        let read = self.slabs.get(&place.slab).map(|slab| self.disk.read_at(slab.file, at, &mut page));
+        let read = self.slabs.get(&place.slab).map(|slab| {
+            let mut bytes = SlabBytes { disk: self.disk, file: slab.file, at: place.at, read_ahead };
+            bytes.read_at(position - within as u32, &mut page)
+        });
         if matches!(read, Some(Ok(PAGE_BYTES))) {
             partition.tail = Some(Tail::resume(position, partition.append_offset, &page));
         } else {

@@ -40,7 +40,7 @@ impl Recovery<'_> {
     fn read_epochs(&mut self, epochs: &mut Epochs, extent: &ExtentEntry, end: u64) {
         let expect = self.expectation(extent, first_mark(extent), epochs.last(), LogIndex(0));
         let Some(slab) = self.slabs.get(&SlabId(extent.slab)) else { return };
-        let mut bytes = SlabBytes { disk: self.disk, file: slab.file, at: extent.at };
+        let mut bytes = SlabBytes { disk: self.disk, file: slab.file, at: extent.at, read_ahead: None };
         let scanned = scan(&expect, &mut bytes, &mut |_, frame: &Frame<'_>| {
             let header = frame.header();
             let (index, offset) = (LogIndex(header.index.get()), Offset(header.base_offset.get()));

@@ -8,6 +8,7 @@ use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex
 use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::plane::{Disk, FileId};
 
+use super::read_ahead::ReadAhead;
 use super::recover::Recovery;
 use crate::expect::{Expectation, ExtentBytes, LogPoint, Mark};
 use crate::extent::{APPENDED_UNKNOWN, Extent, ExtentRef, FIRST_POSITION};
@@ -28,6 +29,15 @@ pub(super) struct Walked {
     pub(super) decision: Decision,
     /// Damage in it: the offset of the first missing record, and a description.
     pub(super) damage: Option<(Offset, String)>,
+    /// The part of it that was read ahead.
+    pub(super) read_ahead: Option<ReadAhead>,
+}
+
+impl Walked {
+    /// An extent of which no frame was read.
+    fn unread(extent: Extent) -> Self {
+        Self { extent, last_epoch: None, decision: Decision::End, damage: None, read_ahead: None }
+    }
 }
 
 /// The bytes of one extent, read from its slab.
@@ -35,10 +45,15 @@ pub(super) struct SlabBytes<'a> {
     pub(super) disk: &'a mut dyn Disk,
     pub(super) file: FileId,
     pub(super) at: u64,
+    pub(super) read_ahead: Option<&'a ReadAhead>,
 }
 
 impl ExtentBytes for SlabBytes<'_> {
     fn read_at(&mut self, at: u32, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(bytes) = self.read_ahead.and_then(|ahead| ahead.get(at, buf.len())) {
+            buf.copy_from_slice(bytes);
+            return Ok(buf.len());
+        }
         self.disk.read_at(self.file, self.at + u64::from(at), buf)
     }
 }
@@ -75,8 +90,9 @@ impl Recovery<'_> {
         let entry = &behind[0];
         let mut extent = extent_of(entry);
         let Some(slab) = self.slabs.get(&SlabId(entry.slab)) else {
-            return Ok(Walked { extent, last_epoch: None, decision: Decision::End, damage: None });
+            return Ok(Walked::unread(extent));
         };
+        let read_ahead = self.read_ahead.take(Incarnation(entry.incarnation));
         let file = slab.file;
         let here = checkpoint.filter(|c| c.incarnation == entry.incarnation);
         let start = here.map_or(first_mark(entry), mark_of);
@@ -128,7 +144,7 @@ impl Recovery<'_> {
                 producers.note(&stamp, seen, commit.known().offset, limits.producers_max);
             }
         };
-        let mut bytes = SlabBytes { disk: self.disk, file, at: entry.at };
+        let mut bytes = SlabBytes { disk: self.disk, file, at: entry.at, read_ahead: read_ahead.as_ref() };
         let scanned = scan(&expect, &mut bytes, &mut visit);
         let end = stopped.unwrap_or(scanned.end);
         extent.end = end.position;
@@ -146,9 +162,9 @@ impl Recovery<'_> {
         }
         if start.position == FIRST_POSITION && self.faults.of(entry).is_none() {
             // Where a rewritten extent ends is in its header: it is compared when that is known.
-            self.check_header(entry, file, &mut extent)?;
+            self.check_header(entry, file, &mut extent, read_ahead.as_ref())?;
         }
-        Ok(Walked { extent, last_epoch, decision, damage })
+        Ok(Walked { extent, last_epoch, decision, damage, read_ahead })
     }
 
     /// The results of a scan, other than frames.
@@ -209,12 +225,13 @@ impl Recovery<'_> {
         entry: &ExtentEntry,
         file: FileId,
         extent: &mut Extent,
+        read_ahead: Option<&ReadAhead>,
     ) -> Result<(), OpenError> {
         let id = extent.id(self.config.cluster, self.config.store, self.tp, self.macs);
         let block = id.expect("a recovered extent has a place").to_block();
         let mut here = vec![0; EXTENT_HEADER_BYTES];
-        if self.disk.read_at(file, entry.at, &mut here).is_ok_and(|read| read == here.len()) && here == block
-        {
+        let mut bytes = SlabBytes { disk: self.disk, file, at: entry.at, read_ahead };
+        if bytes.read_at(0, &mut here).is_ok_and(|read| read == here.len()) && here == block {
             return Ok(());
         }
         if !extent.has_frames() {
@@ -285,7 +302,7 @@ pub(super) fn known_end(
     } else {
         return None;
     }
-    Some(Walked { extent, last_epoch: None, decision: Decision::End, damage: None })
+    Some(Walked::unread(extent))
 }
 
 fn extent_of(entry: &ExtentEntry) -> Extent {
