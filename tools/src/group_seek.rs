@@ -81,7 +81,7 @@ async fn moves<'a>(
     if topics.is_empty() {
         let is = if known.is_some() { "has no positions" } else { "does not exist" };
         return Err(Failure::general(format_args!(
-            "group {group} {is}; give a topic to set them in with --topic"
+            "group {group} {is}; name the topics whose positions to set with --topic"
         )));
     }
     let mut moves = Vec::new();

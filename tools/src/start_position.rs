@@ -48,7 +48,7 @@ impl FromStr for StartPosition {
             Err(_) => {}
         }
         timestamp_ms(text, jiff::Timestamp::now()).map(Self::Time).map_err(|e| {
-            if text.starts_with('@') || text.starts_with(|c: char| c.is_ascii_digit()) {
+            if text.starts_with('@') {
                 e
             } else {
                 format!("`{text}` is not a position; use earliest, latest, an offset, -N, or a time such as 2025-01-31T08:00:00Z or @-90m")

@@ -34,7 +34,7 @@ pub(crate) struct HelloParams {
 #[derive(Debug)]
 pub(crate) struct Handshake<S> {
     pub(crate) stream: S,
-    /// Bytes read after the answer to the hello.
+    /// Bytes read after the reply to the handshake.
     pub(crate) rest: BytesMut,
     pub(crate) hello: HelloReply,
     pub(crate) address: Arc<str>,
@@ -173,7 +173,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
             Err(fault) => return Err(failed(ConnectErrorKind::NotHighwater, fault.to_string())),
         }
         if stream.read_buf(&mut rest).await.map_err(io)? == 0 {
-            let text = "closed the connection without an answer to the hello; is it a Highwater broker?";
+            let text = "closed the connection without replying to the handshake; is it a Highwater broker?";
             return Err(failed(ConnectErrorKind::Unreachable, text.into()));
         }
     };
@@ -181,7 +181,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(rejected(&address, code, &error_text(&answer.body)));
     }
     if answer.kind != MessageKind::Hello || answer.request_id != HELLO_ID {
-        return Err(failed(ConnectErrorKind::NotHighwater, "unexpected answer to the hello".into()));
+        return Err(failed(ConnectErrorKind::NotHighwater, "unexpected reply to the handshake".into()));
     }
     let hello = HelloReply::decode(&answer.body)
         .map_err(|error| failed(ConnectErrorKind::NotHighwater, error.to_string()))?;

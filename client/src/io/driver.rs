@@ -48,7 +48,7 @@ pub(crate) struct Driver<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// Creates the driver. `buf` holds the bytes read after the answer to the hello.
+    /// Creates the driver. `buf` holds the bytes read after the reply to the handshake.
     pub(crate) fn new(
         conn: Arc<Conn>,
         stream: S,
