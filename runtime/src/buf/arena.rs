@@ -11,8 +11,10 @@
 //!   +----------+----------+----------+-- .. --+-------+
 //! ```
 //!
-//! A free buffer keeps its pages for reuse. When free buffers keep more than a limit, the pages of further freed buffers are
-//! returned to the system: chunks of many sizes, each with one buffer in use, would otherwise hold many times the memory in use.
+//! A free buffer keeps its pages for reuse. When free buffers would keep more than a limit, pages are returned to the system: chunks of
+//! many sizes, each with one buffer in use, would otherwise hold many times the memory in use. Those of the size that was not used for
+//! the longest time go first. If the pages of the freed buffer went, a size that is in use would pay for the pages of each of its
+//! buffers, because sizes that nobody uses any more have all that may be kept.
 //!
 //! One arena serves all threads: a buffer is often dropped by another thread than the one that allocated it, and at these sizes a
 //! lock costs nothing.
@@ -53,8 +55,7 @@ pub(super) fn take(capacity: usize) -> NonNull<u8> {
     if capacity > CHUNKED_BYTES_MAX {
         return map(capacity);
     }
-    let at = arena().take(capacity);
-    NonNull::new(at as *mut u8).expect("address zero is never mapped")
+    pointer(arena().take(capacity))
 }
 
 /// Takes back memory that [`take`] returned for this capacity.
@@ -62,17 +63,38 @@ pub(super) fn give(ptr: NonNull<u8>, capacity: usize) {
     if capacity > CHUNKED_BYTES_MAX {
         return unmap(ptr, capacity);
     }
-    // Outside the lock: returning memory to the system takes a while.
-    let at = ptr.as_ptr() as usize;
-    let keeps = arena().idle_bytes + capacity <= IDLE_BYTES_MAX.load(Ordering::Relaxed);
-    if !keeps {
-        // No other thread can get the buffer yet: it is marked free only afterwards.
-        drop_pages(ptr, capacity);
+    let idle_bytes_max = IDLE_BYTES_MAX.load(Ordering::Relaxed);
+    let keeps = loop {
+        // Bound before it is matched: the lock is released. Returning memory to the system takes a while.
+        let room = arena().make_room(capacity, idle_bytes_max);
+        match room {
+            Room::Enough => break true,
+            Room::Buffer { at, capacity } => give_without_pages(pointer(at), capacity),
+            Room::Nothing => break false,
+        }
+    };
+    if keeps {
+        give_back(ptr, capacity, true);
+    } else {
+        give_without_pages(ptr, capacity);
     }
-    let unmapped = arena().give(at, capacity, keeps);
-    if let Some(chunk) = unmapped.and_then(|at| NonNull::new(at as *mut u8)) {
-        unmap(chunk, CHUNK_BYTES);
+}
+
+/// Gives a buffer back that nobody else can get before its pages have been returned to the system.
+fn give_without_pages(ptr: NonNull<u8>, capacity: usize) {
+    drop_pages(ptr, capacity);
+    give_back(ptr, capacity, false);
+}
+
+fn give_back(ptr: NonNull<u8>, capacity: usize, keeps: bool) {
+    let unmapped = arena().give(ptr.as_ptr() as usize, capacity, keeps);
+    if let Some(chunk) = unmapped {
+        unmap(pointer(chunk), CHUNK_BYTES);
     }
+}
+
+fn pointer(at: usize) -> NonNull<u8> {
+    NonNull::new(at as *mut u8).expect("address zero is never mapped")
 }
 
 fn arena() -> MutexGuard<'static, Arena> {
@@ -88,9 +110,24 @@ struct Arena {
     empty: Vec<(usize, usize)>,
     /// Bytes of pages that free buffers keep.
     idle_bytes: usize,
+    /// When a buffer of a capacity was last taken, in buffers taken.
+    last_taken: BTreeMap<usize, u64>,
+    taken: u64,
+}
+
+/// What makes room for the pages of a freed buffer.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    /// Nothing is needed.
+    Enough,
+    /// The pages of this buffer, which is not free any more: give it back without them.
+    Buffer { at: usize, capacity: usize },
+    /// There is none: no other size was unused for longer.
+    Nothing,
 }
 
 struct Chunk {
+    capacity: usize,
     /// One bit per buffer, set if it is free.
     free: u128,
     /// One bit per buffer, set if it is free and keeps its pages.
@@ -99,10 +136,19 @@ struct Chunk {
 
 impl Arena {
     const fn new() -> Self {
-        Self { chunks: BTreeMap::new(), partial: BTreeMap::new(), empty: Vec::new(), idle_bytes: 0 }
+        Self {
+            chunks: BTreeMap::new(),
+            partial: BTreeMap::new(),
+            empty: Vec::new(),
+            idle_bytes: 0,
+            last_taken: BTreeMap::new(),
+            taken: 0,
+        }
     }
 
     fn take(&mut self, capacity: usize) -> usize {
+        self.taken += 1;
+        self.last_taken.insert(capacity, self.taken);
         let partial = self.partial.entry(capacity).or_default();
         let base = if let Some(base) = partial.last() {
             *base
@@ -112,7 +158,7 @@ impl Arena {
             // Which pages the chunk keeps is unknown, so assume that they are in the first buffers.
             let kept = all_free(capacity) & first_bits(kept_bytes.div_ceil(capacity));
             self.idle_bytes = self.idle_bytes - kept_bytes + kept.count_ones() as usize * capacity;
-            self.chunks.insert(base, Chunk { free: all_free(capacity), kept });
+            self.chunks.insert(base, Chunk { capacity, free: all_free(capacity), kept });
             partial.push(base);
             base
         };
@@ -128,6 +174,34 @@ impl Arena {
             partial.pop();
         }
         base + slot * capacity
+    }
+
+    /// Returns whose pages to return to the system so that a freed buffer of this capacity can keep its pages. Call it until it is enough, or nothing. Empty
+    /// chunks keep theirs: they serve any capacity, and perhaps the next buffer.
+    fn make_room(&mut self, capacity: usize, idle_bytes_max: usize) -> Room {
+        if self.idle_bytes + capacity <= idle_bytes_max {
+            return Room::Enough;
+        }
+        if capacity > idle_bytes_max {
+            return Room::Nothing;
+        }
+        let last_taken = |capacity: usize| self.last_taken.get(&capacity).copied().unwrap_or(0);
+        let others = self.chunks.iter().filter(|(_, chunk)| chunk.kept != 0 && chunk.capacity != capacity);
+        let oldest = others.map(|(base, chunk)| (last_taken(chunk.capacity), *base)).min();
+        let Some((_, base)) = oldest.filter(|(at, _)| *at < last_taken(capacity)) else {
+            return Room::Nothing;
+        };
+        let chunk = self.chunks.get_mut(&base).expect("it was just found");
+        let (capacity, slot) = (chunk.capacity, chunk.kept.trailing_zeros() as usize);
+        chunk.free &= !(1 << slot);
+        chunk.kept &= !(1 << slot);
+        self.idle_bytes -= capacity;
+        if chunk.free == 0
+            && let Some(partial) = self.partial.get_mut(&capacity)
+        {
+            partial.retain(|partial| *partial != base);
+        }
+        Room::Buffer { at: base + slot * capacity, capacity }
     }
 
     /// Takes a buffer back, with or without its pages. Returns a chunk to unmap, if there is one.
@@ -266,6 +340,35 @@ mod tests {
         assert_eq!(arena.take(CHUNKED_BYTES_MIN), taken[4]);
         assert_eq!(arena.take(CHUNKED_BYTES_MIN), taken[1]);
         assert_eq!(arena.idle_bytes, 0);
+    }
+
+    #[test]
+    fn sizes_that_are_not_used_any_more_make_room_for_one_that_is() {
+        let mut arena = Arena::new();
+        let (old, new) = (CHUNKED_BYTES_MIN, 4 * CHUNKED_BYTES_MIN);
+        let idle_bytes_max = new + old;
+        let olds: Vec<usize> = (0..8).map(|_| arena.take(old)).collect();
+        let news = [arena.take(new), arena.take(new)];
+        // One stays in use, so that their chunk does.
+        for at in &olds[..5] {
+            assert_eq!(arena.make_room(old, idle_bytes_max), Room::Enough);
+            arena.give(*at, old, true);
+        }
+        assert_eq!(arena.idle_bytes, idle_bytes_max);
+        assert_eq!(arena.make_room(old, idle_bytes_max), Room::Nothing, "there is no other size");
+        for at in &olds[..4] {
+            assert_eq!(arena.make_room(new, idle_bytes_max), Room::Buffer { at: *at, capacity: old });
+            arena.give(*at, old, false);
+        }
+        assert_eq!(arena.make_room(new, idle_bytes_max), Room::Enough);
+        arena.give(news[0], new, true);
+        assert_eq!((arena.idle_bytes, arena.take(new)), (idle_bytes_max, news[0]));
+        // From now on nothing is returned to the system.
+        assert_eq!((arena.idle_bytes, arena.make_room(new, idle_bytes_max)), (old, Room::Enough));
+        assert_eq!(arena.make_room(2 * idle_bytes_max, idle_bytes_max), Room::Nothing);
+        for (base, _) in arena.chunks {
+            unmap(pointer(base), CHUNK_BYTES);
+        }
     }
 
     #[test]
