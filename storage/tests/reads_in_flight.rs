@@ -74,6 +74,8 @@ fn beside_a_commit_round_one_read_is_in_flight() {
         let limits = StoreLimits::tiny();
         let reads_max = limits.reads_inflight_bytes_max / limits.read_bytes_max;
         assert!(reads_max > 1);
+        // Its first extent since the restart is recorded in the map before its round begins.
+        bed.append_durably(other, &filled(7, 100));
         let appended = bed.append(other, &filled(7, 100));
         bed.turn();
         let of_round = bed.disk.in_flight();
