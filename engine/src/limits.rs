@@ -1,6 +1,7 @@
 //! Every limit of a shard in one place, each with its unit in its name. Those of a connection are in `highwater_net::limits`.
 
 mod compaction;
+mod journal;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -19,12 +20,10 @@ pub use compaction::{
     COMPACTION_INTERVAL, COMPACTION_PART_OF_SENDS, COMPACTION_PARTITIONS_PER_SCAN_STEP,
     COMPACTION_STEP_INTERVAL,
 };
-
-/// The journal of a store has one part in this many of the bytes of its cache.
-pub const JOURNAL_PART: u64 = 4;
-
-/// The smallest and the largest journal of a store, in bytes.
-pub const JOURNAL_BYTES: RangeInclusive<u64> = 1 << 20..=16 << 20;
+use journal::journal_bytes;
+pub use journal::{
+    JOURNAL_BYTES, JOURNAL_PART, JOURNAL_TAIL_BYTES_LIMIT, JOURNAL_TAIL_BYTES_MAX, journal_tail_bytes_max,
+};
 
 /// Connections of a broker, over all its shards.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -460,12 +459,6 @@ impl ShardLimits {
             state_log_bytes: 32 << 10,
         }
     }
-}
-
-/// Returns the size of a store's journal. The cache keeps what is in the journal until the extents have it too.
-fn journal_bytes(cache_bytes: u64) -> u64 {
-    let bytes = cache_bytes / JOURNAL_PART;
-    1 << bytes.clamp(*JOURNAL_BYTES.start(), *JOURNAL_BYTES.end()).ilog2()
 }
 
 #[cfg(test)]

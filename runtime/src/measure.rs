@@ -1,4 +1,5 @@
-//! Measures at start-up, in a few milliseconds, which way of making writes durable is faster on a disk.
+//! Measures at start-up, in a few milliseconds, which way of making writes durable is faster on a disk, and what a small write costs
+//! compared to a large one.
 //!
 //! Disks cannot be classified in advance. With a volatile cache and no FUA, a durable write is a write and a flush, so one flush
 //! per round is cheaper. With FUA or a protected cache, every write is durable immediately.
@@ -23,6 +24,13 @@ const DEPTH: usize = 4;
 /// Maximum number of round pairs; more would add little information.
 const ROUNDS_MAX: usize = 25;
 
+/// Size of a large write.
+const LARGE_BYTES: usize = 256 << 10;
+
+/// Number of large writes, and the time limit for starting them.
+const LARGE_ROUNDS: usize = 5;
+const LARGE_TIME_MAX: Duration = Duration::from_millis(4);
+
 /// Name of the scratch file, which is removed afterwards. The next start overwrites one left by a start that was interrupted.
 const SCRATCH_NAME: &str = ".durability.tmp";
 
@@ -44,6 +52,23 @@ pub struct DurabilityMeasurement {
     pub each_write: Option<Duration>,
     /// Median time of a round of writes and a sync; `None` if the time limit came first.
     pub sync_per_round: Option<Duration>,
+    /// Median time of a large durable write made in the faster way.
+    pub large_write: Option<Duration>,
+}
+
+impl DurabilityMeasurement {
+    /// Returns the number of bytes that the disk writes sequentially in the time that one more small write of a round takes: to write fewer
+    /// bytes a second time costs less than a write of their own. `None` if the disk is too slow to be measured.
+    pub fn break_even_bytes(&self) -> Option<u64> {
+        let round = match self.faster {
+            DurableWrites::EachWrite => self.each_write,
+            DurableWrites::SyncPerRound => self.sync_per_round,
+        }?;
+        let small = round / DEPTH as u32;
+        // What the large write takes beyond a small one is the time for its bytes.
+        let transfer = self.large_write?.saturating_sub(small).max(Duration::from_nanos(1));
+        Some((LARGE_BYTES as u128 * small.as_nanos() / transfer.as_nanos()) as u64)
+    }
 }
 
 /// Returns the name of a directory's file system if that keeps data in memory only, where it does not survive a restart of the
@@ -56,7 +81,7 @@ pub fn volatile_file_system(dir: &Path) -> io::Result<Option<&'static str>> {
     })
 }
 
-/// Measures rounds of small durable writes in both ways, on a scratch file in this directory.
+/// Measures rounds of small durable writes in both ways, and large ones in the faster way, on a scratch file in this directory.
 pub fn durable_writes(dir: &Path) -> io::Result<DurabilityMeasurement> {
     let path = dir.join(SCRATCH_NAME);
     let result = measure(&path);
@@ -70,7 +95,8 @@ pub fn durable_writes(dir: &Path) -> io::Result<DurabilityMeasurement> {
 fn measure(path: &Path) -> io::Result<DurabilityMeasurement> {
     let started = Instant::now();
     let file = OpenFile::open(path, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
-    let zeros = AlignedBuf::zeroed(DEPTH * PAGE_BYTES);
+    let zeros = AlignedBuf::zeroed(LARGE_BYTES);
+    let small = &zeros[..DEPTH * PAGE_BYTES];
     file.write_at(0, &zeros)?;
     rustix::fs::fdatasync(&file)?;
     let mut ring = IoUring::new(8)?;
@@ -83,13 +109,21 @@ fn measure(path: &Path) -> io::Result<DurabilityMeasurement> {
                 break;
             }
             let begun = Instant::now();
-            write_round(&mut ring, &file, &zeros, way)?;
+            write_round(&mut ring, &file, small, PAGE_BYTES, way)?;
             let times = if way == DurableWrites::EachWrite { &mut each } else { &mut per_round };
             times.push(begun.elapsed());
         }
     }
     let (each_write, sync_per_round) = (median(&mut each), median(&mut per_round));
-    Ok(DurabilityMeasurement { faster: faster(each_write, sync_per_round), each_write, sync_per_round })
+    let faster = faster(each_write, sync_per_round);
+    let (started, mut large) = (Instant::now(), Vec::new());
+    while large.len() < LARGE_ROUNDS && started.elapsed() < LARGE_TIME_MAX {
+        let begun = Instant::now();
+        write_round(&mut ring, &file, &zeros, LARGE_BYTES, faster)?;
+        large.push(begun.elapsed());
+    }
+    let large_write = median(&mut large);
+    Ok(DurabilityMeasurement { faster, each_write, sync_per_round, large_write })
 }
 
 /// How much faster syncs have to be, as a ratio in percent. A sync takes a second trip through the kernel, on another thread, which
@@ -111,15 +145,22 @@ fn median(times: &mut [Duration]) -> Option<Duration> {
     times.get(times.len() / 2).copied()
 }
 
-fn write_round(ring: &mut IoUring, file: &OpenFile, data: &AlignedBuf, way: DurableWrites) -> io::Result<()> {
+/// Writes `data` in pieces of this size, all in flight at once, and makes it durable.
+fn write_round(
+    ring: &mut IoUring,
+    file: &OpenFile,
+    data: &[u8],
+    piece_bytes: usize,
+    way: DurableWrites,
+) -> io::Result<()> {
     let fd = types::Fd(file.as_raw_fd());
     let flags = if way == DurableWrites::EachWrite { libc::RWF_DSYNC } else { 0 };
     let writes: Vec<squeue::Entry> = data
-        .chunks(PAGE_BYTES)
+        .chunks(piece_bytes)
         .enumerate()
-        .map(|(page, data)| {
-            let at = (page * PAGE_BYTES) as u64;
-            opcode::Write::new(fd, data.as_ptr(), PAGE_BYTES as u32).offset(at).rw_flags(flags).build()
+        .map(|(piece, data)| {
+            let at = (piece * piece_bytes) as u64;
+            opcode::Write::new(fd, data.as_ptr(), data.len() as u32).offset(at).rw_flags(flags).build()
         })
         .collect();
     run(ring, &writes)?;
@@ -171,6 +212,27 @@ mod tests {
         assert_eq!(faster(ms(2), ms(1)), DurableWrites::SyncPerRound);
         assert_eq!(faster(ms(9), None), DurableWrites::SyncPerRound);
         assert_eq!(faster(None, None), DurableWrites::SyncPerRound);
+    }
+
+    #[test]
+    fn bytes_are_worth_writing_twice_as_long_as_a_write_of_their_own_takes_longer() {
+        let us = |n| Some(Duration::from_micros(n));
+        let faster = DurableWrites::EachWrite;
+        let measured = |round, large| DurabilityMeasurement {
+            faster,
+            each_write: round,
+            sync_per_round: None,
+            large_write: large,
+        };
+        // 25 microseconds for a small write; 256 KiB take 250 more.
+        assert_eq!(measured(us(100), us(275)).break_even_bytes(), Some((256 << 10) / 10));
+        assert_eq!(measured(us(400), us(275)).break_even_bytes(), Some((256 << 10) * 100 / 175));
+        assert!(
+            measured(us(4000), us(275)).break_even_bytes() > Some(1 << 30),
+            "large writes cost nothing more"
+        );
+        assert_eq!(measured(None, us(1)).break_even_bytes(), None);
+        assert_eq!(measured(us(1), None).break_even_bytes(), None);
     }
 
     #[test]

@@ -120,6 +120,7 @@ pub(crate) struct Settings {
     pub batch_bytes_max: Setting<ByteSize>,
     /// Method of making writes durable.
     pub durability: Setting<Durability>,
+    pub journal_tail_bytes_max: Setting<Option<ByteSize>>,
     /// Log filter.
     pub log_level: Setting<String>,
     /// How long an empty group waits for more members, in milliseconds.
@@ -149,6 +150,7 @@ struct File {
     memory: Option<Size>,
     batch_bytes_max: Option<Size>,
     durability: Option<Durability>,
+    journal_tail_bytes_max: Option<Size>,
     log_level: Option<String>,
     group_initial_rebalance_delay_ms: Option<u32>,
     group_heartbeat_interval_ms: Option<NonZeroU32>,
@@ -192,26 +194,21 @@ impl Settings {
         let path = args.config.as_deref().unwrap_or(Path::new(""));
         let memory_in_file = size_in_file(path, "memory", file.memory)?;
         let batch_bytes_max_in_file = size_in_file(path, "batch_bytes_max", file.batch_bytes_max)?;
+        let journal_tail_in_file = size_in_file(path, "journal_tail_bytes_max", file.journal_tail_bytes_max)?;
         let settings = Self {
             data_dir: merge
                 .pick("data_dir", args.data_dir.clone(), file.data_dir, || DATA_DIR_DEFAULT.into()),
             listen: merge.pick("listen", joined(&args.listen)?, file.listen, || {
                 ADDRESS_DEFAULT.parse().expect("the default address is an address")
             }),
-            advertise: merge.pick(
-                "advertise",
-                joined(&args.advertise)?.map(Some),
-                file.advertise.map(Some),
-                || None,
-            ),
+            advertise: merge.optional("advertise", joined(&args.advertise)?, file.advertise),
             kafka_listen: merge.pick("kafka_listen", joined(&args.kafka_listen)?, file.kafka_listen, || {
                 KAFKA_ADDRESS_DEFAULT.parse().expect("the default address is an address")
             }),
-            kafka_advertise: merge.pick(
+            kafka_advertise: merge.optional(
                 "kafka_advertise",
-                joined(&args.kafka_advertise)?.map(Some),
-                file.kafka_advertise.map(Some),
-                || None,
+                joined(&args.kafka_advertise)?,
+                file.kafka_advertise,
             ),
             auto_create_topics: merge.pick(
                 "auto_create_topics",
@@ -225,8 +222,8 @@ impl Settings {
                 file.default_partitions,
                 || 1,
             ),
-            cores: merge.pick("cores", args.cores.map(Some), file.cores.map(Some), || None),
-            memory: merge.pick("memory", args.memory.map(Some), memory_in_file.map(Some), || None),
+            cores: merge.optional("cores", args.cores, file.cores),
+            memory: merge.optional("memory", args.memory, memory_in_file),
             batch_bytes_max: merge.pick(
                 "batch_bytes_max",
                 args.batch_bytes_max,
@@ -234,6 +231,11 @@ impl Settings {
                 || ByteSize(BATCH_BYTES_MAX_DEFAULT as u64),
             ),
             durability: merge.pick("durability", args.durability, file.durability, Durability::default),
+            journal_tail_bytes_max: merge.optional(
+                "journal_tail_bytes_max",
+                args.journal_tail_bytes_max,
+                journal_tail_in_file,
+            ),
             log_level: merge
                 .pick("log_level", log_level.cloned(), file.log_level, || LOG_LEVEL_DEFAULT.into()),
             group_initial_rebalance_delay_ms: merge.pick(
@@ -285,6 +287,7 @@ impl Settings {
         config.memory_bytes = self.memory.value.map(|size| size.0);
         config.batch_bytes_max = usize::try_from(self.batch_bytes_max.value.0).unwrap_or(usize::MAX);
         config.durable = self.durability.value.into();
+        config.journal_tail_bytes_max = self.journal_tail_bytes_max.value.map(|size| size.0);
         config.group_initial_rebalance_delay =
             Duration::from_millis(self.group_initial_rebalance_delay_ms.value.into());
         config.group_heartbeat_interval =
@@ -328,6 +331,9 @@ impl Settings {
         let batch_bytes_max = text(&self.batch_bytes_max.value.to_string());
         line("batch_bytes_max", Some(batch_bytes_max), self.batch_bytes_max.source, "");
         line("durability", Some(text(self.durability.value.name())), self.durability.source, "");
+        let journal_tail = self.journal_tail_bytes_max.value.map(|size| text(&size.to_string()));
+        let unset = "as the disk requires, if durability is \"measure\", or else 64KiB";
+        line("journal_tail_bytes_max", journal_tail, self.journal_tail_bytes_max.source, unset);
         line("log_level", Some(text(&self.log_level.value)), self.log_level.source, "");
         for (name, setting) in [
             ("group_initial_rebalance_delay_ms", &self.group_initial_rebalance_delay_ms),
@@ -380,6 +386,11 @@ impl Merge<'_> {
             (None, Some(value)) => Setting { value, source: Source::File },
             (None, None) => Setting { value: default(), source: Source::Default },
         }
+    }
+
+    /// The same for a setting that may be absent.
+    fn optional<T>(&self, id: &str, given: Option<T>, in_file: Option<T>) -> Setting<Option<T>> {
+        self.pick(id, given.map(Some), in_file.map(Some), || None)
     }
 }
 

@@ -64,6 +64,9 @@ pub struct BrokerConfig {
     pub host: HostKind,
     /// How writes are made durable.
     pub durable: DurableChoice,
+    /// The records of a partition go into the journal if a commit round has at most this many bytes of them, and otherwise directly to their
+    /// extent; none: a limit that suits the disk, if that is measured, or else 64 KiB.
+    pub journal_tail_bytes_max: Option<u64>,
     /// Allow addresses that are reachable from other machines, although connections are neither encrypted nor authenticated.
     pub insecure: bool,
     /// Stop gracefully on SIGTERM, SIGINT and SIGHUP. A program that embeds a broker may want to handle these itself.
@@ -87,6 +90,7 @@ impl Default for BrokerConfig {
             batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,
             host: HostKind::Glommio,
             durable: DurableChoice::Measure,
+            journal_tail_bytes_max: None,
             insecure: false,
             stop_on_signals: true,
         }

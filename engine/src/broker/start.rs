@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,7 +26,10 @@ use crate::broker::signals::handle_signals;
 use crate::broker::{lock, memory};
 use crate::coord::groups::GroupConfig;
 use crate::counters::ShardCounters;
-use crate::limits::{ShardLimits, idle_buffer_bytes, members_bytes_max, offsets_bytes_max};
+use crate::limits::{
+    JOURNAL_TAIL_BYTES_LIMIT, ShardLimits, idle_buffer_bytes, journal_tail_bytes_max, members_bytes_max,
+    offsets_bytes_max,
+};
 use crate::meta::controller::ReadyReport;
 use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
 
@@ -82,26 +85,29 @@ impl Broker {
         let shards = cpus.len() as u16;
         // Before anything is written or measured: its errors are clearer than later failures.
         preflight(config.host, cpus.len()).map_err(explain)?;
+        check_journal_tail(&config)?;
         let memory_bytes = memory::choose(config.memory_bytes, shards, config.batch_bytes_max)?.bytes;
         let lock = Arc::new(lock::take(&config.data_dir)?);
         let new = Identity { cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()), node: NodeId(0) };
         let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
         let Bound { sockets, advertised, native, kafka } = listeners.bind()?;
         let kafka_setup = kafka_setup(&config, native.len(), &kafka)?;
-        let durable_form = choose_durable_form(&config)?;
+        let WriteChoice { form: durable_form, journal_tail_bytes_max } = choose_writes(&config)?;
         let stores = data.stores.max(shards);
+        let mut limits = ShardLimits::production(
+            memory_bytes,
+            shards,
+            usize::from(stores).div_ceil(usize::from(shards)),
+            config.batch_bytes_max,
+        );
+        limits.store.journal_tail_bytes_max = journal_tail_bytes_max;
         let (ready_sender, ready) = mpsc::sync_channel(1);
         let setup = Arc::new(ShardSetup {
             data_dir: config.data_dir.clone(),
             identity: data.identity,
             shards,
             stores,
-            limits: ShardLimits::production(
-                memory_bytes,
-                shards,
-                usize::from(stores).div_ceil(usize::from(shards)),
-                config.batch_bytes_max,
-            ),
+            limits,
             durable_form,
             counters: ShardCounters::of_shards(shards),
             advertised,
@@ -295,30 +301,52 @@ fn choose_cpus(cores: Option<u16>) -> Result<Vec<Cpu>, StartError> {
     Ok(available[..count].to_vec())
 }
 
-fn choose_durable_form(config: &BrokerConfig) -> Result<DurableForm, StartError> {
-    match config.durable {
-        DurableChoice::Dsync => Ok(DurableForm::Dsync),
-        DurableChoice::SyncPerRound => Ok(DurableForm::SyncPerRound),
-        DurableChoice::Measure => {
-            let measured = match measure::durable_writes(&config.data_dir) {
-                Err(e) if is_out_of_space(&e) => {
-                    tracing::warn!(
-                        "{}: the disk is full, so the speed of durable writes cannot be measured",
-                        config.data_dir.display()
-                    );
-                    return Ok(DurableForm::Dsync);
-                }
-                other => other,
-            };
-            let measured = measured.map_err(|e| {
-                data_dir::failed("cannot write directly and durably to", &config.data_dir, &e)
-            })?;
-            tracing::info!(?measured, "durable writes");
-            Ok(match measured.faster {
-                measure::DurableWrites::EachWrite => DurableForm::Dsync,
-                measure::DurableWrites::SyncPerRound => DurableForm::SyncPerRound,
-            })
+fn check_journal_tail(config: &BrokerConfig) -> Result<(), StartError> {
+    if let Some(bytes) = config.journal_tail_bytes_max.filter(|bytes| *bytes > JOURNAL_TAIL_BYTES_LIMIT) {
+        return Err(StartError::Config(format!(
+            "journal-tail-bytes-max of {bytes} bytes is not possible: it may be 0 to {} MiB",
+            JOURNAL_TAIL_BYTES_LIMIT >> 20
+        )));
+    }
+    Ok(())
+}
+
+/// How a store writes on this disk.
+struct WriteChoice {
+    form: DurableForm,
+    journal_tail_bytes_max: u64,
+}
+
+fn choose_writes(config: &BrokerConfig) -> Result<WriteChoice, StartError> {
+    let measured = match config.durable {
+        DurableChoice::Measure => measure_disk(&config.data_dir)?,
+        DurableChoice::Dsync | DurableChoice::SyncPerRound => None,
+    };
+    let form = match (config.durable, measured.map(|measured| measured.faster)) {
+        (DurableChoice::SyncPerRound, _) | (_, Some(measure::DurableWrites::SyncPerRound)) => {
+            DurableForm::SyncPerRound
         }
+        (DurableChoice::Dsync | DurableChoice::Measure, _) => DurableForm::Dsync,
+    };
+    let break_even = measured.and_then(|measured| measured.break_even_bytes());
+    let journal_tail_bytes_max =
+        config.journal_tail_bytes_max.unwrap_or_else(|| journal_tail_bytes_max(break_even));
+    tracing::info!(?measured, ?form, journal_tail_bytes_max, "durable writes");
+    Ok(WriteChoice { form, journal_tail_bytes_max })
+}
+
+/// Measures the disk, unless it is full.
+fn measure_disk(data_dir: &Path) -> Result<Option<measure::DurabilityMeasurement>, StartError> {
+    match measure::durable_writes(data_dir) {
+        Ok(measured) => Ok(Some(measured)),
+        Err(e) if is_out_of_space(&e) => {
+            tracing::warn!(
+                "{}: the disk is full, so the speed of durable writes cannot be measured",
+                data_dir.display()
+            );
+            Ok(None)
+        }
+        Err(e) => Err(data_dir::failed("cannot write directly and durably to", data_dir, &e)),
     }
 }
 

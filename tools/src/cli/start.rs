@@ -67,6 +67,11 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_DURABILITY", value_name = "FORM", hide_env_values = true)]
     pub durability: Option<Durability>,
 
+    /// Maximum size of a partition's records that a commit round writes through the journal; more go directly to the
+    /// partition's extent. From 0, which is no journal, to 1MiB [default: as the disk requires, from 16KiB to 256KiB]
+    #[arg(long, env = "HIGHWATER_JOURNAL_TAIL_BYTES_MAX", value_name = "SIZE", hide_env_values = true)]
+    pub journal_tail_bytes_max: Option<ByteSize>,
+
     /// Milliseconds that an empty group of Kafka clients waits for more members before it assigns partitions [default: 3000]
     #[arg(
         long,

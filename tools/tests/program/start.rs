@@ -148,7 +148,10 @@ fn print_config_shows_the_source_of_each_setting_and_does_not_start_a_broker() {
     let place = Place::new();
     let file = place.path("highwater.toml");
     fs::write(&file, "cores = 1\nmemory = \"300MiB\"\n").expect("a writable temporary directory");
-    let mut command = start_command(&place.data(), &["--print-config", "--batch-bytes-max", "64MiB"]);
+    let mut command = start_command(
+        &place.data(),
+        &["--print-config", "--batch-bytes-max", "64MiB", "--journal-tail-bytes-max", "0"],
+    );
     command.env("HIGHWATER_CONFIG", &file).env("HIGHWATER_MEMORY", "400MiB");
     let printed = output(command, b"");
     assert!(printed.status.success());
@@ -159,6 +162,7 @@ fn print_config_shows_the_source_of_each_setting_and_does_not_start_a_broker() {
         "cores = 1  # file",
         "log_level = \"warn\"  # default",
         "batch_bytes_max = \"64MiB\"  # flag",
+        "journal_tail_bytes_max = \"0\"  # flag",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
@@ -173,6 +177,14 @@ fn a_batch_limit_out_of_range_or_too_large_for_the_memory_is_rejected_with_the_v
     assert!(said.contains("1MiB to 100MiB"), "{said}");
     let said = rejected(&["--batch-bytes-max", "100MiB", "--cores", "1", "--memory", "256MiB"]);
     assert!(said.contains("batches of 100MiB") && said.contains("at least 432MiB"), "{said}");
+    assert!(!place.data().exists());
+}
+
+#[test]
+fn a_limit_of_the_journal_out_of_range_is_rejected_before_anything_is_written() {
+    let place = Place::new();
+    let said = start_fails_with(78, start_command(&place.data(), &["--journal-tail-bytes-max", "1025KiB"]));
+    assert!(said.contains("journal-tail-bytes-max of 1049600 bytes is not possible"), "{said}");
     assert!(!place.data().exists());
 }
 
