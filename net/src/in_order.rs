@@ -24,6 +24,8 @@ pub struct InOrder<R, A> {
     first: u64,
     slots: VecDeque<Slot<R, A>>,
     request_bytes: usize,
+    /// The part of `request_bytes` that large requests hold.
+    large_bytes: usize,
     reply_bytes: usize,
     /// Size of replies beyond what was reserved, in bytes.
     unexpected_bytes: usize,
@@ -33,6 +35,7 @@ pub struct InOrder<R, A> {
 struct Slot<R, A> {
     request: R,
     request_bytes: usize,
+    is_large: bool,
     /// Memory reserved for the reply; its size once it is known.
     reply_bytes: usize,
     unexpected_bytes: usize,
@@ -41,7 +44,14 @@ struct Slot<R, A> {
 
 impl<R, A> Default for InOrder<R, A> {
     fn default() -> Self {
-        Self { first: 0, slots: VecDeque::new(), request_bytes: 0, reply_bytes: 0, unexpected_bytes: 0 }
+        Self {
+            first: 0,
+            slots: VecDeque::new(),
+            request_bytes: 0,
+            large_bytes: 0,
+            reply_bytes: 0,
+            unexpected_bytes: 0,
+        }
     }
 }
 
@@ -50,10 +60,27 @@ impl<R, A: Answer> InOrder<R, A> {
     pub(crate) fn push(&mut self, request: R, request_bytes: usize, reply_bytes: usize) -> ReplySlot {
         let slot = ReplySlot(self.first + self.slots.len() as u64);
         let request_bytes = request_bytes.max(REQUEST_BYTES_MIN);
-        self.slots.push_back(Slot { request, request_bytes, reply_bytes, unexpected_bytes: 0, answer: None });
+        self.slots.push_back(Slot {
+            request,
+            request_bytes,
+            is_large: false,
+            reply_bytes,
+            unexpected_bytes: 0,
+            answer: None,
+        });
         self.request_bytes += request_bytes;
         self.reply_bytes += reply_bytes;
         slot
+    }
+
+    /// Counts the request of a slot among the large ones.
+    pub fn mark_large(&mut self, slot: ReplySlot) {
+        let slot = slot.0.checked_sub(self.first).and_then(|at| self.slots.get_mut(at as usize));
+        if let Some(slot) = slot
+            && !std::mem::replace(&mut slot.is_large, true)
+        {
+            self.large_bytes += slot.request_bytes;
+        }
     }
 
     /// Sets the reply of a slot.
@@ -72,10 +99,13 @@ impl<R, A: Answer> InOrder<R, A> {
     /// Removes the first request and its reply, if the reply is known.
     pub(crate) fn take(&mut self) -> Option<(R, A)> {
         self.slots.front()?.answer.as_ref()?;
-        let Slot { request, request_bytes, reply_bytes, unexpected_bytes, answer } =
+        let Slot { request, request_bytes, is_large, reply_bytes, unexpected_bytes, answer } =
             self.slots.pop_front()?;
         self.first += 1;
         self.request_bytes -= request_bytes;
+        if is_large {
+            self.large_bytes -= request_bytes;
+        }
         self.reply_bytes -= reply_bytes;
         self.unexpected_bytes -= unexpected_bytes;
         Some((request, answer?))
@@ -107,6 +137,11 @@ impl<R, A: Answer> InOrder<R, A> {
     pub fn request_bytes(&self) -> usize {
         self.request_bytes
     }
+
+    /// Returns the part of it that large requests hold.
+    pub fn large_bytes(&self) -> usize {
+        self.large_bytes
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +155,21 @@ mod tests {
         fn bytes(&self) -> usize {
             *self as usize
         }
+    }
+
+    #[test]
+    fn a_large_request_counts_as_such_until_its_answer_leaves() {
+        let mut queue = Queue::default();
+        let (small, large) = (queue.push('a', 1000, 0), queue.push('b', 2000, 0));
+        queue.mark_large(large);
+        queue.mark_large(large);
+        assert_eq!((queue.request_bytes(), queue.large_bytes()), (3000, 2000));
+        queue.fill(large, 0);
+        queue.fill(small, 0);
+        assert_eq!((queue.take(), queue.large_bytes()), (Some(('a', 0)), 2000));
+        assert_eq!((queue.take(), queue.large_bytes()), (Some(('b', 0)), 0));
+        queue.mark_large(large);
+        assert_eq!(queue.large_bytes(), 0, "it was answered");
     }
 
     #[test]

@@ -141,7 +141,7 @@ mod tests {
         ] {
             assert!(!admission.may_admit(busy), "{busy:?}");
         }
-        let whole = RequestBytes { whole: 100, begun: 0 };
+        let whole = RequestBytes { whole: 100, ..RequestBytes::default() };
         admission.recharge(RequestBytes::default(), whole);
         assert!(!admission.may_admit(IDLE) && !admission.may_receive_large());
         admission.recharge(whole, RequestBytes::default());

@@ -175,11 +175,17 @@ impl Net {
 
     /// Returns the memory of requests that have not been answered.
     pub(super) fn request_bytes(&self) -> RequestBytes {
-        let (whole, begun) = match self {
-            Self::Native(native) => (native.replies.request_bytes(), native.input.held_bytes()),
-            Self::Kafka(kafka) => (kafka.replies.request_bytes(), kafka.input.held_bytes()),
+        let (whole, large, begun) = match self {
+            Self::Native(native) => {
+                let replies = &native.replies;
+                (replies.request_bytes(), replies.large_bytes(), native.input.held_bytes())
+            }
+            Self::Kafka(kafka) => {
+                let replies = &kafka.replies;
+                (replies.request_bytes(), replies.large_bytes(), kafka.input.held_bytes())
+            }
         };
-        RequestBytes { whole, begun }
+        RequestBytes { whole, large, begun }
     }
 
     /// See [`NativeConn::note_progress`].

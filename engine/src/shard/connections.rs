@@ -7,6 +7,7 @@ use bytes::Bytes;
 use highwater_net::{NativeConn, ProtocolViolation, Received, Reply, Request, Step};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::ShardId;
+use highwater_protocol::limits::BULK_BYTES_MIN;
 use highwater_protocol::native::{
     FEATURE_DAMAGE, FEATURE_GROUPS, Hello, HelloReply, MessageKind, PROTOCOL_VERSION, error_message,
 };
@@ -101,7 +102,7 @@ impl Shard {
         let Some(mut connection) = self.connections.remove(&conn) else { return };
         self.kafka.forget_connection(conn);
         self.connection_limits.remove(connection.via.peer.ip(), connection.net.protocol());
-        let left = RequestBytes { whole: connection.producing, begun: 0 };
+        let left = RequestBytes { whole: connection.producing, ..RequestBytes::default() };
         self.admission.recharge(connection.charged, left);
         self.send_budget.unqueue(connection.queue.uncharged());
         let who = match connection.net.protocol() {
@@ -382,6 +383,9 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let mut now = connection.net.request_bytes();
         now.whole += connection.silent_batch;
+        if connection.silent_batch >= BULK_BYTES_MIN {
+            now.large += connection.silent_batch;
+        }
         self.admission.recharge(connection.charged, now);
         connection.charged = now;
     }

@@ -2,6 +2,7 @@
 
 use highwater_net::{Batch, Produce, ProtocolViolation, Reply, ReplySlot};
 use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::limits::BULK_BYTES_MIN;
 use highwater_protocol::native::{Acks, MessageKind, ProduceReply};
 use highwater_runtime::plane::{ConnId, Plane};
 
@@ -28,7 +29,12 @@ impl Shard {
             connection.silent_batch = held;
             None
         } else {
-            Some(connection.native().replies.open(MessageKind::Produce, id, held, 0))
+            let replies = &mut connection.native().replies;
+            let slot = replies.open(MessageKind::Produce, id, held, 0);
+            if bytes >= BULK_BYTES_MIN {
+                replies.mark_large(slot);
+            }
+            Some(slot)
         };
         let wall_ms = plane.wall_clock_ms();
         match self.unchecked_native(to, batch, ReplyTo::Native { conn, slot, id }, wall_ms) {

@@ -2,6 +2,7 @@
 
 use highwater_net::{Received, Request};
 use highwater_protocol::ids::{ShardId, TopicPartition};
+use highwater_protocol::limits::BULK_BYTES_MIN;
 use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
@@ -37,7 +38,11 @@ impl Shard {
             _ => 0,
         };
         let held = held_bytes(bytes, Retained::Lists) + reply_bytes;
-        let slot = connection.native().replies.open(kind, id, held, 0);
+        let replies = &mut connection.native().replies;
+        let slot = replies.open(kind, id, held, 0);
+        if bytes >= BULK_BYTES_MIN {
+            replies.mark_large(slot);
+        }
         let call = native::Call { conn, slot };
         if matches!(request, Request::Stats) {
             return self.reply_stats(conn, slot);

@@ -16,7 +16,8 @@ use highwater_protocol::native::{
     Body as _, DescribeTopicReply, DescribeTopicRequest, MessageKind, MetadataReply,
 };
 
-use crate::bounds::{Bed, LOOK, LOOKS_MAX, WIDE, create};
+use crate::bounds::{Bed, LOOK, LOOKS_MAX, WIDE, create, named};
+use crate::kafka::wire::Wire;
 use crate::wire::Wire as Native;
 
 const NONE: KafkaError = KafkaError::NONE;
@@ -234,6 +235,52 @@ fn large_requests_of_several_clients_are_decoded_one_at_a_time() {
         let app = bed.world.app(bed.node, shard).expect("it runs");
         assert!(app.busiest_turn_entries() < 2 * groups.len(), "shard {shard} read two at once");
     }
+}
+
+#[test]
+fn small_requests_are_answered_while_large_ones_use_all_the_memory_that_these_may_use() {
+    let mut bed = Bed::for_large_replies(21);
+    let names = many_names();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut large: Vec<_> = (0..8).map(|_| bed.kafka()).collect();
+    let mut small: Vec<_> = (0..8).map(|_| bed.kafka()).collect();
+    let undisturbed = longest_answer(&mut bed, &mut [], &mut small);
+    for wire in &mut large {
+        let request = MetadataRequest { allow_auto_topic_creation: false, ..named(&names) };
+        wire.send(ApiKey::Metadata, 4, &request);
+    }
+    let longest = longest_answer(&mut bed, &mut large, &mut small);
+    assert!(
+        longest < undisturbed + undisturbed / 4,
+        "an answer took {longest} looks, and {undisturbed} when nobody asked for more"
+    );
+    bed.check();
+}
+
+/// Lets clients ask for little all the time, until all of `large` are answered or a few hundred looks are over. Returns how many looks an answer took at
+/// most.
+fn longest_answer(bed: &mut Bed, large: &mut [Wire], small: &mut [Wire]) -> usize {
+    let mut asked_at = vec![None; small.len()];
+    let (mut longest, mut missing) = (0, large.len());
+    for look in 0_usize.. {
+        if missing == 0 && look >= 500 {
+            break;
+        }
+        for (wire, asked_at) in small.iter_mut().zip(&mut asked_at) {
+            if wire.receive(usize::MAX).is_some()
+                && let Some(asked_at) = asked_at.take()
+            {
+                longest = longest.max(look - asked_at);
+            }
+            if asked_at.is_none() {
+                wire.send(ApiKey::Metadata, 4, &named(&[]));
+                *asked_at = Some(look);
+            }
+        }
+        bed.world.run_for(LOOK);
+        missing -= large.iter_mut().filter_map(|wire| wire.receive(usize::MAX)).count();
+    }
+    longest
 }
 
 /// Returns names of topics of which only one exists, the one with many partitions.

@@ -286,7 +286,10 @@ impl Shard {
         match self.connections.get_mut(&conn) {
             Some(connection) => connection.producing -= held,
             None => {
-                self.admission.recharge(RequestBytes { whole: held, begun: 0 }, RequestBytes::default());
+                self.admission.recharge(
+                    RequestBytes { whole: held, ..RequestBytes::default() },
+                    RequestBytes::default(),
+                );
             }
         }
     }
