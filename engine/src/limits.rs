@@ -94,13 +94,13 @@ pub const REQUEST_BYTES_PER_ENTRY: usize = 8;
 pub const REQUEST_ENTRIES_PER_TURN: usize = 10_000;
 
 /// Bytes of long answers that are encoded in one turn. The last piece may exceed it.
-pub const LONG_ANSWER_BYTES_PER_TURN_MAX: usize = 512 << 10;
+pub const LONG_ANSWER_BYTES_PER_TURN_MAX: usize = 128 << 10;
 
 /// Queued bytes of a connection at which its long answer pauses.
 pub const LONG_ANSWER_QUEUE_BYTES_MAX: usize = 128 << 10;
 
 /// Encoded bytes of an answer that count as one unit of work.
-pub const PIECE_BYTES_PER_UNIT: usize = 256;
+pub const PIECE_BYTES_PER_UNIT: usize = 128;
 
 /// Results that are filled into an answer for one unit of work.
 pub const FOUND_PER_UNIT: usize = 16;
