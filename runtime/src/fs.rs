@@ -65,6 +65,8 @@ pub trait Fs {
     fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<FileId>;
     /// Returns the size of an open file.
     fn file_bytes(&mut self, file: FileId) -> io::Result<u64>;
+    /// Returns the bytes of an open file that have space on the disk. Fewer than its size: it has holes, or the file system compresses it.
+    fn allocated_bytes(&mut self, file: FileId) -> io::Result<u64>;
     /// Reads until `buf` is full or the file ends. Returns the bytes read. `buf` needs no alignment.
     fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize>;
     /// Performs several reads. Where they would each wait for the disk, they wait together.

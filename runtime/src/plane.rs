@@ -114,9 +114,13 @@ pub enum Completion {
     Published(std::io::Result<()>),
     /// A [`FileJob::Remove`].
     Removed(std::io::Result<()>),
+    /// A [`FileJob::PunchHeads`] or a [`FileJob::Punch`].
+    Punched(std::io::Result<()>),
+    /// A [`FileJob::Allocate`].
+    Allocated(std::io::Result<()>),
 }
 
-/// Slow work on file names, which runs outside the shard's thread.
+/// Slow work on file names and on the space of files, which runs outside the shard's thread.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FileJob {
     /// Creates a file of this size: under a temporary name, allocated, synced, renamed, and its directory synced. Its content reads
@@ -159,6 +163,40 @@ pub enum FileJob {
     Remove {
         /// Path.
         path: PathBuf,
+    },
+    /// Returns the first `head_bytes` of each `every` bytes of a range to the file system, durably. A crash before it has completed leaves each of
+    /// these heads as a whole, or nothing of it: file systems journal such a change. The same rules apply as for a [`Punch`](Self::Punch).
+    PunchHeads {
+        /// Path of the file.
+        path: PathBuf,
+        /// First byte, a multiple of 4096.
+        at: u64,
+        /// Length in bytes, a multiple of 4096.
+        bytes: u64,
+        /// Distance of the heads, a multiple of 4096.
+        every: u64,
+        /// Length of each, a multiple of 4096.
+        head_bytes: u64,
+    },
+    /// Returns a range of a file to the file system (`FALLOC_FL_PUNCH_HOLE`). The size of the file stays, and the range reads as zero bytes.
+    /// This is not durable before a [`Disk::sync`] that starts later: until then a crash may bring back any page of the range. No write of
+    /// the range may be in flight, and none may start before the range was allocated again.
+    Punch {
+        /// Path of the file.
+        path: PathBuf,
+        /// First byte, a multiple of 4096.
+        at: u64,
+        /// Length in bytes, a multiple of 4096.
+        bytes: u64,
+    },
+    /// Allocates the pages of a range that are holes, durably. They read as zero bytes; the others keep their content.
+    Allocate {
+        /// Path of the file.
+        path: PathBuf,
+        /// First byte, a multiple of 4096.
+        at: u64,
+        /// Length in bytes, a multiple of 4096.
+        bytes: u64,
     },
 }
 

@@ -442,4 +442,8 @@ pub struct StoreStats {
     pub slab_bytes: u64,
     /// Of them, free.
     pub free_bytes: u64,
+    /// Of those, without space on the disk: they were returned to the file system.
+    pub hole_bytes: u64,
+    /// Bytes returned to the file system.
+    pub punched_bytes: u64,
 }

@@ -41,6 +41,12 @@ pub const WRITE_BACK_BYTES_MAX: usize = 4 << 20;
 /// Partitions of one batch of write-backs.
 pub const WRITE_BACK_PARTITIONS_MAX: usize = 512;
 
+/// How often in a row returning a piece of free space is put off while the disk is busy. On a disk that is never idle the next one goes then.
+pub const PUNCH_PAUSES_MAX: u32 = 64;
+
+/// Bytes of a hole that are allocated again at once, unless an extent needs more.
+pub const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
+
 /// Partitions that one step of retention looks at.
 pub const RETENTION_PARTITIONS_PER_STEP: usize = 1024;
 
@@ -77,6 +83,12 @@ pub struct StoreLimits {
     pub slab_bytes_first: u64,
     /// Each slab is twice the size of the one before, up to this. A power of two.
     pub slab_bytes_max: u64,
+    /// Free space that is kept for the next extents. What is free beyond it for some time is returned to the file system.
+    pub free_bytes_kept: u64,
+    /// Free space is returned in pieces of this size at least: smaller ones would cut up the slabs. A power of two.
+    pub punch_bytes_min: u64,
+    /// And of this size at most. A power of two.
+    pub punch_bytes_max: u64,
     /// Size of a partition's first extent: what a partition with a few small records takes on the disk. A power of two.
     pub extent_bytes_min: u64,
     /// From this size on each extent of a partition is twice the size of the one before. Smaller ones are followed by one of four times
@@ -134,6 +146,9 @@ impl Default for StoreLimits {
             slab_bytes_min: 256 << 10,
             slab_bytes_first: 64 << 20,
             slab_bytes_max: 1 << 30,
+            free_bytes_kept: 1 << 30,
+            punch_bytes_min: 256 << 10,
+            punch_bytes_max: 4 << 20,
             extent_bytes_min: 16 << 10,
             extent_bytes_doubling: 256 << 10,
             extent_bytes_max: 64 << 20,
@@ -175,6 +190,9 @@ impl StoreLimits {
             slab_bytes_min: 16 << 10,
             slab_bytes_first: 256 << 10,
             slab_bytes_max: 1 << 20,
+            free_bytes_kept: 128 << 10,
+            punch_bytes_min: 16 << 10,
+            punch_bytes_max: 32 << 10,
             extent_bytes_min: 16 << 10,
             extent_bytes_doubling: 16 << 10,
             extent_bytes_max: 64 << 10,
@@ -217,6 +235,10 @@ impl StoreLimits {
         assert!(self.extent_bytes_doubling.is_power_of_two());
         assert!(self.slab_bytes_min.is_power_of_two() && self.slab_bytes_min <= self.slab_bytes_first);
         assert!(self.extent_bytes_min <= self.slab_bytes_min);
+        assert!(self.punch_bytes_min.is_power_of_two() && self.punch_bytes_max.is_power_of_two());
+        assert!(
+            self.extent_bytes_min <= self.punch_bytes_min && self.punch_bytes_min <= self.punch_bytes_max
+        );
         assert!(
             self.extent_bytes_max <= self.slab_bytes_first && self.slab_bytes_first <= self.slab_bytes_max
         );

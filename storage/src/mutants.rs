@@ -49,6 +49,10 @@ pub enum Mutant {
     ForgetGapFlag,
     /// The space of extents that were replaced is used again before the map knows durably that it is free.
     FreeReplacedAtOnce,
+    /// Space is returned to the file system before the map knows durably that it is free.
+    PunchBeforeFreed,
+    /// Frames of a freed extent are returned to the file system while its header may still be there.
+    PunchFramesFirst,
     /// A reader that was in an extent goes on in the one that has taken its place, as if nothing had moved.
     ReadReplacedExtent,
     /// The last batch of a producer is not shown to the filter as such.

@@ -22,6 +22,8 @@ fn limits() -> StoreLimits {
         extent_bytes_doubling: 512 << 10,
         extent_bytes_max: 1 << 20,
         slab_bytes_min: 512 << 10,
+        punch_bytes_min: 512 << 10,
+        punch_bytes_max: 512 << 10,
         payload_bytes_max: 256 << 10,
         cache_bytes_max: 1 << 20,
         unacked_bytes_max: 1 << 20,

@@ -18,6 +18,8 @@ fn large_extents(journal_bytes: u64) -> StoreConfig {
         extent_bytes_doubling: 1024 * KIB,
         extent_bytes_max: 1024 * KIB,
         slab_bytes_min: 1024 * KIB,
+        punch_bytes_min: 1024 * KIB,
+        punch_bytes_max: 1024 * KIB,
         bound_ahead_bytes_min: 16 << 10,
         bound_ahead_bytes_max: 32 << 10,
         checkpoint_bytes: 64 * KIB,

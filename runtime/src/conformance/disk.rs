@@ -31,6 +31,7 @@ enum Expected {
     },
     Made,
     Published,
+    Punched,
     Fails(ErrorKind),
 }
 
@@ -191,6 +192,7 @@ impl DiskCheck {
             10 => self.sync(ctx),
             11 => self.read_all(ctx),
             12..=15 => self.prepare_and_publish(ctx, step),
+            16..=21 => self.punch_and_allocate(ctx, step),
             _ => {
                 ctx.plane.close_file(self.file());
                 ctx.reply(DISK_OK);
@@ -228,6 +230,28 @@ impl DiskCheck {
         }
     }
 
+    /// Returns part of the file to the file system, and allocates it again.
+    fn punch_and_allocate(&mut self, ctx: &mut Ctx<'_, '_>, step: u32) {
+        let path = self.path(ctx);
+        match step {
+            16 => {
+                self.model[4096..8192].fill(0);
+                self.job(ctx, FileJob::Punch { path, at: 4096, bytes: 4096 }, Expected::Punched);
+            }
+            17 => {
+                self.model[..4096].fill(0);
+                self.job(
+                    ctx,
+                    FileJob::PunchHeads { path, at: 0, bytes: 8192, every: 4096, head_bytes: 4096 },
+                    Expected::Punched,
+                );
+            }
+            18 | 20 => self.read_all(ctx),
+            19 => self.job(ctx, FileJob::Allocate { path, at: 0, bytes: 8192 }, Expected::Punched),
+            _ => self.write(ctx, 4096, 4096, Durability::Durable),
+        }
+    }
+
     /// Checks that blocking calls see the same files.
     fn check_names(&mut self, ctx: &mut Ctx<'_, '_>) {
         let path = self.path(ctx);
@@ -250,7 +274,8 @@ impl DiskCheck {
         match (expected, completion) {
             (Expected::Write, Completion::Write(result))
             | (Expected::Sync, Completion::Sync(result))
-            | (Expected::Published, Completion::Published(result)) => {
+            | (Expected::Published, Completion::Published(result))
+            | (Expected::Punched, Completion::Punched(result) | Completion::Allocated(result)) => {
                 result.expect("the disk has no faults");
             }
             (

@@ -69,6 +69,16 @@ impl OpenFile {
         Ok(rustix::fs::fstat(&self.fd)?.st_size.cast_unsigned())
     }
 
+    pub(crate) fn allocated_bytes(&self) -> io::Result<u64> {
+        // Always in units of 512 bytes, whatever the block size.
+        Ok(rustix::fs::fstat(&self.fd)?.st_blocks.cast_unsigned().saturating_mul(512))
+    }
+
+    fn punch(&self, at: u64, bytes: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        retry(|| rustix::fs::fallocate(&self.fd, flags, at, bytes))
+    }
+
     pub(crate) fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut bounce: Option<AlignedBuf> = None;
         let mut done = 0;
@@ -180,6 +190,32 @@ pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => sync_dir(parent_of(path)),
+    }
+}
+
+/// Performs a [`FileJob::Punch`](crate::plane::FileJob::Punch).
+pub(crate) fn punch_range(path: &Path, at: u64, bytes: u64) -> io::Result<()> {
+    OpenFile::open(path, OFlags::RDWR)?.punch(at, bytes)
+}
+
+/// Performs a [`FileJob::PunchHeads`](crate::plane::FileJob::PunchHeads).
+pub(crate) fn punch_heads(path: &Path, at: u64, bytes: u64, every: u64, head_bytes: u64) -> io::Result<()> {
+    let file = OpenFile::open(path, OFlags::RDWR)?;
+    for head in (at..at + bytes).step_by(usize::try_from(every).unwrap_or(usize::MAX)) {
+        file.punch(head, head_bytes)?;
+    }
+    // Not only the content: where the holes are has to be durable.
+    Ok(rustix::fs::fsync(&file)?)
+}
+
+/// Performs a [`FileJob::Allocate`](crate::plane::FileJob::Allocate).
+pub(crate) fn allocate_range(path: &Path, at: u64, bytes: u64) -> io::Result<()> {
+    let file = OpenFile::open(path, OFlags::RDWR)?;
+    match retry(|| rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, at, bytes)) {
+        // Without it the file system has no holes to punch either.
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        Err(e) => Err(e),
+        Ok(()) => Ok(rustix::fs::fsync(&file)?),
     }
 }
 

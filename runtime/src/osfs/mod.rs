@@ -12,7 +12,10 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-pub(crate) use file::{OpenFile, create_file, prepare_file, publish_file, remove_file, replace_file};
+pub(crate) use file::{
+    OpenFile, allocate_range, create_file, prepare_file, publish_file, punch_heads, punch_range, remove_file,
+    replace_file,
+};
 
 use crate::fs::{DirEntry, FileRead, Fs, OpenMode};
 use crate::plane::FileId;
@@ -53,6 +56,11 @@ impl OsFs {
         }
         let key = self.files.insert(Arc::new(file));
         Ok(FileId(key.generation << INDEX_BITS | key.index))
+    }
+
+    /// Takes a file out, in order to close it elsewhere.
+    pub(crate) fn take(&mut self, id: FileId) -> Option<Arc<OpenFile>> {
+        self.files.remove(key(id))
     }
 
     pub(crate) fn file(&self, id: FileId) -> io::Result<&Arc<OpenFile>> {
@@ -112,6 +120,10 @@ impl Fs for OsFs {
 
     fn file_bytes(&mut self, file: FileId) -> io::Result<u64> {
         self.file(file)?.bytes()
+    }
+
+    fn allocated_bytes(&mut self, file: FileId) -> io::Result<u64> {
+        self.file(file)?.allocated_bytes()
     }
 
     fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
@@ -236,6 +248,37 @@ mod tests {
         assert_eq!(buf[..3], *b"old");
         let listed = fs.list(dir.path()).expect("list");
         assert_eq!(listed, [DirEntry { name: "meta.a".into(), is_dir: false, bytes: 5 * 4096 }]);
+    }
+
+    #[test]
+    fn a_punched_range_has_no_space_until_it_is_allocated_again() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("slab-000000");
+        let mut fs = OsFs::new();
+        let file = fs.create_file(&path, 1 << 20).expect("create");
+        fs.write_at(file, 0, &page(3, 256)).expect("write");
+        fs.sync_file(file).expect("sync");
+        assert!(fs.allocated_bytes(file).expect("allocated") >= 1 << 20);
+        match punch_range(&path, 64 << 10, 128 << 10) {
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return,
+            other => other.expect("punch"),
+        }
+        punch_heads(&path, 256 << 10, 32 << 10, 16 << 10, 8 << 10).expect("punch");
+        assert_eq!(fs.file_bytes(file).expect("size"), 1 << 20);
+        let left = fs.allocated_bytes(file).expect("allocated");
+        assert!(left < 1 << 20, "{left} bytes are allocated");
+        let mut buf = page(7, 34);
+        fs.read_at(file, 60 << 10, &mut buf).expect("read");
+        assert!(buf[..4096].iter().all(|b| *b == 3) && buf[33 * 4096..].iter().all(|b| *b == 3));
+        assert!(buf[4096..33 * 4096].iter().all(|b| *b == 0));
+        let mut first = page(7, 8);
+        fs.read_at(file, 256 << 10, &mut first).expect("read");
+        let fills: Vec<u8> = first.chunks(4096).map(|page| page[0]).collect();
+        assert_eq!(fills, [0, 0, 3, 3, 0, 0, 3, 3]);
+        allocate_range(&path, 0, 1 << 20).expect("allocate");
+        assert!(fs.allocated_bytes(file).expect("allocated") >= 1 << 20);
+        fs.read_at(file, 60 << 10, &mut buf).expect("read");
+        assert!(buf[0] == 3 && buf[4096] == 0, "what was there is there");
     }
 
     #[test]

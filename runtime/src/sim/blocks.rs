@@ -1,8 +1,9 @@
 //! File content as shared 4 KiB blocks: a copy costs a few pointers, and thousands of disk images fit in memory at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::buf::PAGE_BYTES;
 
@@ -12,6 +13,19 @@ pub(super) const SECTOR_BYTES: usize = 512;
 /// A block. Blocks are never changed, only replaced.
 pub(super) type Block = Arc<[u8; PAGE_BYTES]>;
 
+/// The content of a block without space on the disk. It reads as zero bytes.
+static HOLE: LazyLock<Block> = LazyLock::new(|| Arc::new([0; PAGE_BYTES]));
+
+/// Returns the content of a hole.
+pub(super) fn hole() -> Block {
+    HOLE.clone()
+}
+
+/// Returns whether a block has no space on the disk.
+pub(super) fn is_hole(block: Option<&Block>) -> bool {
+    block.is_some_and(|block| Arc::ptr_eq(block, &HOLE))
+}
+
 /// Blocks that are shared or copied together.
 const CHUNK_BLOCKS: usize = 64;
 
@@ -19,6 +33,8 @@ const CHUNK_BLOCKS: usize = 64;
 #[derive(Clone, Default)]
 pub(super) struct Blocks {
     bytes: u64,
+    /// Blocks without space on the disk.
+    holes: usize,
     chunks: Vec<Option<Arc<Chunk>>>,
 }
 
@@ -28,7 +44,7 @@ struct Chunk([Option<Block>; CHUNK_BLOCKS]);
 impl Blocks {
     pub(super) fn zeroed(bytes: u64) -> Self {
         let chunks = bytes.div_ceil((PAGE_BYTES * CHUNK_BLOCKS) as u64);
-        Self { bytes, chunks: vec![None; chunks as usize] }
+        Self { bytes, holes: 0, chunks: vec![None; chunks as usize] }
     }
 
     pub(super) fn with_content(content: &[u8], bytes: u64) -> Self {
@@ -43,6 +59,23 @@ impl Blocks {
         self.bytes
     }
 
+    pub(super) fn allocated_bytes(&self) -> u64 {
+        self.bytes - (self.holes * PAGE_BYTES) as u64
+    }
+
+    pub(super) fn is_hole(&self, block: usize) -> bool {
+        is_hole(self.get(block))
+    }
+
+    /// Gives the holes among these blocks space.
+    pub(super) fn allocate(&mut self, blocks: Range<usize>) {
+        for block in blocks {
+            if self.is_hole(block) {
+                self.set(block, None);
+            }
+        }
+    }
+
     pub(super) fn get(&self, block: usize) -> Option<&Block> {
         self.chunks.get(block / CHUNK_BLOCKS)?.as_ref()?.0[block % CHUNK_BLOCKS].as_ref()
     }
@@ -52,6 +85,8 @@ impl Blocks {
             block < self.bytes.div_ceil(PAGE_BYTES as u64) as usize,
             "block {block} is after the end of the file"
         );
+        let (before, after) = (self.is_hole(block), is_hole(content.as_ref()));
+        self.holes = self.holes + usize::from(after) - usize::from(before);
         let slot = &mut self.chunks[block / CHUNK_BLOCKS];
         if content.is_none() && slot.is_none() {
             return;
@@ -161,6 +196,23 @@ mod tests {
         original.read(4096, &mut buf);
         assert_eq!((buf[0], buf[4095], buf[4096]), (9, 9, 1));
         assert_eq!(original.read(299 * 4096, &mut buf), 4096, "a read at the end is short");
+    }
+
+    #[test]
+    fn a_hole_reads_as_zero_bytes_and_has_no_space_until_it_is_allocated() {
+        let mut content = Blocks::with_content(&[1; 4 * PAGE_BYTES], 4 * PAGE_BYTES as u64);
+        content.set(1, Some(hole()));
+        content.set_sectors(2, &hole(), 0xFF);
+        content.set_sectors(3, &hole(), 0x0F);
+        assert_eq!(content.allocated_bytes(), 2 * PAGE_BYTES as u64);
+        let mut buf = vec![7; 4 * PAGE_BYTES];
+        content.read(0, &mut buf);
+        let found: Vec<u8> = buf.chunks(PAGE_BYTES / 2).map(|half| half[0]).collect();
+        assert_eq!(found, [1, 1, 0, 0, 0, 0, 0, 1]);
+        content.allocate(0..2);
+        assert!(!content.is_hole(1) && content.is_hole(2));
+        content.set(2, Some(Arc::new([5; PAGE_BYTES])));
+        assert_eq!(content.allocated_bytes(), 4 * PAGE_BYTES as u64);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use rand::RngExt as _;
 use super::blocks::{Block, Blocks, DiskImage, split};
 use super::clock::SimClock;
 use super::faults::{Damage, Fault, FaultKind, Faults};
+use super::jobs::{blocks_of, heads};
 use super::ledger::{CrashPolicy, Event, Inode, Ledger};
 use super::record::Recording;
 use super::rng::{SimRng, stream};
@@ -59,12 +60,14 @@ pub struct DiskStats {
     pub syncs: u64,
     /// File jobs.
     pub jobs: u64,
+    /// Bytes of the ranges that were punched.
+    pub bytes_punched: u64,
 }
 
 /// A disk with files, a volatile cache, operations in flight and faults. Clones are handles to the same disk.
 ///
 /// It checks its caller and panics on positions, lengths and addresses that direct I/O would reject, writes after the end of a
-/// file, overlapping writes in flight, and files that are not open.
+/// file or into a hole, overlapping writes in flight (to punch a hole is one), and files that are not open.
 #[derive(Clone)]
 pub struct SimDisk(Rc<RefCell<State>>);
 
@@ -82,7 +85,7 @@ pub(super) struct State {
     next_op: u64,
     pub(super) in_flight: BTreeMap<(Instant, u64), InFlight>,
     recording: Option<Recording>,
-    stats: DiskStats,
+    pub(super) stats: DiskStats,
 }
 
 /// The content of a file as reads see it.
@@ -105,6 +108,7 @@ pub(super) enum Op {
     Read { inode: Inode, at: u64, buf: AlignedBuf },
     Sync { inode: Inode },
     Job { inode: Inode, job: FileJob },
+    Punch { inode: Inode, block: usize, data: Arc<[Block]> },
 }
 
 impl SimDisk {
@@ -375,23 +379,18 @@ impl State {
         );
         let requested = (inode, at as usize / PAGE_BYTES);
         let mut data: Arc<[Block]> = split(data).into();
-        for operation in self.in_flight.values() {
-            if let Op::Write { requested: (other, block), data: other_data, .. } = &operation.op {
-                assert!(
-                    *other != inode
-                        || block + other_data.len() <= requested.1
-                        || requested.1 + data.len() <= *block,
-                    "two writes in flight overlap in {}",
-                    state.path.display()
-                );
-            }
-        }
+        let blocks = requested.1..requested.1 + data.len();
+        self.assert_no_write_in_flight(inode, &blocks);
+        assert!(
+            !blocks.clone().any(|block| state.content.is_hole(block)),
+            "a write at {at} goes to a hole in {}",
+            state.path.display()
+        );
         self.stats.writes += 1;
         self.stats.bytes_written += end - at;
         let path = &self.files[&inode].path;
-        let is_of_write = |kind: &FaultKind| !matches!(kind, FaultKind::ReadError | FaultKind::SyncError(_));
         let (mut target, mut fails) = (requested, None);
-        match self.faults.take_matching(path, at..end, is_of_write) {
+        match self.faults.take_matching(path, at..end, FaultKind::is_of_write) {
             Some(FaultKind::WriteError(code)) => fails = Some(code),
             Some(FaultKind::WriteLost) => data = Arc::new([]),
             Some(FaultKind::WriteMisdirected { path, at }) => {
@@ -421,9 +420,45 @@ impl State {
             check_aligned(*bytes, PAGE_BYTES);
         }
         self.stats.jobs += 1;
+        match &job {
+            FileJob::Punch { path, at, bytes } => return self.begin_punch(id, path, *at, *bytes),
+            FileJob::PunchHeads { path, at, bytes, .. } => {
+                let inode = self.check_can_punch(path, *at, *bytes);
+                self.stats.bytes_punched += heads(&job).map(|head| head.end - head.start).sum::<u64>();
+                self.log(Event::JobStarted { id, inode, job: job.clone() });
+                return Op::Job { inode, job };
+            }
+            FileJob::Allocate { path, at, bytes } => {
+                check_aligned(*at, *bytes as usize);
+                // One that has no file is found out when it completes.
+                let named = self.ledger.names().get(path).copied();
+                let inode = named.unwrap_or_else(|| self.next_inode());
+                self.log(Event::JobStarted { id, inode, job: job.clone() });
+                return Op::Job { inode, job };
+            }
+            _ => {}
+        }
         let inode = self.next_inode();
         self.log(Event::JobStarted { id, inode, job: job.clone() });
         Op::Job { inode, job }
+    }
+
+    pub(super) fn assert_no_write_in_flight(&self, inode: Inode, blocks: &Range<usize>) {
+        for operation in self.in_flight.values() {
+            let is_apart = |first: usize, len: usize| first + len <= blocks.start || blocks.end <= first;
+            let is_apart = match &operation.op {
+                Op::Write { requested: (other, first), data, .. } if *other == inode => {
+                    is_apart(*first, data.len())
+                }
+                Op::Punch { inode: other, block, data } if *other == inode => is_apart(*block, data.len()),
+                Op::Job { inode: other, job: FileJob::PunchHeads { at, bytes, .. } } if *other == inode => {
+                    let punched = blocks_of(*at, *bytes);
+                    is_apart(punched.start, punched.len())
+                }
+                _ => true,
+            };
+            assert!(is_apart, "two writes in flight overlap in {}", self.files[&inode].path.display());
+        }
     }
 }
 
@@ -439,7 +474,8 @@ impl Op {
             Self::Write { inode, .. }
             | Self::Read { inode, .. }
             | Self::Sync { inode }
-            | Self::Job { inode, .. } => *inode,
+            | Self::Job { inode, .. }
+            | Self::Punch { inode, .. } => *inode,
         }
     }
 }

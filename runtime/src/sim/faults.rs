@@ -21,11 +21,20 @@ pub(super) enum FaultKind {
     /// With this error number.
     WriteError(i32),
     SyncError(i32),
+    PunchError(i32),
+    JobError(i32),
     WriteLost,
     WriteMisdirected {
         path: PathBuf,
         at: u64,
     },
+}
+
+impl FaultKind {
+    /// Returns whether it affects writes.
+    pub(super) fn is_of_write(&self) -> bool {
+        matches!(self, Self::WriteError(_) | Self::WriteLost | Self::WriteMisdirected { .. })
+    }
 }
 
 impl Fault {
@@ -56,6 +65,16 @@ impl Fault {
     /// Syncs fail with ENOSPC; no later sync makes durable what they covered.
     pub fn sync_no_space(path: impl Into<PathBuf>) -> Self {
         Self::new(path, FaultKind::SyncError(libc::ENOSPC))
+    }
+
+    /// Holes cannot be punched, as on a file system that has none (EOPNOTSUPP).
+    pub fn no_holes(path: impl Into<PathBuf>) -> Self {
+        Self::new(path, FaultKind::PunchError(libc::EOPNOTSUPP))
+    }
+
+    /// File jobs on this path fail with EIO, except those that punch holes.
+    pub fn job_error(path: impl Into<PathBuf>) -> Self {
+        Self::new(path, FaultKind::JobError(libc::EIO))
     }
 
     /// Writes report success but do not happen.

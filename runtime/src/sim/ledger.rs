@@ -6,15 +6,18 @@
 //! - A durable write is durable once it completes; a volatile one once a sync completes that started after the write completed.
 //! - Until then it survives a crash in whole, in single sectors or not at all, independently of all other writes.
 //! - Until it completes, a file job is undone, done, or has left a temporary file.
+//! - A hole that is punched is a write of zero bytes.
 //! - No later sync makes durable what a failed write or a failed sync covered: the kernel has dropped it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rand::{Rng as _, RngExt as _};
+use rand::RngExt as _;
 
-use super::blocks::{Block, Blocks, DiskImage, split};
+use super::blocks::{Block, Blocks, DiskImage, hole, is_hole};
+use super::jobs::{blocks_of, heads, job_result, partial_file, tear};
 use super::rng::SimRng;
 use crate::buf::PAGE_BYTES;
 use crate::fs::temporary_path;
@@ -235,6 +238,12 @@ impl Ledger {
                 let Pending { inode, change: Change::Job(job), .. } = self.pending.remove(at) else {
                     unreachable!("a completion has the kind of its operation")
                 };
+                if let (true, FileJob::Allocate { at, bytes, .. }) = (ok, &job) {
+                    return self.allocate(inode, *at, *bytes);
+                }
+                if let (true, FileJob::PunchHeads { .. }) = (ok, &job) {
+                    return heads(&job).for_each(|head| self.punch(*id, inode, &head));
+                }
                 match (ok, job_result(&job)) {
                     (true, Some((path, content))) => {
                         self.durable.insert(inode, content);
@@ -300,6 +309,19 @@ impl Ledger {
                         }
                     }
                 }
+                (Change::Job(FileJob::Allocate { at, bytes, .. }), Survival::Whole) => {
+                    if let Some(blocks) = content.get_mut(inode) {
+                        blocks.allocate(blocks_of(*at, *bytes));
+                    }
+                }
+                (Change::Job(job @ FileJob::PunchHeads { .. }), survival) => {
+                    let Some(blocks) = content.get_mut(inode) else { continue };
+                    // Some of the heads, each as a whole.
+                    for head in heads(job).filter(|_| matches!(survival, Survival::Whole) || rng.random()) {
+                        blocks_of(head.start, head.end - head.start)
+                            .for_each(|block| blocks.set(block, Some(hole())));
+                    }
+                }
                 (Change::Job(job), Survival::Whole) => {
                     let Some((path, blocks)) = job_result(job) else {
                         match job {
@@ -331,6 +353,35 @@ impl Ledger {
         }
         image.files.extend(temporary_files);
         image
+    }
+
+    /// Makes a hole, durably.
+    fn punch(&mut self, id: u64, inode: Inode, range: &Range<u64>) {
+        let blocks = blocks_of(range.start, range.end - range.start);
+        let change = Change::Write {
+            block: blocks.start,
+            data: vec![Some(hole()); blocks.len()],
+            durability: Durability::Durable,
+            state: WriteState::Completed,
+        };
+        self.pending.push(Pending { id, inode, change });
+        self.settle(&[id]);
+    }
+
+    /// Gives holes space, durably: those on the disk, and those that may still reach it.
+    fn allocate(&mut self, inode: Inode, at: u64, bytes: u64) {
+        let blocks = blocks_of(at, bytes);
+        if let Some(durable) = self.durable.get_mut(&inode) {
+            durable.allocate(blocks.clone());
+        }
+        for pending in self.pending.iter_mut().filter(|p| p.inode == inode) {
+            let Change::Write { block, data, .. } = &mut pending.change else { continue };
+            for (_, content) in (*block..).zip(data).filter(|(at, _)| blocks.contains(at)) {
+                if is_hole(content.as_ref()) {
+                    *content = Some(Arc::new([0; PAGE_BYTES]));
+                }
+            }
+        }
     }
 
     fn name(&mut self, path: PathBuf, inode: Inode) {
@@ -429,51 +480,4 @@ impl Pending {
             Change::Job(_) => true,
         }
     }
-}
-
-/// Returns a mask of the sectors of each block that a torn write has written: random ones, those before a point, or all but one.
-pub(super) fn tear(blocks: usize, rng: &mut SimRng) -> Vec<u8> {
-    let sectors = blocks * 8;
-    let point = rng.random_range(0..sectors.max(1));
-    let style = rng.random_range(0..3_u8);
-    (0..blocks)
-        .map(|block| match style {
-            0 => rng.next_u64() as u8,
-            1 => (0..8).filter(|n| block * 8 + n < point).fold(0, |mask, n| mask | 1 << n),
-            _ => (0..8).filter(|n| block * 8 + n != point).fold(0, |mask, n| mask | 1 << n),
-        })
-        .collect()
-}
-
-/// Returns path and content of the file that a job creates, if it creates one.
-pub(super) fn job_result(job: &FileJob) -> Option<(PathBuf, Blocks)> {
-    match job {
-        FileJob::Create { path, bytes } => Some((path.clone(), Blocks::zeroed(*bytes))),
-        FileJob::Replace { path, content, bytes } => {
-            Some((path.clone(), Blocks::with_content(&content.concat(), *bytes)))
-        }
-        FileJob::Prepare { path, content, bytes } => {
-            Some((temporary_path(path), Blocks::with_content(&content.concat(), *bytes)))
-        }
-        FileJob::Publish { .. } | FileJob::Remove { .. } => None,
-    }
-}
-
-/// Returns the temporary file of an interrupted job.
-pub(super) fn partial_file(job: &FileJob, rng: &mut SimRng) -> Option<(PathBuf, Blocks)> {
-    let (path, content, bytes) = match job {
-        FileJob::Create { path, bytes } => (path, Vec::new(), *bytes),
-        FileJob::Replace { path, content, bytes } | FileJob::Prepare { path, content, bytes } => {
-            (path, content.concat(), *bytes)
-        }
-        FileJob::Publish { .. } | FileJob::Remove { .. } => return None,
-    };
-    let page = PAGE_BYTES as u64;
-    let bytes = rng.random_range(0..=bytes / page) * page;
-    let mut blocks = Blocks::zeroed(bytes);
-    let content = split(&content[..content.len().min(bytes as usize)]);
-    for ((at, data), mask) in content.iter().enumerate().zip(tear(content.len(), rng)) {
-        blocks.set_sectors(at, data, mask);
-    }
-    Some((temporary_path(path), blocks))
 }

@@ -17,6 +17,7 @@ mod core;
 mod disk;
 mod faults;
 mod harness;
+mod jobs;
 mod ledger;
 mod network;
 mod node;

@@ -9,7 +9,8 @@ use rand::{Rng as _, RngExt as _};
 use super::blocks::{Block, copy_sectors};
 use super::disk::{FileState, Op, State, errno};
 use super::faults::{Damage, FaultKind};
-use super::ledger::{Event, Inode, job_result, partial_file, tear};
+use super::jobs::{blocks_of, failed, job_result, partial_file, tear};
+use super::ledger::{Event, Inode};
 use crate::buf::PAGE_BYTES;
 use crate::fs::{OpenMode, RESERVE_NAME, temporary_path};
 use crate::plane::{Completion, Durability, FileId, FileJob};
@@ -27,7 +28,24 @@ impl State {
                 Completion::Read(result.map(|filled| (buf, filled)))
             }
             Op::Sync { inode } => Completion::Sync(self.finish_sync(id, inode)),
+            Op::Punch { inode, block, data } => {
+                let result = self.check_can_punch_holes(inode);
+                if result.is_ok() {
+                    self.apply_write(inode, block, &data, false);
+                }
+                self.log(Event::WriteCompleted { id, ok: result.is_ok() });
+                Completion::Punched(result)
+            }
+            Op::Job { job, .. } if self.job_fails(&job) => {
+                self.log(Event::JobCompleted { id, ok: false });
+                failed(&job, eio())
+            }
             Op::Job { inode, job } => match job {
+                FileJob::Punch { .. } => unreachable!("an operation of its own"),
+                FileJob::PunchHeads { .. } => Completion::Punched(self.punch_heads(id, inode, &job)),
+                FileJob::Allocate { ref path, at, bytes } => {
+                    Completion::Allocated(self.allocate(id, inode, path, blocks_of(at, bytes)))
+                }
                 FileJob::Remove { .. } => {
                     self.log(Event::JobCompleted { id, ok: true });
                     Completion::Removed(Ok(()))
@@ -42,7 +60,7 @@ impl State {
         completion
     }
 
-    fn apply_write(&mut self, inode: Inode, block: usize, data: &[Block], torn: bool) {
+    pub(super) fn apply_write(&mut self, inode: Inode, block: usize, data: &[Block], torn: bool) {
         let masks = if torn { tear(data.len(), &mut self.rng) } else { vec![0xFF; data.len()] };
         let Some(file) = self.files.get_mut(&inode) else { return };
         for ((at, data), mask) in (block..).zip(data).zip(masks) {
@@ -131,7 +149,7 @@ impl State {
     }
 
     pub(super) fn used_bytes(&self) -> u64 {
-        self.files.values().map(|file| file.content.bytes()).sum()
+        self.files.values().map(|file| file.content.allocated_bytes()).sum()
     }
 
     pub(super) fn is_dir(&self, path: &Path) -> bool {
@@ -176,7 +194,9 @@ impl State {
     pub(super) fn kill(&mut self) {
         while let Some(((_, id), operation)) = self.in_flight.pop_first() {
             match operation.op {
-                Op::Write { inode, block, data, .. } => self.interrupt_write(id, inode, block, &data),
+                Op::Write { inode, block, data, .. } | Op::Punch { inode, block, data } => {
+                    self.interrupt_write(id, inode, block, &data);
+                }
                 Op::Read { .. } => {}
                 Op::Sync { .. } => self.log(Event::SyncInterrupted { id }),
                 Op::Job { inode, job } => {
@@ -186,6 +206,18 @@ impl State {
                     } else if let FileJob::Publish { path } = &job {
                         if self.rng.random() {
                             let _ = self.publish(id, path);
+                        } else {
+                            self.log(Event::JobCompleted { id, ok: false });
+                        }
+                    } else if let FileJob::PunchHeads { .. } = &job {
+                        if self.rng.random() {
+                            let _ = self.punch_heads(id, inode, &job);
+                        } else {
+                            self.log(Event::JobCompleted { id, ok: false });
+                        }
+                    } else if let FileJob::Allocate { path, at, bytes } = &job {
+                        if self.rng.random() {
+                            let _ = self.allocate(id, inode, path, blocks_of(*at, *bytes));
                         } else {
                             self.log(Event::JobCompleted { id, ok: false });
                         }

@@ -53,6 +53,11 @@ impl Fs for SimDisk {
         Ok(state.file(state.inode(file)).content.bytes())
     }
 
+    fn allocated_bytes(&mut self, file: FileId) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.file(state.inode(file)).content.allocated_bytes())
+    }
+
     fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         check_aligned(at, buf.len());
         let mut state = self.state();

@@ -271,6 +271,10 @@ impl<M> Fs for SimPlane<'_, M> {
         self.disk().file_bytes(file)
     }
 
+    fn allocated_bytes(&mut self, file: FileId) -> io::Result<u64> {
+        self.disk().allocated_bytes(file)
+    }
+
     fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.disk().read_at(file, at, buf)
     }

@@ -179,6 +179,8 @@ impl<M: Send + 'static> UringPlane<M> {
             JobResult::Prepared(result) => Completion::Prepared(open(result)),
             JobResult::Published(result) => Completion::Published(result),
             JobResult::Removed(result) => Completion::Removed(result),
+            JobResult::Punched(result) => Completion::Punched(result),
+            JobResult::Allocated(result) => Completion::Allocated(result),
         };
         self.completions.push_back((done.token, completion));
     }
@@ -201,7 +203,7 @@ impl<M: Send + 'static> Disk for UringPlane<M> {
     }
 
     fn file_job(&mut self, job: FileJob, token: Token) {
-        let job = Job { shard: self.mailbox.shard(), token, work: job };
+        let job = Job::Work { shard: self.mailbox.shard(), token, work: job };
         self.jobs.send(job).expect("the file thread runs as long as any shard");
     }
 }
@@ -223,6 +225,10 @@ impl<M: Send + 'static> Fs for UringPlane<M> {
         self.fs.file_bytes(file)
     }
 
+    fn allocated_bytes(&mut self, file: FileId) -> io::Result<u64> {
+        self.fs.allocated_bytes(file)
+    }
+
     fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.fs.read_at(file, at, buf)
     }
@@ -240,7 +246,10 @@ impl<M: Send + 'static> Fs for UringPlane<M> {
     }
 
     fn close_file(&mut self, file: FileId) {
-        self.fs.close_file(file);
+        if let Some(file) = self.fs.take(file) {
+            // When the broker ends there may be no file thread any more.
+            let _ = self.jobs.send(Job::Close(file));
+        }
     }
 
     fn create_file(&mut self, path: &Path, bytes: u64) -> io::Result<FileId> {

@@ -43,6 +43,10 @@ impl<'a> Files<'a> {
         self.fs.file_bytes(file)
     }
 
+    pub(super) fn allocated_bytes(&mut self, file: FileId) -> io::Result<u64> {
+        self.fs.allocated_bytes(file)
+    }
+
     /// Reads from a file; from a slab, with what the journal has for it.
     pub(super) fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.fs.read_at(file, at, buf)?;

@@ -104,6 +104,8 @@ pub struct SlabListing {
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
+    /// What it takes on the disk. Less than its size: the file system has got free space back.
+    pub allocated_bytes: u64,
     /// Its space, in order, without gaps.
     pub extents: Vec<ExtentListing>,
 }

@@ -96,7 +96,11 @@ impl StoreView {
         for partition in self.map.partitions.values() {
             partitions.push(self.partition(files, partition, &mut in_use));
         }
-        let slabs = self.slabs.iter().map(|(slab, (_, bytes))| self.slab(*slab, *bytes, &in_use)).collect();
+        let slabs = self.slabs.iter().map(|(slab, (file, bytes))| {
+            let allocated_bytes = files.allocated_bytes(*file).unwrap_or(*bytes).min(*bytes);
+            SlabListing { allocated_bytes, ..self.slab(*slab, *bytes, &in_use) }
+        });
+        let slabs = slabs.collect();
         StoreListing {
             store: self.store,
             cluster: self.cluster,
@@ -205,7 +209,8 @@ impl StoreView {
         if at < bytes {
             extents.push(free(at, bytes));
         }
-        SlabListing { slab, path: self.dir.join(crate::layout::slab_name(slab)), bytes, extents }
+        let path = self.dir.join(crate::layout::slab_name(slab));
+        SlabListing { slab, path, bytes, allocated_bytes: bytes, extents }
     }
 }
 

@@ -32,7 +32,12 @@ impl Scanned<'_> {
             return Some("the journal does not have the entries that were written last".to_owned());
         }
         let (first, last) = (self.lost.first()?, self.lost.last()?);
-        Some(format!("entries {} to {} of the journal are damaged or missing", first.start, last.end - 1))
+        let (first, last) = (first.start, last.end - 1);
+        Some(if first == last {
+            format!("entry {first} of the journal is damaged or missing")
+        } else {
+            format!("entries {first} to {last} of the journal are damaged or missing")
+        })
     }
 }
 

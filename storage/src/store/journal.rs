@@ -199,6 +199,11 @@ impl Journal {
                 || self.ring.as_ref().is_none_or(|ring| ring.need_count() == self.releases.len()))
     }
 
+    /// Returns whether anything of the journal is in flight.
+    pub(super) fn is_working(&self) -> bool {
+        matches!(self.state, State::Creating(_)) || !self.in_flight.is_empty() || self.write_back.is_some()
+    }
+
     pub(super) fn close(&mut self, disk: &mut dyn Disk) {
         if let Some((file, _)) = self.file.take() {
             disk.close_file(file);

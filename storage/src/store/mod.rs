@@ -1,7 +1,7 @@
 //! The store: commands in, completions in, events out.
 //!
 //! One file for each thing it does; all of them are `impl Store`:
-//! [`append`] puts batches into tails, [`replica`] frames of other replicas, [`cut`] cuts logs off, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs,
+//! [`append`] puts batches into tails, [`replica`] frames of other replicas, [`cut`] cuts logs off, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs, [`punch`] returns some to the file system,
 //! [`journal`] puts small tails into the journal and [`write_back`] takes them from there to the extents,
 //! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`snapshot`] writes it anew, [`known_producers`] bounds what is remembered of producers,
 //! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`read_queue`] starts their disk reads, [`retention`] lets go, [`rewrite`] replaces extents, [`open`] begins and [`close`] ends it.
@@ -14,6 +14,7 @@ mod find;
 mod journal;
 mod known_producers;
 mod open;
+mod punch;
 mod read;
 mod read_index;
 mod read_queue;
@@ -256,6 +257,7 @@ impl Store {
             unacked_bytes: self.unacked_bytes,
             slab_bytes: self.space.alloc.slab_bytes(),
             free_bytes: self.space.alloc.free_bytes(),
+            hole_bytes: self.space.alloc.hole_bytes(),
             ..self.stats
         }
     }

@@ -32,6 +32,11 @@ pub(super) struct Reads {
 }
 
 impl Reads {
+    /// Returns whether no disk read is in flight or queued.
+    pub(super) fn is_empty(&self) -> bool {
+        self.inflight.is_empty() && self.queued.is_empty()
+    }
+
     /// Removes the task whose disk read has completed.
     pub(super) fn take(&mut self, id: ReadId) -> Task {
         let task = self.inflight.remove(&id).expect("a task waits for its read");

@@ -92,6 +92,7 @@ impl Store {
             self.begin_checkpoints();
             self.journal.want_write_back();
         }
+        self.note_unused_space();
         self.retry_space(disk);
         false
     }

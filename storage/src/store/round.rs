@@ -53,6 +53,10 @@ pub(super) enum Op {
     RemoveFile,
     /// Space for the state log.
     CreateReserve,
+    /// The return of space to the file system.
+    Punch,
+    /// The allocation of a hole.
+    Allocate,
 }
 
 /// Rounds in flight, and every operation of the store.
@@ -175,6 +179,8 @@ impl Store {
                     tracing::warn!("a free slab of {} could not be removed: {e}", self.config.dir.display());
                 }
             }
+            (Op::Punch, Completion::Punched(result)) => self.on_punched(disk, result),
+            (Op::Allocate, Completion::Allocated(result)) => self.on_allocated(disk, result),
             (op, completion) => panic!("{op:?} answered with {completion:?}"),
         }
     }

@@ -4,7 +4,7 @@
 //! stores share it, and space remains for the state logs. Only a batch that needs a larger extent gets a larger slab.
 //!
 //! A slab that is entirely free is removed, unless another one would be created at once. A slab with a single extent in use stays, however much of it
-//! is free: extents are never moved. New extents use its free space.
+//! is free: extents are never moved. New extents use its free space, and [`super::punch`] returns it to the file system.
 
 use std::io;
 
@@ -14,17 +14,18 @@ use highwater_runtime::plane::{Disk, FileId, FileJob};
 use super::Store;
 use super::round::Op;
 use super::space::SlabFile;
+use crate::alloc::Backing;
 use crate::config::StoreConfig;
 use crate::layout::{SlabId, slab_name};
 
 /// The next slab is created when less than this part of the newest one's size is free.
-const FREE_PART_MIN: u64 = 4;
+pub(super) const FREE_PART_MIN: u64 = 4;
 
 /// A slab uses at most this part of the free disk space.
 pub(crate) const DISK_PART_MAX: u64 = 16;
 
 /// A slab that a large batch needs uses at most this part.
-const DISK_PART_NEEDED_MAX: u64 = 2;
+pub(super) const DISK_PART_NEEDED_MAX: u64 = 2;
 
 /// Returns the size of the next slab on a disk with this much free space: for an extent of `needed` bytes, or to have space ready. `None` if none
 /// fits.
@@ -50,18 +51,22 @@ pub(super) fn slab_bytes(
 
 impl Store {
     pub(super) fn add_slab_if_short(&mut self, disk: &mut dyn Disk) {
-        if self.space.creating.is_some() {
+        if self.space.creating.is_some() || self.space.allocating.is_some() {
             return;
         }
         let newest = self.space.alloc.newest_slab_bytes();
-        let short = self.space.alloc.free_bytes() < newest.unwrap_or(0) / FREE_PART_MIN;
+        let short = self.space.alloc.ready_bytes() < newest.unwrap_or(0) / FREE_PART_MIN;
         let wanted = self.space.wanted.filter(|log2| !self.space.alloc.has(*log2));
         let spare = self.space.spare.filter(|log2| wanted.is_none() && !self.space.alloc.has(*log2));
         if wanted.is_none() && spare.is_none() && (!short || self.space.is_tight) {
             return;
         }
         let free = disk.free_bytes(&self.config.dir).unwrap_or(u64::MAX);
-        let needed = wanted.or(spare).map(|log2| 1 << log2);
+        let needed = wanted.or(spare);
+        if self.allocate_hole(disk, free, needed) {
+            return;
+        }
+        let needed = needed.map(|log2| 1 << log2);
         match slab_bytes(&self.config, newest, free, self.space.too_large, needed) {
             Some(bytes) => self.create_slab(disk, bytes),
             None if spare.is_some() => self.space.spare = None,
@@ -82,8 +87,8 @@ impl Store {
         let (slab, bytes) = self.space.creating.take().expect("one slab is made at a time");
         match result {
             Ok(file) => {
-                self.space.slabs.insert(slab, SlabFile { file, bytes });
-                self.space.alloc.add_slab(slab, bytes);
+                self.space.slabs.insert(slab, SlabFile { file, bytes, backing: Backing::Whole });
+                self.space.alloc.add_slab(slab, bytes, Backing::Whole);
                 self.space.too_large = None;
                 self.on_space_gained();
             }
@@ -115,7 +120,7 @@ impl Store {
     /// Removes slabs that are entirely free, except for space that would be created again at once, and except for one slab that is small compared
     /// with the disk.
     pub(super) fn trim_slabs(&mut self, disk: &mut dyn Disk) {
-        if !self.space.trim_due || self.space.is_releasing() || self.space.creating.is_some() {
+        if !self.space.trim_due || self.space.is_releasing() || !self.space.is_quiet() {
             return;
         }
         self.space.trim_due = false;
@@ -124,7 +129,7 @@ impl Store {
             let Some((slab, bytes)) = alloc.free_slabs().next_back() else { return };
             let others = alloc.slab_bytes() - bytes;
             let is_last = others == 0;
-            let left = alloc.free_bytes() - bytes;
+            let left = alloc.ready_bytes() - alloc.ready_bytes_in(slab);
             let is_spare = if is_last {
                 let free = disk.free_bytes(&self.config.dir).unwrap_or(u64::MAX);
                 bytes > free / DISK_PART_MAX

@@ -4,7 +4,7 @@
 //! them and is notified when to retry. Writes into a new extent wait until the reservation of its incarnation is durable in the map: an incarnation
 //! is never used twice, whatever a crash undoes.
 //!
-//! A full disk is noticed when a slab is added. Then appends that need an extent fail, and everything else continues. Only copy-on-write file systems
+//! A full disk is noticed when a slab is added, or a hole in one is allocated. Then appends that need an extent fail, and everything else continues. Only copy-on-write file systems
 //! can also lack space for writes: see [`super::stall`]. The sizes of slabs and the removal of free ones are in [`super::slabs`].
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,8 +13,9 @@ use highwater_protocol::frame::frame_bytes;
 use highwater_protocol::ids::{Incarnation, LeaderEpoch};
 use highwater_runtime::plane::{Disk, FileId};
 
-use super::Store;
-use crate::alloc::Allocator;
+use super::punch::{Punching, Surplus};
+use super::{Phase, Store};
+use crate::alloc::{Allocator, Backing};
 use crate::api::{AppendError, PartitionSlot, StoreEvent};
 use crate::bound::{WriteBound, bound_after};
 use crate::extent::{Extent, ExtentRef, FIRST_POSITION};
@@ -33,6 +34,8 @@ pub(super) const INCARNATIONS_RESERVED: u64 = 1024;
 pub(super) struct SlabFile {
     pub(super) file: FileId,
     pub(super) bytes: u64,
+    /// Whether all of it had space on the disk when it was opened.
+    pub(super) backing: Backing,
 }
 
 /// The space of a store.
@@ -46,6 +49,11 @@ pub(super) struct Space {
     pub(super) slabs: BTreeMap<SlabId, SlabFile>,
     /// The slab that is being created, with its size.
     pub(super) creating: Option<(SlabId, u64)>,
+    /// The hole that is being allocated on the disk, with its size as a binary logarithm.
+    pub(super) allocating: Option<(Place, u8)>,
+    /// The piece that is being returned to the file system.
+    pub(super) punching: Option<Punching>,
+    pub(super) surplus: Surplus,
     /// The next slab has this number: larger than any file found.
     pub(super) next_slab: SlabId,
     /// The disk had no space for a slab of this size, whatever it reports as free.
@@ -85,6 +93,9 @@ impl Space {
             alloc,
             slabs: BTreeMap::new(),
             creating: None,
+            allocating: None,
+            punching: None,
+            surplus: Surplus::default(),
             next_slab: SlabId(0),
             too_large: None,
             wanted: None,
@@ -115,14 +126,26 @@ impl Space {
         incarnation.0 < self.reserved_durable
     }
 
-    /// No slab is being made.
+    /// No slab is being made, and no part of one allocated or punched.
     pub(super) fn is_quiet(&self) -> bool {
-        self.creating.is_none()
+        self.creating.is_none() && self.allocating.is_none() && self.punching.is_none()
+    }
+
+    /// Takes a block of this size, given by its binary logarithm.
+    pub(super) fn allocate(&mut self, log2: u8) -> Option<Place> {
+        let place = self.alloc.allocate(log2)?;
+        self.surplus.note_ready(self.alloc.ready_bytes());
+        Some(place)
     }
 
     /// Returns whether an append that needs an extent of this size can only be rejected.
     fn refuses(&self, log2: u8) -> bool {
         self.full.is_some_and(|full| log2 >= full) && !self.alloc.has(log2)
+    }
+
+    /// Takes an extent out that the map does not durably know to be free. For a planted bug only.
+    pub(super) fn take_pending(&mut self) -> Option<(Place, u8)> {
+        self.pending_free.pop_front().map(|(_, place, log2)| (place, log2))
     }
 
     /// Returns whether space was released that the map does not durably know to be free.
@@ -143,7 +166,7 @@ struct Need {
 impl Store {
     /// Returns whether appends wait for a slab that is being created.
     pub fn awaits_slab(&self) -> bool {
-        self.space.wanted.is_some()
+        self.space.wanted.is_some() && self.phase != Phase::Failed
     }
 
     /// Returns whether an append of this many bytes would be rejected as [`Busy`](crate::AppendError::Busy) now: too much waits for the disk, or the
@@ -223,7 +246,7 @@ impl Store {
         };
         self.find_space(need)?;
         let mut sizes = (need.log2_min..=need.log2).rev();
-        let found = sizes.find_map(|log2| Some((self.space.alloc.allocate(log2)?, log2)));
+        let found = sizes.find_map(|log2| Some((self.space.allocate(log2)?, log2)));
         let (place, log2) = found.expect("a block of the smallest size is free");
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         partition.freeze_tail(&mut self.budget, false);

@@ -87,6 +87,11 @@ fn replaying_the_journal_into_reused_space_is_found() {
 }
 
 #[test]
+fn returning_space_before_the_map_knows_that_it_is_free_is_found() {
+    replay_finds(Mutant::PunchBeforeFreed);
+}
+
+#[test]
 fn treating_every_recovered_frame_as_committed_is_found() {
     replay_finds(Mutant::CommitWhatIsFound);
 }

@@ -108,7 +108,7 @@ impl Workload {
     /// Performs one random operation.
     pub(crate) fn step(&mut self) {
         self.wall_ms += self.rng.random_range(0..20);
-        match self.rng.random_range(0..100) {
+        match self.rng.random_range(0..106) {
             0..34 => {
                 let bytes = if self.rng.random_bool(0.7) { self.rng.random_range(10..700) } else { 2500 };
                 self.append(bytes, false);
@@ -135,7 +135,8 @@ impl Workload {
             95 => self.delete(),
             96 => self.truncate(),
             97 => self.commit(),
-            _ => self.read(),
+            98..100 => self.read(),
+            _ => self.return_space(),
         }
         self.note_events();
     }
@@ -312,6 +313,14 @@ impl Workload {
         }
         let epoch = LeaderEpoch(self.epoch);
         let _ = self.node.store.append_epoch_start(&mut self.node.disk, slot, epoch, self.wall_ms);
+    }
+
+    /// Free space goes back to the file system, some of it because somebody asked.
+    fn return_space(&mut self) {
+        if self.rng.random_bool(0.3) {
+            self.node.store.release_space(0);
+        }
+        self.node.store.return_space(&mut self.node.disk);
     }
 
     fn delete(&mut self) {

@@ -164,6 +164,10 @@ impl Fs for MemDisk {
         Ok(self.inodes[self.open[&file.0].0].len() as u64)
     }
 
+    fn allocated_bytes(&mut self, file: FileId) -> io::Result<u64> {
+        self.file_bytes(file)
+    }
+
     fn read_at(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         let (inode, path) = &self.open[&file.0];
         let span = at..at + buf.len() as u64;

@@ -31,7 +31,7 @@ use super::round::Rounds;
 use super::slabs::slab_bytes;
 use super::space::{SlabFile, Space};
 use super::{Phase, Store};
-use crate::alloc::Allocator;
+use crate::alloc::{Allocator, Backing};
 use crate::api::{PartitionSlot, StoreStats};
 use crate::cache::CacheBudget;
 use crate::config::StoreConfig;
@@ -255,7 +255,9 @@ fn open_slabs(
         // Bytes that are only in the page cache since a crash of the process must not count as durable.
         disk.sync_file(file).map_err(io_error(&path))?;
         let bytes = disk.file_bytes(file).map_err(io_error(&path))?;
-        slabs.insert(id, SlabFile { file, bytes });
+        let is_whole = disk.allocated_bytes(file).map_err(io_error(&path))? >= bytes;
+        let backing = if is_whole { Backing::Whole } else { Backing::Partial };
+        slabs.insert(id, SlabFile { file, bytes, backing });
     }
     tracing::debug!(store = config.store.0, slabs = slabs.len(), "slabs opened");
     Ok(slabs)
@@ -400,7 +402,7 @@ fn space_of(
     let last = slabs.keys().copied().chain(named).max();
     space.next_slab = last.map_or(SlabId(0), |last| SlabId(last.0.saturating_add(1)));
     for (id, slab) in slabs.iter().filter(|(id, _)| faults.is_sound(**id)) {
-        space.alloc.add_slab(*id, slab.bytes);
+        space.alloc.add_slab(*id, slab.bytes, slab.backing);
     }
     space.slabs.clone_from(slabs);
     for extent in extents() {

@@ -263,7 +263,7 @@ impl Store {
     /// Takes space for the new extent.
     fn place_rewrite(&mut self, rewrite: &mut Rewrite, asked: bool) -> Result<Progress, RewriteAborted> {
         let log2 = rewrite.log2_bytes;
-        let Some(place) = self.space.alloc.allocate(log2) else {
+        let Some(place) = self.space.allocate(log2) else {
             if asked && self.space.spare.is_none() {
                 return Err(RewriteAborted::NoSpace);
             }
