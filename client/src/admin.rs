@@ -9,7 +9,7 @@ use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use highwater_protocol::native::{
     AlterTopicRequest, CommitOffsetsRequest, CommittedOffset, CreateTopicReply, CreateTopicRequest,
     DeleteRecordsRequest, DeleteTopicRequest, DescribeTopicRequest, ListOffsetsReply, ListOffsetsRequest,
-    ListedOffset, MessageKind, ReadOffsetsReply, ReadOffsetsRequest, Start,
+    ListedOffset, MessageKind, ReadOffsetsReply, ReadOffsetsRequest, ReleaseSpaceRequest, Start,
 };
 
 use crate::client::Client;
@@ -30,6 +30,14 @@ impl Client {
     pub async fn stats(&self) -> AdminResult<BrokerStats> {
         let result = self.cluster.call_without_body(MessageKind::Stats).await;
         result.map_err(failed(format_args!("the broker's statistics cannot be read")))
+    }
+
+    /// Has one broker, one that the client is connected to, return its free space to the file system, all but `kept_bytes`. It does that in the
+    /// background; its counters show the progress.
+    pub async fn release_space(&self, kept_bytes: u64) -> AdminResult<()> {
+        let request = ReleaseSpaceRequest { kept_bytes };
+        let result = self.cluster.call_empty(&request, RetryPolicy::Always).await;
+        result.map_err(failed(format_args!("the broker's free space cannot be released")))
     }
 
     /// Returns a builder that creates a topic; await it to create the topic. The topic can be used as soon as that is

@@ -57,6 +57,10 @@ counters! {
     reads = "disk.reads",
     /// Bytes read from disk.
     read = "disk.bytes.read",
+    /// Reads of records that are damaged or cannot be read.
+    damaged_reads = "reads.damaged",
+    /// Bytes of free space returned to the file system.
+    punched = "disk.bytes.punched",
     /// Reads answered from memory.
     cached_reads = "cache.reads",
     /// Compaction passes completed.
@@ -85,6 +89,8 @@ counters! {
     slabs = "disk.slabs.now",
     /// Free bytes in slabs, now.
     free = "disk.slabs.free.now",
+    /// Of these, without space on the disk: they were returned to the file system.
+    holes = "disk.slabs.punched.now",
 }
 
 const COUNT: usize = Counters::NAMES.len();

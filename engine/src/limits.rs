@@ -286,6 +286,13 @@ pub const RETENTION_INTERVAL: Duration = Duration::from_secs(15);
 /// How often a full disk is checked for space.
 pub const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Free space that the stores of a broker together keep for new records, in bytes, unless configured. What is free beyond it is returned to the
+/// file system.
+pub const FREE_SPACE_KEPT_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// Free space that a store returns to the file system in a second, in bytes.
+pub const SPACE_RETURNED_PER_SECOND_MAX: u64 = 64 << 20;
+
 /// How long a stop waits for requests in flight before it drops them.
 pub const DRAIN_TIME: Duration = Duration::from_secs(5);
 
@@ -423,6 +430,18 @@ impl ShardLimits {
             },
             state_log_bytes: highwater_storage::state_log::FILE_BYTES_DEFAULT,
         }
+    }
+
+    /// Divides the free space that the broker keeps for new records between its stores.
+    #[must_use]
+    pub fn with_free_space(mut self, bytes: u64, stores: u16) -> Self {
+        self.store.free_bytes_kept = bytes / u64::from(stores.max(1));
+        self
+    }
+
+    /// Returns how long a store waits after each piece of free space that it returns to the file system.
+    pub fn space_return_interval(&self) -> Duration {
+        Duration::from_nanos(self.store.punch_bytes_max * 1_000_000_000 / SPACE_RETURNED_PER_SECOND_MAX)
     }
 
     /// Returns the maximum number of topics and partitions together.

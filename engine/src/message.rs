@@ -58,6 +58,8 @@ pub enum Message {
     Kafka(Box<KafkaMessage>),
     /// To every shard: connections wait for memory on the sender, so clients that do not receive what is queued for them are disconnected.
     MemoryShort,
+    /// To every shard: return free space to the file system; each store keeps this many bytes.
+    ReleaseSpace(u64),
     /// To itself: there is work left for another turn.
     Continue,
     /// To shard 0: this shard has answered its clients and closed their connections.

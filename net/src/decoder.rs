@@ -437,6 +437,7 @@ fn read_body(kind: MessageKind, body: &[u8]) -> Result<Request<'_>, DecodeError>
         MessageKind::ListGroups => Request::ListGroups(Body::decode_request(body)?),
         MessageKind::DescribeGroup => Request::DescribeGroup(Body::decode_request(body)?),
         MessageKind::DeleteGroup => Request::DeleteGroup(Body::decode_request(body)?),
+        MessageKind::ReleaseSpace => Request::ReleaseSpace(Body::decode_request(body)?),
     })
 }
 

@@ -5,7 +5,7 @@ use highwater_protocol::native::{
     Acks, AlterTopicRequest, CommitGroupOffsetsRequest, CommitOffsetsRequest, CreateTopicRequest,
     DeleteGroupRequest, DeleteRecordsRequest, DeleteTopicRequest, DescribeGroupRequest, DescribeTopicRequest,
     FetchRequest, GroupHeartbeatRequest, Hello, ListGroupsRequest, ListOffsetsRequest, MessageKind,
-    MetadataRequest, ReadGroupOffsetsRequest, ReadOffsetsRequest, SubscribeRequest,
+    MetadataRequest, ReadGroupOffsetsRequest, ReadOffsetsRequest, ReleaseSpaceRequest, SubscribeRequest,
 };
 use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 
@@ -71,6 +71,8 @@ pub enum Request<'a> {
     DescribeGroup(DescribeGroupRequest),
     /// Deletes a group.
     DeleteGroup(DeleteGroupRequest),
+    /// Returns free space to the file system.
+    ReleaseSpace(ReleaseSpaceRequest),
 }
 
 /// A batch to append. It has not been checked.

@@ -147,7 +147,10 @@ proptest! {
     }
 
     #[test]
-    fn statistics_round_trip(shards in vec((any::<u16>(), vec((text(255), any::<u64>()), 0..5)), 0..4)) {
+    fn statistics_and_requests_for_space_round_trip(
+        shards in vec((any::<u16>(), vec((text(255), any::<u64>()), 0..5)), 0..4), kept_bytes: u64,
+    ) {
+        check(&ReleaseSpaceRequest { kept_bytes })?;
         let shards = shards.into_iter().map(|(n, counters)| ShardStats { shard: ShardId(n), counters }).collect();
         check(&StatsReply { shards })?;
     }

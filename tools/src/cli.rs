@@ -6,6 +6,7 @@ mod group;
 mod info;
 mod log;
 mod produce;
+mod space;
 mod start;
 mod topic;
 
@@ -19,6 +20,7 @@ pub(crate) use group::{GroupCommand, SeekArgs};
 pub(crate) use info::{InfoArgs, StatsArgs};
 pub(crate) use log::{DataArgs, LogCommand};
 pub(crate) use produce::{CompressionArg, PartitionArg, ProduceArgs};
+pub(crate) use space::SpaceCommand;
 pub(crate) use start::StartArgs;
 pub(crate) use topic::{TopicCommand, TrimArgs};
 
@@ -67,6 +69,9 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Show a broker's throughput: records, bytes and requests per second, one line per interval until Ctrl-C
     Stats(StatsArgs),
+    /// Show how much of the disk the logs take, and return free space to the file system
+    #[command(subcommand)]
+    Space(SpaceCommand),
     /// Inspect a stopped broker's data
     #[command(subcommand)]
     Log(LogCommand),

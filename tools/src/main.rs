@@ -27,6 +27,7 @@ mod progress;
 mod record;
 mod session;
 mod settings;
+mod space;
 mod start;
 mod start_position;
 mod stats;
@@ -86,6 +87,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         Command::Group(command) => group::run(command),
         Command::Info(args) => info::run(&args),
         Command::Stats(args) => stats::run(&args),
+        Command::Space(command) => space::run(command),
         Command::Log(command) => log::run(command),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(command) => bench::run(&command),

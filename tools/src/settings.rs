@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, ValueEnum};
+use highwater_engine::limits::FREE_SPACE_KEPT_BYTES_DEFAULT;
 use highwater_engine::{BrokerConfig, DurableChoice, Listener};
 use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use serde::Deserialize;
@@ -118,6 +119,8 @@ pub(crate) struct Settings {
     pub memory: Setting<Option<ByteSize>>,
     /// Maximum size of a record batch.
     pub batch_bytes_max: Setting<ByteSize>,
+    /// Free space that is kept for new records.
+    pub free_space_kept: Setting<ByteSize>,
     /// Method of making writes durable.
     pub durability: Setting<Durability>,
     pub journal_tail_bytes_max: Setting<Option<ByteSize>>,
@@ -149,6 +152,7 @@ struct File {
     cores: Option<u16>,
     memory: Option<Size>,
     batch_bytes_max: Option<Size>,
+    free_space_kept: Option<Size>,
     durability: Option<Durability>,
     journal_tail_bytes_max: Option<Size>,
     log_level: Option<String>,
@@ -193,8 +197,11 @@ impl Settings {
         let merge = Merge { matches };
         let path = args.config.as_deref().unwrap_or(Path::new(""));
         let memory_in_file = size_in_file(path, "memory", file.memory)?;
-        let batch_bytes_max_in_file = size_in_file(path, "batch_bytes_max", file.batch_bytes_max)?;
         let journal_tail_in_file = size_in_file(path, "journal_tail_bytes_max", file.journal_tail_bytes_max)?;
+        let size = |name, given, in_file, default| -> Result<Setting<ByteSize>, Failure> {
+            Ok(merge.pick(name, given, size_in_file(path, name, in_file)?, || ByteSize(default)))
+        };
+        let (largest, kept) = (BATCH_BYTES_MAX_DEFAULT as u64, FREE_SPACE_KEPT_BYTES_DEFAULT);
         let settings = Self {
             data_dir: merge
                 .pick("data_dir", args.data_dir.clone(), file.data_dir, || DATA_DIR_DEFAULT.into()),
@@ -224,12 +231,8 @@ impl Settings {
             ),
             cores: merge.optional("cores", args.cores, file.cores),
             memory: merge.optional("memory", args.memory, memory_in_file),
-            batch_bytes_max: merge.pick(
-                "batch_bytes_max",
-                args.batch_bytes_max,
-                batch_bytes_max_in_file,
-                || ByteSize(BATCH_BYTES_MAX_DEFAULT as u64),
-            ),
+            batch_bytes_max: size("batch_bytes_max", args.batch_bytes_max, file.batch_bytes_max, largest)?,
+            free_space_kept: size("free_space_kept", args.free_space_kept, file.free_space_kept, kept)?,
             durability: merge.pick("durability", args.durability, file.durability, Durability::default),
             journal_tail_bytes_max: merge.optional(
                 "journal_tail_bytes_max",
@@ -286,6 +289,7 @@ impl Settings {
         config.cores = self.cores.value;
         config.memory_bytes = self.memory.value.map(|size| size.0);
         config.batch_bytes_max = usize::try_from(self.batch_bytes_max.value.0).unwrap_or(usize::MAX);
+        config.free_space_kept_bytes = self.free_space_kept.value.0;
         config.durable = self.durability.value.into();
         config.journal_tail_bytes_max = self.journal_tail_bytes_max.value.map(|size| size.0);
         config.group_initial_rebalance_delay =
@@ -330,6 +334,8 @@ impl Settings {
         line("memory", memory, self.memory.source, &in_force);
         let batch_bytes_max = text(&self.batch_bytes_max.value.to_string());
         line("batch_bytes_max", Some(batch_bytes_max), self.batch_bytes_max.source, "");
+        let free_space_kept = text(&self.free_space_kept.value.to_string());
+        line("free_space_kept", Some(free_space_kept), self.free_space_kept.source, "");
         line("durability", Some(text(self.durability.value.name())), self.durability.source, "");
         let journal_tail = self.journal_tail_bytes_max.value.map(|size| text(&size.to_string()));
         let unset = "as the disk requires, if durability is \"measure\", or else 64KiB";

@@ -9,6 +9,7 @@ use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 pub use highwater_runtime::HostKind;
 
 use crate::broker::address::HostPort;
+use crate::limits::FREE_SPACE_KEPT_BYTES_DEFAULT;
 
 /// An address to listen on, and the address to advertise to its clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +61,8 @@ pub struct BrokerConfig {
     /// Maximum size of a record batch, whatever a topic's `max.message.bytes`: from 1 MiB to
     /// [`BATCH_BYTES_MAX`](highwater_protocol::limits::BATCH_BYTES_MAX).
     pub batch_bytes_max: usize,
+    /// Bytes of free space that is kept for new records. What is free beyond it for some time is returned to the file system.
+    pub free_space_kept_bytes: u64,
     /// The host of the shards.
     pub host: HostKind,
     /// How writes are made durable.
@@ -88,6 +91,7 @@ impl Default for BrokerConfig {
             cores: None,
             memory_bytes: None,
             batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,
+            free_space_kept_bytes: FREE_SPACE_KEPT_BYTES_DEFAULT,
             host: HostKind::Glommio,
             durable: DurableChoice::Measure,
             journal_tail_bytes_max: None,

@@ -99,7 +99,8 @@ impl Broker {
             shards,
             usize::from(stores).div_ceil(usize::from(shards)),
             config.batch_bytes_max,
-        );
+        )
+        .with_free_space(config.free_space_kept_bytes, stores);
         limits.store.journal_tail_bytes_max = journal_tail_bytes_max;
         let (ready_sender, ready) = mpsc::sync_channel(1);
         let setup = Arc::new(ShardSetup {

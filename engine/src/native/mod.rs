@@ -57,6 +57,7 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, request: Req
         Request::DeleteGroup(request) => groups::delete_group(context, call, request),
         Request::Hello(_)
         | Request::Stats
+        | Request::ReleaseSpace(_)
         | Request::Produce(_)
         | Request::Subscribe(_)
         | Request::Fetch(_)

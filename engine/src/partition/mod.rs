@@ -106,16 +106,17 @@ struct Replicas {
     deletions: Deletions,
     compaction: Compaction,
     events: VecDeque<PartitionEvent>,
-    counted: AppendCounters,
+    counted: PartitionCounters,
     /// A reusable buffer.
     scratch: Vec<u8>,
 }
 
-/// Numbers of appended batches and records.
+/// Numbers of appended batches and records, and of reads that found damage.
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct AppendCounters {
+pub(crate) struct PartitionCounters {
     pub(crate) batches: u64,
     pub(crate) records: u64,
+    pub(crate) damaged_reads: u64,
 }
 
 impl Partitions {
@@ -138,7 +139,7 @@ impl Partitions {
                 deletions: Deletions::default(),
                 compaction: Compaction::default(),
                 events: VecDeque::new(),
-                counted: AppendCounters::default(),
+                counted: PartitionCounters::default(),
                 scratch: Vec::new(),
             },
             checks: CheckQueue::new(decoder_bytes_max),
@@ -202,7 +203,7 @@ impl Partitions {
         self.checks.holds(conn) || self.waiting.contains_key(&conn)
     }
 
-    pub(crate) fn counted(&self) -> AppendCounters {
+    pub(crate) fn counted(&self) -> PartitionCounters {
         self.replicas.counted
     }
 
@@ -331,6 +332,7 @@ impl Partitions {
     /// Notes that a reader has found damage, and returns the error for its client. The broker's log reports it once, however many readers
     /// of both protocols find it.
     pub(crate) fn note_damage(&mut self, id: PartitionId, offset: Offset, resume_at: Offset) -> ApiError {
+        self.replicas.counted.damaged_reads += 1;
         let error = ApiError::RecordsDamaged { partition: self.name(id), offset, resume_at };
         if let Some(partition) = self.get_mut(id)
             && !mem::replace(&mut partition.damage_logged, true)

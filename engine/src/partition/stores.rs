@@ -200,6 +200,20 @@ impl Partitions {
         !self.retaining.is_empty()
     }
 
+    /// Begins to return free space to the file system. Each store keeps this many bytes. Returns how many bytes are to be returned.
+    pub(crate) fn release_space(&mut self, kept_bytes: u64) -> u64 {
+        self.replicas.stores.iter_mut().map(|entry| entry.store.release_space(kept_bytes)).sum()
+    }
+
+    /// Returns a piece of free space of each store that has more than it keeps to the file system. Returns whether there may be more.
+    pub(crate) fn return_space(&mut self, disk: &mut dyn Disk) -> bool {
+        let mut more = false;
+        for entry in &mut self.replicas.stores {
+            more |= entry.store.return_space(disk);
+        }
+        more
+    }
+
     /// Returns whether a disk is full, or something appended waits for space.
     pub(crate) fn is_full(&self) -> bool {
         self.replicas.stores.iter().any(|entry| entry.full || entry.store.is_stalled())

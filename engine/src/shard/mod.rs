@@ -31,6 +31,7 @@ mod run_readers;
 mod search;
 mod sending;
 mod setup;
+mod space;
 mod statistics;
 mod subscribe;
 mod timers;
@@ -125,6 +126,8 @@ pub struct Shard {
     /// Counters, apart from those of the stores.
     counted: Counters,
     retention_at: Instant,
+    /// Whether the next look at free space is scheduled.
+    is_space_timer_set: bool,
     drain: Option<Drain>,
     /// The deadline for closing the stores, once that has begun.
     close_by: Instant,
@@ -179,6 +182,7 @@ impl Shard {
             timers,
             counted: Counters::default(),
             retention_at,
+            is_space_timer_set: false,
             drain: None,
             close_by: Instant(0),
             drained_shards: 0,
@@ -230,6 +234,7 @@ impl Shard {
 
     fn enforce_retention(&mut self, plane: &mut dyn Plane<Message>) {
         self.partitions.begin_retention();
+        self.look_for_free_space(plane);
         if let Some(lead) = &mut self.lead {
             lead.controller.retry_stalled(plane);
             lead.make_reserve(plane, &self.setup.data_dir);
@@ -335,6 +340,7 @@ impl ShardApp for Shard {
             }
             Message::Kafka(message) => self.on_kafka_message(plane, from, *message),
             Message::MemoryShort => self.cut_slow_readers(plane),
+            Message::ReleaseSpace(kept) => self.release_space(plane, kept),
             Message::Continue => {}
             Message::Drained => self.on_drained(plane),
             Message::Close => self.on_close(plane),
@@ -375,6 +381,7 @@ impl ShardApp for Shard {
                 Timer::ReadAhead => self.expire_read_ahead(plane),
                 Timer::Compaction => self.scan_for_compaction(plane),
                 Timer::CompactionStep => self.allow_compaction(),
+                Timer::Space => self.return_free_space(plane),
             }
         }
     }

@@ -47,6 +47,9 @@ impl Shard {
         if matches!(request, Request::Stats) {
             return self.reply_stats(conn, slot);
         }
+        if let Request::ReleaseSpace(request) = request {
+            return self.reply_release_space(plane, call, request);
+        }
         native::handle_request(&mut self.context(plane), call, request);
     }
 

@@ -12,12 +12,13 @@ use crate::counters::Counters;
 impl Shard {
     /// Publishes the counters. Called once a turn.
     pub(super) fn publish_counters(&mut self) {
-        let appended = self.partitions.counted();
+        let counted = self.partitions.counted();
         let mut now = Counters {
             connections: self.connections.len() as u64,
             request_memory: self.memory_bytes() as u64,
-            batches: appended.batches,
-            records: appended.records,
+            batches: counted.batches,
+            records: counted.records,
+            damaged_reads: counted.damaged_reads,
             ..self.counted
         };
         let compacted = self.partitions.compacted();
@@ -41,6 +42,8 @@ impl Shard {
             now.log_memory += stats.cache_bytes + stats.unacked_bytes;
             now.slabs += stats.slab_bytes;
             now.free += stats.free_bytes;
+            now.holes += stats.hole_bytes;
+            now.punched += stats.punched_bytes;
         }
         if self.setup.durable_form == DurableForm::Dsync {
             now.durable_writes = now.writes;

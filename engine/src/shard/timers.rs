@@ -31,6 +31,8 @@ pub(super) enum Timer {
     Compaction,
     /// A compaction pass may read the bytes of another interval.
     CompactionStep,
+    /// The next piece of free space may be returned to the file system.
+    Space,
 }
 
 #[derive(Debug, Default)]

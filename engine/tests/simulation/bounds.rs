@@ -53,7 +53,7 @@ impl Bed {
     /// The same with a larger send budget, for replies that exceed the regular one.
     pub(crate) fn for_large_replies(seed: u64) -> Self {
         let limits = ShardLimits { send_bytes_max: 16 << 20, ..ShardLimits::tiny() };
-        Self::of(world_with(seed, limits, SESSION_MS))
+        Self::of(world_with(seed, &limits, SESSION_MS))
     }
 
     pub(crate) fn of((mut world, node): (World, SimNode)) -> Self {

@@ -39,7 +39,7 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let (mut world, node) = world_with(seed, ShardLimits::tiny(), SESSION_MS);
+        let (mut world, node) = world_with(seed, &ShardLimits::tiny(), SESSION_MS);
         world.start(node).expect("a first start");
         let started = world.now();
         let address = world.address(node, 0);

@@ -58,7 +58,7 @@ fn decoders_stay_within_their_memory_and_all_batches_are_checked() {
         (0..).zip([Compression::Zstd, Compression::Gzip, Compression::Lz4, Compression::Snappy])
     {
         let limits = ShardLimits::tiny();
-        let (mut world, node) = world_with(seed, limits, SESSION_MS);
+        let (mut world, node) = world_with(seed, &limits, SESSION_MS);
         world.start(node).expect("a first start");
         let native = world.address(node, 0);
         let (_, partitions) = create(&mut world, native, u32::from(SHARDS));
@@ -121,7 +121,7 @@ fn timed(codec: Compression, bytes: usize, times: i64) -> Vec<u8> {
 fn a_search_by_time_is_charged_for_decompression_and_fails_if_there_is_not_enough_memory() {
     for send_bytes_max in [8 << 20, 700_000] {
         let limits = ShardLimits { send_bytes_max, ..ShardLimits::tiny() };
-        let (mut world, node) = world_with(1, limits, SESSION_MS);
+        let (mut world, node) = world_with(1, &limits, SESSION_MS);
         world.start(node).expect("a first start");
         let native = world.address(node, 0);
         let (_, partitions) = create(&mut world, native, 1);
@@ -161,7 +161,7 @@ fn a_search_by_time_is_charged_for_decompression_and_fails_if_there_is_not_enoug
 #[test]
 fn a_batch_whose_decoder_cannot_fit_is_rejected_with_the_limit_and_the_flag() {
     let limits = ShardLimits { decoder_bytes_max: 1 << 20, ..ShardLimits::tiny() };
-    let (mut world, node) = world_with(1, limits, SESSION_MS);
+    let (mut world, node) = world_with(1, &limits, SESSION_MS);
     world.start(node).expect("a first start");
     let native = world.address(node, 0);
     let (_, partitions) = create(&mut world, native, 1);

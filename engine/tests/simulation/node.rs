@@ -26,18 +26,18 @@ pub(crate) type World = SimWorld<Shard>;
 
 /// Creates a world with a node that is not started.
 pub(crate) fn world(seed: u64) -> (World, SimNode) {
-    world_with(seed, limits(seed), SESSION_MS)
+    world_with(seed, &limits(seed), SESSION_MS)
 }
 
 /// The same, with this session timeout for members of groups.
 pub(crate) fn world_with_sessions(seed: u64, consumer_session_timeout_ms: u64) -> (World, SimNode) {
-    world_with(seed, limits(seed), consumer_session_timeout_ms)
+    world_with(seed, &limits(seed), consumer_session_timeout_ms)
 }
 
 /// The same with these limits.
 pub(crate) fn world_with(
     seed: u64,
-    limits: ShardLimits,
+    limits: &ShardLimits,
     consumer_session_timeout_ms: u64,
 ) -> (World, SimNode) {
     let mut world = World::new(WorldConfig::new(seed));
@@ -50,7 +50,7 @@ pub(crate) fn world_with(
         consumer_heartbeat_interval_ms: 5,
         ..GroupConfig::default()
     };
-    let setup = NodeSetup { limits, durable_form, default_partitions: 1, groups };
+    let setup = NodeSetup { limits: *limits, durable_form, default_partitions: 1, groups };
     let node = sim_node::add(&mut world, NodeConfig::new(SHARDS, 2), &setup);
     (world, node)
 }

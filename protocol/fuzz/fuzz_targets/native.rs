@@ -14,7 +14,7 @@ fn check<B: Body + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
 
 fuzz_target!(|input: &[u8]| {
     let Some((selector, bytes)) = input.split_first() else { return };
-    match selector % 35 {
+    match selector % 36 {
         0 => check::<Hello>(bytes),
         1 => check::<HelloReply>(bytes),
         2 => check::<MetadataRequest>(bytes),
@@ -57,6 +57,7 @@ fuzz_target!(|input: &[u8]| {
         31 => check::<ListGroupsReply>(bytes),
         32 => check::<DescribeGroupRequest>(bytes),
         33 => check::<DescribeGroupReply>(bytes),
+        34 => check::<ReleaseSpaceRequest>(bytes),
         _ => {
             let _ = error_text(bytes);
             if let Some(header) = WireHeader::parse(bytes) {

@@ -1,11 +1,11 @@
-//! Body of the message with a broker's statistics.
+//! Bodies of the messages about a broker itself: its statistics and its space.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use bytes::BufMut;
 
 use super::codec::{Body, put_count, put_str};
 use super::header::MessageKind;
-use super::messages::{ShardStats, StatsReply};
+use super::messages::{ReleaseSpaceRequest, ShardStats, StatsReply};
 use super::reader::{DecodeError, Reader};
 use crate::ids::ShardId;
 use crate::limits::{COUNTER_NAME_BYTES_MAX, COUNTERS_MAX};
@@ -13,6 +13,18 @@ use crate::limits::{COUNTER_NAME_BYTES_MAX, COUNTERS_MAX};
 /// Minimum bytes of a shard without counters, and of a counter without a name.
 const SHARD_BYTES_MIN: usize = 6;
 const COUNTER_BYTES_MIN: usize = 12;
+
+impl Body for ReleaseSpaceRequest {
+    const KIND: MessageKind = MessageKind::ReleaseSpace;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        out.put_u64_le(self.kept_bytes);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { kept_bytes: reader.u64("kept bytes")? })
+    }
+}
 
 impl Body for StatsReply {
     const KIND: MessageKind = MessageKind::Stats;

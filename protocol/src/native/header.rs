@@ -95,4 +95,6 @@ kinds! {
     DescribeGroup = 23,
     /// Deletes a group.
     DeleteGroup = 24,
+    /// Returns free space of the broker to the file system.
+    ReleaseSpace = 25,
 }

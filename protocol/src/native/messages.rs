@@ -188,6 +188,14 @@ pub struct InitProducerReply {
     pub epoch: i16,
 }
 
+/// Has a broker return its free space to the file system, all but this much. The reply has an empty body and is sent at once; the broker's
+/// counters show the progress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReleaseSpaceRequest {
+    /// Bytes that are kept for new records.
+    pub kept_bytes: u64,
+}
+
 /// The counters of a broker: the reply to a `Stats` request, whose body is empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StatsReply {

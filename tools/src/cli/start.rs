@@ -63,6 +63,11 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_BATCH_BYTES_MAX", value_name = "SIZE", hide_env_values = true)]
     pub batch_bytes_max: Option<ByteSize>,
 
+    /// Free space in the data directory that is kept for new records; what is free beyond it for half a minute is returned to the
+    /// file system [default: 1GiB]
+    #[arg(long, env = "HIGHWATER_FREE_SPACE_KEPT", value_name = "SIZE", hide_env_values = true)]
+    pub free_space_kept: Option<ByteSize>,
+
     /// How writes are made durable [default: measure]
     #[arg(long, env = "HIGHWATER_DURABILITY", value_name = "FORM", hide_env_values = true)]
     pub durability: Option<Durability>,

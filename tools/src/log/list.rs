@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Data;
 use crate::failure::Failure;
 use crate::output;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, readable_bytes};
 
 #[derive(Serialize)]
 struct PartitionLine {
@@ -54,6 +54,17 @@ pub(super) fn partitions(data: &Data<'_>, listing: &Listing, json: bool) -> Resu
     }));
     output::print(&output::table(&rows))?;
     print_warnings(data, listing)
+}
+
+/// Prints which slabs take less space than their size.
+fn print_holes(data: &Data<'_>, listing: &Listing) -> Result<(), Failure> {
+    let slabs = listing.stores.iter().flat_map(|store| &store.slabs);
+    for slab in slabs.filter(|slab| slab.allocated_bytes < slab.bytes) {
+        let (takes, size) = (readable_bytes(slab.allocated_bytes), readable_bytes(slab.bytes));
+        let path = data.relative_path(&slab.path);
+        output::print(&format!("{path}: {takes} of {size} take space on the disk\n"))?;
+    }
+    Ok(())
 }
 
 /// Prints warnings about unreadable extent maps and unknown files after the list.
@@ -143,5 +154,6 @@ pub(super) fn extents(data: &Data<'_>, listing: &Listing, json: bool) -> Result<
         row
     }));
     output::print(&output::table(&rows))?;
+    print_holes(data, listing)?;
     print_warnings(data, listing)
 }

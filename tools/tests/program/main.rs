@@ -19,5 +19,6 @@ mod positions;
 mod produce;
 mod quick_start;
 mod silence;
+mod space;
 mod spread;
 mod start;
