@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`batch`] | Kafka's RecordBatch v2: built, validated, stamped, decompressed and iterated |
 //! | [`frame`] | the header around a batch on disk and on the wire; its checks detect every flipped bit |
+//! | [`group_records`] | the records of `__consumer_offsets`, in Kafka's formats |
 //! | [`native`] | the messages of the native protocol |
 //! | [`partitioner`] | which partition a key belongs to, as in Kafka |
 //! | [`topic`] | rules for topic names |
@@ -59,6 +60,7 @@ pub mod address;
 pub mod batch;
 pub mod error;
 pub mod frame;
+pub mod group_records;
 pub mod ids;
 pub mod limits;
 pub mod native;

@@ -40,6 +40,9 @@ pub const GROUP_WORD_BYTES_MAX: usize = 255;
 /// Bytes of the metadata string stored with a committed offset. Kafka's default.
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
 
+/// Bytes of the key and of the value of a record about a group. The members of a classic group are in one.
+pub const GROUP_RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX_DEFAULT;
+
 /// Partitions of one topic.
 pub const PARTITIONS_PER_TOPIC_MAX: u32 = 100_000;
 
