@@ -182,6 +182,13 @@ pub enum RecordError {
 }
 
 impl Key {
+    /// Returns the key of an offset.
+    pub fn offset(group: &str, topic: &str, partition: u32) -> Self {
+        // There are far fewer partitions.
+        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+        Self::OffsetCommit { group: group.to_owned(), topic: topic.to_owned(), partition }
+    }
+
     /// Returns the type of the record, which Kafka also calls the version of the key.
     pub const fn record_type(&self) -> i16 {
         match self {

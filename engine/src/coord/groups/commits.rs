@@ -1,8 +1,8 @@
-//! Offsets of groups: commits, reads, deletion and expiration.
+//! Offsets of groups: commits and reads.
 
 use std::collections::BTreeMap;
 
-use highwater_protocol::ids::{PartitionIndex, TopicId};
+use highwater_protocol::ids::TopicId;
 
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;
@@ -10,8 +10,8 @@ use super::limits::{NAME_BYTES_MAX, OFFSET_METADATA_UNITS_MAX};
 use super::long::FetchAt;
 use super::offsets::GroupOffsets;
 use super::record::{CommitsRecord, FOREVER, OffsetRecord, Record};
-use super::reply::{CommitOutcome, FetchReply, GroupReply};
-use super::request::{CommitRequest, CommittedPartition, DeleteOffsetsRequest, FetchRequest, Now, Token};
+use super::reply::{CommitOutcome, FetchReply};
+use super::request::{CommitRequest, CommittedPartition, FetchRequest, Now};
 use super::topics::Topics;
 use crate::mutants::{Mutant, is_planted};
 
@@ -151,100 +151,11 @@ impl GroupCoordinator {
         }
         (group.last_seq(), count, at.topic == wanted.len())
     }
-
-    pub(super) fn delete_offsets(&mut self, now: Now, token: Token, request: &DeleteOffsetsRequest) {
-        let error = match self.groups.get(&request.group).map(|group| &group.kind) {
-            None => Some(GroupError::GroupIdNotFound),
-            _ if self.stalled => Some(GroupError::CoordinatorNotAvailable),
-            Some(Kind::Classic(group)) => group.check_delete_offsets(),
-            Some(Kind::Consumer(_)) => None,
-        };
-        if let Some(error) = error {
-            return self.reply_now(token, GroupReply::DeleteOffsets(Err(error)));
-        }
-        let name = &request.group;
-        let (bytes, emptied) = self.with(now, name, |group, cx, topics| {
-            let (mut bytes, mut emptied) = (0, Vec::new());
-            let mut outcomes = Vec::new();
-            for (topic, partitions) in &request.partitions {
-                let refused = group.reads(topics, *topic).then_some(GroupError::GroupSubscribedToTopic);
-                outcomes.extend(partitions.iter().map(|p| (*topic, *p, refused)));
-                let had: Vec<PartitionIndex> =
-                    partitions.iter().copied().filter(|p| group.offsets.has(*topic, *p)).collect();
-                if refused.is_none() && !had.is_empty() {
-                    tracing::info!(group = request.group, %topic, partitions = ?had, "offsets of a group deleted");
-                    bytes += group.offsets.remove(*topic, &had, name.len());
-                    emptied.extend((!group.offsets.has_topic(*topic)).then_some(*topic));
-                    cx.records.push(Record::offsets_deleted(name, *topic, &had));
-                }
-            }
-            let reply = GroupReply::DeleteOffsets(Ok(outcomes));
-            cx.replies.push((token, reply, super::effects::WaitFor::AllRecords));
-            (bytes, emptied)
-        });
-        self.offsets_bytes -= bytes;
-        for topic in emptied {
-            self.forget_holder(topic, name);
-        }
-    }
-
-    /// Deletes expired offsets, and groups that have neither members nor offsets.
-    pub(super) fn clean_up(&mut self, now: Now) {
-        if self.stalled {
-            return;
-        }
-        let before_ms = now.wall_ms - self.config.offsets_retention_ms;
-        let names: Vec<String> = self.groups.keys().cloned().collect();
-        for name in names {
-            let topics = &self.topics;
-            let group = self.groups.get_mut(&name).expect("its own key");
-            let (may_expire, idle_since_ms) = match &group.kind {
-                Kind::Classic(g) => (g.offsets_may_expire(), g.idle_since_ms()),
-                // The topics that expressions match are known as of the last heartbeat; after a start, as of the next one.
-                Kind::Consumer(g) => (g.is_matched(topics), g.idle_since_ms()),
-            };
-            if may_expire {
-                let expired =
-                    group.offsets.expired(before_ms, idle_since_ms, |topic| group.reads(topics, topic));
-                if !expired.is_empty() {
-                    let (bytes, emptied) = self.with(now, &name, |group, cx, _| {
-                        let (mut bytes, mut emptied) = (0, Vec::new());
-                        for (topic, partitions) in expired {
-                            bytes += group.offsets.remove(topic, &partitions, name.len());
-                            emptied.extend((!group.offsets.has_topic(topic)).then_some(topic));
-                            cx.records.push(Record::offsets_deleted(&name, topic, &partitions));
-                        }
-                        (bytes, emptied)
-                    });
-                    self.offsets_bytes -= bytes;
-                    for topic in emptied {
-                        self.forget_holder(topic, &name);
-                    }
-                }
-            }
-            let is_over = self.groups.get(&name).is_some_and(|group| {
-                let is_deserted = match &group.kind {
-                    Kind::Classic(g) => g.is_deserted(),
-                    Kind::Consumer(g) => g.is_empty(),
-                };
-                is_deserted && group.offsets.is_empty()
-            });
-            if is_over {
-                tracing::info!(
-                    group = name,
-                    "group forgotten: it has no members and its offsets have expired"
-                );
-                self.remove(&name);
-                self.append(&Record::GroupDeleted(name));
-            }
-        }
-        debug_assert!(self.counts_offsets_right(), "what is added and taken away is what is there");
-    }
 }
 
 impl Group {
     /// Returns whether members subscribe to a topic.
-    fn reads(&self, topics: &Topics, topic: TopicId) -> bool {
+    pub(super) fn reads(&self, topics: &Topics, topic: TopicId) -> bool {
         match &self.kind {
             Kind::Classic(group) => group.is_subscribed(topics, topic),
             Kind::Consumer(group) => group.is_subscribed(topics, topic),

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use highwater_protocol::ids::TopicId;
 
+use super::batches::GroupBatch;
 use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
 use super::deferred::Deferred;
+use super::deleting::StaleOffsets;
 use super::describe::Protocol;
 use super::effects::{Context, WaitFor};
 use super::error::GroupError;
+use super::keyed::Written;
 use super::limits::{GROUPS_MAX, GroupConfig, LONG_ITEMS_PER_TURN_MAX, WORK_PER_TURN_MAX};
 use super::long::Long;
 use super::offsets::GroupOffsets;
@@ -48,9 +51,16 @@ pub struct GroupCoordinator {
     pub(super) members_bytes: usize,
     /// Whether nothing can be written down at present.
     pub(super) stalled: bool,
+    /// Whether it writes keys and values, and not payloads of a state log.
+    pub(super) is_keyed: bool,
     pub(super) appended: u64,
     durable: u64,
     records: VecDeque<(u64, Vec<u8>)>,
+    pub(super) batches: VecDeque<(u64, GroupBatch)>,
+    /// Offsets in deleted topics that want tombstones.
+    ///
+    /// Invariant: if there are some, `long` has an entry for them.
+    pub(super) stale: VecDeque<StaleOffsets>,
     /// Replies by the record they wait for, in the order in which they were made.
     pub(super) waiting: BTreeMap<(u64, u64), (Token, GroupReply)>,
     pub(super) ready: VecDeque<(Token, GroupReply)>,
@@ -100,6 +110,15 @@ impl Group {
         }
     }
 
+    /// Returns which protocol's records there are of it.
+    pub(super) fn written(&self) -> Written {
+        match &self.kind {
+            Kind::Classic(group) if group.persisted().is_none() => Written::OffsetsOnly,
+            Kind::Classic(_) => Written::Classic,
+            Kind::Consumer(_) => Written::Consumer,
+        }
+    }
+
     /// The last record about it.
     pub(super) fn last_seq(&self) -> u64 {
         self.members_seq.max(self.offsets_seq)
@@ -130,7 +149,12 @@ impl Group {
 }
 
 impl GroupCoordinator {
-    /// A coordinator without groups.
+    /// A coordinator without groups that writes keys and values ([`Self::poll_batch`]).
+    pub fn keyed(config: GroupConfig, now: Now) -> Self {
+        Self { is_keyed: true, ..Self::new(config, now) }
+    }
+
+    /// A coordinator without groups that writes payloads of a state log ([`Self::poll_record`]).
     pub fn new(config: GroupConfig, now: Now) -> Self {
         Self {
             config,
@@ -148,9 +172,12 @@ impl GroupCoordinator {
             offsets_bytes: 0,
             members_bytes: 0,
             stalled: false,
+            is_keyed: false,
             appended: 0,
             durable: 0,
             records: VecDeque::new(),
+            batches: VecDeque::new(),
+            stale: VecDeque::new(),
             waiting: BTreeMap::new(),
             ready: VecDeque::new(),
             replies: 0,
@@ -181,10 +208,10 @@ impl GroupCoordinator {
             GroupRequest::Leave(request) => self.leave(now, token, request),
             GroupRequest::Commit(request) => self.commit(now, token, request),
             GroupRequest::Fetch(requests) => self.fetch(now, token, requests, bytes_max),
-            GroupRequest::DeleteOffsets(request) => self.delete_offsets(now, token, &request),
+            GroupRequest::DeleteOffsets(request) => self.delete_offsets(now, token, request),
             GroupRequest::List(request) => self.list(now, token, request, bytes_max),
             GroupRequest::Describe(groups) => self.describe(now, token, Protocol::Classic, groups, bytes_max),
-            GroupRequest::Delete(groups) => self.delete(token, groups),
+            GroupRequest::Delete(groups) => self.delete(now, token, groups),
             GroupRequest::ConsumerHeartbeat(request) => self.consumer_heartbeat(now, token, &request, id),
             GroupRequest::ConsumerDescribe(groups) => {
                 self.describe(now, token, Protocol::Consumer, groups, bytes_max);
@@ -246,9 +273,22 @@ impl GroupCoordinator {
 
     /// A topic is gone; its offsets are forgotten.
     pub fn handle_topic_deleted(&mut self, id: TopicId) {
+        let topic = self.topics.name(id).map(str::to_owned);
         self.topics.remove(id);
         let Some(holders) = self.holders.remove(&id) else { return };
-        let seq = self.append(&Record::TopicDeleted(id.0));
+        if self.is_keyed {
+            // The tombstones can wait: nobody restores offsets in a topic that is gone.
+            for name in holders {
+                let Some(group) = self.groups.get_mut(&name) else { continue };
+                let partitions = group.offsets.partitions(id);
+                self.offsets_bytes -= group.offsets.remove_topic(id, name.len());
+                if let Some(topic) = &topic {
+                    self.note_stale(&name, topic, partitions);
+                }
+            }
+            return;
+        }
+        let seq = self.append_payload(Record::TopicDeleted(id.0).encode());
         for name in holders {
             if let Some(group) = self.groups.get_mut(&name) {
                 self.offsets_bytes -= group.offsets.remove_topic(id, name.len());
@@ -326,6 +366,7 @@ impl GroupCoordinator {
         work: impl FnOnce(&mut Group, &mut Context<'_>, &Topics) -> R,
     ) -> R {
         let group = self.groups.get_mut(name).expect("the caller has looked");
+        let mut written = group.written();
         let mut cx = Context::new(now, &self.config);
         let result = work(group, &mut cx, &self.topics);
         let Context { records, replies, resized, spent, begins_assigning, .. } = cx;
@@ -335,7 +376,8 @@ impl GroupCoordinator {
             self.assigning.push_back(name.to_owned());
         }
         for record in records {
-            let seq = self.append(&record);
+            let seq = self.append(&record, written);
+            written = record.written().unwrap_or(written);
             let group = self.groups.get_mut(name).expect("as above");
             match record {
                 Record::Commits(_) | Record::OffsetsDeleted(..) => group.offsets_seq = seq,
@@ -396,9 +438,9 @@ impl GroupCoordinator {
         self.reply(self.appended, token, reply);
     }
 
-    pub(super) fn append(&mut self, record: &Record) -> u64 {
+    pub(super) fn append_payload(&mut self, payload: Vec<u8>) -> u64 {
         self.appended += 1;
-        self.records.push_back((self.appended, record.encode()));
+        self.records.push_back((self.appended, payload));
         self.appended
     }
 

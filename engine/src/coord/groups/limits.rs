@@ -1,5 +1,6 @@
 //! Limits of the group coordinator, each with its unit in its name, and what can be configured.
 
+use highwater_protocol::limits::GROUP_RECORD_BYTES_MAX;
 use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 
 use crate::limits::OFFSETS_BYTES_MAX;
@@ -20,6 +21,15 @@ pub const GROUP_BYTES_MAX: usize = 4 << 20;
 pub const GROUPS_BYTES_MAX: usize = 12 << 20;
 
 const _: () = assert!(OFFSETS_BYTES_MAX + 2 * GROUPS_BYTES_MAX <= PAYLOAD_BYTES_MAX);
+
+/// About how many bytes of records of a group are written in one batch. More are divided into several, except for a group of the classic
+/// protocol, which is one record.
+pub const BATCH_BYTES_SPLIT: usize = 1 << 20;
+
+/// What a record takes in a batch besides its key and its value, at most.
+pub const BATCH_BYTES_PER_RECORD: usize = 32;
+
+const _: () = assert!(GROUP_BYTES_MAX + BATCH_BYTES_SPLIT <= GROUP_RECORD_BYTES_MAX);
 
 /// Bytes of a name: of a group, a member, an instance, a protocol or a protocol type.
 pub const NAME_BYTES_MAX: usize = 1 << 10;

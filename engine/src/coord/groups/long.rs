@@ -10,6 +10,7 @@ use std::vec::IntoIter;
 use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::coordinator::GroupCoordinator;
+use super::deleting::{DeletingGroups, DeletingOffsets};
 use super::describe::Describing;
 use super::limits::{LONG_ITEMS_PER_SLICE_MAX, LONG_ITEMS_PER_TURN_MAX};
 use super::reply::{
@@ -27,6 +28,12 @@ pub(super) enum Long {
     Commit(Committing),
     Describe(Describing<DescribedGroup>),
     ConsumerDescribe(Describing<DescribedConsumerGroup>),
+    Delete(DeletingGroups),
+    DeleteOffsets(DeletingOffsets),
+    /// Expiration, in the groups after this one.
+    CleanUp(Option<String>),
+    /// Tombstones for offsets in deleted topics.
+    Bury,
 }
 
 /// A list of groups.
@@ -141,6 +148,10 @@ impl GroupCoordinator {
             Long::Commit(of) => self.commit_some(now, of, items),
             Long::Describe(of) => self.describe_some(of, items),
             Long::ConsumerDescribe(of) => self.describe_some(of, items),
+            Long::Delete(of) => self.delete_groups_some(now, of, items),
+            Long::DeleteOffsets(of) => self.delete_offsets_some(now, of, items),
+            Long::CleanUp(after) => self.clean_up_some(now, after, items),
+            Long::Bury => self.bury_some(items),
         };
         self.long_items = self.long_items.saturating_sub(spent.max(1));
         slice

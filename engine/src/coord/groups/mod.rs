@@ -14,15 +14,18 @@
 //! disk is full, it becomes an error and is sent at once (`stalled.rs`).
 
 mod admin;
+mod batches;
 mod classic;
 mod commits;
 mod consumer;
 mod consumer_protocol;
 mod coordinator;
 mod deferred;
+mod deleting;
 mod describe;
 mod effects;
 mod error;
+mod keyed;
 pub mod limits;
 mod long;
 mod membership;
@@ -38,8 +41,10 @@ mod stalled;
 mod tests;
 mod topics;
 
+pub use batches::GroupBatch;
 pub use coordinator::GroupCoordinator;
 pub use error::GroupError;
+pub use keyed::Replay;
 pub use limits::GroupConfig;
 pub use record::GroupsError;
 pub use reply::{

@@ -1,5 +1,6 @@
 //! The offsets of one group.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -145,21 +146,34 @@ impl GroupOffsets {
         })
     }
 
-    /// Returns the partitions whose offsets have been unused since before `before_ms`. If `idle_since_ms` is known, all are unused since then.
+    /// Returns the partitions of a topic.
+    pub(super) fn partitions(&self, topic: TopicId) -> Vec<u32> {
+        self.by_topic.get(&topic).into_iter().flat_map(BTreeMap::keys).map(|partition| partition.0).collect()
+    }
+
+    /// Returns at most `count_max` partitions.
+    pub(super) fn first(&self, count_max: usize) -> Vec<(TopicId, Vec<PartitionIndex>)> {
+        by_topic(self.after(None).map(|(topic, partition, _)| (topic, partition)).take(count_max))
+    }
+
+    /// Returns at most `count_max` partitions whose offsets have been unused since before `before_ms`. If `idle_since_ms` is known, all are
+    /// unused since then.
     pub(super) fn expired(
         &self,
         before_ms: i64,
         idle_since_ms: Option<i64>,
         is_subscribed: impl Fn(TopicId) -> bool,
+        count_max: usize,
     ) -> Vec<(TopicId, Vec<PartitionIndex>)> {
         let is_expired =
             |c: &Committed| c.at_ms != FOREVER && idle_since_ms.unwrap_or(c.at_ms).max(c.at_ms) <= before_ms;
-        let of_topic = |(topic, p): (&TopicId, &BTreeMap<PartitionIndex, Committed>)| {
-            let expired: Vec<PartitionIndex> =
-                p.iter().filter(|(_, c)| is_expired(c)).map(|(n, _)| *n).collect();
-            (!expired.is_empty() && !is_subscribed(*topic)).then_some((*topic, expired))
-        };
-        self.by_topic.iter().filter_map(of_topic).collect()
+        let (is_expired, is_subscribed) = (&is_expired, &is_subscribed);
+        let of_topics = self.by_topic.iter().flat_map(move |(topic, partitions)| {
+            let expired = partitions.iter().filter(move |(_, committed)| is_expired(committed));
+            let is_kept = LazyCell::new(move || is_subscribed(*topic));
+            expired.filter(move |_| !*is_kept).map(|(partition, _)| (*topic, *partition))
+        });
+        by_topic(of_topics.take(count_max))
     }
 
     /// Returns the offsets after `after` as records of a group, with about `bytes_max` bytes and at least one offset; their bytes; and the last
@@ -192,6 +206,20 @@ impl GroupOffsets {
         }
         (records, bytes, None)
     }
+}
+
+/// Groups partitions by topic; those of a topic follow each other.
+fn by_topic(
+    partitions: impl Iterator<Item = (TopicId, PartitionIndex)>,
+) -> Vec<(TopicId, Vec<PartitionIndex>)> {
+    let mut topics: Vec<(TopicId, Vec<PartitionIndex>)> = Vec::new();
+    for (topic, partition) in partitions {
+        match topics.last_mut() {
+            Some((last, of_topic)) if *last == topic => of_topic.push(partition),
+            _ => topics.push((topic, vec![partition])),
+        }
+    }
+    topics
 }
 
 fn to_reply(topic: TopicId, partition: PartitionIndex, c: &Committed) -> CommittedPartition {

@@ -5,6 +5,7 @@ use highwater_protocol::ids::{PartitionIndex, TopicId};
 use super::classic::ClassicGroup;
 use super::consumer::ConsumerGroup;
 use super::coordinator::{Group, GroupCoordinator, Kind};
+use super::keyed::{Replay, Replayed};
 use super::limits::GroupConfig;
 use super::record::{CommitsRecord, GroupsError, Record};
 use super::request::Now;
@@ -31,6 +32,32 @@ impl GroupCoordinator {
         Ok(coordinator)
     }
 
+    /// Takes in the next group of those that were read. To be called when all records have been read, until it returns false; the topics have to be
+    /// known by then. Members' sessions begin with [`Self::resume`].
+    pub fn restore_next(&mut self, now: Now, replay: &mut Replay) -> bool {
+        let Some(replayed) = replay.finish(now, &self.topics) else { return false };
+        self.restore(now, replayed);
+        true
+    }
+
+    pub(super) fn restore(&mut self, now: Now, replayed: Replayed) {
+        let Replayed { group: name, records, stale } = replayed;
+        for (topic, partitions) in stale {
+            self.note_stale(&name, &topic, partitions);
+        }
+        for record in records {
+            self.apply(now, record);
+        }
+        let Some(group) = self.groups.get_mut(&name) else { return };
+        group.bytes = group.measure();
+        self.members_bytes += group.bytes;
+        self.offsets_bytes += group.offsets.bytes(name.len());
+        let topics: Vec<TopicId> = group.offsets.topics().collect();
+        for topic in topics {
+            self.note_holder(topic, &name);
+        }
+    }
+
     /// Counts what was recovered as these many records, which are not durable yet: the disk had no space for the last one.
     pub fn count_recovered_as_written(&mut self, records: u64) {
         self.appended = records;
@@ -50,7 +77,7 @@ impl GroupCoordinator {
         }
     }
 
-    fn apply(&mut self, now: Now, record: Record) {
+    pub(super) fn apply(&mut self, now: Now, record: Record) {
         match record {
             Record::Commits(commits) => self.apply_commits(now, commits),
             Record::TopicDeleted(topic) => {

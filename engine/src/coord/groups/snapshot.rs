@@ -38,6 +38,15 @@ impl GroupCoordinator {
     /// The next piece of a snapshot of everything written down, of about this many bytes. `None`: the snapshot is complete.
     /// A group of the classic protocol goes in whole.
     pub fn snapshot_piece(&self, cursor: &mut SnapshotCursor, bytes_max: usize) -> Option<Vec<u8>> {
+        self.snapshot_record(cursor, bytes_max).map(|record| Record::Snapshot(record).encode())
+    }
+
+    /// Returns the next piece of a snapshot.
+    pub(super) fn snapshot_record(
+        &self,
+        cursor: &mut SnapshotCursor,
+        bytes_max: usize,
+    ) -> Option<SnapshotRecord> {
         let mut piece = Piece { bytes_left: bytes_max, ..Piece::default() };
         let from = match cursor.next {
             Next::Done => Bound::Excluded(&cursor.group[..]),
@@ -66,7 +75,7 @@ impl GroupCoordinator {
             cursor.group.clone_from(last);
         }
         cursor.next = if last.is_some() { next } else { Next::Done };
-        (any || is_first).then(|| Record::Snapshot(piece.record).encode())
+        (any || is_first).then_some(piece.record)
     }
 
     /// A snapshot of everything in one piece.

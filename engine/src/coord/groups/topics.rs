@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use highwater_protocol::ids::TopicId;
 
+use super::keyed::TopicNames;
 use super::patterns::{Patterns, Unusable};
 
 /// A small number that stands for a topic as long as it exists.
@@ -150,6 +151,16 @@ impl Topics {
     /// Goes on matching expressions for as long as there is work to spend. True if more is left.
     pub(super) fn match_some(&mut self, work: &mut usize) -> bool {
         self.patterns.step(&self.by_name, self.version, work)
+    }
+}
+
+impl TopicNames for Topics {
+    fn name(&self, id: TopicId) -> Option<&str> {
+        self.name(id)
+    }
+
+    fn id(&self, name: &str) -> Option<TopicId> {
+        self.id(name)
     }
 }
 

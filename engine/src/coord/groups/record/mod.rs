@@ -9,6 +9,8 @@ use highwater_protocol::ids::{PartitionIndex, TopicId};
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
+use super::keyed::Written;
+
 const FORMAT_VERSION: u8 = 3;
 const FORMAT_VERSION_2: u8 = 2;
 const FORMAT_VERSION_POSITIONS: u8 = 1;
@@ -174,7 +176,23 @@ pub struct ConsumerMemberRecord {
 #[error("the groups and their offsets cannot be read: {0}")]
 pub struct GroupsError(String);
 
+impl GroupsError {
+    pub(super) fn from_text(text: String) -> Self {
+        Self(text)
+    }
+}
+
 impl Record {
+    /// Returns what is written of a group with this record; `None` if it is about something else than members.
+    pub(super) const fn written(&self) -> Option<Written> {
+        match self {
+            Self::Classic(_) => Some(Written::Classic),
+            Self::Consumer(_) => Some(Written::Consumer),
+            Self::GroupDeleted(_) => Some(Written::OffsetsOnly),
+            Self::Commits(_) | Self::TopicDeleted(_) | Self::OffsetsDeleted(..) | Self::Snapshot(_) => None,
+        }
+    }
+
     /// Offsets of a group in partitions of a topic were deleted.
     pub(super) fn offsets_deleted(group: &str, topic: TopicId, partitions: &[PartitionIndex]) -> Self {
         Self::OffsetsDeleted(group.to_owned(), topic.0, partitions.iter().map(|p| p.0).collect())

@@ -224,7 +224,7 @@ fn a_session_timeout_out_of_bounds_and_an_empty_group_name_are_refused() {
 fn a_group_has_no_more_members_than_it_may() {
     let mut desk = Desk::new();
     let config = GroupConfig { group_members_max: 2, ..GroupConfig::default() };
-    desk.coordinator = GroupCoordinator::new(config, desk.now());
+    desk.coordinator = GroupCoordinator::keyed(config, desk.now());
     let joined = desk.stable("g", 2);
     let token = desk.join("g", "");
     assert_eq!(desk.joined(token).error, Some(GroupError::GroupMaxSizeReached));
@@ -300,7 +300,7 @@ fn lists_take_states_and_types() {
 fn what_the_members_of_all_groups_say_is_bounded_by_what_the_broker_has_for_them() {
     let config = GroupConfig { members_bytes_max: 10_000, ..GroupConfig::default() };
     let mut desk = Desk::new();
-    desk.coordinator = GroupCoordinator::new(config, desk.now());
+    desk.coordinator = GroupCoordinator::keyed(config, desk.now());
     desk.add_topics();
     let outcomes = (0..40).map(|n| {
         let request = GroupRequest::Join(join(&format!("group-{n}"), ""));

@@ -113,7 +113,8 @@ fn a_log_in_which_a_member_changed_its_instance_id_is_read() {
     let changed = [record(1, &[], vec![m("i1")]), record(2, &[], vec![m("i2")])];
     for gone in [Some(record(3, &["m"], vec![])), None] {
         let mut desk = Desk::new();
-        desk.log = changed.iter().chain(&gone).map(Record::encode).collect();
+        let records: Vec<_> = changed.iter().chain(&gone).map(Record::encode).collect();
+        desk.recover_payloads(records.iter().map(Vec::as_slice));
         desk.crash();
         let mut next = worker("g", "next", &["one"]);
         next.request.instance = Some("i1".into());

@@ -117,24 +117,20 @@ fn a_snapshot_holds_what_was_written_and_nothing_else() {
         GroupCoordinator::recover(GroupConfig::default(), desk.now(), Some(&before[..]), std::iter::empty())
             .expect("readable");
     assert_eq!(again.encode_snapshot(), before);
-    let log: Vec<&[u8]> = desk.log.iter().map(Vec::as_slice).collect();
-    let from_log = GroupCoordinator::recover(GroupConfig::default(), desk.now(), None, log.into_iter())
-        .expect("readable");
-    assert_eq!(from_log.encode_snapshot(), before);
+    assert_eq!(desk.recovered(GroupConfig::default()).encode_snapshot(), before);
+    desk.recover_payloads([&before[..]].into_iter());
+    assert_eq!(desk.recovered(GroupConfig::default()).encode_snapshot(), before, "carried over");
 }
 
 #[test]
 fn topics_that_went_while_the_log_was_behind_take_their_offsets_along() {
     let mut desk = Desk::new();
     desk.commit(commit("g", "", -1, 3));
+    desk.topics.retain(|(id, ..)| *id != topic(1));
     desk.crash();
-    let payloads = desk.log.iter().map(Vec::as_slice);
-    desk.coordinator =
-        GroupCoordinator::recover(GroupConfig::default(), desk.now(), None, payloads).expect("readable");
-    desk.coordinator.handle_topic(topic(2), "two", 2);
-    desk.coordinator.retain_known_topics();
-    desk.settle();
     assert_eq!(desk.offset("g", 1, 0), None);
+    let records = desk.log.iter().flat_map(|batch| &batch.records);
+    assert_eq!(records.filter(|(_, value)| value.is_none()).count(), 1, "a tombstone");
 }
 
 const FULL: Option<GroupError> = Some(GroupError::CoordinatorNotAvailable);
@@ -159,7 +155,7 @@ fn a_full_disk_rejects_what_would_write_a_record() {
     assert_eq!(member.beat(&mut desk).error, FULL);
     member.request.topic_names = subscribed;
     assert!(
-        desk.coordinator.poll_record().is_none(),
+        desk.coordinator.poll_batch().is_none(),
         "what is rejected leaves no record, however often it is tried"
     );
 

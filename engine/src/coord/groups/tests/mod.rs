@@ -26,7 +26,8 @@ struct Desk {
     ms: u64,
     /// Whether records are durable at once.
     writes: bool,
-    log: Vec<Vec<u8>>,
+    topics: Vec<(TopicId, &'static str, u32)>,
+    log: Vec<GroupBatch>,
     tokens: u64,
     replies: BTreeMap<Token, GroupReply>,
 }
@@ -39,9 +40,10 @@ impl Desk {
     fn new() -> Self {
         let now = Now { ms: 1_000, wall_ms: 1_001_000 };
         let mut desk = Self {
-            coordinator: GroupCoordinator::new(GroupConfig::default(), now),
+            coordinator: GroupCoordinator::keyed(GroupConfig::default(), now),
             ms: now.ms,
             writes: true,
+            topics: Vec::new(),
             log: Vec::new(),
             tokens: 0,
             replies: BTreeMap::new(),
@@ -52,8 +54,20 @@ impl Desk {
 
     /// Topics 1 and 2, "one" with four partitions and "two" with two.
     fn add_topics(&mut self) {
-        self.coordinator.handle_topic(topic(1), "one", 4);
-        self.coordinator.handle_topic(topic(2), "two", 2);
+        self.add_topic(1, "one", 4);
+        self.add_topic(2, "two", 2);
+    }
+
+    /// A topic is new, or has more partitions.
+    fn add_topic(&mut self, id: u8, name: &'static str, partitions: u32) {
+        self.topics.retain(|(known, ..)| *known != topic(id));
+        self.topics.push((topic(id), name, partitions));
+        self.coordinator.handle_topic(topic(id), name, partitions);
+    }
+
+    fn delete_topic(&mut self, id: u8) {
+        self.topics.retain(|(known, ..)| *known != topic(id));
+        self.coordinator.handle_topic_deleted(topic(id));
     }
 
     fn now(&self) -> Now {
@@ -88,8 +102,8 @@ impl Desk {
     }
 
     fn write(&mut self) {
-        while let Some((seq, payload)) = self.coordinator.poll_record() {
-            self.log.push(payload);
+        while let Some((seq, batch)) = self.coordinator.poll_batch() {
+            self.log.push(batch);
             self.coordinator.handle_durable(seq);
         }
     }
@@ -110,6 +124,7 @@ impl Desk {
         while self.coordinator.next_deadline() <= end {
             self.ms = self.ms.max(self.coordinator.next_deadline());
             self.coordinator.handle_time(self.now());
+            while self.coordinator.run(self.now()) {}
             self.settle();
         }
         self.ms = end;
@@ -122,16 +137,37 @@ impl Desk {
 
     /// The same; it reads its log at once, and answers only after this time.
     fn crash_for(&mut self, ms: u64) {
-        let payloads = self.log.iter().map(Vec::as_slice);
-        let now = self.now();
-        self.coordinator =
-            GroupCoordinator::recover(GroupConfig::default(), now, None, payloads).expect("readable");
+        self.coordinator = self.recovered(GroupConfig::default());
         self.ms += ms;
         self.coordinator.resume(self.now());
-        self.add_topics();
-        // Numbers of records begin anew with a new log; here what was written is a snapshot of its own.
-        let snapshot = self.coordinator.encode_snapshot();
-        self.log = vec![snapshot];
+        while self.coordinator.run(self.now()) {}
+        self.settle();
+    }
+
+    /// Carries over what an earlier version wrote to its state log.
+    fn recover_payloads<'a>(&mut self, payloads: impl Iterator<Item = &'a [u8]>) {
+        let mut old =
+            GroupCoordinator::recover(GroupConfig::default(), self.now(), None, payloads).expect("readable");
+        for (id, name, partitions) in &self.topics {
+            old.handle_topic(*id, name, *partitions);
+        }
+        let mut cursor = SnapshotCursor::default();
+        let pieces = std::iter::from_fn(|| old.batches_of_all(&mut cursor, 200));
+        self.log = pieces.flatten().collect();
+    }
+
+    /// A coordinator with what the log holds, and with the topics that there are.
+    fn recovered(&self, config: GroupConfig) -> GroupCoordinator {
+        let mut replay = Replay::default();
+        for (key, value) in self.log.iter().flat_map(|batch| &batch.records) {
+            replay.apply(key, value.as_deref()).expect("readable");
+        }
+        let mut coordinator = GroupCoordinator::keyed(config, self.now());
+        for (id, name, partitions) in &self.topics {
+            coordinator.handle_topic(*id, name, *partitions);
+        }
+        while coordinator.restore_next(self.now(), &mut replay) {}
+        coordinator
     }
 
     fn joined(&mut self, token: Token) -> JoinReply {

@@ -112,7 +112,7 @@ fn what_all_offsets_take_is_bounded_by_what_the_broker_has_for_them() {
     let mut desk = Desk::new();
     let max = OFFSETS_BYTES_MAX / 8;
     let config = GroupConfig { offsets_bytes_max: max, ..GroupConfig::default() };
-    desk.coordinator = GroupCoordinator::new(config, desk.now());
+    desk.coordinator = GroupCoordinator::keyed(config, desk.now());
     desk.add_topics();
     let metadata = "x".repeat(4_096);
     let names = (0..).map(|n| format!("g{n}"));
@@ -138,8 +138,7 @@ fn what_all_offsets_take_is_bounded_by_what_the_broker_has_for_them() {
 
     // A start with less memory keeps what there is, and says so.
     let config = GroupConfig { offsets_bytes_max: max / 2, ..config };
-    let records = desk.log.iter().map(Vec::as_slice);
-    desk.coordinator = GroupCoordinator::recover(config, desk.now(), None, records).expect("readable");
+    desk.coordinator = desk.recovered(config);
     let warning = desk.coordinator.too_many_offsets().expect("they are too many");
     assert!(warning.contains(&(max / 2).to_string()) && warning.contains("--memory"), "{warning}");
 }
@@ -242,11 +241,39 @@ fn only_a_group_without_members_is_deleted() {
 fn a_deleted_topic_takes_its_offsets_along() {
     let mut desk = Desk::new();
     desk.commit(commit("g", "", -1, 1));
-    desk.coordinator.handle_topic_deleted(topic(1));
+    desk.delete_topic(1);
     desk.settle();
     assert_eq!(desk.offset("g", 1, 0), None);
     desk.crash();
     assert_eq!(desk.offset("g", 1, 0), None);
+}
+
+#[test]
+fn a_topic_of_the_same_name_does_not_inherit_offsets_nor_lose_its_own() {
+    const PARTITIONS: u32 = 2 * limits::LONG_ITEMS_PER_SLICE_MAX as u32;
+    for crashes in [false, true] {
+        let mut desk = Desk::new();
+        desk.add_topic(1, "one", PARTITIONS);
+        let mut old = commit("g", "", -1, 1);
+        let first = old.offsets[0].clone();
+        let of = |n| CommittedPartition { partition: PartitionIndex(n), ..first.clone() };
+        old.offsets = (0..PARTITIONS).map(of).collect();
+        assert_eq!(desk.commit(old), None);
+        desk.delete_topic(1);
+        desk.add_topic(9, "one", PARTITIONS);
+        if crashes {
+            desk.crash();
+        }
+        // The tombstone for the old offset in partition 0 is the last, and would come after this.
+        let mut new = commit("g", "", -1, 5);
+        new.offsets[0].topic = topic(9);
+        assert_eq!(desk.commit(new), None);
+        let records = desk.log.iter().flat_map(|batch| &batch.records);
+        let tombstones = records.filter(|(_, value)| value.is_none()).count() as u32;
+        assert_eq!(tombstones, if crashes { PARTITIONS } else { PARTITIONS - 1 });
+        desk.crash();
+        assert_eq!([0, 1, PARTITIONS - 1].map(|n| desk.offset("g", 9, n)), [Some(5), None, None]);
+    }
 }
 
 #[test]

@@ -1,0 +1,82 @@
+//! What is written down: batches of keys and values.
+
+use highwater_protocol::group_records::{encode_key, encode_value};
+
+use super::coordinator::GroupCoordinator;
+use super::keyed::{KeyedRecord, Written, records_of};
+use super::limits::{BATCH_BYTES_PER_RECORD, BATCH_BYTES_SPLIT};
+use super::record::Record;
+use super::snapshot::SnapshotCursor;
+
+/// Records of a group, which are written together and in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupBatch {
+    /// The group.
+    pub group: String,
+    /// Keys and values; a key without a value is a tombstone.
+    pub records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl GroupBatch {
+    fn new(group: &str) -> Self {
+        Self { group: group.to_owned(), records: Vec::new() }
+    }
+}
+
+/// Encodes records of a group as batches, each of about [`BATCH_BYTES_SPLIT`] at most unless it has a single record.
+fn batches_of(group: &str, records: &[KeyedRecord]) -> Vec<GroupBatch> {
+    let mut batches: Vec<GroupBatch> = Vec::new();
+    let mut bytes = BATCH_BYTES_SPLIT;
+    for (key, value) in records {
+        let (key, value) = (encode_key(key), value.as_ref().map(encode_value));
+        let more = BATCH_BYTES_PER_RECORD + key.len() + value.as_ref().map_or(0, Vec::len);
+        bytes += more;
+        if bytes > BATCH_BYTES_SPLIT {
+            batches.push(GroupBatch::new(group));
+            bytes = more;
+        }
+        batches.last_mut().expect("the first record begins one").records.push((key, value));
+    }
+    batches
+}
+
+impl GroupCoordinator {
+    /// Takes a record down, of a group of which `written` has been written so far. Returns its number, or that of its last batch.
+    pub(super) fn append(&mut self, record: &Record, written: Written) -> u64 {
+        if !self.is_keyed {
+            return self.append_payload(record.encode());
+        }
+        let records = records_of(record, written, &self.topics);
+        let group = records.first().map_or("", |(key, _)| key.group());
+        self.append_keyed(group, &records)
+    }
+
+    /// Takes keys and values of a group down. Returns the number of their last batch.
+    pub(super) fn append_keyed(&mut self, group: &str, records: &[KeyedRecord]) -> u64 {
+        for batch in batches_of(group, records) {
+            self.appended += 1;
+            self.batches.push_back((self.appended, batch));
+        }
+        self.appended
+    }
+
+    /// The next batch to write, with its number. Numbers begin with 1 and have no gaps.
+    pub fn poll_batch(&mut self) -> Option<(u64, GroupBatch)> {
+        self.batches.pop_front()
+    }
+
+    /// The next piece of everything written down, of about this many bytes, as batches. `None`: there is no more.
+    pub fn batches_of_all(&self, cursor: &mut SnapshotCursor, bytes_max: usize) -> Option<Vec<GroupBatch>> {
+        let snapshot = self.snapshot_record(cursor, bytes_max)?;
+        let commits = snapshot.commits.into_iter().map(Record::Commits);
+        let classic = snapshot.classic.into_iter().map(Record::Classic);
+        let consumer = snapshot.consumer.into_iter().map(Record::Consumer);
+        let mut batches = Vec::new();
+        for record in commits.chain(classic).chain(consumer) {
+            let records = records_of(&record, Written::OffsetsOnly, &self.topics);
+            let Some((key, _)) = records.first() else { continue };
+            batches.append(&mut batches_of(key.group(), &records));
+        }
+        Some(batches)
+    }
+}
