@@ -43,14 +43,14 @@ pub fn validate_topic_name(name: &str) -> Result<(), TopicNameError> {
     Ok(())
 }
 
-/// Topics in which Kafka keeps its own state. Clients give these names a special meaning, so no topic may be created with one of
-/// them.
+/// Topics in which a broker keeps its own state, as Kafka names them. Clients give these names a special meaning: they cannot create
+/// such a topic, and only read one that there is.
 pub const RESERVED_TOPIC_NAMES: [&str; 4] =
     ["__cluster_metadata", "__consumer_offsets", "__share_group_state", "__transaction_state"];
 
 /// Returns whether a topic name is reserved.
 pub fn is_reserved_topic_name(name: &str) -> bool {
-    RESERVED_TOPIC_NAMES.contains(&name)
+    name.starts_with("__") && RESERVED_TOPIC_NAMES.contains(&name)
 }
 
 /// Returns the form of a name that is equal for all topics whose names collide in Kafka's metrics, where `.` and `_` are the same.

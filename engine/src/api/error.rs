@@ -75,6 +75,9 @@ pub enum ApiError {
         /// Why not.
         reason: String,
     },
+    /// The topic belongs to the broker: clients can only read it.
+    #[error("topic {0} is the broker's own: clients can read it, but not write, change or delete it")]
+    InternalTopic(String),
     /// A setting of a topic is invalid.
     #[error("topic {topic}: {reason}")]
     InvalidConfig {
@@ -189,6 +192,7 @@ impl ApiError {
             Self::WrongShard { topic: topic.clone(), partition, owner: ShardId(1), here: ShardId(0) },
             Self::TopicExists(topic.clone()),
             Self::InvalidTopicName(reason.clone()),
+            Self::InternalTopic(topic.clone()),
             Self::InvalidPartitionCount { topic: topic.clone(), reason: reason.clone() },
             Self::InvalidConfig { topic, reason: reason.clone() },
             Self::TooManyConnections(reason.clone()),

@@ -134,6 +134,7 @@ fn described_topic(
     DescribedTopic {
         name: Some(Cow::Owned(topic.name.clone())),
         topic_id: topic.id.0,
+        is_internal: topic.is_internal(),
         partitions: partitions.collect(),
         ..Default::default()
     }

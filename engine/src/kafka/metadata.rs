@@ -234,7 +234,8 @@ impl Entries for Topics {
         let (topic, head) = match topic_entry {
             TopicEntry::Topic(topic) => {
                 let name = Some(Cow::Borrowed(&topic.name[..]));
-                (topic, MetadataTopic { name, topic_id: topic.id.0, ..Default::default() })
+                let (topic_id, is_internal) = (topic.id.0, topic.is_internal());
+                (topic, MetadataTopic { name, topic_id, is_internal, ..Default::default() })
             }
             TopicEntry::Missing { error, name, id } => {
                 let name = name.map(Cow::Borrowed);

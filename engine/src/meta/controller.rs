@@ -224,11 +224,12 @@ impl Controller {
     }
 
     fn delete(&mut self, to: (ShardIndex, Ticket), topic: Result<Arc<Topic>, ApiError>) {
-        let outcome = topic.map(|topic| {
+        let outcome = topic.and_then(|topic| {
+            topic.check_writable()?;
             self.begin_freeing(&topic);
             tracing::info!(topic = topic.name, id = %topic.id, partitions = topic.stores.len(), "topic deleted");
             self.write(&Record::TopicDeleted { id: topic.id.0 });
-            ControllerReply::Done
+            Ok(ControllerReply::Done)
         });
         self.answer_when_applied(to, outcome);
     }

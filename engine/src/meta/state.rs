@@ -5,11 +5,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, ProducerId, StoreId, TopicId, TopicPartition};
-use highwater_protocol::topic::collision_name;
+use highwater_protocol::topic::{collision_name, is_reserved_topic_name};
 
 use super::configs::TopicConfig;
 use super::listed::Listed;
 use super::record::{DecodeRecordError, Record, Snapshot, TopicRecord};
+use crate::api::ApiError;
 
 /// Number of producer ids in a block that a shard reserves.
 pub const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
@@ -30,6 +31,16 @@ pub struct Topic {
 }
 
 impl Topic {
+    /// Returns an error if the topic is the broker's own, which clients can only read.
+    pub(crate) fn check_writable(&self) -> Result<(), ApiError> {
+        if self.is_internal() { Err(ApiError::InternalTopic(self.name.clone())) } else { Ok(()) }
+    }
+
+    /// Returns whether the broker keeps its own state in it.
+    pub fn is_internal(&self) -> bool {
+        is_reserved_topic_name(&self.name)
+    }
+
     /// Returns its partitions with their stores.
     pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, StoreId)> {
         self.partitions_from(0)

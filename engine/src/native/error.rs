@@ -17,7 +17,7 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
         ApiError::UnknownPartition { .. } => ErrorCode::UnknownPartition,
         ApiError::WrongShard { .. } => ErrorCode::WrongShard,
         ApiError::TopicExists(_) => ErrorCode::TopicExists,
-        ApiError::InvalidTopicName(_) => ErrorCode::InvalidTopicName,
+        ApiError::InvalidTopicName(_) | ApiError::InternalTopic(_) => ErrorCode::InvalidTopicName,
         ApiError::InvalidPartitionCount { .. } | ApiError::TooManyProducers => ErrorCode::InvalidArgument,
         ApiError::ReplyTooLarge { .. } | ApiError::SearchTooLarge { .. } => ErrorCode::TooLarge,
         ApiError::InvalidConfig { .. } => ErrorCode::InvalidConfig,

@@ -59,6 +59,7 @@ impl Replicas {
     ) -> Result<Option<Offset>, ApiError> {
         let id_here = self.table.find(tp);
         let partition = id_here.and_then(|id| self.table.get(id)).ok_or(ApiError::TopicDeleted)?;
+        partition.topic.check_writable()?;
         let end = partition.high_watermark();
         let offset = to.unwrap_or(end);
         let store = &mut self.stores[partition.store].store;

@@ -65,6 +65,7 @@ impl Shard {
         };
         let id = self.locate(to).map_err(AppendFailure::Api)?;
         let partition = self.partitions.get(id).ok_or(AppendFailure::Api(ApiError::TopicDeleted))?;
+        partition.topic.check_writable().map_err(AppendFailure::Api)?;
         let config = &partition.topic.config;
         let batch = parse_batch(bytes, config)?;
         Ok(Unchecked::new((to, self.me), reply_to, batch, config, &self.setup.limits, wall_ms))

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
+use highwater_protocol::topic::is_reserved_topic_name;
 use regex_automata::dfa::dense::{self, DFA};
 use regex_automata::dfa::{Automaton, StartKind};
 use regex_automata::nfa::thompson;
@@ -142,7 +143,8 @@ impl Matching {
                 return false;
             }
             *work = work.saturating_sub(MATCH_WORK_PER_NAME + name.len());
-            if is_match(&self.automaton, name) {
+            // The broker's own topics are read by name only: nobody means them with ".*".
+            if !is_reserved_topic_name(name) && is_match(&self.automaton, name) {
                 self.matches.insert(*number);
             }
             if *work == 0 {
@@ -245,6 +247,17 @@ mod tests {
         assert_eq!(found.iter().count(), 500);
         assert_eq!(patterns.matches("t1").expect("matched").expect("usable").iter().count(), 1);
         assert_eq!(patterns.version("t1"), Some(1));
+    }
+
+    #[test]
+    fn topics_of_the_broker_itself_are_matched_by_no_expression() {
+        let names = ["__consumer_offsets", "__mine"].map(str::to_owned);
+        let names: BTreeMap<String, TopicNumber> = names.into_iter().zip((0..).map(TopicNumber)).collect();
+        let mut patterns = Patterns::default();
+        assert!(patterns.want(".*"));
+        while patterns.step(&names, 1, &mut { WORK_PER_TURN_MAX }) {}
+        let found = patterns.matches(".*").expect("matched").expect("usable");
+        assert!(found.iter().eq([TopicNumber(1)]));
     }
 
     #[test]

@@ -94,6 +94,13 @@ impl Controller {
         self.tip.topic(name).cloned().ok_or_else(|| ApiError::UnknownTopic(name.to_owned()))
     }
 
+    /// Returns a topic that clients may change.
+    pub(super) fn known_writable(&self, name: &str) -> Result<Arc<Topic>, ApiError> {
+        let topic = self.known(name)?;
+        topic.check_writable()?;
+        Ok(topic)
+    }
+
     pub(super) fn check_alter(&self, request: &AlterTopic) -> Result<(Arc<Topic>, Writes), ApiError> {
         let change = |value: &Option<String>| value.clone().map_or(ConfigChange::Reset, ConfigChange::Set);
         let named: BTreeMap<_, _> =
@@ -115,7 +122,7 @@ impl Controller {
         changes: &ConfigChanges,
     ) -> Result<(Arc<Topic>, Writes), ApiError> {
         self.check_space()?;
-        let topic = self.known(name)?;
+        let topic = self.known_writable(name)?;
         let writes = changes.of(&topic.configs).map_err(|e| invalid_config(name, e.to_string()))?;
         Ok((topic, writes))
     }

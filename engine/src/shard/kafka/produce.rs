@@ -171,6 +171,9 @@ impl Shard {
                 return (self.producer_of(to.records), Err((error, text)));
             }
         };
+        if let Err(error) = topic.check_writable() {
+            return (None, Err(kafka::append_error(&AppendFailure::Api(error))));
+        }
         let batch = match batch_of(to.records, call.version(), &topic.config, &self.setup.limits) {
             Ok(batch) => batch,
             Err(refused) => return (None, Err(refused)),
