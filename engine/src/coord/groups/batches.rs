@@ -1,6 +1,9 @@
 //! What is written down: batches of keys and values.
 
+use bytes::BytesMut;
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::group_records::{encode_key, encode_value};
+use highwater_protocol::ids::Timestamp;
 
 use super::coordinator::GroupCoordinator;
 use super::keyed::{KeyedRecord, Written, records_of};
@@ -20,6 +23,16 @@ pub struct GroupBatch {
 impl GroupBatch {
     fn new(group: &str) -> Self {
         Self { group: group.to_owned(), records: Vec::new() }
+    }
+
+    /// Encodes it as a record batch, written at this time, after `prefix_bytes` of free space.
+    pub fn encode(&self, at: Timestamp, prefix_bytes: usize) -> BytesMut {
+        let mut builder = BatchBuilder::new(Compression::None, prefix_bytes);
+        for (key, value) in &self.records {
+            let record = NewRecord::new(at, Some(key), value.as_deref());
+            builder.append(&record).expect("a batch of a group is far smaller than the largest");
+        }
+        builder.finish(BatchProducer::NONE).expect("a batch has at least one record")
     }
 }
 

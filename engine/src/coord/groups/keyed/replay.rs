@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use highwater_protocol::batch::{BatchError, BatchView};
 use highwater_protocol::group_records::{
     ClassicMember, ConsumerGroupMemberMetadata, ConsumerGroupMetadata, CurrentMemberAssignment,
     CurrentPartitions, GroupMetadata, Key, OffsetCommit, TargetAssignmentMember, Value, decode,
@@ -54,6 +55,21 @@ struct MemberReplay {
 }
 
 impl Replay {
+    /// Applies the next batch of the log, whose checksum has been checked. Control batches have no records about groups.
+    pub fn apply_batch(&mut self, batch: &BatchView<'_>) -> Result<(), GroupsError> {
+        if batch.header().is_control() {
+            return Ok(());
+        }
+        let mut scratch = Vec::new();
+        let unreadable = |error: BatchError| GroupsError::from_text(error.to_string());
+        for record in batch.records(&mut scratch).map_err(unreadable)? {
+            let record = record.map_err(unreadable)?;
+            let Some(key) = record.key else { continue };
+            self.apply(key, record.value)?;
+        }
+        Ok(())
+    }
+
     /// Applies the next record of the log.
     pub fn apply(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), GroupsError> {
         let record = decode(key, value).map_err(|error| GroupsError::from_text(error.to_string()))?;
@@ -112,19 +128,19 @@ impl GroupReplay {
                     _ => 0,
                 };
             }
-            (Key::ConsumerGroupMemberMetadata { member, .. }, value) => self.set_member(member, |m| {
+            (Key::ConsumerGroupMemberMetadata { member, .. }, value) => self.set_member(&member, |m| {
                 m.subscription = match value {
                     Some(Value::ConsumerGroupMemberMetadata(value)) => Some(value),
                     _ => None,
                 };
             }),
-            (Key::TargetAssignmentMember { member, .. }, value) => self.set_member(member, |m| {
+            (Key::TargetAssignmentMember { member, .. }, value) => self.set_member(&member, |m| {
                 m.target = match value {
                     Some(Value::TargetAssignmentMember(value)) => Some(value),
                     _ => None,
                 };
             }),
-            (Key::CurrentMemberAssignment { member, .. }, value) => self.set_member(member, |m| {
+            (Key::CurrentMemberAssignment { member, .. }, value) => self.set_member(&member, |m| {
                 m.current = match value {
                     Some(Value::CurrentMemberAssignment(value)) => Some(value),
                     _ => None,
@@ -136,11 +152,11 @@ impl GroupReplay {
         Ok(())
     }
 
-    fn set_member(&mut self, id: String, set: impl FnOnce(&mut MemberReplay)) {
-        let member = self.members.entry(id.clone()).or_default();
+    fn set_member(&mut self, id: &str, set: impl FnOnce(&mut MemberReplay)) {
+        let member = self.members.entry(id.to_owned()).or_default();
         set(member);
         if member.subscription.is_none() && member.target.is_none() && member.current.is_none() {
-            self.members.remove(&id);
+            self.members.remove(id);
         }
     }
 

@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::coord::groups::coordinator::Kind;
+use crate::coord::groups::coordinator::{Group, Kind};
 use crate::coord::groups::record::{
     ClassicMemberRecord, ClassicRecord, CommitsRecord, ConsumerMemberRecord, ConsumerRecord, FOREVER,
     OffsetRecord, Record,
@@ -90,8 +90,7 @@ impl Pair {
     }
 
     fn apply(&mut self, group: &str, record: Record) {
-        let written =
-            self.coordinator.groups.get(group).map_or(Written::OffsetsOnly, |group| group.written());
+        let written = self.coordinator.groups.get(group).map_or(Written::OffsetsOnly, Group::written);
         let records = records_of(&record, written, &self.topics);
         self.log
             .extend(records.iter().map(|(key, value)| (encode_key(key), value.as_ref().map(encode_value))));
@@ -157,7 +156,7 @@ impl Pair {
     }
 
     fn written(&self, group: &str) -> Written {
-        self.coordinator.groups.get(group).map_or(Written::OffsetsOnly, |group| group.written())
+        self.coordinator.groups.get(group).map_or(Written::OffsetsOnly, Group::written)
     }
 
     fn state(&self) -> Vec<u8> {

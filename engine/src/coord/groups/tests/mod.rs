@@ -12,7 +12,8 @@ mod offsets;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
+use highwater_protocol::batch::validate;
+use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
 
 use super::*;
 
@@ -159,8 +160,9 @@ impl Desk {
     /// A coordinator with what the log holds, and with the topics that there are.
     fn recovered(&self, config: GroupConfig) -> GroupCoordinator {
         let mut replay = Replay::default();
-        for (key, value) in self.log.iter().flat_map(|batch| &batch.records) {
-            replay.apply(key, value.as_deref()).expect("readable");
+        for batch in &self.log {
+            let bytes = batch.encode(Timestamp(self.now().wall_ms), 64);
+            replay.apply_batch(&validate(&bytes[64..]).expect("a valid batch")).expect("readable");
         }
         let mut coordinator = GroupCoordinator::keyed(config, self.now());
         for (id, name, partitions) in &self.topics {
