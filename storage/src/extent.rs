@@ -21,6 +21,9 @@ pub(crate) const NO_TIMESTAMP: i64 = i64::MIN;
 /// Used for a time of appending that was not recorded: the latest there is, so that no record looks old for it.
 pub(crate) const APPENDED_UNKNOWN: i64 = i64::MAX;
 
+/// Used for the time at which an extent was begun if that is not known: it must not make the extent look old.
+pub(crate) const CREATED_UNKNOWN: i64 = i64::MAX;
+
 /// A reference to an extent that stays valid when the extent is freed: its place in the chain, and its incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ExtentRef {
@@ -59,6 +62,8 @@ pub(crate) struct Extent {
     /// When the last batch without a timestamp was appended, by the broker's clock; [`NO_TIMESTAMP`] if there is none,
     /// [`APPENDED_UNKNOWN`] until the next look at the clock if that was not recorded.
     pub(crate) untimed_ms: i64,
+    /// The latest delete horizon of its batches; [`NO_TIMESTAMP`] if none of them has one that is to come, or it is not known.
+    pub(crate) horizon_ms: i64,
     /// The record of its allocation in the map: no frame in it is durable before that is.
     pub(crate) map_seq: Option<Seq>,
     /// Its header block has been handed to the disk, in place or with an entry of the journal.
@@ -98,6 +103,7 @@ impl Extent {
             seal_recorded: false,
             max_timestamp: NO_TIMESTAMP,
             untimed_ms: NO_TIMESTAMP,
+            horizon_ms: NO_TIMESTAMP,
             map_seq: None,
             header_written: false,
             header_journaled: false,

@@ -281,6 +281,8 @@ pub(crate) enum MapRecord {
     Journal { era: u64 },
     /// No frame of this incarnation was written at or after this position.
     WriteBound { incarnation: u64, position: u32 },
+    /// When the tombstones in a compacted extent may all be removed.
+    Horizon { incarnation: u64, horizon_ms: i64 },
 }
 
 /// The map as the state log has it.
@@ -296,6 +298,8 @@ pub struct StoreMap {
     pub orphans: Vec<OrphanEntry>,
     /// When the last batch without a timestamp was appended, for the extents that have one.
     pub untimed: BTreeMap<u64, i64>,
+    /// When the tombstones in an extent may all be removed, for the compacted extents that have some.
+    pub horizons: BTreeMap<u64, i64>,
     /// The frames' codes, once there are some.
     pub macs: Option<StoreMacs>,
     /// The era of the journal, if it has pieces.
@@ -345,6 +349,9 @@ impl StoreMap {
             }
             MapRecord::Untimed { incarnation, appended_ms } => {
                 self.untimed.insert(incarnation, appended_ms);
+            }
+            MapRecord::Horizon { incarnation, horizon_ms } => {
+                self.horizons.insert(incarnation, horizon_ms);
             }
             MapRecord::Macs(macs) => self.macs = Some(macs.into()),
             MapRecord::Journal { era } => {
@@ -407,6 +414,7 @@ impl StoreMap {
         for incarnation in incarnations {
             self.untimed.remove(incarnation);
             self.write_bounds.forget(*incarnation);
+            self.horizons.remove(incarnation);
         }
     }
 
@@ -414,6 +422,7 @@ impl StoreMap {
         for extent in self.partitions.remove(&key).into_iter().flat_map(|p| p.extents) {
             self.untimed.remove(&extent.incarnation);
             self.write_bounds.forget(extent.incarnation);
+            self.horizons.remove(&extent.incarnation);
         }
         self.without_epochs.remove(&key);
         let tag = TopicPartition::from(key).tag();

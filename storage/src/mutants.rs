@@ -65,6 +65,30 @@ pub enum Mutant {
     TrustStaleBound,
     /// After a start, extents are taken to be bounded by their ends only.
     ForgetBound,
+    /// The last batch of a log is not shown to the filter as such.
+    DropLastOfLog,
+    /// Compaction keeps the first record of a key instead of the last.
+    KeepFirstRecord,
+    /// Keys with a part of their hash in common pass for the same key.
+    CollideKeys,
+    /// A key that is not in the index counts as one with a later record.
+    SupersedeUnknownKeys,
+    /// A full index counts as one of the whole dirty section.
+    TakeFullIndexForComplete,
+    /// The last frame of the dirty section is not read.
+    MissLastDirtyFrame,
+    /// Compaction removes tombstones before their horizon.
+    DropTombstoneEarly,
+    /// Tombstones whose earlier records may not all be gone get a horizon too.
+    ExpireEveryTombstone,
+    /// Tombstones expire although a batch before them could not be read.
+    IgnoreUnreadable,
+    /// A batch of which no record stays is dropped, also if it is the last of its producer.
+    DropEmptyBatch,
+    /// A batch of which some records are removed begins at another offset.
+    MoveCompactedBatch,
+    /// Records are compacted although they are younger than the configuration allows.
+    IgnoreMinLag,
 }
 
 highwater_runtime::planted_bugs!(Mutant);

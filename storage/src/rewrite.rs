@@ -2,17 +2,23 @@
 
 use std::fmt;
 
-use highwater_protocol::batch::BatchView;
+use highwater_protocol::batch::{BatchHeader, BatchView};
 use highwater_protocol::ids::{LogIndex, Offset};
 
 /// Decides what is kept of the batches of a part of a log that is rewritten.
 pub trait BatchFilter: fmt::Debug + Send {
     /// Decides about one batch. To replace it, writes a whole batch into `out`, which is empty: with the same offsets, producer, sequence numbers and
-    /// leader epoch, and a right checksum. `is_last_of_producer`: a retry of this batch has to be recognised after the map of the store was lost
-    /// too, so its header has to stay.
+    /// leader epoch, and a right checksum. `keeps_header`: its header has to stay. It is the last of its producer, and a retry has to be recognised after
+    /// the map of the store was lost too; or it is the last of the log, and readers have to get to the end.
     ///
     /// A batch may be shown more than once: a rewrite for which the space was too small begins again.
-    fn filter(&mut self, batch: &BatchView<'_>, is_last_of_producer: bool, out: &mut Vec<u8>) -> Verdict;
+    fn filter(&mut self, batch: &BatchView<'_>, keeps_header: bool, out: &mut Vec<u8>) -> Verdict;
+
+    /// Returns when more of a batch that was kept may be dropped, if time alone decides that. The store notes the latest of these times: see
+    /// [`RewritableExtent::horizon_ms`].
+    fn horizon_ms(&self, _kept: &BatchHeader) -> Option<i64> {
+        None
+    }
 }
 
 /// What is kept of a batch.
@@ -45,6 +51,8 @@ pub struct RewritableExtent {
     pub created_ms: i64,
     /// The latest of its records' timestamps, and of the times at which batches without one were appended; without batches, when it was begun.
     pub newest_ms: i64,
+    /// The latest of the times that the filter of the rewrite gave for its batches. `None`: it gave none.
+    pub horizon_ms: Option<i64>,
 }
 
 /// Why a rewrite cannot begin. Nothing has changed then.

@@ -127,8 +127,8 @@ struct Known {
 struct DropMultiples(i64);
 
 impl BatchFilter for DropMultiples {
-    fn filter(&mut self, batch: &BatchView<'_>, is_last_of_producer: bool, _: &mut Vec<u8>) -> Verdict {
-        let is_dropped = batch.header().base_offset().0 % self.0 == 0 && !is_last_of_producer;
+    fn filter(&mut self, batch: &BatchView<'_>, keeps_header: bool, _: &mut Vec<u8>) -> Verdict {
+        let is_dropped = batch.header().base_offset().0 % self.0 == 0 && !keeps_header;
         if is_dropped { Verdict::Drop } else { Verdict::Keep }
     }
 }

@@ -21,8 +21,8 @@ use support::{Bed, batch_at, batch_of, config, filled, producer, tp, without_map
 struct DropOffsets(BTreeSet<i64>);
 
 impl BatchFilter for DropOffsets {
-    fn filter(&mut self, batch: &BatchView<'_>, is_last_of_producer: bool, _: &mut Vec<u8>) -> Verdict {
-        let is_dropped = self.0.contains(&batch.header().base_offset().0) && !is_last_of_producer;
+    fn filter(&mut self, batch: &BatchView<'_>, keeps_header: bool, _: &mut Vec<u8>) -> Verdict {
+        let is_dropped = self.0.contains(&batch.header().base_offset().0) && !keeps_header;
         if is_dropped { Verdict::Drop } else { Verdict::Keep }
     }
 }

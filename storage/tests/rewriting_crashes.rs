@@ -9,8 +9,8 @@ use highwater_protocol::batch::BatchView;
 use highwater_protocol::ids::Offset;
 use highwater_runtime::sim::{DiskHarness, DiskImage, SimDisk};
 use highwater_storage::{
-    AppendError, BatchFilter, DurableForm, PartitionConfig, PartitionSlot, ReadResult, StoreConfig,
-    StoreEvent, Verdict,
+    AppendError, BatchFilter, CompactionConfig, DurableForm, PartitionConfig, PartitionSlot, ReadResult,
+    StoreConfig, StoreEvent, Verdict,
 };
 use support::{Bed, batch_at, config, filled, journal_in_half_of, tp, without_map};
 
@@ -50,6 +50,23 @@ fn begin(bed: &mut Bed, slot: PartitionSlot, at: usize, filter: DropEvery, gone:
     let range = first.base_offset.0..extents[count - 1].end_offset.0;
     gone.extend(range.filter(|offset| filter.drops(*offset)));
     true
+}
+
+/// Ends the last extent of the log, as happens when it is compacted and no longer grows: it can be rewritten too.
+fn end_last_extent(bed: &mut Bed) {
+    let config = PartitionConfig {
+        segment_ms: 0,
+        compaction: Some(CompactionConfig::default()),
+        ..PartitionConfig::KEEP_ALL
+    };
+    let slot = bed.store.ensure_partition(tp(0), config);
+    for _ in 0..2 {
+        let wall_ms = bed.wall_ms;
+        bed.store.enforce_retention(&mut bed.disk, wall_ms);
+        bed.settle();
+    }
+    let last = bed.store.rewritable_extents(slot).last().expect("it has extents");
+    assert_eq!(last.end_offset, Offset(i64::from(RECORDS)));
 }
 
 /// Appends to another log, which reuses freed space.
@@ -124,7 +141,10 @@ fn run(seed: u64) -> Result<usize, String> {
     bed.settle();
     bed.disk.disk().record();
     let (mut gone, mut gone_by_mark) = (MayBeGone::new(), vec![MayBeGone::new()]);
-    for (round, at) in [1, 0, 1, 0].into_iter().enumerate() {
+    for (round, at) in [1, 0, 2, 1, 0].into_iter().enumerate() {
+        if round == 2 {
+            end_last_extent(&mut bed);
+        }
         let filter = DropEvery { divisor: 4, rest: (round as i64 + seed as i64) % 4 };
         let has_begun = begin(&mut bed, slot, at, filter, &mut gone);
         gone_by_mark.push(gone.clone());

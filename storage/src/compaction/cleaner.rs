@@ -1,9 +1,10 @@
 //! What compaction keeps of each batch.
 
-use highwater_protocol::batch::{BatchError, BatchFilter, BatchHeader, BatchView, Record};
+use highwater_protocol::batch::{BatchError, BatchFilter, BatchHeader, BatchView, Record, stamp};
 use highwater_protocol::ids::{Offset, Timestamp};
 
 use super::index::{Full, KeyIndex};
+use crate::mutants::{Mutant, is_planted};
 
 /// Rules of one pass over a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +83,13 @@ impl Cleaner {
         Self { rules, filter: BatchFilter::default(), cleaned: Cleaned::default(), keeps_tombstones: false }
     }
 
+    /// Returns when the tombstones of a batch that stays may be removed. `None`: it has none, they may stay for ever, or that time has passed and
+    /// something else keeps them.
+    pub fn horizon(&self, kept: &BatchHeader) -> Option<Timestamp> {
+        let horizon = Timestamp(kept.base_timestamp.get());
+        (kept.has_delete_horizon() && kept.count() > 0 && horizon > self.rules.now).then_some(horizon)
+    }
+
     /// Returns what was found and removed so far.
     pub fn cleaned(&self) -> &Cleaned {
         &self.cleaned
@@ -111,7 +119,7 @@ impl Cleaner {
 
     /// Decides what stays of a batch, and appends it to `out` if it changes. Batches are passed in the order of their offsets.
     ///
-    /// `keeps_empty`: if no record stays, an empty batch does, because it has the last sequence of its producer.
+    /// `keeps_empty`: if no record stays, an empty batch does, because it has the last sequence of its producer or is the last of the log.
     pub fn retain(
         &mut self,
         batch: BatchView<'_>,
@@ -148,16 +156,16 @@ impl Cleaner {
         // A batch that is written anew gets a new checksum, which must not cover damage.
         batch.check_checksum()?;
         let has_expired = header.has_delete_horizon()
-            && header.base_timestamp.get() <= rules.now.0
+            && (header.base_timestamp.get() <= rules.now.0 || is_planted(Mutant::DropTombstoneEarly))
             && !self.keeps_tombstones;
+        let keeps_empty = keeps_empty && !is_planted(Mutant::DropEmptyBatch);
         let mut counts = Counts::default();
         let mut keep = |record: &Record<'_>| counts.keep(record, index, has_expired);
         let mut selection = self.filter.select(batch, rules.decompressed_bytes_max, &mut keep)?;
         let kept = u64::from(selection.count());
-        let horizon = (counts.tombstones_kept > 0
-            && counts.tombstones_kept == counts.tombstones_noted
-            && !header.has_delete_horizon()
-            && !self.keeps_tombstones)
+        let may_expire = counts.tombstones_kept == counts.tombstones_noted && !self.keeps_tombstones
+            || is_planted(Mutant::ExpireEveryTombstone);
+        let horizon = (counts.tombstones_kept > 0 && may_expire && !header.has_delete_horizon())
             .then(|| Timestamp(rules.now.0.saturating_add(rules.delete_retention_ms)));
         let bytes_max = rules.batch_bytes_max.max(header.batch_bytes());
         let outcome = if kept == 0 && !keeps_empty {
@@ -167,6 +175,9 @@ impl Cleaner {
         } else if selection.write(horizon, bytes_max, out)
             || (!selection.is_all() && selection.write(None, bytes_max, out))
         {
+            if is_planted(Mutant::MoveCompactedBatch) {
+                stamp(out, header.base_offset().plus(1), header.leader_epoch());
+            }
             Kept::Rewritten
         } else {
             // Without the records that go, it would take more space than it may: it is compressed anew, in less time.
@@ -206,7 +217,7 @@ impl Cleaner {
     }
 
     fn note_unreadable(&mut self, header: &BatchHeader, error: BatchError) {
-        self.keeps_tombstones = true;
+        self.keeps_tombstones = !is_planted(Mutant::IgnoreUnreadable);
         self.cleaned.unreadable += 1;
         self.cleaned.first_unreadable.get_or_insert((header.base_offset(), error));
     }
@@ -220,7 +231,7 @@ impl Counts {
             return false;
         };
         let last = index.last(key);
-        if last.is_some_and(|last| last > record.offset) {
+        if last.map_or(is_planted(Mutant::SupersedeUnknownKeys), |last| last > record.offset) {
             self.superseded += 1;
             return false;
         }

@@ -6,6 +6,7 @@ use highwater_protocol::ids::Offset;
 use siphasher::sip128::SipHasher24;
 
 use crate::mac::MacKey;
+use crate::mutants::{Mutant, is_planted};
 
 /// Memory of the index per slot, in bytes. At most three quarters of the slots are used.
 pub const KEY_BYTES: usize = size_of::<Slot>();
@@ -78,7 +79,9 @@ impl KeyIndex {
             }
             self.used += 1;
         }
-        self.slots[at] = [hash[0], hash[1], last.max(slot[2])];
+        let last =
+            if slot != FREE && is_planted(Mutant::KeepFirstRecord) { slot[2] } else { last.max(slot[2]) };
+        self.slots[at] = [hash[0], hash[1], last];
         Ok(())
     }
 
@@ -94,7 +97,7 @@ impl KeyIndex {
 
     fn hash(&self, key: &[u8]) -> [u64; 2] {
         let hash = self.hasher.hash(key);
-        [hash.h1, hash.h2]
+        if is_planted(Mutant::CollideKeys) { [hash.h1 >> 60, 1] } else { [hash.h1, hash.h2] }
     }
 
     /// Returns the slot with this hash, or the free one where it belongs.

@@ -4,6 +4,10 @@
 //! that may be rewritten and is old enough. [`Backlog`] measures both. A [`Pass`] notes the keys of the dirty section and then rewrites the log from
 //! its start, a few extents at a time, up to where the keys are known. Extents take effect one after the other, in the order of their offsets.
 //!
+//! A log to which nothing is appended has no dirty section, and still has tombstones. For each clean extent the store knows the latest of their
+//! horizons. When that has passed the extent is *expired*, and a pass that notes no keys rewrites such extents only. It may pass over the others: a
+//! batch got a horizon only when nothing before it could hold a record that its tombstones delete.
+//!
 //! The generation of an extent says whether it is clean, so nothing else has to be stored: a pass that was interrupted has made some extents clean, and
 //! the next one goes on after them. An extent with more keys than the index is made clean with those that fit; older records of the others stay until
 //! their keys are written again.
@@ -13,7 +17,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use highwater_protocol::batch::BatchView;
+use highwater_protocol::batch::{BatchHeader, BatchView};
 use highwater_protocol::frame::Frames;
 use highwater_protocol::ids::{LogIndex, Offset, Timestamp};
 use highwater_runtime::plane::Disk;
@@ -24,6 +28,7 @@ use crate::config::CompactionConfig;
 use crate::layout::EXTENT_HEADER_BYTES;
 use crate::limits::REWRITE_EXTENTS_MAX;
 use crate::mac::MacKey;
+use crate::mutants::{Mutant, is_planted};
 use crate::replica::{IndexCursor, IndexRead, IndexReadOutcome};
 use crate::rewrite::{BatchFilter, RewritableExtent, RewriteAborted, RewriteError, Rewritten, Verdict};
 use crate::store::Store;
@@ -37,7 +42,11 @@ pub struct Backlog {
     pub dirty_bytes: u64,
     /// When the first dirty extent was begun. `None`: there is none.
     pub dirty_since_ms: Option<i64>,
+    /// Bytes of frames of clean extents whose tombstones may all be removed.
+    pub expired_bytes: u64,
     section: Option<Section>,
+    /// Where the clean section ends.
+    clean_end: Option<(LogIndex, Offset)>,
 }
 
 /// The dirty extents of a log.
@@ -64,9 +73,13 @@ impl Backlog {
             let is_clean = extent.generation > 0 && backlog.section.is_none();
             if is_clean {
                 backlog.clean_bytes += extent.bytes;
+                backlog.clean_end = Some((extent.end_index, extent.end_offset));
+                if is_expired(&extent, wall_ms) {
+                    backlog.expired_bytes += extent.bytes;
+                }
                 continue;
             }
-            if config.lag_ms_min > 0 && extent.newest_ms > newest_max {
+            if config.lag_ms_min > 0 && extent.newest_ms > newest_max && !is_planted(Mutant::IgnoreMinLag) {
                 break;
             }
             backlog.dirty_bytes += extent.bytes;
@@ -83,20 +96,69 @@ impl Backlog {
         backlog
     }
 
+    /// Returns the offset up to which everything is clean. `None`: nothing is.
+    pub fn compacted_to(&self) -> Option<Offset> {
+        self.clean_end.map(|(_, offset)| offset)
+    }
+
     /// Returns the dirty part of all bytes, in parts per million.
     pub fn dirty_ppm(&self) -> u32 {
         let all = u128::from(self.clean_bytes + self.dirty_bytes).max(1);
         (u128::from(self.dirty_bytes) * 1_000_000 / all) as u32
     }
 
-    /// Returns whether a pass is due: more of the log is dirty than the configuration allows, or a record has been dirty for too long.
+    /// Returns whether a pass is due: [for dirty records](Self::is_too_dirty), or because tombstones have expired.
     pub fn is_due(&self, config: &CompactionConfig, wall_ms: i64) -> bool {
+        self.expired_bytes > 0 || self.is_too_dirty(config, wall_ms)
+    }
+
+    /// Returns whether more of the log is dirty than the configuration allows, or a record has been dirty for too long.
+    pub fn is_too_dirty(&self, config: &CompactionConfig, wall_ms: i64) -> bool {
         self.dirty_bytes > 0 && (self.dirty_ppm() > config.dirty_ppm_min || self.is_overdue(config, wall_ms))
+    }
+
+    /// Returns the section whose keys a pass notes. That of a pass over expired extents is empty, and after them.
+    fn section(&self, config: &CompactionConfig, wall_ms: i64) -> Option<(Section, Scope)> {
+        if self.is_too_dirty(config, wall_ms) {
+            return self.section.map(|section| (section, Scope::All));
+        }
+        let (index, offset) = self.clean_end.filter(|_| self.expired_bytes > 0)?;
+        let section = Section {
+            start_index: index,
+            start_offset: offset,
+            first_end_offset: offset,
+            end_index: index,
+            end_offset: offset,
+        };
+        Some((section, Scope::Expired { now_ms: wall_ms }))
     }
 
     /// Returns whether a record has been dirty for longer than the configuration allows.
     pub fn is_overdue(&self, config: &CompactionConfig, wall_ms: i64) -> bool {
         self.dirty_since_ms.is_some_and(|since| wall_ms.saturating_sub(since) > config.lag_ms_max)
+    }
+}
+
+/// Returns whether time alone allows to remove all tombstones of an extent.
+fn is_expired(extent: &RewritableExtent, wall_ms: i64) -> bool {
+    extent.horizon_ms.is_some_and(|horizon| horizon <= wall_ms)
+}
+
+/// Which extents a pass rewrites.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Scope {
+    /// All up to where the keys are known.
+    All,
+    /// Those whose tombstones have expired.
+    Expired { now_ms: i64 },
+}
+
+impl Scope {
+    fn includes(self, extent: &RewritableExtent) -> bool {
+        match self {
+            Self::All => true,
+            Self::Expired { now_ms } => is_expired(extent, now_ms),
+        }
     }
 }
 
@@ -163,6 +225,7 @@ pub enum PassStep {
 pub struct Pass {
     slot: PartitionSlot,
     section: Section,
+    scope: Scope,
     state: State,
     cleaning: Arc<Mutex<Cleaning>>,
     bytes_before: u64,
@@ -200,14 +263,18 @@ struct Cleaning {
 struct PassFilter(Arc<Mutex<Cleaning>>);
 
 impl BatchFilter for PassFilter {
-    fn filter(&mut self, batch: &BatchView<'_>, is_last_of_producer: bool, out: &mut Vec<u8>) -> Verdict {
+    fn filter(&mut self, batch: &BatchView<'_>, keeps_header: bool, out: &mut Vec<u8>) -> Verdict {
         let mut cleaning = lock(&self.0);
         let Cleaning { cleaner, index } = &mut *cleaning;
-        match cleaner.retain(*batch, index, is_last_of_producer, out) {
+        match cleaner.retain(*batch, index, keeps_header, out) {
             Kept::Unchanged => Verdict::Keep,
             Kept::Rewritten => Verdict::Replace,
             Kept::Nothing => Verdict::Drop,
         }
+    }
+
+    fn horizon_ms(&self, kept: &BatchHeader) -> Option<i64> {
+        lock(&self.0).cleaner.horizon(kept).map(|horizon| horizon.0)
     }
 }
 
@@ -217,7 +284,7 @@ fn lock(cleaning: &Mutex<Cleaning>) -> MutexGuard<'_, Cleaning> {
 }
 
 impl Pass {
-    /// Starts a pass. `key` is random and secret: see [`KeyIndex`]. `None`: nothing is dirty.
+    /// Starts a pass. `key` is random and secret: see [`KeyIndex`]. `None`: none is due.
     pub fn new(
         slot: PartitionSlot,
         backlog: &Backlog,
@@ -226,7 +293,7 @@ impl Pass {
         key: MacKey,
         wall_ms: i64,
     ) -> Option<Self> {
-        let section = backlog.section?;
+        let (section, scope) = backlog.section(config, wall_ms)?;
         let records = (section.end_offset.0 - section.start_offset.0).max(0) as u64;
         let index = KeyIndex::new(key, section.start_offset, records, limits.index_bytes_max);
         let cleaner = Cleaner::new(CleanRules {
@@ -240,6 +307,7 @@ impl Pass {
         Some(Self {
             slot,
             section,
+            scope,
             state: State::Noting(noting),
             cleaning: Arc::new(Mutex::new(Cleaning { cleaner, index })),
             bytes_before: 0,
@@ -272,7 +340,8 @@ impl Pass {
                 State::Noting(noting) => {
                     let bytes_max = store.config().limits.rewrite_bytes_max;
                     let limits = ReadLimits { bytes_max, memory_bytes_max: usize::MAX };
-                    let (next, end) = (noting.next, self.section.end_index);
+                    let missed = u64::from(is_planted(Mutant::MissLastDirtyFrame));
+                    let (next, end) = (noting.next, LogIndex(self.section.end_index.0 - missed));
                     match store.read_from_index(disk, self.slot, next, limits, end) {
                         IndexReadOutcome::Pending(id) => noting.reading = Some(id),
                         IndexReadOutcome::Ready(read) => self.take_read(read),
@@ -354,6 +423,9 @@ impl Pass {
         let mut cleaning = lock(&self.cleaning);
         let Cleaning { cleaner, index } = &mut *cleaning;
         let noted = cleaner.note(batch, index);
+        if noted.is_err() && is_planted(Mutant::TakeFullIndexForComplete) {
+            index.advance(self.section.end_offset);
+        }
         drop(cleaning);
         if noted.is_err() {
             self.end_noting();
@@ -371,9 +443,12 @@ impl Pass {
         let bytes_max = store.config().limits.extent_bytes_max - EXTENT_HEADER_BYTES as u64;
         let (mut group, mut count, mut bytes) = (None, 0, 0);
         for extent in store.rewritable_extents(self.slot).skip_while(|extent| extent.base_index < from) {
+            if group.is_none() && !self.scope.includes(&extent) {
+                continue;
+            }
             bytes += extent.bytes;
             let is_too_much = count > 0 && bytes > bytes_max || count == REWRITE_EXTENTS_MAX;
-            if extent.end_offset > end || is_too_much {
+            if extent.end_offset > end || is_too_much || !self.scope.includes(&extent) {
                 break;
             }
             let (first, _) = group.unwrap_or((extent.base_index, extent.end_index));

@@ -10,7 +10,7 @@ use super::{MacsEntry, MapRecord, OrphanEntry, PartitionEntry, StoreMap};
 use crate::mac::StoreMacs;
 
 /// Version of the archives. Written before each.
-pub(super) const MAP_VERSION: u8 = 7;
+pub(super) const MAP_VERSION: u8 = 8;
 
 /// The map cannot be read, although the state log vouches for its bytes.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -33,6 +33,7 @@ pub(super) struct Snapshot {
     pub(super) macs: Option<MacsEntry>,
     pub(super) journal: Option<u64>,
     pub(super) write_bounds: Vec<WriteBoundEntry>,
+    pub(super) horizons: Vec<HorizonEntry>,
 }
 
 /// How far an extent may have been written.
@@ -47,6 +48,13 @@ pub(super) struct WriteBoundEntry {
 pub(super) struct UntimedEntry {
     pub(super) incarnation: u64,
     pub(super) appended_ms: i64,
+}
+
+/// When the tombstones in a compacted extent may all be removed.
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct HorizonEntry {
+    pub(super) incarnation: u64,
+    pub(super) horizon_ms: i64,
 }
 
 impl StoreMap {
@@ -93,6 +101,7 @@ impl StoreMap {
         self.clean &= piece.clean;
         self.partitions.append(&mut piece.partitions);
         self.untimed.append(&mut piece.untimed);
+        self.horizons.append(&mut piece.horizons);
         self.orphans.append(&mut piece.orphans);
         self.write_bounds.append(&mut piece.write_bounds);
         self.without_epochs.append(&mut piece.without_epochs);
@@ -102,7 +111,7 @@ impl StoreMap {
 
     /// The archive of this map.
     pub(crate) fn encode(self) -> Vec<u8> {
-        let untimed = self.untimed.into_iter();
+        let (untimed, horizons) = (self.untimed.into_iter(), self.horizons.into_iter());
         let snapshot = Snapshot {
             next_incarnation: self.next_incarnation,
             clean: self.clean,
@@ -117,6 +126,9 @@ impl StoreMap {
                 .write_bounds
                 .iter()
                 .map(|(incarnation, position)| WriteBoundEntry { incarnation, position })
+                .collect(),
+            horizons: horizons
+                .map(|(incarnation, horizon_ms)| HorizonEntry { incarnation, horizon_ms })
                 .collect(),
         };
         encode(|bytes| {
@@ -133,6 +145,7 @@ impl From<Snapshot> for StoreMap {
             partitions: snapshot.partitions.into_iter().map(|p| (p.key, p)).collect(),
             orphans: snapshot.orphans,
             untimed: snapshot.untimed.iter().map(|u| (u.incarnation, u.appended_ms)).collect(),
+            horizons: snapshot.horizons.iter().map(|h| (h.incarnation, h.horizon_ms)).collect(),
             macs: snapshot.macs.map(StoreMacs::from),
             journal: snapshot.journal.map(Incarnation),
             write_bounds: snapshot.write_bounds.iter().map(|b| (b.incarnation, b.position)).collect(),

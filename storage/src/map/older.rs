@@ -1,5 +1,7 @@
 //! Maps that earlier versions wrote. They are read, and written again in today's form with the next snapshot.
 //!
+//! Before version 8 it was not kept when tombstones may be removed: those that are compacted then go with a later pass over records after them.
+//!
 //! Before version 7 there were no write bounds: every extent may have been written up to its end.
 //!
 //! Before version 6 there was no journal.
@@ -16,11 +18,14 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::archive::{Snapshot, UntimedEntry};
+use super::archive::{Snapshot, UntimedEntry, WriteBoundEntry};
 use super::{MacsEntry, OrphanEntry, PartitionKey, SealEntry, StoreMap};
 use crate::layout::{EXTENT_VERSION_WITHOUT_MACS, EXTENT_VERSION_WITHOUT_SEQUENCE};
 use crate::mac::StoreMacs;
 use crate::producers::Producer;
+
+/// The version before the horizons of tombstones were kept. Its records are among today's.
+const VERSION_WITHOUT_HORIZONS: u8 = 7;
 
 /// The version before there were write bounds. Its records are among today's.
 const VERSION_WITHOUT_BOUNDS: u8 = 6;
@@ -68,6 +73,19 @@ pub(super) struct PartitionEntry {
     pub(super) extents: Vec<ExtentEntry>,
     pub(super) checkpoint: Option<CheckpointEntry>,
     pub(super) complete: bool,
+}
+
+/// A snapshot of [`VERSION_WITHOUT_HORIZONS`].
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct SnapshotWithoutHorizons {
+    pub(super) next_incarnation: u64,
+    pub(super) clean: bool,
+    pub(super) partitions: Vec<super::PartitionEntry>,
+    pub(super) orphans: Vec<OrphanEntry>,
+    pub(super) untimed: Vec<UntimedEntry>,
+    pub(super) macs: Option<MacsEntry>,
+    pub(super) journal: Option<u64>,
+    pub(super) write_bounds: Vec<WriteBoundEntry>,
 }
 
 /// A snapshot of [`VERSION_WITHOUT_BOUNDS`].
@@ -197,12 +215,38 @@ impl From<PartitionEntry> for super::PartitionEntry {
     }
 }
 
+impl From<SnapshotWithoutHorizons> for StoreMap {
+    fn from(old: SnapshotWithoutHorizons) -> Self {
+        Self::from(Snapshot {
+            next_incarnation: old.next_incarnation,
+            clean: old.clean,
+            partitions: old.partitions,
+            orphans: old.orphans,
+            untimed: old.untimed,
+            macs: old.macs,
+            journal: old.journal,
+            write_bounds: old.write_bounds,
+            horizons: Vec::new(),
+        })
+    }
+}
+
 impl From<SnapshotWithoutBounds> for StoreMap {
     fn from(old: SnapshotWithoutBounds) -> Self {
         let SnapshotWithoutBounds { next_incarnation, clean, partitions, orphans, untimed, macs, journal } =
             old;
         let write_bounds = Vec::new();
-        Snapshot { next_incarnation, clean, partitions, orphans, untimed, macs, journal, write_bounds }.into()
+        let old = SnapshotWithoutHorizons {
+            next_incarnation,
+            clean,
+            partitions,
+            orphans,
+            untimed,
+            macs,
+            journal,
+            write_bounds,
+        };
+        old.into()
     }
 }
 
@@ -217,6 +261,9 @@ impl From<SnapshotWithoutJournal> for StoreMap {
 /// The map in a snapshot of this version.
 pub(super) fn snapshot(version: u8, archive: &AlignedVec) -> Result<StoreMap, RkyvError> {
     let snapshot = match version {
+        VERSION_WITHOUT_HORIZONS => {
+            return Ok(rkyv::from_bytes::<SnapshotWithoutHorizons, RkyvError>(archive)?.into());
+        }
         VERSION_WITHOUT_BOUNDS => {
             return Ok(rkyv::from_bytes::<SnapshotWithoutBounds, RkyvError>(archive)?.into());
         }

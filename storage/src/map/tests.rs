@@ -67,6 +67,9 @@ fn a_map_is_the_same_from_records_and_from_the_snapshot_of_them() {
         MapRecord::Freed { key: key(1), incarnations: vec![3], log_start: 160 },
         MapRecord::Deleted { key: key(2) },
         MapRecord::Untimed { incarnation: 4, appended_ms: 77 },
+        MapRecord::Horizon { incarnation: 3, horizon_ms: 87 },
+        MapRecord::Horizon { incarnation: 4, horizon_ms: 88 },
+        MapRecord::Freed { key: key(1), incarnations: vec![3], log_start: 160 },
         MapRecord::Macs(MacsEntry { key: [9; MAC_KEY_BYTES], since: 4 }),
     ])
     .expect("the records are good");
@@ -77,6 +80,7 @@ fn a_map_is_the_same_from_records_and_from_the_snapshot_of_them() {
     assert_eq!(partition.extents, [extent(4)]);
     assert_eq!(map.untimed, BTreeMap::from([(4, 77)]));
     assert_eq!(map.write_bounds.iter().collect::<Vec<_>>(), [(4, 9000)]);
+    assert_eq!(map.horizons, BTreeMap::from([(4, 88)]));
     let macs = StoreMacs { key: MacKey([9; MAC_KEY_BYTES]), since: Incarnation(4) };
     assert_eq!(map.macs, Some(macs));
     let snapshot = map.clone().encode();
@@ -192,6 +196,28 @@ fn in_maps_of_versions_before_the_incarnation_is_the_place_in_the_chain() {
     let next = MapRecord::Checkpoint { key: key(1), checkpoint: self::checkpoint(8, 80), complete: false };
     let map = StoreMap::from_recovered([&archive(4, &old)[..]], [&next.encode()[..]]).expect("understood");
     assert_eq!(map.without_epochs, BTreeSet::new());
+}
+
+#[test]
+fn a_snapshot_of_the_version_before_the_horizons_of_tombstones_were_kept_is_read() {
+    let old = older::SnapshotWithoutHorizons {
+        next_incarnation: 9,
+        clean: true,
+        partitions: vec![PartitionEntry {
+            extents: vec![ExtentEntry { generation: 1, ..extent(3) }],
+            ..PartitionEntry::new(key(1))
+        }],
+        orphans: Vec::new(),
+        untimed: Vec::new(),
+        macs: Some(MacsEntry { key: [9; MAC_KEY_BYTES], since: 1 }),
+        journal: Some(7),
+        write_bounds: Vec::new(),
+    };
+    let next = MapRecord::Horizon { incarnation: 3, horizon_ms: 50 };
+    let map = StoreMap::from_recovered([&archive(7, &old)[..]], []).expect("it is understood");
+    assert_eq!((map.clean, map.journal, &map.horizons), (true, Some(Incarnation(7)), &BTreeMap::new()));
+    let map = StoreMap::from_recovered([&archive(7, &old)[..]], [&next.encode()[..]]).expect("understood");
+    assert_eq!(map.horizons, BTreeMap::from([(3, 50)]));
 }
 
 #[test]

@@ -62,6 +62,11 @@ impl Extent {
         (!self.seal_recorded && bound < self.bytes()).then_some((self.incarnation.0, bound))
     }
 
+    /// Returns its incarnation, and when its tombstones may all be removed, if that is known.
+    pub(super) fn horizon(&self) -> Option<(u64, i64)> {
+        (self.horizon_ms != NO_TIMESTAMP).then_some((self.incarnation.0, self.horizon_ms))
+    }
+
     fn seal_entry(&self) -> SealEntry {
         assert!(self.sealed);
         SealEntry {

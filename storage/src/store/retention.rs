@@ -1,15 +1,17 @@
 //! Retention: moves the start of a log forward, frees the extents before it, and deletes partitions.
 //!
 //! Freeing an extent only changes the map. Its space is reused once that change is durable. The active extent is never freed; it is sealed first when
-//! its partition's configuration requires it.
+//! its partition's configuration requires it. The log of a compacted partition then ends outside all extents, so that the last one is compacted
+//! even if nothing is appended any more.
 
-use highwater_protocol::ids::Offset;
+use highwater_protocol::ids::{Incarnation, Offset};
 use highwater_runtime::plane::Disk;
 
 use super::Store;
 use super::space::wants_roll;
 use crate::api::{LogStartError, PartitionSlot, StoreEvent};
-use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
+use crate::expect::Mark;
+use crate::extent::{APPENDED_UNKNOWN, CREATED_UNKNOWN, Extent, FIRST_POSITION};
 use crate::limits::RETENTION_PARTITIONS_PER_STEP;
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::{Partition, TailState};
@@ -62,17 +64,8 @@ impl Store {
             if partition.extents.is_empty() {
                 continue;
             }
-            for extent in partition.extents.iter_mut().filter(|e| e.untimed_ms == APPENDED_UNKNOWN) {
-                // Recovery does not know the time. What it found was appended before now.
-                extent.untimed_ms = wall_ms;
-            }
-            if partition.is_settled()
-                && (wants_roll(partition, wall_ms) || is_all_expired(partition, wall_ms))
-            {
-                partition.seal_active();
-                partition.tail = None;
-                self.record_seals(slot);
-            }
+            partition.set_unknown_times(wall_ms);
+            self.end_active_extent(slot, wall_ms);
             let partition = self.partition(slot).expect("it was there");
             let cut = retention_cut(partition, wall_ms);
             let tp = partition.tp;
@@ -95,6 +88,27 @@ impl Store {
         self.note_unused_space();
         self.retry_space(disk);
         false
+    }
+
+    /// Seals the active extent of a partition to which nothing is being appended, if its configuration requires that.
+    fn end_active_extent(&mut self, slot: PartitionSlot, wall_ms: i64) {
+        let Some(partition) = self.partition_mut(slot) else { return };
+        if partition.is_settled() && (wants_roll(partition, wall_ms) || is_all_expired(partition, wall_ms)) {
+            partition.seal_active();
+            partition.tail = None;
+            self.record_seals(slot);
+        }
+        let Some(partition) = self.partition(slot).filter(|partition| partition.config.compaction.is_some())
+        else {
+            return;
+        };
+        if partition.is_in_sealed_extent() {
+            if partition.is_written_back() {
+                self.partition_mut(slot).expect("it was there").leave_last_extent();
+            } else {
+                self.write_back_first(slot);
+            }
+        }
     }
 
     /// Returns whether everything appended is durable and the map does not know it yet.
@@ -193,6 +207,38 @@ impl Store {
         if let Some(place) = extent.place {
             self.free_when_durable(seq, place, extent.log2_bytes);
         }
+    }
+}
+
+impl Partition {
+    /// Dates what recovery could not date. It was there before now.
+    fn set_unknown_times(&mut self, wall_ms: i64) {
+        for extent in &mut self.extents {
+            if extent.untimed_ms == APPENDED_UNKNOWN {
+                extent.untimed_ms = wall_ms;
+            }
+            if extent.created_ms == CREATED_UNKNOWN {
+                extent.created_ms = wall_ms;
+            }
+        }
+    }
+
+    /// Whether the log ends in an extent that takes no more frames, and nothing of it is going to change.
+    fn is_in_sealed_extent(&self) -> bool {
+        let last = self.extents.back().filter(|last| last.seal_recorded);
+        last.is_some_and(|last| last.sequence == self.durable.sequence)
+            && !self.faulty
+            && self.cut.is_none()
+            && self.is_settled()
+            && self.commit_point().index == self.durable.index
+    }
+
+    /// Moves the ends of the log past its last extent, which may be rewritten then as those before it. The next frame begins another one.
+    fn leave_last_extent(&mut self) {
+        assert!(self.is_in_sealed_extent() && self.extent_end.index == self.durable.index);
+        let sequence = self.durable.sequence.next();
+        self.durable = Mark { sequence, incarnation: Incarnation(0), position: 0, ..self.durable };
+        self.extent_end = self.durable;
     }
 }
 

@@ -51,6 +51,7 @@ impl Store {
                 piece.untimed.extend(partition.extents.iter().filter_map(Extent::untimed));
                 let bounds = partition.extents.iter().filter_map(Extent::write_bound_entry);
                 piece.write_bounds.append(&mut bounds.collect());
+                piece.horizons.extend(partition.extents.iter().filter_map(Extent::horizon));
                 piece.partitions.insert(entry.key, entry);
             }
         }

@@ -64,8 +64,8 @@ impl DropSome {
 }
 
 impl BatchFilter for DropSome {
-    fn filter(&mut self, batch: &BatchView<'_>, is_last_of_producer: bool, _: &mut Vec<u8>) -> Verdict {
-        let is_dropped = self.drops(batch.header().base_offset().0) && !is_last_of_producer;
+    fn filter(&mut self, batch: &BatchView<'_>, keeps_header: bool, _: &mut Vec<u8>) -> Verdict {
+        let is_dropped = self.drops(batch.header().base_offset().0) && !keeps_header;
         if is_dropped { Verdict::Drop } else { Verdict::Keep }
     }
 }

@@ -74,8 +74,7 @@ impl Store {
         let orphans = Orphans::new(map.orphans, &mut space.alloc);
         let since = Incarnation(space.next_incarnation);
         let macs = map.macs.unwrap_or(StoreMacs { key: config.new_mac_key, since });
-        let mut partitions = Slab::new(u32::MAX);
-        let mut by_tp = BTreeMap::new();
+        let (mut partitions, mut by_tp) = (Slab::new(u32::MAX), BTreeMap::new());
         let mut discarded: Vec<(PartitionKey, ExtentEntry)> = Vec::new();
         let mut entries = ReadAheads::new(map.partitions);
         while let Some((key, entry)) = entries.next(disk, &slabs, &map.write_bounds) {
@@ -94,6 +93,7 @@ impl Store {
                 commit: CommitTracker::new(LogPoint { index: LogIndex(0), offset: Offset(0) }),
                 untimed: &map.untimed,
                 write_bounds: &map.write_bounds,
+                horizons: &map.horizons,
                 journal: &journal.faults,
                 read_ahead: &mut entries,
             };

@@ -19,7 +19,7 @@ use super::Slabs;
 use super::chains::chain_of;
 use crate::alloc::Allocator;
 use crate::config::StoreConfig;
-use crate::extent::FIRST_POSITION;
+use crate::extent::{CREATED_UNKNOWN, FIRST_POSITION};
 use crate::headers::{PlaceBytes, is_covered, latest_lives, visit_places};
 use crate::layout::{ExtentHeaderError, ExtentId, Place, SlabId, key_in_block, slab_name};
 use crate::limits::EXTENT_BYTES_MAX;
@@ -116,9 +116,8 @@ pub(super) fn rebuild(
         by_partition.entry(PartitionKey::from(id.tp)).or_default().push(id);
     }
     for (key, extents) in by_partition {
-        // When an extent was begun is not known. That must not make it look old.
         let extents: Vec<_> =
-            chain_of(extents).iter().map(|id| ExtentEntry::of_header(id, i64::MAX)).collect();
+            chain_of(extents).iter().map(|id| ExtentEntry::of_header(id, CREATED_UNKNOWN)).collect();
         let log_start = extents.first().map_or(0, |extent| extent.base_offset);
         map.partitions.insert(key, PartitionEntry { log_start, extents, ..PartitionEntry::new(key) });
     }

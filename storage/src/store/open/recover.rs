@@ -51,6 +51,8 @@ pub(super) struct Recovery<'a> {
     pub(super) untimed: &'a BTreeMap<u64, i64>,
     /// How far extents may have been written.
     pub(super) write_bounds: &'a WriteBounds,
+    /// When the tombstones of extents may be removed.
+    pub(super) horizons: &'a BTreeMap<u64, i64>,
     pub(super) journal: &'a JournalFaults,
     /// The parts of extents that were read ahead.
     pub(super) read_ahead: &'a mut ReadAheads,
@@ -125,6 +127,9 @@ impl Recovery<'_> {
             }
             if let Some(ms) = self.untimed.get(&extent.incarnation.0) {
                 extent.untimed_ms = extent.untimed_ms.max(*ms);
+            }
+            if let Some(ms) = self.horizons.get(&extent.incarnation.0) {
+                extent.horizon_ms = extent.horizon_ms.max(*ms);
             }
             partition.extents.push_back(extent);
             truncated |= is_last && matches!(walked.decision, Decision::Truncate { .. });

@@ -13,6 +13,7 @@ use highwater_runtime::plane::{Disk, Durability};
 use super::output::NoRoom;
 use super::{Progress, Rewrite, Step};
 use crate::api::{CursorHint, ReadId, ReadLimits};
+use crate::extent::NO_TIMESTAMP;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, Place, SlabId};
 use crate::limits::EXTENT_BYTES_MAX;
 use crate::mutants::{Mutant, is_planted};
@@ -153,18 +154,23 @@ impl Store {
                     (batch.header().producer_id.get(), batch.header().base_offset());
                 let is_last = partition.producers.is_last(producer, base_offset, settled)
                     && !is_planted(Mutant::DropLastOfProducer);
+                let ends_log = batch.header().next_offset() >= settled && !is_planted(Mutant::DropLastOfLog);
                 rewrite.scratch.clear();
-                match rewrite.filter.filter(&batch, is_last, &mut rewrite.scratch) {
-                    Verdict::Keep => output.push_batch(index, batch.bytes(), rewrite.untimed_ms)?,
+                let kept = match rewrite.filter.filter(&batch, is_last || ends_log, &mut rewrite.scratch) {
+                    Verdict::Keep => Some(batch.bytes()),
                     Verdict::Replace => {
                         assert_replaces(&batch, &rewrite.scratch);
-                        output.push_batch(index, &rewrite.scratch, rewrite.untimed_ms)?;
+                        Some(&rewrite.scratch[..])
                     }
-                    Verdict::Drop if partition.epochs.begins_at(index) => {
-                        let epoch = LeaderEpoch(header.leader_epoch.get());
-                        output.push_epoch_start(index, base_offset, epoch)?;
-                    }
-                    Verdict::Drop => {}
+                    Verdict::Drop => None,
+                };
+                if let Some(kept) = kept {
+                    let kept = output.push_batch(index, kept, rewrite.untimed_ms)?;
+                    let horizon_ms = rewrite.filter.horizon_ms(&kept).unwrap_or(NO_TIMESTAMP);
+                    output.extent.horizon_ms = output.extent.horizon_ms.max(horizon_ms);
+                } else if partition.epochs.begins_at(index) {
+                    let epoch = LeaderEpoch(header.leader_epoch.get());
+                    output.push_epoch_start(index, base_offset, epoch)?;
                 }
                 rewrite.outcome.batches_before += 1;
             }

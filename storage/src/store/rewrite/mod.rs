@@ -15,7 +15,8 @@
 //! is no space, or when the owner asks for it. Then the new space is free again as soon as nothing is being written to it, and nothing has changed.
 //!
 //! The first frame of a leader's epoch is never dropped without trace: if its batch is, an epoch start takes its index, so that the epochs are
-//! found again without the map. So is the last batch of each producer, which the filter has to leave at least its header.
+//! found again without the map. So is the last batch of each producer, which the filter has to leave at least its header. The last batch of the log stays
+//! for readers: nothing else tells them that there is no record up to the end.
 //!
 //! [`output`] puts the new extent together, [`copy`] fills it, [`swap`] ends the rewrite.
 
@@ -152,6 +153,7 @@ impl Store {
                 generation: extent.generation,
                 created_ms: extent.created_ms,
                 newest_ms: extent.newest_ms(),
+                horizon_ms: extent.horizon().map(|(_, horizon_ms)| horizon_ms),
             })
         })
     }

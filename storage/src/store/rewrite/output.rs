@@ -64,13 +64,13 @@ impl Output {
         }
     }
 
-    /// Adds a batch, whose offsets and epoch are stamped. `untimed_ms`: when it was appended at the latest, if it has no timestamp.
+    /// Adds a batch, whose offsets and epoch are stamped. Returns its header. `untimed_ms`: when it was appended at the latest, if it has no timestamp.
     pub(super) fn push_batch(
         &mut self,
         index: LogIndex,
         batch: &[u8],
         untimed_ms: i64,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<BatchHeader, NoRoom> {
         let header = *BatchHeader::parse(batch).expect("a batch that was read, or that a filter made");
         let bytes = frame_bytes(batch.len());
         let place = self.place(index);
@@ -82,7 +82,7 @@ impl Output {
         self.extent.note_times(header.max_timestamp.get(), untimed_ms);
         self.extent.advance(bytes, index.next(), header.next_offset());
         self.batches += 1;
-        Ok(())
+        Ok(header)
     }
 
     /// Adds the first frame of a leader's epoch.

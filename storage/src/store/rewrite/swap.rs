@@ -27,13 +27,16 @@ impl Store {
         };
         let extent = output.extent;
         let (place, log2_bytes) = (extent.place.expect("it has space"), extent.log2_bytes);
-        let untimed = extent.untimed();
+        let (untimed, horizon) = (extent.untimed(), extent.horizon());
         let entry = extent.entry(true).expect("it has space");
         let partition = self.partition(slot).expect("it was looked at before each step");
         let (key, at) = (PartitionKey::from(partition.tp), rewrite.sources_in(partition));
         let at = at.expect("it was looked at before each step");
         let incarnations = partition.extents.range(at.clone()).map(|source| source.incarnation.0).collect();
         self.record_untimed(untimed);
+        if let Some((incarnation, horizon_ms)) = horizon {
+            self.record(&MapRecord::Horizon { incarnation, horizon_ms });
+        }
         let seq = self.record(&MapRecord::Replaced { key, incarnations, extent: entry });
 
         let partition = self.partition_mut(slot).expect("as above");

@@ -1,5 +1,11 @@
 //! Compaction passes over logs of batches, against a model of all records ever appended.
 
+#[cfg(feature = "mutants")]
+mod mutants;
+#[cfg(feature = "mutants")]
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::collections::{BTreeMap, HashMap};
 
 use highwater_protocol::batch::{
@@ -257,7 +263,7 @@ impl Log {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_compacted_log_has_the_last_record_of_every_key_at_any_moment(steps in vec(step(), 1..50)) {

@@ -1,5 +1,9 @@
 //! Compaction passes over partitions of a store: what a reader finds before, during and after them, and after crashes.
 
+mod idle;
+#[cfg(feature = "mutants")]
+mod mutants;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
@@ -10,7 +14,7 @@ use highwater_protocol::frame::Frames;
 use highwater_protocol::ids::{Offset, Timestamp};
 use highwater_storage::compaction::{Backlog, Pass, PassError, PassLimits, PassOutcome, PassStep};
 use highwater_storage::{
-    CompactionConfig, Cursor, MacKey, PartitionConfig, PartitionSlot, ReadResult, StoreEvent,
+    CompactionConfig, Cursor, MacKey, PartitionConfig, PartitionSlot, ReadResult, StoreConfig, StoreEvent,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -19,11 +23,15 @@ use support::{Bed, CRASH_POLICIES, journal_in_half_of, tp};
 const COMPACTION: CompactionConfig =
     CompactionConfig { dirty_ppm_min: 0, lag_ms_min: 0, lag_ms_max: i64::MAX, delete_retention_ms: 1000 };
 
+const LIMITS: PassLimits =
+    PassLimits { index_bytes_max: 1 << 20, batch_bytes_max: 32 << 10, decompressed_bytes_max: 1 << 20 };
+
 const SEGMENT_BYTES: u64 = 8 << 10;
 
 fn compacted(bed: &mut Bed) -> PartitionSlot {
     let config = PartitionConfig {
         segment_bytes: SEGMENT_BYTES,
+        segment_ms: 5000,
         compaction: Some(COMPACTION),
         ..PartitionConfig::KEEP_ALL
     };
@@ -64,7 +72,10 @@ fn records(bed: &mut Bed, slot: PartitionSlot) -> Vec<(i64, String, Option<Strin
                 }
                 cursor = frames.next;
             }
-            ReadResult::AtEnd => break,
+            ReadResult::AtEnd => {
+                assert_eq!(cursor.offset(), bed.store.bounds(slot).durable_end, "a reader gets to the end");
+                break;
+            }
             other => panic!("reading at {cursor:?}: {other:?}"),
         }
     }
@@ -89,7 +100,7 @@ fn backlog(bed: &Bed, slot: PartitionSlot, config: &CompactionConfig) -> Backlog
 }
 
 fn start(bed: &Bed, slot: PartitionSlot, index_bytes_max: usize) -> Option<Pass> {
-    let limits = PassLimits { index_bytes_max, batch_bytes_max: 32 << 10, decompressed_bytes_max: 1 << 20 };
+    let limits = PassLimits { index_bytes_max, ..LIMITS };
     let backlog = backlog(bed, slot, &COMPACTION);
     Pass::new(slot, &backlog, &COMPACTION, limits, MacKey([3; 16]), bed.wall_ms)
 }
@@ -261,7 +272,7 @@ fn a_pass_ends_when_its_partition_is_deleted_or_when_it_is_aborted() {
 /// A random life of a partition: appends, passes, restarts and crashes at any moment of a pass.
 fn run_random_life(seed: u64) {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let config = highwater_storage::StoreConfig { limits: journal_in_half_of(seed), ..support::config() };
+    let config = StoreConfig { limits: journal_in_half_of(seed), ..support::config() };
     let mut bed = Bed::with(seed, config);
     let mut slot = compacted(&mut bed);
     let mut expected: BTreeMap<String, String> = BTreeMap::new();
@@ -299,6 +310,11 @@ fn run_random_life(seed: u64) {
                     break;
                 }
             }
+        }
+        if rng.random_bool(0.1) {
+            bed.wall_ms += rng.random_range(0..10_000);
+            let wall_ms = bed.wall_ms;
+            bed.store.enforce_retention(&mut bed.disk, wall_ms);
         }
         if rng.random_bool(0.05) {
             pass = None;
