@@ -279,7 +279,7 @@ pub use highwater_protocol::batch::{Compression, Header as HeaderRef};
 pub use highwater_protocol::error::ErrorCode;
 pub use highwater_protocol::ids::{ClusterId, NodeId, Offset, PartitionIndex, ShardId, Timestamp, TopicId};
 pub use highwater_protocol::native::{
-    Acks, CommittedOffset, DescribeTopicReply as TopicDescription, GroupInfo, ListedOffset,
+    Acks, CommittedOffset, CompactionDetail, DescribeTopicReply as TopicDescription, GroupInfo, ListedOffset,
     MetadataReply as ClusterMetadata, NodeInfo, PartitionDetail, PartitionInfo, ShardStats, Start,
     StatsReply as BrokerStats, TopicInfo,
 };

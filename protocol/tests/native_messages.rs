@@ -36,8 +36,25 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn detail()(info in partition_info(), a in 0..i64::MAX, b in 0..i64::MAX, bytes: u64, faulty: bool) -> PartitionDetail {
-        PartitionDetail { info, log_start: Offset(a), high_watermark: Offset(b), bytes, faulty }
+    fn compaction()(to in 0..i64::MAX, last: Option<i64>, numbers: [u64; 5]) -> CompactionDetail {
+        let [a, b, c, d, e] = numbers;
+        CompactionDetail {
+            clean_bytes: a,
+            dirty_bytes: b,
+            compacted_to: Offset(to),
+            passes: c,
+            last_pass: last.map(Timestamp),
+            bytes_before: d,
+            bytes_after: e,
+        }
+    }
+}
+
+prop_compose! {
+    fn detail()(
+        info in partition_info(), a in 0..i64::MAX, b in 0..i64::MAX, bytes: u64, faulty: bool, compaction in option::of(compaction()),
+    ) -> PartitionDetail {
+        PartitionDetail { info, log_start: Offset(a), high_watermark: Offset(b), bytes, faulty, compaction }
     }
 }
 

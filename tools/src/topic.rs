@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_client::{AdminErrorKind, Client, TopicDescription};
+use highwater_client::{AdminErrorKind, Client, CompactionDetail, TopicDescription};
 use highwater_protocol::text::counted;
 use serde::Serialize;
 
@@ -158,6 +158,54 @@ struct DescribedPartition {
     high_watermark: i64,
     bytes: u64,
     faulty: bool,
+    /// Only in compacted topics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compaction: Option<DescribedCompaction>,
+}
+
+/// How far a partition is compacted. Passes are those since the start of the broker.
+#[derive(Serialize)]
+struct DescribedCompaction {
+    clean_bytes: u64,
+    dirty_bytes: u64,
+    compacted_to: i64,
+    passes: u64,
+    /// In milliseconds since 1970.
+    last_pass_ms: Option<i64>,
+    bytes_before: u64,
+    bytes_after: u64,
+}
+
+impl From<CompactionDetail> for DescribedCompaction {
+    fn from(detail: CompactionDetail) -> Self {
+        Self {
+            clean_bytes: detail.clean_bytes,
+            dirty_bytes: detail.dirty_bytes,
+            compacted_to: detail.compacted_to.get(),
+            passes: detail.passes,
+            last_pass_ms: detail.last_pass.map(|at| at.0),
+            bytes_before: detail.bytes_before,
+            bytes_after: detail.bytes_after,
+        }
+    }
+}
+
+impl DescribedCompaction {
+    fn row(&self, partition: u32) -> Vec<String> {
+        let all = (self.clean_bytes + self.dirty_bytes).max(1);
+        vec![
+            partition.to_string(),
+            self.dirty_bytes.to_string(),
+            format!("{:.2}", self.dirty_bytes as f64 / all as f64),
+            self.compacted_to.to_string(),
+            self.passes.to_string(),
+            self.last_pass_ms
+                .and_then(|at| jiff::Timestamp::from_millisecond(at).ok())
+                .map_or_else(|| "-".to_owned(), |at| at.to_string()),
+            self.bytes_before.to_string(),
+            self.bytes_after.to_string(),
+        ]
+    }
 }
 
 impl<'a> Described<'a> {
@@ -175,6 +223,7 @@ impl<'a> Described<'a> {
             high_watermark: partition.high_watermark.get(),
             bytes: partition.bytes,
             faulty: partition.faulty,
+            compaction: partition.compaction.map(Into::into),
         });
         Self { topic, id: reply.id.to_string(), configs: configs.collect(), partitions: partitions.collect() }
     }
@@ -210,7 +259,17 @@ impl<'a> Described<'a> {
                 if p.faulty { "damaged" } else { "ok" }.to_owned(),
             ]
         }));
-        format!("{summary}\n{}\n{}", self.settings(all), output::table(&rows))
+        format!("{summary}\n{}\n{}{}", self.settings(all), self.compaction(), output::table(&rows))
+    }
+
+    /// Formats how far the partitions of a compacted topic are compacted.
+    fn compaction(&self) -> String {
+        let heading =
+            ["PARTITION", "DIRTY", "RATIO", "COMPACTED TO", "PASSES", "LAST PASS", "BEFORE", "AFTER"];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        let of = |p: &DescribedPartition| p.compaction.as_ref().map(|compaction| compaction.row(p.partition));
+        rows.extend(self.partitions.iter().filter_map(of));
+        if rows.len() > 1 { format!("{}\n", output::table(&rows)) } else { String::new() }
     }
 
     /// Formats the settings of this topic, including those at their defaults if `all`.

@@ -30,7 +30,8 @@ pub use groups::{
     GroupCall, GroupList, Measured, MeasuredCall, Part, PartReply,
 };
 pub use partitions::{
-    DeleteRecords, Details, EpochEnd, EpochEnds, FoundOffset, FoundProducers, ListOffsets, NewStart,
-    OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, ProducerCounts, Producers,
+    CompactionDetails, DeleteRecords, Details, EpochEnd, EpochEnds, FoundOffset, FoundProducers, ListOffsets,
+    NewStart, OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, PassHistory,
+    ProducerCounts, Producers,
 };
 pub(crate) use targets::Targets;

@@ -4,6 +4,7 @@
 
 use highwater_protocol::ids::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use highwater_storage::ActiveProducer;
+use highwater_storage::compaction::Backlog;
 
 use crate::api::ApiError;
 
@@ -73,6 +74,30 @@ pub struct PartitionDetails {
     pub bytes: u64,
     /// Whether part of it cannot be read because of damage.
     pub faulty: bool,
+    /// How far it is compacted. `None`: its topic is not compacted.
+    pub compaction: Option<CompactionDetails>,
+}
+
+/// How far a partition is compacted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CompactionDetails {
+    /// What there is to compact.
+    pub backlog: Backlog,
+    /// The passes so far.
+    pub passes: PassHistory,
+}
+
+/// The passes of compaction over a partition since the start of the broker.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PassHistory {
+    /// Passes that have ended in order.
+    pub passes: u64,
+    /// When the last of them ended, in milliseconds; `None`: there was none.
+    pub last_ms: Option<i64>,
+    /// Bytes of frames that were replaced.
+    pub bytes_before: u64,
+    /// Bytes of frames that replaced them.
+    pub bytes_after: u64,
 }
 
 /// The producers of a partition.

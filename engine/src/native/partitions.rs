@@ -7,17 +7,18 @@ use std::vec::IntoIter;
 use bytes::{Bytes, BytesMut};
 use highwater_net::{Entries, Pieces, Reply};
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{NodeId, Offset, PartitionIndex, ShardId, TopicPartition};
+use highwater_protocol::ids::{NodeId, Offset, PartitionIndex, ShardId, Timestamp, TopicPartition};
 use highwater_protocol::native::{
-    DeleteRecordsRequest, DescribeTopicReply, DescribeTopicRequest, ListOffsetsReply, ListOffsetsRequest,
-    ListedOffset, PartitionDetail, PartitionInfo, Start,
+    CompactionDetail, DeleteRecordsRequest, DescribeTopicReply, DescribeTopicRequest, ListOffsetsReply,
+    ListOffsetsRequest, ListedOffset, PartitionDetail, PartitionInfo, Start,
 };
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
 use super::Call;
 use super::error::{code_of, reply_of};
 use crate::api::{
-    ApiError, DeleteRecords, Details, FoundOffset, ListOffsets, NewStart, OffsetSpec, PartitionDetails,
+    ApiError, CompactionDetails, DeleteRecords, Details, FoundOffset, ListOffsets, NewStart, OffsetSpec,
+    PartitionDetails,
 };
 use crate::calls::FanOut;
 use crate::meta::{Topic, configs};
@@ -243,6 +244,7 @@ fn answer_details(
         high_watermark: details.high_watermark,
         bytes: details.bytes,
         faulty: details.faulty,
+        compaction: details.compaction.map(|compaction| compaction_detail(&compaction, details.log_start)),
     });
     let details: Vec<_> = details.collect();
     let configs = configs::describe(&topic.configs);
@@ -251,6 +253,19 @@ fn answer_details(
     reply.put_front(details.len(), &mut front);
     let pieces = Pieces::new(front.freeze(), List(details, PartitionDetail::put), Bytes::new());
     context.answer_in_pieces(AnswerTo::Native(call), pieces);
+}
+
+fn compaction_detail(compaction: &CompactionDetails, log_start: Offset) -> CompactionDetail {
+    let CompactionDetails { backlog, passes } = compaction;
+    CompactionDetail {
+        clean_bytes: backlog.clean_bytes,
+        dirty_bytes: backlog.dirty_bytes,
+        compacted_to: backlog.compacted_to().unwrap_or(log_start),
+        passes: passes.passes,
+        last_pass: passes.last_ms.map(Timestamp),
+        bytes_before: passes.bytes_before,
+        bytes_after: passes.bytes_after,
+    }
 }
 
 /// A DeleteRecords request whose partitions are being looked up.

@@ -5,10 +5,13 @@
 
 use highwater_runtime::plane::Disk;
 use highwater_storage::compaction::{Backlog, Pass, PassError, PassLimits, PassStep};
-use highwater_storage::{IndexRead, MacKey, PartitionSlot, ReadId, RewriteAborted, Rewritten};
+use highwater_storage::{
+    CompactionConfig, IndexRead, MacKey, PartitionSlot, ReadId, RewriteAborted, Rewritten,
+};
 
 use super::Partitions;
 use super::replica::{Partition, PartitionId};
+use crate::api::CompactionDetails;
 use crate::limits::COMPACTION_PARTITIONS_PER_SCAN_STEP;
 
 /// The scan or the pass of a shard.
@@ -37,12 +40,23 @@ struct Scan {
     dirty_bytes: u64,
 }
 
-/// How urgent a pass is: what has waited too long first, then what is dirtiest.
+/// How urgent a pass is: what has waited too long first, then what is dirtiest, then expired tombstones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Urgency {
     is_overdue: bool,
     dirty_ppm: u32,
-    dirty_bytes: u64,
+    bytes: u64,
+}
+
+impl Urgency {
+    fn of(backlog: &Backlog, config: &CompactionConfig, wall_ms: i64) -> Self {
+        let is_too_dirty = backlog.is_too_dirty(config, wall_ms);
+        Self {
+            is_overdue: backlog.is_overdue(config, wall_ms),
+            dirty_ppm: if is_too_dirty { backlog.dirty_ppm() } else { 0 },
+            bytes: if is_too_dirty { backlog.dirty_bytes } else { backlog.expired_bytes },
+        }
+    }
 }
 
 struct Running {
@@ -124,6 +138,17 @@ impl Partitions {
         Some(Backlog::of(extents, &config, wall_ms))
     }
 
+    /// Returns how far a partition is compacted; `None` if it is not.
+    pub(crate) fn compaction_details(
+        &self,
+        partition: &Partition,
+        wall_ms: i64,
+    ) -> Option<CompactionDetails> {
+        let backlog = self.backlog(partition, wall_ms)?;
+        let passes = partition.pass_history.as_deref().copied().unwrap_or_default();
+        Some(CompactionDetails { backlog, passes })
+    }
+
     /// Begins a scan, unless one is under way or a pass is.
     pub(crate) fn begin_compaction(&mut self) {
         let state = &mut self.replicas.compaction.state;
@@ -143,7 +168,7 @@ impl Partitions {
             State::Idle => CompactionStep::Idle,
             State::Found(_) => CompactionStep::Found,
             State::Scanning(_) => self.scan(wall_ms),
-            State::Running(_) => self.run_pass(disk, bytes),
+            State::Running(_) => self.run_pass(disk, bytes, wall_ms),
         }
     }
 
@@ -164,11 +189,7 @@ impl Partitions {
             if partition.compaction_failed || !backlog.is_due(&config, wall_ms) {
                 continue;
             }
-            let urgency = Urgency {
-                is_overdue: backlog.is_overdue(&config, wall_ms),
-                dirty_ppm: backlog.dirty_ppm(),
-                dirty_bytes: backlog.dirty_bytes,
-            };
+            let urgency = Urgency::of(&backlog, &config, wall_ms);
             if scan.best.is_none_or(|(best, _)| urgency > best) {
                 scan.best = Some((urgency, id));
             }
@@ -215,7 +236,7 @@ impl Partitions {
         matches!(self.replicas.compaction.state, State::Running(_))
     }
 
-    fn run_pass(&mut self, disk: &mut dyn Disk, bytes: &mut usize) -> CompactionStep {
+    fn run_pass(&mut self, disk: &mut dyn Disk, bytes: &mut usize, wall_ms: i64) -> CompactionStep {
         let replicas = &mut self.replicas;
         let State::Running(running) = &mut replicas.compaction.state else { return CompactionStep::Idle };
         let store = &mut replicas.stores[running.store].store;
@@ -227,13 +248,13 @@ impl Partitions {
             PassStep::More if *bytes > 0 => CompactionStep::More,
             PassStep::More | PassStep::Waits => CompactionStep::Waits,
             PassStep::Ended(result) => {
-                self.end_pass(result);
+                self.end_pass(result, wall_ms);
                 CompactionStep::Ended { in_order: result.is_ok() }
             }
         }
     }
 
-    fn end_pass(&mut self, result: Result<(), PassError>) {
+    fn end_pass(&mut self, result: Result<(), PassError>, wall_ms: i64) {
         let state = std::mem::take(&mut self.replicas.compaction.state);
         let State::Running(running) = state else { return };
         let outcome = running.pass.outcome();
@@ -247,6 +268,13 @@ impl Partitions {
             Err(_) => counted.failed += 1,
         }
         let Some(partition) = self.replicas.table.get_mut(running.id) else { return };
+        let history = partition.pass_history.get_or_insert_default();
+        history.bytes_before += outcome.bytes_before;
+        history.bytes_after += outcome.bytes_after;
+        if result.is_ok() {
+            history.passes += 1;
+            history.last_ms = Some(wall_ms);
+        }
         let name = partition.name();
         if let Some((offset, why)) = outcome.cleaned.first_unreadable {
             tracing::warn!(

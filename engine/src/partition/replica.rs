@@ -8,7 +8,7 @@ use highwater_replication::Quorum;
 use highwater_runtime::slab::{Key, Slab};
 use highwater_storage::{Bounds, PartitionSlot};
 
-use crate::api::RequiredAcks;
+use crate::api::{PassHistory, RequiredAcks};
 use crate::meta::Topic;
 use crate::mutants::{Mutant, is_planted};
 use crate::read::{ReaderId, Waiter};
@@ -42,6 +42,8 @@ pub(crate) struct Partition {
     pub(crate) damage_logged: bool,
     /// Compaction found damage. It is not tried again.
     pub(crate) compaction_failed: bool,
+    /// The passes of compaction so far, if there was one.
+    pub(crate) pass_history: Option<Box<PassHistory>>,
     /// Readers that have read everything and wait for more.
     pub(crate) waiters: BTreeSet<Waiter>,
     /// Native readers.
@@ -76,6 +78,7 @@ impl Partition {
             epoch_start_due: bounds.epoch_is_new,
             damage_logged: false,
             compaction_failed: false,
+            pass_history: None,
             waiters: BTreeSet::new(),
             readers: BTreeSet::new(),
             quorum: Quorum::new([me], epoch, term_start, bounds.durable_index),

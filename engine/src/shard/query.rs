@@ -140,7 +140,7 @@ impl Shard {
                 }
                 QueryItems::Details(list) => {
                     let Some((number, tp)) = list.next() else { break };
-                    let detail = self.details(tp);
+                    let detail = self.details(tp, plane.wall_clock_ms());
                     if let Some(OpenQuery { missing, answer: PartitionAnswer::Details(details), .. }) =
                         self.queries.get_mut(&id)
                     {
@@ -236,7 +236,7 @@ impl Shard {
         self.finish_query(plane, query);
     }
 
-    fn details(&self, tp: TopicPartition) -> Option<PartitionDetails> {
+    fn details(&self, tp: TopicPartition, wall_ms: i64) -> Option<PartitionDetails> {
         let partition = self.partitions.of(tp)?;
         let bounds = self.partitions.bounds(partition);
         Some(PartitionDetails {
@@ -245,6 +245,7 @@ impl Shard {
             high_watermark: partition.high_watermark(),
             bytes: bounds.bytes,
             faulty: bounds.faulty,
+            compaction: self.partitions.compaction_details(partition, wall_ms),
         })
     }
 

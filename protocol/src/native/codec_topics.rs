@@ -6,13 +6,13 @@ use bytes::BufMut;
 use super::codec::{Body, put_count, put_option, put_str, read_configs};
 use super::header::MessageKind;
 use super::messages::{
-    AlterTopicRequest, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest, DescribeTopicReply,
-    DescribeTopicRequest, HELLO_MAGIC, Hello, HelloReply, InitProducerReply, MetadataReply, MetadataRequest,
-    NodeInfo, PartitionDetail, PartitionInfo, TopicInfo,
+    AlterTopicRequest, CompactionDetail, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest,
+    DescribeTopicReply, DescribeTopicRequest, HELLO_MAGIC, Hello, HelloReply, InitProducerReply,
+    MetadataReply, MetadataRequest, NodeInfo, PartitionDetail, PartitionInfo, TopicInfo,
 };
 use super::reader::{DecodeError, Reader};
 use crate::error::ErrorCode;
-use crate::ids::{ClusterId, NodeId, ProducerId, ShardId, TopicId};
+use crate::ids::{ClusterId, NodeId, ProducerId, ShardId, Timestamp, TopicId};
 use crate::limits::{
     ADDRESS_BYTES_MAX, CLIENT_NAME_BYTES_MAX, CONFIG_NAME_BYTES_MAX, CONFIG_VALUE_BYTES_MAX,
     CONTROL_BODY_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, TOPIC_NAME_BYTES_MAX,
@@ -293,6 +293,31 @@ impl PartitionDetail {
         out.put_i64_le(self.high_watermark.0);
         out.put_u64_le(self.bytes);
         out.put_u8(u8::from(self.faulty));
+        put_option(out, self.compaction, |out, compaction| compaction.put(out));
+    }
+}
+
+impl CompactionDetail {
+    fn put(self, out: &mut impl BufMut) {
+        out.put_u64_le(self.clean_bytes);
+        out.put_u64_le(self.dirty_bytes);
+        out.put_i64_le(self.compacted_to.0);
+        out.put_u64_le(self.passes);
+        put_option(out, self.last_pass, |out, at| out.put_i64_le(at.0));
+        out.put_u64_le(self.bytes_before);
+        out.put_u64_le(self.bytes_after);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            clean_bytes: reader.u64("clean bytes")?,
+            dirty_bytes: reader.u64("dirty bytes")?,
+            compacted_to: reader.offset("compacted to")?,
+            passes: reader.u64("passes")?,
+            last_pass: reader.option("last pass", |r| r.i64("last pass").map(Timestamp))?,
+            bytes_before: reader.u64("bytes before")?,
+            bytes_after: reader.u64("bytes after")?,
+        })
     }
 }
 
@@ -312,13 +337,14 @@ impl Body for DescribeTopicReply {
             configs: read_configs(reader, 9, |r| {
                 Ok((read_config_name(r)?, read_config_value(r)?, r.bool("config set")?))
             })?,
-            partitions: reader.list("partitions", 39, PARTITIONS_MAX, |r| {
+            partitions: reader.list("partitions", 40, PARTITIONS_MAX, |r| {
                 Ok(PartitionDetail {
                     info: PartitionInfo::read(r)?,
                     log_start: r.offset("log start")?,
                     high_watermark: r.offset("high watermark")?,
                     bytes: r.u64("bytes")?,
                     faulty: r.bool("faulty")?,
+                    compaction: r.option("compaction", CompactionDetail::read)?,
                 })
             })?,
         })

@@ -177,6 +177,27 @@ pub struct PartitionDetail {
     pub bytes: u64,
     /// Whether part of it cannot be read because of damage.
     pub faulty: bool,
+    /// How far it is compacted. `None`: its topic is not compacted.
+    pub compaction: Option<CompactionDetail>,
+}
+
+/// The state of compaction in [`PartitionDetail`]. Passes are those since the start of the broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CompactionDetail {
+    /// Bytes that passes have compacted.
+    pub clean_bytes: u64,
+    /// Bytes that the next pass may compact.
+    pub dirty_bytes: u64,
+    /// The offset up to which every record has been compacted.
+    pub compacted_to: Offset,
+    /// Passes that have ended in order.
+    pub passes: u64,
+    /// When the last of them ended, by the broker's clock; `None`: there was none.
+    pub last_pass: Option<Timestamp>,
+    /// Bytes that passes have read and replaced.
+    pub bytes_before: u64,
+    /// Bytes that have replaced them.
+    pub bytes_after: u64,
 }
 
 /// Reply to an `InitProducer` request, whose body is empty.
