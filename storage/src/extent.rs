@@ -1,5 +1,6 @@
 //! One extent of a partition's log, as the store knows it in memory.
 
+use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{
     ClusterId, ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, StoreId, TopicPartition,
@@ -23,6 +24,11 @@ pub(crate) const APPENDED_UNKNOWN: i64 = i64::MAX;
 
 /// Used for the time at which an extent was begun if that is not known: it must not make the extent look old.
 pub(crate) const CREATED_UNKNOWN: i64 = i64::MAX;
+
+/// Returns the largest timestamp of a batch's records. The header of a batch that compaction has emptied still has that of a record that is gone.
+pub(crate) fn latest_of(batch: &BatchHeader) -> i64 {
+    if batch.count() == 0 { NO_TIMESTAMP } else { batch.max_timestamp.get() }
+}
 
 /// A reference to an extent that stays valid when the extent is freed: its place in the chain, and its incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -224,8 +230,12 @@ impl Extent {
         self.index.note(entry, interval);
     }
 
-    /// Notes a batch with this largest timestamp, appended at that time.
-    pub(crate) fn note_times(&mut self, max_timestamp: i64, appended_ms: i64) {
+    /// Notes the largest timestamp of a batch appended at that time.
+    pub(crate) fn note_times(&mut self, batch: &BatchHeader, appended_ms: i64) {
+        if batch.count() == 0 {
+            return;
+        }
+        let max_timestamp = batch.max_timestamp.get();
         self.max_timestamp = self.max_timestamp.max(max_timestamp);
         if max_timestamp < 0 {
             self.untimed_ms = self.untimed_ms.max(appended_ms);

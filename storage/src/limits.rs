@@ -68,6 +68,9 @@ pub const CUTS_PER_TURN_MAX: usize = 64;
 /// Extents that one rewrite replaces.
 pub const REWRITE_EXTENTS_MAX: usize = 256;
 
+/// How often a search for the largest timestamp begins again because the record that has it is gone. Each time a rewrite has to remove that record.
+pub const LATEST_TRIES_MAX: u8 = 8;
+
 /// Bytes of memory that one byte of a read's result may keep from being freed. Frames that are a smaller part of their buffer or chunk are copied.
 pub const HELD_BYTES_PER_BYTE_MAX: usize = 4;
 

@@ -226,7 +226,7 @@ impl Partition {
             LogPoint { index, offset: base_offset },
             context.limits.index_interval_bytes,
         );
-        active.note_times(timestamp, context.wall_ms);
+        active.note_times(header, context.wall_ms);
         let stamp = ProducerStamp::of(header);
         let seen = Appearance { base_offset, timestamp, now_ms: context.wall_ms };
         let settled = self.durable.offset.min(self.commit_point().offset);

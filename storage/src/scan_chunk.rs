@@ -13,6 +13,7 @@ use highwater_protocol::frame::{
 use highwater_protocol::ids::{Incarnation, LogIndex, Offset, Timestamp};
 use highwater_runtime::plane::WRITE_BYTES_MAX;
 
+use crate::extent::latest_of;
 use crate::index::Entry;
 use crate::mac::{ExtentMacs, is_believable};
 use crate::mutants::{Mutant, is_planted};
@@ -26,7 +27,11 @@ pub(crate) enum ReadGoal {
     /// The first record at or after a time.
     Time { at: Timestamp, log_start: Offset },
     /// The largest timestamp, for which the cursor goes to the end.
-    Latest { log_start: Offset },
+    Latest {
+        log_start: Offset,
+        /// The headers of batches, and what is known of extents, are not believed: every record is looked at.
+        is_exact: bool,
+    },
     /// Frames by their index: see [`crate::scan_index`].
     Index(IndexGoal),
 }
@@ -216,7 +221,7 @@ fn walk(
             note(Entry { position, index, offset: base, max_timestamp_before });
         }
         let batch_header = bytes.get(FRAME_HEADER_BYTES..).and_then(|batch| BatchHeader::parse(batch).ok());
-        let max_timestamp = batch_header.map(|header| header.max_timestamp.get());
+        let max_timestamp = batch_header.map(latest_of);
         let bytes_with_it = taken.as_ref().map(|taken| taken.bytes() + whole);
         let interest = if behind > cursor.offset {
             interest(goal, cursor, base..behind, max_timestamp, bytes_with_it)
@@ -296,11 +301,13 @@ fn interest(
             if offsets.end > *up_to || is_full { Interest::Stop } else { Interest::Take }
         }
         (ReadGoal::Time { .. } | ReadGoal::Latest { .. }, None) => Interest::Unknown,
-        (ReadGoal::Latest { log_start }, Some(max_timestamp)) if offsets.start >= *log_start => {
+        (ReadGoal::Latest { log_start, is_exact: false }, Some(max_timestamp))
+            if offsets.start >= *log_start =>
+        {
             cursor.latest = cursor.latest.max(max_timestamp);
             Interest::Pass
         }
-        // Of a batch that begins below the start of the log only some records count.
+        // Of a batch that begins below the start of the log only some records count. A header may say too much.
         (ReadGoal::Latest { .. }, Some(max_timestamp)) => look_into(max_timestamp > cursor.latest),
         (ReadGoal::Time { at, .. }, Some(max_timestamp)) => look_into(max_timestamp >= at.0),
     }

@@ -7,6 +7,7 @@ use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader, FrameKind};
 use highwater_protocol::ids::{LogIndex, Offset};
 
+use crate::extent::latest_of;
 use crate::index::Entry;
 use crate::mac::is_believable;
 use crate::scan_chunk::{ScanCursor, Step, View};
@@ -141,7 +142,7 @@ fn max_timestamp(header: &FrameHeader, kind: FrameKind, bytes: &[u8]) -> Option<
     }
     debug_assert!(header.next_offset() > header.base_offset.get());
     let batch = BatchHeader::parse(bytes.get(FRAME_HEADER_BYTES..)?).ok()?;
-    Some(batch.max_timestamp.get())
+    Some(latest_of(batch))
 }
 
 /// The frame that should be here is not. It may have been padding.

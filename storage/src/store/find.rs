@@ -8,6 +8,7 @@ use super::Store;
 use super::task::{Answer, Driven, Task};
 use crate::api::{FindOutcome, FindResult, PartitionSlot, ReadId, SearchMemory, StoreEvent};
 use crate::extent::{Extent, NO_TIMESTAMP};
+use crate::limits::LATEST_TRIES_MAX;
 use crate::scan_chunk::ReadGoal;
 
 /// Work that one search does before the next has its turn.
@@ -35,7 +36,8 @@ impl Store {
     /// Finds the first of the durable records with the largest timestamp.
     ///
     /// The timestamps of an extent include records below the log's start and records that are not durable. Such an extent is searched, if possible
-    /// from its last index entry on, unless another one is later anyway. For `memory` and `work` see [`Store::find_time`].
+    /// from its last index entry on, unless another one is later anyway. If the record is gone when it is looked for, because its extent was rewritten
+    /// meanwhile, the search begins again, and looks at every record. For `memory` and `work` see [`Store::find_time`].
     pub fn find_last(
         &mut self,
         disk: &mut dyn Disk,
@@ -45,8 +47,9 @@ impl Store {
     ) -> FindOutcome {
         let Some(partition) = self.partition(slot) else { return FindOutcome::Ready(FindResult::None) };
         let (log_start, durable_end) = (partition.log_start, partition.durable.offset);
-        let goal = ReadGoal::Latest { log_start };
+        let goal = ReadGoal::Latest { log_start, is_exact: false };
         let mut task = Task::searching(slot, goal, log_start, memory);
+        task.latest_tries = LATEST_TRIES_MAX;
         let whole = |extent: &&Extent| extent.base_offset >= log_start && extent.end_offset <= durable_end;
         let times = partition.extents.iter().filter(whole).map(|extent| extent.max_timestamp);
         task.cursor.latest = times.max().unwrap_or(NO_TIMESTAMP);

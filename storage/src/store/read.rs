@@ -279,7 +279,7 @@ impl Store {
             Step::LookInto(frame) => {
                 let (wanted, log_start) = match task.goal {
                     ReadGoal::Time { at, log_start } => (Wanted::Since(at), log_start),
-                    ReadGoal::Latest { log_start } => (Wanted::Latest, log_start),
+                    ReadGoal::Latest { log_start, .. } => (Wanted::Latest, log_start),
                     ReadGoal::Frames { .. } | ReadGoal::Index(_) => unreachable!("a read takes whole frames"),
                 };
                 // The buffer of a disk read is held anyway. A chunk may be dropped from the cache meanwhile.

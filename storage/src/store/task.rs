@@ -44,6 +44,8 @@ pub(super) struct Task {
     pub(super) read: Option<(Bytes, u32)>,
     /// The batch that is being searched.
     pub(super) lookup: Option<Lookup>,
+    /// How often a search for the largest timestamp may begin again.
+    pub(super) latest_tries: u8,
 }
 
 /// How a drive of a task ended.
@@ -120,6 +122,7 @@ impl Task {
             read_limit: 0,
             read: None,
             lookup: None,
+            latest_tries: 0,
         }
     }
 
@@ -155,7 +158,7 @@ impl Task {
             match &mut self.goal {
                 ReadGoal::Index(_) => {}
                 ReadGoal::Frames { .. } => return Some(Answer::OutOfRange),
-                ReadGoal::Time { log_start, .. } | ReadGoal::Latest { log_start } => {
+                ReadGoal::Time { log_start, .. } | ReadGoal::Latest { log_start, .. } => {
                     *log_start = partition.log_start;
                 }
             }
@@ -184,7 +187,9 @@ impl Task {
                 return Some(self.damaged(offsets.start));
             }
             let is_late_enough = match self.goal {
-                ReadGoal::Frames { .. } | ReadGoal::Index(_) => offsets.end > self.cursor.offset,
+                ReadGoal::Frames { .. } | ReadGoal::Index(_) | ReadGoal::Latest { is_exact: true, .. } => {
+                    offsets.end > self.cursor.offset
+                }
                 ReadGoal::Time { at, .. } => {
                     extent.max_timestamp != NO_TIMESTAMP && extent.max_timestamp >= at.0
                 }
@@ -209,9 +214,9 @@ impl Task {
         }
         let mut entry = extent.index.floor_of_offset(self.cursor.offset);
         let later = match self.goal {
-            ReadGoal::Frames { .. } | ReadGoal::Index(_) => None,
+            ReadGoal::Frames { .. } | ReadGoal::Index(_) | ReadGoal::Latest { is_exact: true, .. } => None,
             ReadGoal::Time { at, .. } => extent.index.floor_of_timestamp(at.0),
-            ReadGoal::Latest { log_start } if extent.base_offset < log_start => None,
+            ReadGoal::Latest { log_start, .. } if extent.base_offset < log_start => None,
             ReadGoal::Latest { .. } => {
                 let last = extent.index.floor_of_position(partition.readable_to(extent));
                 let before = last.map_or(NO_TIMESTAMP, |entry| entry.max_timestamp_before);
@@ -282,15 +287,23 @@ impl Task {
         Answer::Located { extent: self.extent, position, offset, max_timestamp }
     }
 
-    /// The task is at the end. If it searches for the largest timestamp, it goes back to the record that has it.
+    /// The task is at the end. If it searches for the largest timestamp, it goes back to the record that has it. If no record has it, that one was
+    /// removed meanwhile, or a header said too much: then it searches again.
     fn go_back(&mut self, partition: &Partition) -> Option<Answer> {
-        let ReadGoal::Latest { .. } = self.goal else { return Some(Answer::End) };
-        // A record without a timestamp does not have the largest one.
-        if self.cursor.latest < 0 {
-            return Some(Answer::End);
-        }
-        self.goal = ReadGoal::Time { at: Timestamp(self.cursor.latest), log_start: partition.log_start };
-        self.cursor.offset = partition.log_start;
+        let log_start = partition.log_start;
+        self.goal = match self.goal {
+            // A record without a timestamp does not have the largest one.
+            ReadGoal::Latest { .. } if self.cursor.latest >= 0 => {
+                ReadGoal::Time { at: Timestamp(self.cursor.latest), log_start }
+            }
+            ReadGoal::Time { .. } if self.latest_tries > 0 => {
+                self.latest_tries -= 1;
+                self.cursor.latest = NO_TIMESTAMP;
+                ReadGoal::Latest { log_start, is_exact: true }
+            }
+            _ => return Some(Answer::End),
+        };
+        self.cursor.offset = log_start;
         self.locate(partition)
     }
 

@@ -5,6 +5,7 @@ mod idle;
 mod mutants;
 #[path = "../support/mod.rs"]
 mod support;
+mod times;
 
 use std::collections::BTreeMap;
 

@@ -344,7 +344,7 @@ pub(super) fn mark_of(checkpoint: &CheckpointEntry) -> Mark {
 
 fn note_batch(extent: &mut Extent, position: u32, point: LogPoint, batch: &BatchHeader, interval_bytes: u32) {
     extent.note_index(position, point, interval_bytes);
-    extent.note_times(batch.max_timestamp.get(), APPENDED_UNKNOWN);
+    extent.note_times(batch, APPENDED_UNKNOWN);
     if extent.generation > 0 && batch.has_delete_horizon() {
         extent.horizon_ms = extent.horizon_ms.max(batch.base_timestamp.get());
     }

@@ -79,7 +79,7 @@ impl Output {
         write_batch_frame(frame, &header, place);
         let point = LogPoint { index, offset: header.base_offset() };
         self.extent.note_index(self.extent.end, point, self.interval_bytes);
-        self.extent.note_times(header.max_timestamp.get(), untimed_ms);
+        self.extent.note_times(&header, untimed_ms);
         self.extent.advance(bytes, index.next(), header.next_offset());
         self.batches += 1;
         Ok(header)
