@@ -89,6 +89,11 @@ impl Chunks {
         self.chunks.front().filter(|first| first.extent.sequence == sequence).map(|first| first.from)
     }
 
+    /// The offset after the last chunk.
+    pub(crate) fn end(&self) -> Option<Offset> {
+        self.chunks.back().map(|last| last.next_offset)
+    }
+
     pub(crate) fn get(&self, at: usize) -> Option<&Chunk> {
         self.chunks.get(at)
     }

@@ -27,6 +27,8 @@ pub enum Mutant {
     PreferOldGeneration,
     /// Frames may be missing between any two frames.
     AcceptGap,
+    /// A frame of another replica is appended whatever is missing before it.
+    TakeGapUnasked,
     /// Everything that recovery finds counts as committed.
     CommitWhatIsFound,
     /// The end of a log is cut off wherever it is asked.

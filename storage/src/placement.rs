@@ -31,6 +31,15 @@ pub(crate) enum FramePlacement {
     OwnPages,
 }
 
+/// Whether frames may be missing before a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gaps {
+    /// It begins where the log ends.
+    None,
+    /// It comes from another replica, where compaction has removed those before it.
+    Allowed,
+}
+
 /// The parts of the store that appending a frame needs.
 pub(crate) struct AppendContext<'a> {
     pub(crate) limits: &'a StoreLimits,
@@ -165,7 +174,13 @@ impl Partition {
         let extent = self.extents.back().expect("frozen frames lie in an extent");
         let end = extent.end_mark();
         assert!(frozen.to == end.position, "what is frozen ends where the log ends");
-        let chunk = Chunk::new(extent.reference(), frozen, end.offset);
+        let mut chunk = Chunk::new(extent.reference(), frozen, end.offset);
+        if extent.has_gaps
+            && let Some(before) = self.chunks.end()
+        {
+            // What is missing before it belongs to it: the chunks have no gaps.
+            chunk.base_offset = chunk.base_offset.min(before);
+        }
         self.queue.push_back(Piece {
             extent: extent.reference(),
             from: frozen.base,
@@ -208,6 +223,25 @@ impl Partition {
         assert!(tail.position() == position, "the tail ends where the log ends");
         tail.reserve(frame_bytes, target);
         tail
+    }
+
+    /// Moves the end of the log to where the next frame begins, past those that compaction has removed in the log that it comes from. It fits.
+    pub(crate) fn skip_to(
+        &mut self,
+        context: &mut AppendContext<'_>,
+        begin: LogPoint,
+        (payload_bytes, placement): (usize, FramePlacement),
+    ) {
+        if begin == self.append_point() {
+            return;
+        }
+        assert!(self.active().is_some_and(|active| active.has_gaps), "a gap is in an extent that says so");
+        // What leaves before the frame ends before the gap: the log does not reach beyond it until the frame is durable.
+        let epoch = self.epochs.last().unwrap_or(LeaderEpoch(0));
+        self.split_tail(context, frame_bytes(payload_bytes), placement, epoch);
+        self.extents.back_mut().expect("it was there").advance(0, begin.index, begin.offset);
+        self.append_index = begin.index;
+        self.append_offset = begin.offset;
     }
 
     fn note_batch(

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 
 use crate::api::{AppendError, CursorHint, Payload, ReadId};
+use crate::expect::LogPoint;
 
 /// A place from which to read by index. Going on from the cursor that a read returned needs no search.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +28,8 @@ impl IndexCursor {
 /// The result of a read by index.
 #[derive(Clone, Debug)]
 pub enum IndexRead {
-    /// At least one frame: whole frames as they are on disk, of every kind, from the index on.
+    /// At least one frame: whole frames as they are on disk, of every kind, from the index on. Frames that are missing before the first or between two
+    /// of them were removed by compaction: a read returns [`Damaged`](Self::Damaged) before a frame that is lost.
     Frames {
         /// The frames.
         bytes: Bytes,
@@ -69,6 +71,9 @@ pub struct ReplicatedFrame<'a> {
     pub epoch: LeaderEpoch,
     /// Offset of its first record; of an epoch start, of the next record.
     pub offset: Offset,
+    /// Where the frame before it ended in the log that it was read from; for the first frame of a read, the place that the read began at. If that is not
+    /// where this frame begins, compaction has removed what was between them.
+    pub follows: LogPoint,
     /// Its batch, with offset and epoch stamped. `None`: it is an epoch start.
     pub batch: Option<Payload<'a>>,
 }
@@ -92,7 +97,7 @@ pub enum ReplicateError {
         /// The index.
         index: LogIndex,
     },
-    /// Frames are missing before it.
+    /// Frames are missing before it, which compaction has not removed.
     #[error("the log ends at index {end}, in front of this frame")]
     Ahead {
         /// The next index that would be taken.

@@ -9,7 +9,7 @@ use crate::api::{AppendError, Appended, PartitionSlot, Payload, ProducerCheck};
 use crate::map::{MapRecord, PartitionKey};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partition, TailState};
-use crate::placement::{AppendContext, FramePlacement};
+use crate::placement::{AppendContext, FramePlacement, Gaps};
 use crate::producers::ProducerStamp;
 
 impl Store {
@@ -46,7 +46,7 @@ impl Store {
         self.check_stall(partition)?;
         self.check_backlog(partition, batch_bytes)?;
         let placement = payload.placement();
-        self.ensure_room(slot, batch_bytes, placement, epoch, wall_ms)?;
+        self.ensure_room(slot, batch_bytes, (placement, Gaps::None), epoch, wall_ms)?;
         Ok(self.append_with(slot, wall_ms, |partition, context| partition.push(context, payload, epoch)))
     }
 
@@ -63,7 +63,7 @@ impl Store {
         partition.assert_leads(epoch);
         self.check_stall(partition)?;
         self.check_backlog(partition, 0)?;
-        self.ensure_room(slot, 0, FramePlacement::Packed, epoch, wall_ms)?;
+        self.ensure_room(slot, 0, (FramePlacement::Packed, Gaps::None), epoch, wall_ms)?;
         Ok(self.append_with(slot, wall_ms, |partition, context| partition.push_epoch_start(context, epoch)))
     }
 

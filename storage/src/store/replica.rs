@@ -7,13 +7,15 @@ use super::Store;
 use crate::api::{AppendError, PartitionSlot};
 use crate::epochs::EpochEnd;
 use crate::expect::LogPoint;
+use crate::mutants::{Mutant, is_planted};
 use crate::partition::Partition;
-use crate::placement::FramePlacement;
+use crate::placement::{FramePlacement, Gaps};
 use crate::replica::{ReplicateError, Replicated, ReplicatedFrame};
 
 impl Store {
     /// Appends a frame of another replica's log. Its epoch, index and offset are the leader's, and its batch is unchanged. Its header is rebuilt for
-    /// its place in this log. Idempotent: a frame that the log has is recognised by its index and epoch.
+    /// its place in this log. Idempotent: a frame that the log has is recognised by its index and epoch. A frame before which compaction has removed
+    /// others in the leader's log goes into an extent that may have gaps.
     ///
     /// The caller has checked the batch.
     pub fn append_replicated(
@@ -28,12 +30,17 @@ impl Store {
         if let Some(outcome) = compare(partition, &frame) {
             return outcome;
         }
-        let ReplicatedFrame { epoch, offset, batch, .. } = frame;
+        let ReplicatedFrame { index, epoch, offset, batch, .. } = frame;
         self.check_stall(partition)?;
+        let begin = LogPoint { index, offset };
+        let gap = if begin == partition.append_point() { Gaps::None } else { Gaps::Allowed };
         let Some(payload) = batch else {
             self.check_backlog(partition, 0)?;
-            self.ensure_room(slot, 0, FramePlacement::Packed, epoch, wall_ms)?;
-            self.append_with(slot, wall_ms, |partition, context| partition.push_epoch_start(context, epoch));
+            self.ensure_room(slot, 0, (FramePlacement::Packed, gap), epoch, wall_ms)?;
+            self.append_with(slot, wall_ms, |partition, context| {
+                partition.skip_to(context, begin, (0, FramePlacement::Packed));
+                partition.push_epoch_start(context, epoch)
+            });
             return Ok(Replicated::Appended);
         };
         let header = &payload.header;
@@ -43,8 +50,11 @@ impl Store {
         }
         self.check_backlog(partition, batch_bytes)?;
         let placement = payload.placement();
-        self.ensure_room(slot, batch_bytes, placement, epoch, wall_ms)?;
-        self.append_with(slot, wall_ms, |partition, context| partition.push(context, payload, epoch));
+        self.ensure_room(slot, batch_bytes, (placement, gap), epoch, wall_ms)?;
+        self.append_with(slot, wall_ms, |partition, context| {
+            partition.skip_to(context, begin, (batch_bytes, placement));
+            partition.push(context, payload, epoch)
+        });
         Ok(Replicated::Appended)
     }
 
@@ -82,8 +92,11 @@ impl Store {
 /// | before what the log remembers | – | there already: only what is committed is forgotten |
 /// | below the end | the same epoch | there already |
 /// | below the end | another epoch | conflict |
-/// | the end | – | the next one, unless its epoch or its offset does not follow |
-/// | above the end | – | ahead |
+/// | the end or above | it follows frames that are not here | ahead |
+/// | the end or above | the epoch is lower | the epoch falls |
+/// | the end or above | it begins at the end | the next one |
+/// | the end or above | it begins after the end, and compaction has removed what is between | the next one |
+/// | the end or above | its offset does not follow | mismatch |
 fn compare(partition: &Partition, frame: &ReplicatedFrame<'_>) -> Option<Result<Replicated, ReplicateError>> {
     let end = partition.append_point();
     if frame.index < end.index {
@@ -96,11 +109,18 @@ fn compare(partition: &Partition, frame: &ReplicatedFrame<'_>) -> Option<Result<
             Err(ReplicateError::Conflict { index: frame.index })
         });
     }
-    if frame.index > end.index {
+    let LogPoint { index, offset } = frame.follows;
+    if (frame.index > end.index && index > end.index) && !is_planted(Mutant::TakeGapUnasked) {
         return Some(Err(ReplicateError::Ahead { end: end.index }));
     }
     if let Some(last) = partition.epochs.last().filter(|last| *last > frame.epoch) {
         return Some(Err(ReplicateError::EpochFalls { epoch: frame.epoch, last }));
     }
-    (frame.offset != end.offset).then_some(Err(ReplicateError::Mismatch { what: "offset" }))
+    let is_next = (frame.index, frame.offset) == (end.index, end.offset);
+    let is_behind_gap = index <= frame.index
+        && offset <= end.offset
+        && end.offset <= frame.offset
+        && (frame.index > end.index || frame.offset > end.offset);
+    let follows = is_next || is_behind_gap || is_planted(Mutant::TakeGapUnasked);
+    (!follows).then_some(Err(ReplicateError::Mismatch { what: "offset" }))
 }

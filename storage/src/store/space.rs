@@ -23,7 +23,7 @@ use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId};
 use crate::limits::{EXTENT_BYTES_MAX, PADDING_BYTES_MAX};
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::Partition;
-use crate::placement::FramePlacement;
+use crate::placement::{FramePlacement, Gaps};
 use crate::state_log::Seq;
 
 /// Incarnations reserved in the map at once.
@@ -185,7 +185,7 @@ impl Store {
             Ok(()) => {}
         }
         let placement = if is_bulk { FramePlacement::OwnPages } else { FramePlacement::Packed };
-        let need = self.need(partition, batch_bytes, placement, wall_ms);
+        let need = self.need(partition, batch_bytes, (placement, Gaps::None), wall_ms);
         need.is_some_and(|need| self.find_space(need) == Err(AppendError::Busy))
     }
 
@@ -194,12 +194,16 @@ impl Store {
         &self,
         partition: &Partition,
         payload_bytes: usize,
-        placement: FramePlacement,
+        (placement, gaps): (FramePlacement, Gaps),
         wall_ms: i64,
     ) -> Option<Need> {
         let limits = &self.config.limits;
         let frame_bytes = frame_bytes(payload_bytes);
-        if partition.fits(limits, frame_bytes, placement) && !wants_roll(partition, wall_ms) {
+        let takes = |active: &Extent| active.has_gaps || gaps == Gaps::None;
+        if partition.fits(limits, frame_bytes, placement)
+            && !wants_roll(partition, wall_ms)
+            && partition.active().is_some_and(takes)
+        {
             return None;
         }
         let log2_first = limits.extent_bytes_min.ilog2() as u8;
@@ -231,17 +235,18 @@ impl Store {
         Err(AppendError::Busy)
     }
 
-    /// Ensures that the partition's active extent has room for a frame with this payload: seals it and begins another one if necessary.
+    /// Ensures that the partition's active extent has room for a frame with this payload, and may have a gap before it if there is one: seals it and
+    /// begins another one if necessary.
     pub(super) fn ensure_room(
         &mut self,
         slot: PartitionSlot,
         payload_bytes: usize,
-        placement: FramePlacement,
+        (placement, gaps): (FramePlacement, Gaps),
         epoch: LeaderEpoch,
         wall_ms: i64,
     ) -> Result<(), AppendError> {
         let partition = self.partition(slot).expect("the caller looked");
-        let Some(need) = self.need(partition, payload_bytes, placement, wall_ms) else {
+        let Some(need) = self.need(partition, payload_bytes, (placement, gaps), wall_ms) else {
             return self.check_write_bound(partition, payload_bytes);
         };
         self.find_space(need)?;
@@ -255,7 +260,8 @@ impl Store {
         self.space.next_incarnation += 1;
         let extent = ExtentRef { sequence: partition.next_sequence(), incarnation };
         let start = partition.append_point();
-        partition.extents.push_back(Extent::new(extent, log2, start, epoch, wall_ms));
+        let has_gaps = gaps == Gaps::Allowed;
+        partition.extents.push_back(Extent { has_gaps, ..Extent::new(extent, log2, start, epoch, wall_ms) });
         self.place_extent(slot, extent, place, frame_bytes(payload_bytes));
         Ok(())
     }

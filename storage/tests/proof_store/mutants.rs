@@ -2,7 +2,7 @@
 //!
 //! `cargo test -p highwater-storage --features mutants --test proof_store mutants`
 //!
-//! Planted bugs of replication are found by the model of a replica (`tests/replica_model`) and by rewritten extents (`tests/replica.rs`).
+//! Planted bugs of replication are found by the model of a replica (`tests/replica_model`) and by rewritten extents (`tests/replica`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -21,6 +21,12 @@ enum Op {
         is_bulk: bool,
         replicated: bool,
     },
+    /// A frame from another replica, before which compaction has removed some there.
+    AppendAfterGap {
+        frames: u64,
+        offsets: i64,
+        bytes: usize,
+    },
     /// Another leader takes over, with or without an epoch start.
     NewEpoch {
         by: i32,
@@ -63,6 +69,7 @@ fn op() -> impl Strategy<Value = Op> {
     let append = (size, 1..4usize, any::<bool>(), any::<bool>());
     prop_oneof![
         30 => append.prop_map(|(bytes, records, is_bulk, replicated)| Op::Append { bytes, records, is_bulk, replicated }),
+        3 => (0..5u64, 0..5i64, 1..3000usize).prop_map(|(frames, offsets, bytes)| Op::AppendAfterGap { frames, offsets, bytes }),
         4 => (1..3i32, any::<bool>()).prop_map(|(by, start)| Op::NewEpoch { by, start }),
         3 => (0..1000usize, any::<bool>()).prop_map(|(at, other_epoch)| Op::Again { at, other_epoch }),
         6 => (0..1000usize).prop_map(|up_to| Op::Commit { up_to }),
@@ -131,6 +138,11 @@ mod mutants {
     #[test]
     fn treating_a_restored_suffix_as_committed_is_found() {
         is_found(Mutant::CommitWhatIsFound);
+    }
+
+    #[test]
+    fn taking_a_frame_behind_a_gap_that_nobody_told_of_is_found() {
+        is_found(Mutant::TakeGapUnasked);
     }
 
     #[test]

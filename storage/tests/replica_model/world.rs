@@ -1,6 +1,7 @@
 //! A replica's log, and its model.
 
 mod after;
+mod gaps;
 
 use highwater_protocol::batch::{BatchHeader, Compression, stamp};
 use highwater_protocol::frame::{FrameKind, Frames};
@@ -49,12 +50,18 @@ impl Log {
         })
     }
 
-    /// The frame with this index, or where it would be.
+    /// The first frame with this index or a higher one, or where the next would be.
     fn point(&self, index: u64) -> LogPoint {
-        self.frames
-            .iter()
-            .find(|frame| frame.index == index)
-            .map_or(self.end(), |frame| LogPoint { index: LogIndex(index), offset: Offset(frame.offset) })
+        self.frames.iter().find(|frame| frame.index >= index).map_or(self.end(), |frame| LogPoint {
+            index: LogIndex(frame.index),
+            offset: Offset(frame.offset),
+        })
+    }
+
+    /// Where it ended if it had only the frames below this index.
+    fn end_below(&self, index: u64) -> LogPoint {
+        let frames = self.frames.iter().filter(|frame| frame.index < index).cloned().collect();
+        Self { start: self.start, frames }.end()
     }
 }
 
@@ -124,6 +131,7 @@ impl World {
             Op::Append { bytes, records, is_bulk, replicated } => {
                 self.append(bytes, records, is_bulk, replicated);
             }
+            Op::AppendAfterGap { frames, offsets, bytes } => self.append_after_gap(frames, offsets, bytes),
             Op::NewEpoch { by, start } => {
                 self.epoch += by;
                 if start {
@@ -191,7 +199,8 @@ impl World {
     }
 
     fn replicate(&mut self, frame: Frame) {
-        match self.send(&frame) {
+        let end = self.log.end();
+        match self.send(&frame, end) {
             Ok(Replicated::Appended) => self.note_appended(frame),
             Err(ReplicateError::Refused(AppendError::Busy)) => {
                 self.bed.step();
@@ -200,12 +209,13 @@ impl World {
         }
     }
 
-    fn send(&mut self, frame: &Frame) -> Result<Replicated, ReplicateError> {
+    fn send(&mut self, frame: &Frame, follows: LogPoint) -> Result<Replicated, ReplicateError> {
         let slot = self.slot();
         let frame = ReplicatedFrame {
             index: LogIndex(frame.index),
             epoch: LeaderEpoch(frame.epoch),
             offset: Offset(frame.offset),
+            follows,
             batch: frame.batch.as_deref().map(
                 |batch| {
                     if batch.len() % 2 == 0 { bulk(batch) } else { small(batch) }
@@ -234,7 +244,8 @@ impl World {
         let Some(mut frame) = self.log.frames.get(at).cloned() else {
             let index = end.index.0 + 1;
             let ahead = Frame { index, epoch: self.epoch, offset: end.offset.0, batch: None };
-            assert_eq!(self.send(&ahead), Err(ReplicateError::Ahead { end: end.index }));
+            let itself = LogPoint { index: LogIndex(index), offset: end.offset };
+            assert_eq!(self.send(&ahead, itself), Err(ReplicateError::Ahead { end: end.index }));
             return;
         };
         let slot = self.slot();
@@ -246,11 +257,11 @@ impl World {
             frame.epoch += 1;
         }
         let conflict = Err(ReplicateError::Conflict { index: LogIndex(frame.index) });
-        let sent = self.send(&frame);
+        let sent = self.send(&frame, end);
         let expected = if other_epoch { conflict } else { Ok(Replicated::AlreadyThere) };
         assert!(sent == expected || (may_be_gone && sent == Ok(Replicated::AlreadyThere)), "{sent:?}");
         let falls = Frame { index: end.index.0, epoch: -1, offset: end.offset.0, batch: None };
-        let sent = self.send(&falls);
+        let sent = self.send(&falls, end);
         assert!(matches!(sent, Err(ReplicateError::EpochFalls { .. })), "{sent:?}");
     }
 
@@ -260,7 +271,10 @@ impl World {
         }
         let span = self.log.end().index.0 - self.commit.index.0;
         let index = self.commit.index.0 + up_to as u64 % (span + 1);
-        self.commit = self.log.point(index);
+        let point = self.log.point(index);
+        if point.index > self.commit.index {
+            self.commit = point;
+        }
         let slot = self.slot();
         self.bed.store.note_commit(slot, self.commit);
     }
@@ -269,6 +283,10 @@ impl World {
         let slot = self.slot();
         let first = self.log.start.index.0;
         let index = first + at as u64 % (self.log.end().index.0 - first + 2);
+        if index < self.log.end().index.0 && self.log.point(index) != self.log.end_below(index) {
+            // What compaction has removed was committed, and so was what is before it.
+            return;
+        }
         let asked = self.bed.store.truncate_suffix(&mut self.bed.disk, slot, LogIndex(index));
         if self.cutting.is_some() {
             assert_eq!(asked, Err(CutError::Busy));

@@ -24,7 +24,7 @@ impl World {
         let is = |log: &Log, world: &mut Self| {
             let first = first_from(log, bounds.log_start.0.max(world.log_start));
             let Some(first) = first.filter(|first| *first < found) else {
-                return log.point(found).offset == bounds.durable_end;
+                return log.end_below(found).offset == bounds.durable_end;
             };
             let wanted = log.frames.iter().filter(|frame| (first..found).contains(&frame.index));
             let wanted: Vec<Frame> = wanted.cloned().collect();

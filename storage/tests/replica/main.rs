@@ -1,6 +1,8 @@
 //! The log of one replica among others: truncated suffixes that a crash restores, the commit index after a crash, the start of a new replica, and
 //! rewritten extents.
 
+mod gaps;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::path::Path;
