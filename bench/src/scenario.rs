@@ -167,9 +167,14 @@ pub struct Disturbance {
 }
 
 impl Scenario {
-    /// Returns whether retention removes old records from the topic.
+    /// Returns whether retention or compaction removes records from the topic.
     pub fn removes_records(&self) -> bool {
-        self.topic.config.keys().any(|name| name.starts_with("retention."))
+        self.topic.config.keys().any(|name| name.starts_with("retention.")) || self.is_compacted()
+    }
+
+    /// Returns whether the topic is compacted.
+    pub fn is_compacted(&self) -> bool {
+        self.topic.config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"))
     }
 }
 

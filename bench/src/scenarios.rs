@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::BenchError;
 use crate::scenario::{Scenario, VALUE_BYTES_MIN};
 
-const BUILT_IN: [&str; 13] = [
+const BUILT_IN: [&str; 14] = [
     include_str!("../scenarios/few-big.toml"),
     include_str!("../scenarios/small-batches.toml"),
     include_str!("../scenarios/many-partitions-100.toml"),
@@ -16,6 +16,7 @@ const BUILT_IN: [&str; 13] = [
     include_str!("../scenarios/many-producers-400.toml"),
     include_str!("../scenarios/tail-and-cold.toml"),
     include_str!("../scenarios/retention-on.toml"),
+    include_str!("../scenarios/compaction-on.toml"),
     include_str!("../scenarios/restart-under-load.toml"),
     include_str!("../scenarios/idle-10k-partitions.toml"),
     include_str!("../scenarios/long-run.toml"),

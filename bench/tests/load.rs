@@ -90,6 +90,17 @@ fn records_removed_by_retention_during_the_load_are_not_lost() {
 }
 
 #[test]
+fn records_removed_by_compaction_during_the_load_are_not_lost() {
+    let broker = TestBroker::start();
+    let mut scenario = short("compaction-on");
+    scenario.load.warmup_s = 0.0;
+    scenario.load.rate = 2000;
+    scenario.record.keys = 50;
+    assert!(scenario.removes_records());
+    is_sound(&run(&broker, &scenario));
+}
+
+#[test]
 fn a_schedule_that_the_generator_cannot_keep_is_reported_as_saturated() {
     let mut scenario = short("small-batches");
     scenario.load.rate = 100_000_000;

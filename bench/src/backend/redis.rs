@@ -101,7 +101,10 @@ impl Backend for Redis {
 
     fn create_topic<'a>(&'a self, topic: &'a str, scenario: &'a Scenario) -> Pending<'a, ()> {
         Box::pin(async move {
-            if let Some(name) = scenario.topic.config.keys().find(|name| name.starts_with("retention.")) {
+            let removes = |name: &&String| {
+                name.starts_with("retention.") || (*name == "cleanup.policy" && scenario.is_compacted())
+            };
+            if let Some(name) = scenario.topic.config.keys().find(removes) {
                 let why = format!("streams have no equivalent of the setting {name}");
                 return Err(self.failed("make", topic, why));
             }

@@ -58,6 +58,9 @@ pub struct LoadArgs {
     /// Maximum size of a batch
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub batch_bytes: Option<usize>,
+    /// Set a setting of the topic; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    pub topic_config: Vec<(String, String)>,
     /// Number of generator threads
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threads: u32,
@@ -96,6 +99,7 @@ impl LoadArgs {
         set(&mut scenario.record.bytes, self.record_bytes);
         set(&mut scenario.producers.batch_bytes, self.batch_bytes);
         scenario.load.rate = self.rate.unwrap_or(scenario.load.rate);
+        scenario.topic.config.extend(self.topic_config.iter().cloned());
         scenarios::check(&scenario)?;
         Ok(scenario)
     }

@@ -112,7 +112,7 @@ impl Verdict {
 }
 
 impl Checker {
-    /// Creates a checker. With `retention`, the oldest records may have been removed, which shows as gaps in the offsets.
+    /// Creates a checker. With `retention`, records may have been removed, which shows as gaps in the offsets.
     pub fn new(producers: u32, partitions: u32, filling: Filling, retention: bool) -> Self {
         Self {
             producers,
