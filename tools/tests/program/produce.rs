@@ -117,7 +117,7 @@ fn a_json_line_can_set_its_partition_and_must_have_a_value_or_null() {
     assert_eq!(shown, ["2 here trace=abc,none=", "5 here trace=abc,none="]);
 
     for (line, words) in [
-        (&b"{}"[..], &["line 1", "no `value`", "null"][..]),
+        (&b"{}"[..], &["line 1", "`value` is missing", "null"][..]),
         (
             b"{\"value\":\"a\"}\n\n{\"vlaue\":\"b\"}",
             &["line 3", "unknown field `vlaue`", "1 record before it"],
