@@ -8,17 +8,14 @@ use crate::support::is_found;
 
 #[test]
 fn keeping_the_first_record_of_a_key_is_found() {
-    is_found(
-        Mutant::KeepFirstRecord,
-        crate::a_pass_leaves_the_last_value_of_each_key_and_makes_the_log_clean,
-    );
+    is_found(Mutant::KeepFirstRecord, crate::a_pass_keeps_the_last_value_of_each_key_and_makes_the_log_clean);
 }
 
 #[test]
 fn taking_a_full_index_for_a_complete_one_is_found() {
     is_found(
         Mutant::TakeFullIndexForComplete,
-        crate::a_log_with_more_keys_than_fit_the_index_is_compacted_in_several_passes,
+        crate::a_log_with_more_keys_than_the_index_holds_is_compacted_in_several_passes,
     );
 }
 
@@ -32,7 +29,7 @@ fn missing_the_last_dirty_frame_is_found() {
 
 #[test]
 fn removing_tombstones_before_their_time_is_found() {
-    is_found(Mutant::DropTombstoneEarly, crate::a_tombstone_goes_in_the_first_pass_after_its_time);
+    is_found(Mutant::DropTombstoneEarly, crate::a_tombstone_is_removed_by_the_first_pass_after_its_retention);
 }
 
 #[test]
@@ -45,5 +42,5 @@ fn dropping_the_last_batch_of_a_log_is_found() {
 
 #[test]
 fn ignoring_the_least_age_is_found() {
-    is_found(Mutant::IgnoreMinLag, crate::a_pass_is_due_by_the_dirty_part_or_by_age_and_young_records_wait);
+    is_found(Mutant::IgnoreMinLag, crate::a_pass_is_due_by_dirty_ratio_or_by_age_and_young_records_wait);
 }

@@ -44,7 +44,7 @@ fn changing_the_offset_of_a_batch_is_found() {
 fn letting_tombstones_expire_whose_earlier_records_may_be_there_is_found() {
     is_found(
         Mutant::ExpireEveryTombstone,
-        crate::a_batch_with_more_keys_than_the_index_is_passed_with_those_that_fit,
+        crate::a_batch_with_more_keys_than_the_index_holds_is_compacted_by_the_keys_that_fit,
     );
 }
 
@@ -52,6 +52,6 @@ fn letting_tombstones_expire_whose_earlier_records_may_be_there_is_found() {
 fn removing_tombstones_behind_a_batch_that_cannot_be_read_is_found() {
     is_found(
         Mutant::IgnoreUnreadable,
-        crate::a_damaged_batch_stays_as_it_is_and_so_do_tombstones_of_the_pass,
+        crate::a_damaged_batch_is_not_rewritten_and_the_pass_keeps_its_tombstones,
     );
 }
