@@ -302,21 +302,12 @@ fn space_that_a_crash_left_half_returned_is_used_again() {
 /// Bugs are planted, and the proof must find each of them: `cargo test -p highwater-storage --features mutants --test returning_space mutants`.
 #[cfg(feature = "mutants")]
 mod mutants {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    use highwater_storage::mutants::{Mutant, plant};
+    use highwater_storage::mutants::Mutant;
 
     const SEEDS_MAX: u64 = 20;
 
     fn is_found(mutant: Mutant) {
-        plant(Some(mutant));
-        let found = (0..SEEDS_MAX).find_map(|seed| {
-            let run = catch_unwind(AssertUnwindSafe(|| super::run(seed)));
-            run.unwrap_or_else(|_| Err(format!("seed {seed}: an assertion failed"))).err()
-        });
-        plant(None);
-        eprintln!("{mutant:?}: {}", found.as_deref().unwrap_or("not found"));
-        assert!(found.is_some(), "{mutant:?} was not found in {SEEDS_MAX} seeds");
+        crate::support::is_found_within(SEEDS_MAX, mutant, super::run);
     }
 
     #[test]

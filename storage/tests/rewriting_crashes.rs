@@ -238,22 +238,13 @@ fn check_read(offset: i64, result: &ReadResult) {
 /// Planted bugs, each of which the proof must find: `cargo test -p highwater-storage --features mutants --test rewriting_crashes mutants`.
 #[cfg(feature = "mutants")]
 mod mutants {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    use highwater_storage::mutants::{Mutant, plant};
+    use highwater_storage::mutants::Mutant;
 
     /// Maximum number of seeds before a bug has to be found.
     const SEEDS_MAX: u64 = 20;
 
     fn is_found(mutant: Mutant) {
-        plant(Some(mutant));
-        let found = (0..SEEDS_MAX).find_map(|seed| {
-            let run = catch_unwind(AssertUnwindSafe(|| super::run(seed)));
-            run.unwrap_or_else(|_| Err(format!("seed {seed}: an assertion failed"))).err()
-        });
-        plant(None);
-        println!("{mutant:?}: {}", found.as_deref().unwrap_or("not found"));
-        assert!(found.is_some(), "{mutant:?} was not found in {SEEDS_MAX} seeds");
+        crate::support::is_found_within(SEEDS_MAX, mutant, super::run);
     }
 
     #[test]

@@ -419,3 +419,22 @@ pub fn is_found(mutant: highwater_storage::mutants::Mutant, check: fn()) {
     plant(None);
     assert!(run.is_err(), "{mutant:?} was not found");
 }
+
+/// Plants a bug and checks that one of the first `seeds_max` runs of a proof finds it, by an error or by a failed assertion.
+#[cfg(feature = "mutants")]
+pub fn is_found_within(
+    seeds_max: u64,
+    mutant: highwater_storage::mutants::Mutant,
+    run: fn(u64) -> Result<usize, String>,
+) {
+    use highwater_storage::mutants::plant;
+
+    plant(Some(mutant));
+    let found = (0..seeds_max).find_map(|seed| {
+        let run = std::panic::catch_unwind(|| run(seed));
+        run.unwrap_or_else(|_| Err(format!("seed {seed}: an assertion failed"))).err()
+    });
+    plant(None);
+    println!("{mutant:?}: {}", found.as_deref().unwrap_or("not found"));
+    assert!(found.is_some(), "{mutant:?} was not found in {seeds_max} seeds");
+}
