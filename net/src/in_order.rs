@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use highwater_protocol::limits::BULK_BYTES_MIN;
+
 use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUEST_BYTES_MIN, REQUESTS_IN_FLIGHT_MAX, UNEXPECTED_BYTES_MAX};
 
 /// Identifies the place of a reply in the order of replies.
@@ -73,10 +75,11 @@ impl<R, A: Answer> InOrder<R, A> {
         slot
     }
 
-    /// Counts the request of a slot among the large ones.
-    pub fn mark_large(&mut self, slot: ReplySlot) {
+    /// Counts the request of a slot among the large ones if it was received with that many bytes.
+    pub fn count_if_large(&mut self, slot: ReplySlot, received_bytes: usize) {
         let slot = slot.0.checked_sub(self.first).and_then(|at| self.slots.get_mut(at as usize));
-        if let Some(slot) = slot
+        if received_bytes >= BULK_BYTES_MIN
+            && let Some(slot) = slot
             && !std::mem::replace(&mut slot.is_large, true)
         {
             self.large_bytes += slot.request_bytes;
@@ -161,14 +164,15 @@ mod tests {
     fn a_large_request_counts_as_such_until_its_answer_leaves() {
         let mut queue = Queue::default();
         let (small, large) = (queue.push('a', 1000, 0), queue.push('b', 2000, 0));
-        queue.mark_large(large);
-        queue.mark_large(large);
+        queue.count_if_large(small, BULK_BYTES_MIN - 1);
+        queue.count_if_large(large, BULK_BYTES_MIN);
+        queue.count_if_large(large, BULK_BYTES_MIN);
         assert_eq!((queue.request_bytes(), queue.large_bytes()), (3000, 2000));
         queue.fill(large, 0);
         queue.fill(small, 0);
         assert_eq!((queue.take(), queue.large_bytes()), (Some(('a', 0)), 2000));
         assert_eq!((queue.take(), queue.large_bytes()), (Some(('b', 0)), 0));
-        queue.mark_large(large);
+        queue.count_if_large(large, BULK_BYTES_MIN);
         assert_eq!(queue.large_bytes(), 0, "it was answered");
     }
 

@@ -2,7 +2,6 @@
 
 use highwater_net::{Batch, Produce, ProtocolViolation, Reply, ReplySlot};
 use highwater_protocol::ids::TopicPartition;
-use highwater_protocol::limits::BULK_BYTES_MIN;
 use highwater_protocol::native::{Acks, MessageKind, ProduceReply};
 use highwater_runtime::plane::{ConnId, Plane};
 
@@ -31,9 +30,7 @@ impl Shard {
         } else {
             let replies = &mut connection.native().replies;
             let slot = replies.open(MessageKind::Produce, id, held, 0);
-            if bytes >= BULK_BYTES_MIN {
-                replies.mark_large(slot);
-            }
+            replies.count_if_large(slot, bytes);
             Some(slot)
         };
         let wall_ms = plane.wall_clock_ms();

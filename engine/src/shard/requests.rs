@@ -2,7 +2,6 @@
 
 use highwater_net::{Received, Request};
 use highwater_protocol::ids::{ShardId, TopicPartition};
-use highwater_protocol::limits::BULK_BYTES_MIN;
 use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
@@ -40,9 +39,7 @@ impl Shard {
         let held = held_bytes(bytes, Retained::Lists) + reply_bytes;
         let replies = &mut connection.native().replies;
         let slot = replies.open(kind, id, held, 0);
-        if bytes >= BULK_BYTES_MIN {
-            replies.mark_large(slot);
-        }
+        replies.count_if_large(slot, bytes);
         let call = native::Call { conn, slot };
         if matches!(request, Request::Stats) {
             return self.reply_stats(conn, slot);

@@ -17,7 +17,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use highwater_net::kafka::schema::Message as KafkaBody;
 use highwater_net::kafka::{KafkaError, KafkaReply, Received, Request, response};
 use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
-use highwater_protocol::limits::BULK_BYTES_MIN;
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
@@ -100,9 +99,7 @@ impl Shard {
         };
         let held = held_bytes(bytes, retained) + small_reply_bytes(&request);
         let slot = kafka.replies.open(held, reply_bytes);
-        if bytes >= BULK_BYTES_MIN {
-            kafka.replies.mark_large(slot);
-        }
+        kafka.replies.count_if_large(slot, bytes);
         let call = Call { conn, slot, origin: header.origin() };
         let client = header.client_id.unwrap_or_default();
         match request {
