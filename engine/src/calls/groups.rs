@@ -3,7 +3,7 @@
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
 use super::Reply;
-use super::pending::{Gather, Request};
+use super::pending::{EachReply, Request};
 use crate::api::{ApiError, GroupCall, Part};
 use crate::coord::groups::{GroupReply, GroupRequest};
 use crate::coord::placement::GroupOwners;
@@ -72,43 +72,17 @@ impl Context<'_> {
         waits_for_others: bool,
         finish: impl FnOnce(&mut Context<'_>, Vec<Result<GroupReply, ApiError>>) + 'static,
     ) {
-        let replies = requests.iter().map(|_| None).collect();
+        let gather = Box::new(EachReply::new(requests.len(), group_reply, finish));
         let requests = requests.into_iter().map(|(shard, request)| Request::Group(shard, request));
-        self.calls.ask(
-            Some(conn),
-            requests.collect(),
-            waits_for_others,
-            Box::new(GroupReplies { replies, finish }),
-        );
+        self.calls.ask(Some(conn), requests.collect(), waits_for_others, gather);
         self.post_requests();
     }
 }
 
-const NO_REPLY: ApiError = ApiError::Internal("a coordinator did not answer");
-
-/// The replies of coordinators.
-struct GroupReplies<F> {
-    replies: Vec<Option<Result<GroupReply, ApiError>>>,
-    finish: F,
-}
-
-impl<F> Gather for GroupReplies<F>
-where
-    F: FnOnce(&mut Context<'_>, Vec<Result<GroupReply, ApiError>>),
-{
-    fn take(&mut self, number: u32, reply: Reply) {
-        let reply = match reply {
-            Reply::Group(reply) => reply,
-            other => Err(ApiError::wrong_reply(&other)),
-        };
-        if let Some(place) = self.replies.get_mut(number as usize) {
-            *place = Some(reply);
-        }
-    }
-
-    fn finish(self: Box<Self>, context: &mut Context<'_>) {
-        let Self { replies, finish } = *self;
-        let replies = replies.into_iter().map(|reply| reply.unwrap_or(Err(NO_REPLY)));
-        finish(context, replies.collect());
+/// Returns the reply of a coordinator.
+fn group_reply(reply: Reply) -> Result<GroupReply, ApiError> {
+    match reply {
+        Reply::Group(reply) => reply,
+        other => Err(ApiError::wrong_reply(&other)),
     }
 }

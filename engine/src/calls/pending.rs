@@ -209,7 +209,7 @@ impl Context<'_> {
             let reply = replies.into_iter().next().unwrap_or(Err(NO_REPLY));
             finish(context, reply);
         };
-        let gather = Box::new(EachReply::<C, _> { replies: Vec::from([None]), finish });
+        let gather = Box::new(EachReply::new(1, controller_reply::<C>, finish));
         self.calls.ask(conn, vec![Request::Controller(request.into_request())], false, gather);
         self.post_requests();
     }
@@ -231,8 +231,7 @@ impl Context<'_> {
         if requests.is_empty() {
             return finish(self, Vec::new());
         }
-        let replies = requests.iter().map(|_| None).collect();
-        let gather = Box::new(EachReply::<C, _> { replies, finish });
+        let gather = Box::new(EachReply::new(requests.len(), controller_reply::<C>, finish));
         let requests = requests.into_iter().map(|call| Request::Controller(call.into_request())).collect();
         self.calls.ask(Some(conn), requests, false, gather);
         self.post_requests();
@@ -258,29 +257,40 @@ impl Context<'_> {
 
 const NO_REPLY: ApiError = ApiError::Internal("a request was not answered");
 
-/// The replies of shard 0 to requests of one kind.
-struct EachReply<C: ControllerCall, F> {
-    replies: Vec<Option<Result<C::Reply, ApiError>>>,
+/// Returns the reply of shard 0 to a request of one kind.
+fn controller_reply<C: ControllerCall>(reply: Reply) -> Result<C::Reply, ApiError> {
+    match reply {
+        Reply::Controller(reply) => reply.and_then(C::reply_of),
+        other => Err(ApiError::wrong_reply(&other)),
+    }
+}
+
+/// The replies to requests of one kind, in the order of the requests.
+pub(super) struct EachReply<R, F> {
+    replies: Vec<Option<Result<R, ApiError>>>,
+    reply_of: fn(Reply) -> Result<R, ApiError>,
     finish: F,
 }
 
-impl<C, F> Gather for EachReply<C, F>
+impl<R, F> EachReply<R, F> {
+    /// Creates the place for the replies to `count` requests, which `reply_of` converts.
+    pub(super) fn new(count: usize, reply_of: fn(Reply) -> Result<R, ApiError>, finish: F) -> Self {
+        Self { replies: (0..count).map(|_| None).collect(), reply_of, finish }
+    }
+}
+
+impl<R, F> Gather for EachReply<R, F>
 where
-    C: ControllerCall,
-    F: FnOnce(&mut Context<'_>, Vec<Result<C::Reply, ApiError>>),
+    F: FnOnce(&mut Context<'_>, Vec<Result<R, ApiError>>),
 {
     fn take(&mut self, number: u32, reply: Reply) {
-        let reply = match reply {
-            Reply::Controller(reply) => reply.and_then(C::reply_of),
-            other => Err(ApiError::wrong_reply(&other)),
-        };
         if let Some(place) = self.replies.get_mut(number as usize) {
-            *place = Some(reply);
+            *place = Some((self.reply_of)(reply));
         }
     }
 
     fn finish(self: Box<Self>, context: &mut Context<'_>) {
-        let Self { replies, finish } = *self;
+        let Self { replies, finish, .. } = *self;
         let replies = replies.into_iter().map(|reply| reply.unwrap_or(Err(NO_REPLY)));
         finish(context, replies.collect());
     }
@@ -405,10 +415,8 @@ mod tests {
 
     #[test]
     fn a_reply_of_another_kind_fails_only_the_request_that_it_answers() {
-        let mut each = EachReply::<DeleteTopicById, _> {
-            replies: Vec::from([None, None]),
-            finish: |_: &mut Context<'_>, _: Vec<Result<(), ApiError>>| {},
-        };
+        let finish = |_: &mut Context<'_>, _: Vec<Result<(), ApiError>>| {};
+        let mut each = EachReply::new(2, controller_reply::<DeleteTopicById>, finish);
         each.take(1, done());
         each.take(0, Reply::Owner(PartitionAnswer::Details(Vec::new())));
         assert_eq!(each.replies[1], Some(Ok(())));
