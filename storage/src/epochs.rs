@@ -5,9 +5,9 @@
 
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 
-use crate::expect::LogPoint;
 use crate::limits::EPOCHS_PER_PARTITION_MAX;
 use crate::mutants::{Mutant, is_planted};
+use crate::position::LogPoint;
 
 /// The first frame of an epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,8 +17,7 @@ use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::mac::{MAC_KEY_BYTES, MacKey, StoreMacs};
-use crate::map::INCARNATION_MAX;
-use crate::recovery::OFFSET_MAX;
+use crate::position::{INCARNATION_MAX, OFFSET_MAX};
 
 /// Granule of every position and length on disk.
 pub use highwater_runtime::buf::PAGE_BYTES;

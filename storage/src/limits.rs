@@ -3,7 +3,6 @@
 use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, frame_bytes};
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
 
-use crate::journal::{JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN};
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES, PAGE_BYTES};
 use crate::state_log::SNAPSHOT_BYTES_PER_TURN;
 
@@ -34,6 +33,12 @@ pub const PARTITIONS_PER_STORE_MAX: usize = 1 << 22;
 
 /// Epochs of one partition that are remembered. Each change of its leader begins one; the oldest are forgotten.
 pub const EPOCHS_PER_PARTITION_MAX: usize = 1024;
+
+/// The smallest journal. Two entries have to fit, and one that frees space.
+pub(crate) const JOURNAL_BYTES_MIN: u64 = 64 << 10;
+
+/// The largest journal: a start after a crash reads all of it into memory.
+pub(crate) const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 
 /// Bytes that one batch of write-backs takes from the journal to the extents.
 pub const WRITE_BACK_BYTES_MAX: usize = 4 << 20;

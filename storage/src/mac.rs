@@ -26,7 +26,6 @@ use highwater_protocol::frame::{FRAME_VERSION_WITHOUT_MAC, FrameHeader};
 use highwater_protocol::ids::Incarnation;
 use siphasher::sip::SipHasher24;
 
-use crate::layout::ExtentId;
 use crate::mutants::{Mutant, is_planted};
 
 /// Bytes of a key.
@@ -97,21 +96,6 @@ impl ExtentMacs {
     /// Whether this store wrote a frame with this header at this position.
     fn vouches_for(&self, header: &FrameHeader, position: u32) -> bool {
         header.version != FRAME_VERSION_WITHOUT_MAC && header.mac.get() == self.at(position)
-    }
-}
-
-/// The codes of a store, from the headers of extents that were found in its slabs. The header at the start of a slab is preferred: no record
-/// can be there.
-pub(crate) fn macs_among(headers: &[ExtentId]) -> Option<StoreMacs> {
-    let first = headers.iter().filter(|id| id.place.at == 0);
-    first.chain(headers).find_map(|id| id.macs)
-}
-
-/// Whether the header of an extent belongs to the store with these codes. A header inside a record does not have the key.
-pub(crate) fn is_of(id: &ExtentId, macs: Option<StoreMacs>) -> bool {
-    match (id.macs, macs) {
-        (None, Some(macs)) => id.incarnation < macs.since,
-        (of, macs) => of == macs,
     }
 }
 

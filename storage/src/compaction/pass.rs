@@ -23,14 +23,15 @@ use highwater_protocol::ids::{LogIndex, Offset, Timestamp};
 use highwater_runtime::plane::Disk;
 
 use super::{CleanRules, Cleaned, Cleaner, Kept, KeyIndex};
-use crate::api::{PartitionSlot, ReadId, ReadLimits};
+use crate::api::{
+    BatchFilter, IndexCursor, IndexRead, IndexReadOutcome, PartitionSlot, ReadId, ReadLimits,
+    RewritableExtent, RewriteAborted, RewriteError, Rewritten, Verdict,
+};
 use crate::config::CompactionConfig;
 use crate::layout::EXTENT_HEADER_BYTES;
 use crate::limits::REWRITE_EXTENTS_MAX;
 use crate::mac::MacKey;
 use crate::mutants::{Mutant, is_planted};
-use crate::replica::{IndexCursor, IndexRead, IndexReadOutcome};
-use crate::rewrite::{BatchFilter, RewritableExtent, RewriteAborted, RewriteError, Rewritten, Verdict};
 use crate::store::Store;
 
 /// What there is to compact in a log, apart from extents that may not be rewritten yet.

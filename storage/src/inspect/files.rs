@@ -9,9 +9,9 @@ use highwater_runtime::fs::{DirEntry, Fs, OpenMode};
 use highwater_runtime::plane::FileId;
 
 use super::InspectError;
-use crate::expect::ExtentBytes;
 use crate::journal::replay::Pages;
 use crate::layout::{PAGE_BYTES, SlabId};
+use crate::recovery::ExtentBytes;
 
 /// Read-only access; closes what it opened.
 pub(super) struct Files<'a> {

@@ -7,12 +7,10 @@ use highwater_protocol::ids::{ClusterId, StoreId};
 use highwater_runtime::plane::FileId;
 
 use super::files::Files;
-use crate::headers::{PlaceBytes, latest_lives, visit_places};
+use crate::headers::{PlaceBytes, chain_of, is_of, latest_lives, macs_among, visit_places};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::limits::StoreLimits;
-use crate::mac::{is_of, macs_among};
 use crate::map::{ExtentEntry, PartitionEntry, PartitionKey, StoreMap};
-use crate::store::chain_of;
 
 /// The smallest extent in a slab of this size: headers are looked for at its multiples. Slabs smaller than the first one of production
 /// come from tests and simulations, with extents to match.

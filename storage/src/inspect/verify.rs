@@ -11,11 +11,10 @@ use super::headers::header_at;
 use super::state::{self, StateLogListing};
 use super::view::{StoreView, expectation, known_end};
 use super::{InspectError, MapSource, store_dirs};
-use crate::expect::Expectation;
 use crate::journal::JOURNAL_NAME;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentEnd, ExtentId, PAGE_BYTES, Place, SlabId};
 use crate::map::{ExtentEntry, PartitionEntry, SealEntry};
-use crate::recovery::{Decision, FrameCondition, Scanned, has_frames_from};
+use crate::recovery::{Decision, Expectation, FrameCondition, Scanned, has_frames_from};
 
 /// The result of a verification.
 #[derive(Clone, Default, Debug)]

@@ -17,12 +17,12 @@ use super::{
     ExtentHolds, ExtentListing, ExtentState, InspectError, MapSource, PartitionListing, SlabListing,
     StoreListing,
 };
-use crate::expect::{Expectation, Mark};
 use crate::journal::JOURNAL_NAME;
 use crate::layout::{EXTENT_HEADER_BYTES, Place, STATE_STEM, SlabId, parse_slab_name};
 use crate::limits::SEARCH_BYTES_MAX;
 use crate::map::{ExtentEntry, PartitionEntry, StoreMap};
-use crate::recovery::{Scanned, scan};
+use crate::position::Mark;
+use crate::recovery::{Expectation, Scanned, scan};
 
 /// A store that is looked at.
 pub(super) struct StoreView {

@@ -41,9 +41,3 @@ mod tests;
 
 /// Name of the journal's file in the folder of its store.
 pub(crate) const JOURNAL_NAME: &str = "journal";
-
-/// The smallest journal. Two entries have to fit, and one that frees space.
-pub(crate) const JOURNAL_BYTES_MIN: u64 = 64 << 10;
-
-/// The largest journal: a start after a crash reads all of it into memory.
-pub(crate) const JOURNAL_BYTES_MAX: u64 = 256 << 20;

@@ -8,9 +8,9 @@ use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use highwater_protocol::ids::Incarnation;
 use highwater_runtime::plane::WRITE_BYTES_MAX;
 
-use super::JOURNAL_BYTES_MAX;
 use super::entry::{Entry, EntryFault, EntryOwner, PieceTarget};
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_HEADER_FIELD_BYTES, ExtentId, PAGE_BYTES, Place, SlabId};
+use crate::limits::JOURNAL_BYTES_MAX;
 use crate::map::{ExtentEntry, StoreMap};
 use crate::mutants::{Mutant, is_planted};
 

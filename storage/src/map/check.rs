@@ -5,10 +5,7 @@ use highwater_protocol::ids::TopicPartition;
 use super::{CheckpointEntry, ExtentEntry, PartitionEntry, StoreMap};
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_LOG2_BYTES};
 use crate::limits::EPOCHS_PER_PARTITION_MAX;
-use crate::recovery::OFFSET_MAX;
-
-/// No store gets there; below it, adding to an incarnation, a sequence, an index or a place cannot overflow.
-pub(crate) const INCARNATION_MAX: u64 = 1 << 62;
+use crate::position::{INCARNATION_MAX, OFFSET_MAX};
 
 impl StoreMap {
     pub(super) fn check(&self) -> Result<(), String> {

@@ -3,13 +3,11 @@
 use highwater_protocol::frame::{FrameError, FrameHeader};
 use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset};
 
+use super::Expectation;
 use super::decide::FrameCondition;
-use crate::expect::Expectation;
 use crate::mac::{ExtentMacs, is_believable};
 use crate::mutants::{Mutant, is_planted};
-
-/// No partition gets there; below it, adding a batch's length cannot overflow.
-pub(crate) const OFFSET_MAX: i64 = i64::MAX - (1 << 33);
+use crate::position::OFFSET_MAX;
 
 /// The properties that the next frame must have.
 #[derive(Clone, Copy)]

@@ -7,7 +7,7 @@ use highwater_runtime::plane::WRITE_BYTES_MAX;
 use super::check::{self, Next};
 use super::decide::{FrameCondition, Later};
 use super::window::Window;
-use crate::expect::Mark;
+use crate::position::Mark;
 
 /// Bytes that a disk can have written astray at once: after a frame that a log could go on with, one that belongs before it may
 /// still come.

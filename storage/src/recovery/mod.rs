@@ -9,6 +9,7 @@
 
 mod check;
 mod decide;
+mod expect;
 mod look_ahead;
 #[cfg(test)]
 mod tests;
@@ -17,11 +18,11 @@ mod window;
 use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameKind};
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 
-use crate::expect::{Expectation, ExtentBytes, Mark};
 use crate::mutants::{Mutant, is_planted};
+use crate::position::Mark;
 
-pub(crate) use check::OFFSET_MAX;
 pub use decide::{Decision, FrameCondition, Later, decide};
+pub use expect::{Expectation, ExtentBytes};
 pub(crate) use window::READ_BYTES_FIRST;
 
 use check::Next;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 
-use crate::expect::ExtentBytes;
+use super::ExtentBytes;
 
 /// Bytes of the first read: most scans begin near the end of a log and need no more.
 pub(crate) const READ_BYTES_FIRST: usize = 64 << 10;

@@ -5,11 +5,10 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_runtime::plane::Disk;
 
 use super::{Phase, Store};
-use crate::api::{AppendError, Appended, PartitionSlot, Payload, ProducerCheck};
+use crate::api::{AppendError, Appended, FramePlacement, PartitionSlot, Payload, ProducerCheck};
 use crate::map::{MapRecord, PartitionKey};
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::{Partition, TailState};
-use crate::placement::{AppendContext, FramePlacement, Gaps};
+use crate::partition::{AppendContext, Gaps, Partition, TailState};
 use crate::producers::ProducerStamp;
 
 impl Store {

@@ -6,8 +6,7 @@ use zerocopy::FromBytes;
 
 use super::task::hold;
 use crate::api::{Cursor, CursorHint, Frames, ReadLimits, ReadResult};
-use crate::cache::Chunk;
-use crate::partition::Partition;
+use crate::partition::{Chunk, Partition};
 
 /// Answers a read from frozen chunks alone. Nothing is checked, and only slices that are a small part of a chunk are copied. `None` if the offset is
 /// older than the cache.

@@ -21,55 +21,18 @@ use highwater_runtime::plane::Disk;
 
 use super::Store;
 use super::task::{Answer, Driven, Task};
-use crate::api::{PartitionSlot, ReadId, StoreEvent};
+use crate::api::{CutError, PartitionSlot, ReadId, StoreEvent};
 use crate::config::CommitRule;
-use crate::epochs::{EpochStart, Epochs};
-use crate::expect::{LogPoint, Mark};
-use crate::extent::{Extent, ExtentRef, NO_TIMESTAMP};
+use crate::epochs::EpochStart;
+use crate::extent::{Extent, NO_TIMESTAMP};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId};
 use crate::limits::CUTS_PER_TURN_MAX;
 use crate::map::{MapRecord, PartitionKey};
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::{Partition, Piece, TailState};
+use crate::partition::{Cut, CutGoal, CutStep, Partition, Piece, TailState};
+use crate::position::{ExtentRef, LogPoint, Mark};
 use crate::producers::Producers;
-use crate::replica::CutError;
-use crate::scan_chunk::ReadGoal;
-use crate::scan_index::IndexGoal;
-
-/// A cut in progress.
-#[derive(Debug)]
-pub(crate) struct Cut {
-    goal: CutGoal,
-    step: CutStep,
-}
-
-#[derive(Debug)]
-enum CutGoal {
-    /// The log will end before this index.
-    Truncate(LogIndex),
-    /// The log will begin here, without frames.
-    StartAt(LogPoint, Epochs),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum CutStep {
-    /// Waits until everything that was appended is durable.
-    Settling,
-    /// Waits for the frame at which the log will end.
-    Locating(ReadId),
-    /// The log will end here, in the extent that the mark names. Waits until the headers of the extents after it are marked as abandoned.
-    GivingUp(Mark, i64),
-}
-
-impl Cut {
-    /// Returns the index before which the log will end.
-    pub(crate) fn truncates_at(&self) -> Option<LogIndex> {
-        match self.goal {
-            CutGoal::Truncate(index) => Some(index),
-            CutGoal::StartAt(..) => None,
-        }
-    }
-}
+use crate::scan::{IndexGoal, ReadGoal};
 
 impl Store {
     /// Truncates a log: removes the frames from this index on. [`StoreEvent::Truncated`] reports when it is done. Until then appends are rejected as

@@ -9,7 +9,7 @@ use super::task::{Answer, Driven, Task};
 use crate::api::{FindOutcome, FindResult, PartitionSlot, ReadId, SearchMemory, StoreEvent};
 use crate::extent::{Extent, NO_TIMESTAMP};
 use crate::limits::LATEST_TRIES_MAX;
-use crate::scan_chunk::ReadGoal;
+use crate::scan::ReadGoal;
 
 /// Work that one search does before the next has its turn.
 const SEARCH_SLICE: Work = 100_000;

@@ -20,14 +20,15 @@ use super::write_back::WriteBackBatch;
 use super::{Phase, Store};
 use crate::api::PartitionSlot;
 use crate::config::StoreConfig;
-use crate::extent::ExtentRef;
+use crate::journal::JOURNAL_NAME;
 use crate::journal::entry::{ENTRY_BYTES_MAX, EntryBuilder, EntryOwner, PieceTarget};
 use crate::journal::ring::Ring;
-use crate::journal::{JOURNAL_BYTES_MIN, JOURNAL_NAME};
 use crate::layout::EXTENT_HEADER_FIELD_BYTES;
+use crate::limits::JOURNAL_BYTES_MIN;
 use crate::map::MapRecord;
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Flight, Piece, Route};
+use crate::position::ExtentRef;
 use crate::state_log::Seq;
 
 /// A tail uses at most this part of the journal.

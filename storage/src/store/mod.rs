@@ -6,6 +6,7 @@
 //! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`snapshot`] writes it anew, [`known_producers`] bounds what is remembered of producers,
 //! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`read_queue`] starts their disk reads, [`retention`] lets go, [`rewrite`] replaces extents, [`open`] begins and [`close`] ends it.
 
+mod alloc;
 mod append;
 mod cached;
 mod close;
@@ -38,18 +39,15 @@ use highwater_runtime::plane::{Completion, Disk, Token};
 use highwater_runtime::slab::Slab;
 
 use crate::api::{Bounds, PartitionSlot, ProducerCheck, StoreEvent, StoreStats};
-use crate::cache::CacheBudget;
 use crate::config::{PartitionConfig, StoreConfig};
 use crate::limits::PARTITIONS_PER_STORE_MAX;
 use crate::mac::StoreMacs;
-use crate::partition::Partition;
+use crate::partition::{CacheBudget, Partition};
 use crate::producers::{ActiveProducer, ProducerStamp};
 use crate::state_log::{Seq, StateLog};
 
-pub(crate) use cut::Cut;
 use journal::Journal;
 use known_producers::KnownProducers;
-pub(crate) use open::chain_of;
 
 use open::Orphans;
 use read_queue::Reads;

@@ -19,10 +19,8 @@ use super::task::{Answer, Driven, Task, hold};
 use crate::api::{
     Cursor, CursorHint, Frames, PartitionSlot, ReadId, ReadLimits, ReadOutcome, ReadResult, StoreEvent,
 };
-use crate::index::Entry;
-use crate::lookup::{Lookup, Wanted};
-use crate::scan_chunk::{ReadGoal, Step, View, scan_chunk};
-use crate::scan_index::scan_index;
+use crate::extent::Entry;
+use crate::scan::{Lookup, ReadGoal, Step, View, Wanted, scan_by_index, scan_by_offset};
 
 impl Store {
     /// Reads durable frames below `up_to`, beginning with the batch that holds the cursor's offset: at least one batch, then more while `limits`
@@ -258,8 +256,8 @@ impl Store {
         task.need = 0;
         task.behind = None;
         let step = match &task.goal {
-            ReadGoal::Index(goal) => scan_index(goal, &mut task.cursor, &view, &mut note),
-            goal => scan_chunk(goal, &mut task.cursor, &view, &mut note, work),
+            ReadGoal::Index(goal) => scan_by_index(goal, &mut task.cursor, &view, &mut note),
+            goal => scan_by_offset(goal, &mut task.cursor, &view, &mut note, work),
         };
         match step {
             Step::Frames { bytes: frames, next, frame_bytes_max } => {

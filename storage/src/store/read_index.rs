@@ -6,10 +6,10 @@ use highwater_runtime::plane::Disk;
 
 use super::Store;
 use super::task::{Answer, Driven, Task};
-use crate::api::{CursorHint, PartitionSlot, ReadId, ReadLimits, StoreEvent};
-use crate::replica::{IndexCursor, IndexRead, IndexReadOutcome};
-use crate::scan_chunk::ReadGoal;
-use crate::scan_index::{IndexGoal, IndexReader, Take};
+use crate::api::{
+    CursorHint, IndexCursor, IndexRead, IndexReadOutcome, PartitionSlot, ReadId, ReadLimits, StoreEvent,
+};
+use crate::scan::{IndexGoal, IndexReader, ReadGoal, Take};
 
 impl Store {
     /// Reads durable frames of every kind below `up_to`, beginning at an index: at least one, then more while `limits` allow.

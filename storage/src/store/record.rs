@@ -7,9 +7,7 @@ use highwater_runtime::plane::Disk;
 
 use super::Store;
 use crate::api::PartitionSlot;
-use crate::bound::{BoundNeed, bound_after};
-use crate::expect::Mark;
-use crate::extent::{Extent, NO_TIMESTAMP};
+use crate::extent::{BoundNeed, Extent, NO_TIMESTAMP, bound_after};
 use crate::layout::Place;
 use crate::limits::{
     APPENDED_PER_CHECKPOINT_BYTES, BOUNDS_PER_TURN_MAX, CHECKPOINT_PRODUCERS_PER_WORK,
@@ -19,6 +17,7 @@ use crate::map::{
     CheckpointEntry, EpochEntry, ExtentEntry, MapRecord, PartitionEntry, PartitionKey, SealEntry,
 };
 use crate::partition::{Partition, TailState};
+use crate::position::Mark;
 use crate::state_log::Seq;
 
 /// How far back to look for extents whose ends are to be recorded.

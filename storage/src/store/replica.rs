@@ -4,13 +4,11 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_runtime::plane::Disk;
 
 use super::Store;
-use crate::api::{AppendError, PartitionSlot};
+use crate::api::{AppendError, FramePlacement, PartitionSlot, ReplicateError, Replicated, ReplicatedFrame};
 use crate::epochs::EpochEnd;
-use crate::expect::LogPoint;
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::Partition;
-use crate::placement::{FramePlacement, Gaps};
-use crate::replica::{ReplicateError, Replicated, ReplicatedFrame};
+use crate::partition::{Gaps, Partition};
+use crate::position::LogPoint;
 
 impl Store {
     /// Appends a frame of another replica's log. Its epoch, index and offset are the leader's, and its batch is unchanged. Its header is rebuilt for

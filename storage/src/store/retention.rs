@@ -10,11 +10,11 @@ use highwater_runtime::plane::Disk;
 use super::Store;
 use super::space::wants_roll;
 use crate::api::{LogStartError, PartitionSlot, StoreEvent};
-use crate::expect::Mark;
 use crate::extent::{APPENDED_UNKNOWN, CREATED_UNKNOWN, Extent, FIRST_POSITION};
 use crate::limits::RETENTION_PARTITIONS_PER_STEP;
 use crate::map::{MapRecord, PartitionKey};
 use crate::partition::{Partition, TailState};
+use crate::position::Mark;
 use crate::state_log::Seq;
 
 impl Store {

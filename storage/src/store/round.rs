@@ -20,11 +20,11 @@ use super::journal::RoundEntry;
 use super::{Queued, Store, TOKEN_KIND_SHIFT, TOKEN_STORE};
 use crate::api::{PartitionSlot, ReadId, StoreEvent};
 use crate::config::DurableForm;
-use crate::extent::ExtentRef;
 use crate::layout::{PAGE_BYTES, Place, SlabId};
 use crate::limits::ROUNDS_IN_FLIGHT_MAX;
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Advanced, Flight, Piece, Route, TailState};
+use crate::position::ExtentRef;
 
 /// An operation in flight.
 #[derive(Clone, Copy, Debug)]

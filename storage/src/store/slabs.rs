@@ -12,9 +12,9 @@ use highwater_runtime::fs::{RESERVE_NAME, is_out_of_space};
 use highwater_runtime::plane::{Disk, FileId, FileJob};
 
 use super::Store;
+use super::alloc::Backing;
 use super::round::Op;
 use super::space::SlabFile;
-use crate::alloc::Backing;
 use crate::config::StoreConfig;
 use crate::layout::{SlabId, slab_name};
 

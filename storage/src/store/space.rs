@@ -13,17 +13,16 @@ use highwater_protocol::frame::frame_bytes;
 use highwater_protocol::ids::{Incarnation, LeaderEpoch};
 use highwater_runtime::plane::{Disk, FileId};
 
+use super::alloc::{Allocator, Backing};
 use super::punch::{Punching, Surplus};
 use super::{Phase, Store};
-use crate::alloc::{Allocator, Backing};
-use crate::api::{AppendError, PartitionSlot, StoreEvent};
-use crate::bound::{WriteBound, bound_after};
-use crate::extent::{Extent, ExtentRef, FIRST_POSITION};
+use crate::api::{AppendError, FramePlacement, PartitionSlot, StoreEvent};
+use crate::extent::{Extent, FIRST_POSITION, WriteBound, bound_after};
 use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId};
 use crate::limits::{EXTENT_BYTES_MAX, PADDING_BYTES_MAX};
 use crate::map::{MapRecord, PartitionKey};
-use crate::partition::Partition;
-use crate::placement::{FramePlacement, Gaps};
+use crate::partition::{Gaps, Partition};
+use crate::position::ExtentRef;
 use crate::state_log::Seq;
 
 /// Incarnations reserved in the map at once.

@@ -5,14 +5,12 @@ use highwater_protocol::ids::{ExtentSequence, Incarnation, LogIndex, Offset, Tim
 use highwater_runtime::buf::AlignedBuf;
 
 use crate::api::{PartitionSlot, SearchMemory};
-use crate::extent::{Extent, ExtentRef, FIRST_POSITION, NO_TIMESTAMP};
-use crate::index::Entry;
+use crate::extent::{Entry, Extent, FIRST_POSITION, NO_TIMESTAMP};
 use crate::layout::PAGE_BYTES;
 use crate::limits::HELD_BYTES_PER_BYTE_MAX;
-use crate::lookup::{Lookup, LookupResult};
 use crate::partition::Partition;
-use crate::scan_chunk::{ReadGoal, ScanCursor};
-use crate::scan_index::{IndexGoal, IndexReader};
+use crate::position::ExtentRef;
+use crate::scan::{IndexGoal, IndexReader, Lookup, LookupResult, ReadGoal, ScanCursor};
 
 /// Frames of a read up to which it is cut to whole ones of the size seen before. With more, what is read twice is a small part.
 const WHOLE_FRAMES_MAX: usize = 16;

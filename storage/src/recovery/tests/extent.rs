@@ -8,9 +8,9 @@ use highwater_protocol::ids::{ExtentSequence, Incarnation, LogIndex, Offset};
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 
-use crate::expect::{Expectation, ExtentBytes, Mark};
+use super::super::{Expectation, ExtentBytes, Scanned, scan};
 use crate::mac::{ExtentMacs, MacKey, StoreMacs};
-use crate::recovery::{Scanned, scan};
+use crate::position::Mark;
 
 pub(super) const START: u32 = 4096;
 pub(super) const TAG: u32 = 0x1234_5678;

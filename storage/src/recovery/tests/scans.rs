@@ -1,10 +1,11 @@
 use highwater_protocol::frame::{FRAME_VERSION, FrameKind};
 use highwater_protocol::ids::{Incarnation, LeaderEpoch, LogIndex};
 
+use super::super::{
+    Decision, Expectation, FrameCondition, Later, Scanned, has_frames_from, proves_durable, scan,
+};
 use super::extent::{Extent, INCARNATION, START, TAG};
-use crate::expect::Expectation;
 use crate::mac::{MacKey, StoreMacs};
-use crate::recovery::{Decision, FrameCondition, Later, Scanned, has_frames_from, proves_durable, scan};
 
 const MIB: usize = 1 << 20;
 

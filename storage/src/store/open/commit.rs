@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use highwater_protocol::ids::LogIndex;
 
-use crate::expect::LogPoint;
 use crate::mutants::{Mutant, is_planted};
+use crate::position::LogPoint;
 
 /// Tracks the commit point along the frames of a log.
 pub(super) struct CommitTracker {

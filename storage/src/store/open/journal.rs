@@ -8,18 +8,19 @@ use highwater_protocol::ids::Incarnation;
 use highwater_runtime::fs::{FileRead, OpenMode, is_out_of_space};
 use highwater_runtime::plane::{Disk, FileId};
 
+use super::super::journal::journal_bytes;
 use super::{Slabs, io_error};
+use crate::api::{OpenError, RecoveryReport};
 use crate::config::StoreConfig;
+use crate::journal::JOURNAL_NAME;
 use crate::journal::entry::{Entry, EntryFault, EntryOwner};
 use crate::journal::replay::{
     Lives, PageAt, PageBytes, Pages, RingBytes, Scanned, SlabPages, lives_of, read_ring, ring_bytes, scan,
 };
-use crate::journal::{JOURNAL_BYTES_MIN, JOURNAL_NAME};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, SlabId, slab_name};
+use crate::limits::JOURNAL_BYTES_MIN;
 use crate::mac::MacKey;
 use crate::map::StoreMap;
-use crate::report::{OpenError, RecoveryReport};
-use crate::store::journal::journal_bytes;
 
 /// Pieces whose pages are read together.
 const PIECES_READ_TOGETHER: usize = 1024;

@@ -3,7 +3,6 @@
 //! Nothing is deleted here, and nothing that may have been acknowledged is truncated. Frames that were never acknowledged stay on disk; logs continue
 //! after them.
 
-mod chains;
 mod commit;
 mod journal;
 mod read_ahead;
@@ -23,6 +22,7 @@ use highwater_runtime::fs::{OpenMode, RESERVE_NAME};
 use highwater_runtime::plane::Disk;
 use highwater_runtime::slab::Slab;
 
+use super::alloc::{Allocator, Backing};
 use super::journal::Journal;
 use super::known_producers::KnownProducers;
 use super::read_queue::Reads;
@@ -31,17 +31,14 @@ use super::round::Rounds;
 use super::slabs::slab_bytes;
 use super::space::{SlabFile, Space};
 use super::{Phase, Store};
-use crate::alloc::{Allocator, Backing};
-use crate::api::{PartitionSlot, StoreStats};
-use crate::cache::CacheBudget;
+use crate::api::{OpenError, PartitionFinding, PartitionSlot, RecoveryReport, StoreStats};
 use crate::config::StoreConfig;
-use crate::expect::LogPoint;
 use crate::journal::JOURNAL_NAME;
 use crate::layout::{Place, STATE_PURPOSE, STATE_STEM, SlabId, parse_slab_name, slab_name};
 use crate::mac::StoreMacs;
 use crate::map::{ExtentEntry, MapError, MapRecord, PartitionKey, StoreMap};
-use crate::partition::TailState;
-use crate::report::{OpenError, PartitionFinding, RecoveryReport};
+use crate::partition::{CacheBudget, TailState};
+use crate::position::LogPoint;
 use crate::state_log::{Owner, Recovered, StateLog, StateLogError};
 
 use commit::CommitTracker;
@@ -49,7 +46,6 @@ use read_ahead::ReadAheads;
 use recover::Recovery;
 use slabs::SlabFaults;
 
-pub(crate) use chains::chain_of;
 pub(super) use rebuild::Orphans;
 pub(super) use recover::orphan_fault;
 

@@ -12,9 +12,8 @@ use highwater_runtime::plane::Disk;
 
 use super::Slabs;
 use super::walk::known_end;
-use crate::bound::WriteBounds;
 use crate::layout::{PAGE_BYTES, SlabId};
-use crate::map::{CheckpointEntry, ExtentEntry, PartitionEntry, PartitionKey};
+use crate::map::{CheckpointEntry, ExtentEntry, PartitionEntry, PartitionKey, WriteBounds};
 use crate::recovery::READ_BYTES_FIRST;
 
 /// Extents that are read together.

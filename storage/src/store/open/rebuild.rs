@@ -15,17 +15,16 @@ use highwater_protocol::frame::{FrameHeader, FrameKind};
 use highwater_protocol::ids::{ClusterId, Incarnation, LogIndex, StoreId};
 use highwater_runtime::plane::Disk;
 
+use super::super::alloc::Allocator;
 use super::Slabs;
-use super::chains::chain_of;
-use crate::alloc::Allocator;
+use crate::api::{OpenError, RecoveryReport};
 use crate::config::StoreConfig;
 use crate::extent::{CREATED_UNKNOWN, FIRST_POSITION};
-use crate::headers::{PlaceBytes, is_covered, latest_lives, visit_places};
+use crate::headers::{PlaceBytes, chain_of, is_covered, is_of, latest_lives, macs_among, visit_places};
 use crate::layout::{ExtentHeaderError, ExtentId, Place, SlabId, key_in_block, slab_name};
 use crate::limits::EXTENT_BYTES_MAX;
-use crate::mac::{MacKey, StoreMacs, is_believable, is_of, macs_among};
+use crate::mac::{MacKey, StoreMacs, is_believable};
 use crate::map::{ExtentEntry, OrphanEntry, PartitionEntry, PartitionKey, StoreMap};
-use crate::report::{OpenError, RecoveryReport};
 
 /// How far after every incarnation seen the next one begins: extents whose headers were not found may hold frames of later incarnations.
 const INCARNATION_STEP: u64 = 1 << 32;

@@ -19,19 +19,17 @@ use super::read_ahead::{ReadAhead, ReadAheads};
 use super::rebuild::Orphans;
 use super::slabs::SlabFaults;
 use super::walk::{SlabBytes, first_mark, known_end, mark_of};
-use crate::api::PartitionSlot;
-use crate::bound::{WriteBound, WriteBounds};
+use crate::api::{OpenError, PartitionFinding, PartitionSlot, RecoveryReport};
 use crate::config::{CommitRule, PartitionConfig, StoreConfig};
-use crate::expect::{ExtentBytes as _, LogPoint, Mark};
-use crate::extent::Extent;
+use crate::extent::{Extent, WriteBound};
 use crate::layout::{EXTENT_VERSION, PAGE_BYTES, SlabId, slab_name};
 use crate::mac::StoreMacs;
-use crate::map::{CheckpointEntry, ExtentEntry, OrphanEntry, PartitionEntry};
+use crate::map::{CheckpointEntry, ExtentEntry, OrphanEntry, PartitionEntry, WriteBounds};
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::{Partition, TailState};
+use crate::partition::{Partition, Tail, TailState};
+use crate::position::{LogPoint, Mark};
+use crate::recovery::ExtentBytes as _;
 use crate::recovery::{Decision, Later, proves_durable};
-use crate::report::{OpenError, PartitionFinding, RecoveryReport};
-use crate::tail::Tail;
 
 /// Everything needed to recover a partition.
 pub(super) struct Recovery<'a> {

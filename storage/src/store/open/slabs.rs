@@ -12,12 +12,12 @@ use highwater_protocol::frame::FrameHeader;
 use highwater_protocol::ids::TopicPartition;
 use highwater_runtime::plane::Disk;
 
+use super::super::space::{SlabFile, Space};
 use super::Slabs;
+use crate::api::RecoveryReport;
 use crate::config::StoreConfig;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentHeaderError, ExtentId, PAGE_BYTES, SlabId, slab_name};
 use crate::map::{ExtentEntry, StoreMap};
-use crate::report::RecoveryReport;
-use crate::store::space::{SlabFile, Space};
 
 /// The faults of the slabs.
 #[derive(Default, Debug)]

@@ -6,9 +6,9 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use super::recover::Recovery;
 use super::walk::{SlabBytes, first_mark};
 use crate::epochs::Epochs;
-use crate::expect::LogPoint;
 use crate::layout::SlabId;
 use crate::map::{CheckpointEntry, ExtentEntry};
+use crate::position::LogPoint;
 use crate::recovery::scan;
 
 impl Recovery<'_> {

@@ -10,16 +10,16 @@ use highwater_runtime::plane::{Disk, FileId};
 
 use super::read_ahead::ReadAhead;
 use super::recover::Recovery;
-use crate::expect::{Expectation, ExtentBytes, LogPoint, Mark};
-use crate::extent::{APPENDED_UNKNOWN, Extent, ExtentRef, FIRST_POSITION};
+use crate::api::OpenError;
+use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
 use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId, slab_name};
 use crate::limits::SEARCH_BYTES_MAX;
 use crate::map::{CheckpointEntry, ExtentEntry, SealEntry};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::Partition;
+use crate::position::{ExtentRef, LogPoint, Mark};
 use crate::producers::{Appearance, ProducerStamp, UNKNOWN_MS};
-use crate::recovery::{Decision, FrameCondition, Scanned, scan};
-use crate::report::OpenError;
+use crate::recovery::{Decision, Expectation, ExtentBytes, FrameCondition, Scanned, scan};
 use crate::state_log::Seq;
 
 /// How the frames of an extent end.

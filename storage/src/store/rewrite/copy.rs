@@ -10,19 +10,17 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::plane::{Disk, Durability};
 
+use super::super::Store;
+use super::super::round::Op;
+use super::super::task::Answer;
 use super::output::NoRoom;
 use super::{Progress, Rewrite, Step};
-use crate::api::{CursorHint, ReadId, ReadLimits};
+use crate::api::{CursorHint, IndexCursor, ReadId, ReadLimits, RewriteAborted, Verdict};
 use crate::extent::NO_TIMESTAMP;
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, Place, SlabId};
 use crate::limits::EXTENT_BYTES_MAX;
 use crate::mutants::{Mutant, is_planted};
-use crate::replica::IndexCursor;
-use crate::rewrite::{RewriteAborted, Verdict};
-use crate::scan_index::IndexReader;
-use crate::store::Store;
-use crate::store::round::Op;
-use crate::store::task::Answer;
+use crate::scan::IndexReader;
 
 impl Store {
     /// Writes the header of the new extent, without an end, as soon as its incarnation is reserved.

@@ -29,15 +29,16 @@ use highwater_protocol::ids::{Incarnation, LogIndex};
 use highwater_runtime::plane::Disk;
 
 use super::{Phase, Store};
-use crate::api::{PartitionSlot, ReadId, StoreEvent};
-use crate::expect::LogPoint;
-use crate::extent::{Extent, ExtentRef, FIRST_POSITION, NO_TIMESTAMP};
+use crate::api::{
+    BatchFilter, IndexCursor, PartitionSlot, ReadId, RewritableExtent, RewriteAborted, RewriteError,
+    Rewritten, StoreEvent,
+};
+use crate::extent::{Extent, FIRST_POSITION, NO_TIMESTAMP};
 use crate::layout::Place;
 use crate::limits::REWRITE_EXTENTS_MAX;
 use crate::map::MapRecord;
 use crate::partition::Partition;
-use crate::replica::IndexCursor;
-use crate::rewrite::{BatchFilter, RewritableExtent, RewriteAborted, RewriteError, Rewritten};
+use crate::position::{ExtentRef, LogPoint};
 use output::Output;
 
 /// A rewrite in progress.

@@ -8,12 +8,12 @@ use highwater_protocol::frame::{
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_runtime::buf::AlignedBuf;
 
-use crate::expect::LogPoint;
 use crate::extent::{Extent, FIRST_POSITION};
 use crate::layout::PAGE_BYTES;
 use crate::limits::StoreLimits;
 use crate::mac::ExtentMacs;
 use crate::mutants::{Mutant, is_planted};
+use crate::position::LogPoint;
 
 /// A new extent and those of its pages that were not handed to the disk.
 #[derive(Debug)]

@@ -1,14 +1,13 @@
 //! The end of a rewrite: the new extent takes the place of the old ones.
 
+use super::super::Store;
 use super::Rewrite;
-use crate::api::StoreEvent;
+use crate::api::{RewriteAborted, Rewritten, StoreEvent};
 use crate::extent::Extent;
 use crate::layout::Place;
 use crate::map::{MapRecord, PartitionKey};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partition, TailState};
-use crate::rewrite::{RewriteAborted, Rewritten};
-use crate::store::Store;
 
 impl Store {
     /// Swaps the extents, in memory and with one record of the map. Everything of the new one is durable.

@@ -12,10 +12,7 @@
 //! An extent without a bound in the map may have been written up to its end: the bound is there already, an older version began the extent, or
 //! the map was rebuilt from headers.
 
-use std::collections::BTreeMap;
-
 use crate::limits::StoreLimits;
-use crate::map::ExtentEntry;
 use crate::mutants::{Mutant, is_planted};
 use crate::state_log::Seq;
 
@@ -119,47 +116,6 @@ fn bytes_ahead(limits: &StoreLimits, extent_bytes: u32, frame_bytes: u64) -> u32
     ahead.min(u64::from(limits.bound_ahead_bytes_max)).max(u64::from(limits.bound_ahead_bytes_min)) as u32
 }
 
-/// The write bounds in a map, by incarnation.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(crate) struct WriteBounds(BTreeMap<u64, u32>);
-
-impl WriteBounds {
-    /// Notes a bound. A snapshot may have a later one already.
-    pub(crate) fn note(&mut self, incarnation: u64, position: u32) {
-        let bound = self.0.entry(incarnation).or_default();
-        *bound = position.max(*bound);
-    }
-
-    pub(crate) fn append(&mut self, more: &mut Self) {
-        self.0.append(&mut more.0);
-    }
-
-    pub(crate) fn forget(&mut self, incarnation: u64) {
-        self.0.remove(&incarnation);
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u32)> {
-        self.0.iter().map(|(incarnation, position)| (*incarnation, *position))
-    }
-
-    /// Returns the bound of an extent.
-    pub(crate) fn of(&self, extent: &ExtentEntry) -> u32 {
-        let known = if is_planted(Mutant::TrustStaleBound) {
-            self.0.range(..extent.incarnation).next_back().map(|(_, position)| *position)
-        } else {
-            self.0.get(&extent.incarnation).copied()
-        };
-        let end = 1 << extent.log2_bytes;
-        known.map_or(end, |position| position.min(end))
-    }
-}
-
-impl FromIterator<(u64, u32)> for WriteBounds {
-    fn from_iter<T: IntoIterator<Item = (u64, u32)>>(bounds: T) -> Self {
-        Self(bounds.into_iter().collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,31 +162,5 @@ mod tests {
         assert_eq!((bound.writable_to(Seq(8)), bound.recorded()), (300, 400));
         bound.doubt_until(Seq(12));
         assert_eq!((bound.writable_to(Seq(11)), bound.writable_to(Seq(12))), (0, 400));
-    }
-
-    #[test]
-    fn the_largest_bound_of_an_incarnation_counts_and_without_one_it_is_the_end_of_the_extent() {
-        let entry = |incarnation| ExtentEntry {
-            slab: 0,
-            at: 0,
-            log2_bytes: 16,
-            version: 3,
-            sequence: 1,
-            generation: 0,
-            incarnation,
-            base_index: 0,
-            base_offset: 0,
-            leader_epoch: 0,
-            has_gaps: false,
-            created_ms: 0,
-            sealed: None,
-        };
-        let mut bounds = WriteBounds::default();
-        bounds.note(4, 9000);
-        bounds.note(4, 8000);
-        bounds.note(6, 1 << 20);
-        assert_eq!([4, 5, 6].map(|n| bounds.of(&entry(n))), [9000, 1 << 16, 1 << 16]);
-        bounds.forget(4);
-        assert_eq!(bounds.of(&entry(4)), 1 << 16);
     }
 }

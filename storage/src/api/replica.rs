@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 
-use crate::api::{AppendError, CursorHint, Payload, ReadId};
-use crate::expect::LogPoint;
+use super::{AppendError, CursorHint, Payload, ReadId};
+use crate::position::LogPoint;
 
 /// A place from which to read by index. Going on from the cursor that a read returned needs no search.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,4 +1,4 @@
-//! Looking through bytes of an extent for frames by their index. Pure, as [`crate::scan_chunk`].
+//! Scans for frames by their index.
 //!
 //! Frames are looked for by index for another replica, or to cut the log off: all frames count, and none may be missing. Damage
 //! is the answer, unless it is to padding: then the frame that is looked for lies further on.
@@ -7,38 +7,9 @@ use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader, FrameKind};
 use highwater_protocol::ids::{LogIndex, Offset};
 
-use crate::extent::latest_of;
-use crate::index::Entry;
+use super::{IndexGoal, ScanCursor, Step, View};
+use crate::extent::{Entry, latest_of};
 use crate::mac::is_believable;
-use crate::scan_chunk::{ScanCursor, Step, View};
-
-/// The goal of a search by index.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct IndexGoal {
-    /// The frame to begin with; moves on with the frames that were passed.
-    pub(crate) index: LogIndex,
-    /// Take frames from there on. `None`: find out where it begins.
-    pub(crate) take: Option<Take>,
-}
-
-/// Which frames to take.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Take {
-    pub(crate) max_bytes: usize,
-    /// Only frames with lower indexes.
-    pub(crate) up_to: LogIndex,
-    /// Who wants them.
-    pub(crate) reader: IndexReader,
-}
-
-/// Who reads frames by index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum IndexReader {
-    /// The owner of the store, for another replica.
-    Owner,
-    /// A rewrite of this part of the log.
-    Rewrite,
-}
 
 /// Frames found so far: from one position to another, and the index after them.
 #[derive(Clone, Copy)]
@@ -49,7 +20,7 @@ struct Taken {
 }
 
 /// Looks through `view` from the cursor's position on, and moves the cursor. `note` is called for each frame passed.
-pub(crate) fn scan_index(
+pub(crate) fn scan_by_index(
     goal: &IndexGoal,
     cursor: &mut ScanCursor,
     view: &View<'_>,

@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use highwater_protocol::ids::{ExtentSequence, Offset};
 
+use super::tail::Frozen;
 use crate::api::PartitionSlot;
-use crate::extent::ExtentRef;
-use crate::tail::Frozen;
+use crate::position::ExtentRef;
 
 /// A frozen piece of an extent.
 #[derive(Clone, Debug)]

@@ -1,17 +1,21 @@
 //! One extent of a partition's log, as the store knows it in memory.
 
+mod bound;
+mod index;
+
 use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::frame::FRAME_HEADER_BYTES;
 use highwater_protocol::ids::{
     ClusterId, ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, StoreId, TopicPartition,
 };
 
-use crate::bound::WriteBound;
-use crate::expect::{LogPoint, Mark};
-use crate::index::{Entry, SparseIndex};
 use crate::layout::{EXTENT_HEADER_BYTES, EXTENT_VERSION, ExtentEnd, ExtentId, Place};
 use crate::mac::StoreMacs;
+use crate::position::{ExtentRef, LogPoint, Mark};
 use crate::state_log::Seq;
+
+pub(crate) use bound::{BoundNeed, WriteBound, bound_after};
+pub(crate) use index::{Entry, SparseIndex};
 
 /// Position of an extent's first frame.
 pub(crate) const FIRST_POSITION: u32 = EXTENT_HEADER_BYTES as u32;
@@ -28,13 +32,6 @@ pub(crate) const CREATED_UNKNOWN: i64 = i64::MAX;
 /// Returns the largest timestamp of a batch's records. The header of a batch that compaction has emptied still has that of a record that is gone.
 pub(crate) fn latest_of(batch: &BatchHeader) -> i64 {
     if batch.count() == 0 { NO_TIMESTAMP } else { batch.max_timestamp.get() }
-}
-
-/// A reference to an extent that stays valid when the extent is freed: its place in the chain, and its incarnation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ExtentRef {
-    pub(crate) sequence: ExtentSequence,
-    pub(crate) incarnation: Incarnation,
 }
 
 /// One extent. Invariant: `base_* <= end_*`, and only the last extent of a partition is not sealed.

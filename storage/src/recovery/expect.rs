@@ -4,40 +4,10 @@
 
 use std::io;
 
-use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 
 use crate::mac::ExtentMacs;
-
-/// A place between two frames of a partition's log, whatever extent it lies in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LogPoint {
-    /// Index of the next frame.
-    pub index: LogIndex,
-    /// Offset of the next record.
-    pub offset: Offset,
-}
-
-/// A place between two frames of a partition's log, and where on disk that is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mark {
-    /// The place of the extent in the partition's chain.
-    pub sequence: ExtentSequence,
-    /// The extent.
-    pub incarnation: Incarnation,
-    /// Where in the extent the next frame goes; a multiple of 8.
-    pub position: u32,
-    /// Index of the next frame.
-    pub index: LogIndex,
-    /// Offset of the next record.
-    pub offset: Offset,
-}
-
-impl Mark {
-    /// The same, without where it is on disk.
-    pub fn point(&self) -> LogPoint {
-        LogPoint { index: self.index, offset: self.offset }
-    }
-}
+use crate::position::Mark;
 
 /// The facts that must hold for the frames from a place on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

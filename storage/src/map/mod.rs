@@ -11,6 +11,7 @@ mod check;
 mod older;
 #[cfg(test)]
 mod tests;
+mod write_bounds;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +20,6 @@ use highwater_protocol::ids::{
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::bound::WriteBounds;
 use crate::epochs::{EpochStart, Epochs};
 use crate::extent::APPENDED_UNKNOWN;
 use crate::layout::ExtentId;
@@ -27,7 +27,7 @@ use crate::mac::{MAC_KEY_BYTES, MacKey, StoreMacs};
 use crate::producers::Producer;
 
 pub use archive::MapError;
-pub(crate) use check::INCARNATION_MAX;
+pub(crate) use write_bounds::WriteBounds;
 
 /// A partition, as archives name it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Archive, Serialize, Deserialize)]

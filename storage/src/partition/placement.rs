@@ -11,25 +11,16 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_runtime::buf::AlignedBuf;
 use zerocopy::IntoBytes as _;
 
-use crate::api::{Appended, Payload, PayloadBytes};
-use crate::cache::{CacheBudget, Chunk};
-use crate::expect::LogPoint;
+use super::cache::{CacheBudget, Chunk};
+use super::padding::padding_bytes;
+use super::tail::{Frozen, Tail};
+use super::{Partition, Piece};
+use crate::api::{Appended, FramePlacement, Payload, PayloadBytes};
 use crate::layout::PAGE_BYTES;
 use crate::limits::StoreLimits;
 use crate::mac::StoreMacs;
-use crate::padding::padding_bytes;
-use crate::partition::{Partition, Piece};
+use crate::position::LogPoint;
 use crate::producers::{Appearance, ProducerStamp};
-use crate::tail::{Frozen, Tail};
-
-/// Where a frame goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum FramePlacement {
-    /// After the last one.
-    Packed,
-    /// In pages of its own.
-    OwnPages,
-}
 
 /// Whether frames may be missing before a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,12 +4,17 @@
 //! inside a large extent whose header is sound there can be a later one that took its space. Slabs are therefore read from end to end in
 //! large pieces, which costs a disk as much as reading the log once, whatever the size of the extents.
 
+mod chain;
+
 use std::collections::BTreeMap;
 use std::io;
 
 use highwater_runtime::buf::AlignedBuf;
 
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, PAGE_BYTES, Place};
+use crate::mac::StoreMacs;
+
+pub(crate) use chain::chain_of;
 
 /// Bytes of one read.
 const READ_BYTES: u64 = 1 << 20;
@@ -79,6 +84,21 @@ pub(crate) fn latest_lives(mut headers: Vec<ExtentId>) -> BTreeMap<Place, Extent
 pub(crate) fn is_covered(kept: &BTreeMap<Place, ExtentId>, place: Place) -> bool {
     let before = kept.range(..=place).next_back();
     before.is_some_and(|(start, id)| start.slab == place.slab && start.at + (1 << id.log2_bytes) > place.at)
+}
+
+/// The codes of a store, from the headers of extents that were found in its slabs. The header at the start of a slab is preferred: no record
+/// can be there.
+pub(crate) fn macs_among(headers: &[ExtentId]) -> Option<StoreMacs> {
+    let first = headers.iter().filter(|id| id.place.at == 0);
+    first.chain(headers).find_map(|id| id.macs)
+}
+
+/// Whether the header of an extent belongs to the store with these codes. A header inside a record does not have the key.
+pub(crate) fn is_of(id: &ExtentId, macs: Option<StoreMacs>) -> bool {
+    match (id.macs, macs) {
+        (None, Some(macs)) => id.incarnation < macs.since,
+        (of, macs) => of == macs,
+    }
 }
 
 #[cfg(test)]
