@@ -7,7 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::buf::AlignedBuf;
-use crate::plane::FileId;
+
+/// An open file of this shard.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FileId(pub u32);
 
 /// How to open a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,6 +21,7 @@ pub mod signals;
 pub mod sim;
 
 mod cpus;
+mod errors;
 mod host;
 mod listen;
 mod locked_memory;
@@ -33,13 +34,13 @@ mod start;
 mod uring;
 
 pub use cpus::{Cpu, available_cpus};
+pub use errors::{BoxError, RunError, StartError};
+pub use host::HostKind;
 pub use listen::bind;
 pub use memory::{AvailableMemory, MemoryLimit, available_memory};
 pub use osfs::{FILES_OPEN_MAX, OsFs};
 pub use preflight::check as preflight;
-pub use start::{
-    BoxError, HostKind, RunError, Runtime, RuntimeConfig, SHARDS_MAX, ShutdownHandle, StartError, start,
-};
+pub use start::{Runtime, RuntimeConfig, SHARDS_MAX, ShutdownHandle, start};
 
 /// Log filter directives that go before the user's: they hide messages that do not concern the broker. glommio warns when it cannot
 /// register buffers for its own files, which are not on the data path.

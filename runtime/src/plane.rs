@@ -26,7 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::buf::AlignedBuf;
-use crate::fs::Fs;
+use crate::fs::{FileId, Fs};
 
 /// A connection of this shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -56,10 +56,6 @@ impl Endpoints {
         Self { peer: canonical(peer), local: canonical(local) }
     }
 }
-
-/// An open file of this shard.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct FileId(pub u32);
 
 /// Number of a shard within the broker, from 0.
 pub type ShardIndex = u16;

@@ -4,8 +4,9 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::errors::StartError;
+use crate::host::HostKind;
 use crate::locked_memory::{explain_lack, how_to_raise, kib, needed_bytes, recommended_bytes};
-use crate::start::{HostKind, StartError};
 use crate::uring::build_ring;
 
 /// Locked memory that glommio requires.

@@ -4,33 +4,20 @@ use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crate::cpus::Cpu;
-use crate::host;
-use crate::locked_memory::explain_lack;
+use crate::errors::{BoxError, RunError, StartError};
+use crate::host::{self, HostKind, PanicWatch, ShardSetup};
 use crate::plane::{Plane, ShardApp, ShardIndex};
 use crate::preflight;
-use crate::uring::{Doorbells, Driver, PlaneParts, doorbells, mailboxes, spawn_file_thread};
+use crate::uring::{Doorbells, PlaneParts, doorbells, mailboxes, spawn_file_thread};
 
 /// Maximum number of shards of a process.
 pub const SHARDS_MAX: usize = 1024;
-
-/// An error of the application, passed through.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What runs a shard's loop.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum HostKind {
-    /// A pinned glommio executor.
-    #[default]
-    Glommio,
-    /// A plain pinned thread.
-    Thread,
-}
 
 /// Configuration of the runtime.
 #[derive(Debug)]
@@ -64,62 +51,6 @@ impl RuntimeConfig {
             idle_buffer_bytes: None,
         }
     }
-}
-
-/// Why the shards did not start. Each text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration is invalid.
-    #[error("{0}")]
-    Config(String),
-    /// The machine does not allow this process to run shards.
-    #[error("{0}")]
-    Machine(String),
-    /// A shard's application could not be created.
-    #[error("shard {shard}: {source}")]
-    App {
-        /// Index of the shard.
-        shard: ShardIndex,
-        /// Error of the application.
-        source: BoxError,
-    },
-    /// A system call failed.
-    #[error("{what}: {source}")]
-    Os {
-        /// What failed.
-        what: String,
-        /// The error.
-        source: io::Error,
-    },
-}
-
-impl StartError {
-    /// Creates the error for a ring of one of these shards that could not be created.
-    pub(crate) fn ring(what: impl Into<String>, shards: usize) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| match source.raw_os_error() {
-            Some(libc::ENOMEM) => Self::Machine(format!("{what}: {} ({source})", explain_lack(shards))),
-            _ => Self::Os { what, source },
-        }
-    }
-
-    pub(crate) fn os(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Os { what, source }
-    }
-}
-
-/// Why the shards ended other than by [`Plane::exit`].
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A shard's thread panicked, which is a bug. The other shards were stopped without `on_shutdown`.
-    #[error("shard {shard} panicked: {message}")]
-    Panicked {
-        /// Index of the shard.
-        shard: ShardIndex,
-        /// Panic message.
-        message: String,
-    },
 }
 
 /// Asks every shard to stop. Cheap to clone, and usable from any thread.
@@ -256,90 +187,4 @@ fn await_readiness(
         readiness.recv().map_err(|_| None)?.map_err(Some)?;
     }
     Ok(())
-}
-
-/// Everything that a shard's thread needs to start.
-pub(crate) struct ShardSetup<M> {
-    pub(crate) shard: ShardIndex,
-    pub(crate) cpu: Cpu,
-    parts: PlaneParts<M>,
-    ready: Sender<Result<(), StartError>>,
-    start_signal: Receiver<()>,
-    panics: PanicWatch,
-}
-
-impl<M: Send + 'static> ShardSetup<M> {
-    /// Returns the number of shards.
-    pub(crate) fn shards(&self) -> usize {
-        usize::from(self.parts.mailbox.shards())
-    }
-
-    /// Creates the shard's plane and application, and waits for the other shards. Returns `None` if any of them failed.
-    pub(crate) fn build<A, F>(self, make_app: &F, eventfd: Option<i32>) -> Option<Shard<A>>
-    where
-        A: ShardApp<Message = M>,
-        F: Fn(ShardIndex, &mut dyn Plane<M>) -> Result<A, BoxError>,
-    {
-        let shards = self.shards();
-        let Self { shard, parts, ready, start_signal, panics, .. } = self;
-        let made = Driver::new(parts)
-            .and_then(|mut driver| {
-                eventfd.map_or(Ok(()), |fd| driver.register_eventfd(fd))?;
-                Ok(driver)
-            })
-            .map_err(StartError::ring(format!("shard {shard} cannot set up its ring"), shards))
-            .and_then(|mut driver| match make_app(shard, &mut driver.plane) {
-                Ok(app) => Ok((driver, app)),
-                Err(source) => Err(StartError::App { shard, source }),
-            });
-        let (made, outcome) = match made {
-            Ok(made) => (Some(made), Ok(())),
-            Err(e) => (None, Err(e)),
-        };
-        // The receiver is gone if another shard has failed first.
-        let _ = ready.send(outcome);
-        drop(ready);
-        let (mut driver, app) = made?;
-        start_signal.recv().ok()?;
-        driver.open();
-        Some(Shard { app, driver, panics })
-    }
-
-    /// Reports an error from before the plane was created.
-    pub(crate) fn fail(self, why: StartError) {
-        let _ = self.ready.send(Err(why));
-    }
-}
-
-/// A shard, ready to run.
-pub(crate) struct Shard<A: ShardApp + 'static> {
-    // Fields are dropped in this order: when the plane ends, the application may own buffers but no operations.
-    pub(crate) app: A,
-    pub(crate) driver: Driver<A::Message>,
-    panics: PanicWatch,
-}
-
-impl<A: ShardApp + 'static> Shard<A> {
-    /// Returns whether another shard has panicked, so that this one must end.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.panics.abandoned.load(Ordering::Relaxed)
-    }
-}
-
-/// Ends all shards when one of them panics, because the others would wait for it forever. (Release builds abort the process
-/// instead.)
-struct PanicWatch {
-    doorbells: Doorbells,
-    abandoned: Arc<AtomicBool>,
-}
-
-impl Drop for PanicWatch {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.abandoned.store(true, Ordering::Relaxed);
-            for doorbell in self.doorbells.iter() {
-                doorbell.request_shutdown();
-            }
-        }
-    }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_runtime::buf::AlignedBuf;
-use highwater_runtime::fs::{Fs as _, OpenMode};
-use highwater_runtime::plane::{Completion, Disk as _, Durability, FileId, FileJob, Token};
+use highwater_runtime::fs::{FileId, Fs as _, OpenMode};
+use highwater_runtime::plane::{Completion, Disk as _, Durability, FileJob, Token};
 use highwater_runtime::sim::{CrashPolicy, Damage, DiskHarness, DiskImage, Event, Fault, Latency, SimDisk};
 
 const PAGE: usize = 4096;

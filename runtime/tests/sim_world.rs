@@ -9,9 +9,9 @@ use bytes::Bytes;
 use highwater_runtime::BoxError;
 use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use highwater_runtime::conformance::TestApp;
-use highwater_runtime::fs::OpenMode;
+use highwater_runtime::fs::{FileId, OpenMode};
 use highwater_runtime::plane::{
-    CloseReason, Completion, ConnId, Durability, FileId, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    CloseReason, Completion, ConnId, Durability, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_runtime::sim::{
     ClientEnd, CrashPolicy, NodeConfig, NodeEnd, SimClient, SimNode, SimWorld, WorldConfig,

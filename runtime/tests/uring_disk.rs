@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
-use highwater_runtime::fs::{Fs, OpenMode};
+use highwater_runtime::fs::{FileId, Fs, OpenMode};
 use highwater_runtime::plane::{
-    CloseReason, Completion, ConnId, Durability, FileId, FileJob, ListenerId, Plane, ShardApp, ShardIndex,
-    Token,
+    CloseReason, Completion, ConnId, Durability, FileJob, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_runtime::{HostKind, OsFs, RuntimeConfig, available_cpus, start};
 use uring_support::{HOSTS, pattern};

@@ -11,8 +11,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::{BaselineError, Measured, Unit};
 use crate::buf::AlignedBuf;
 use crate::cpus::{Cpu, available_cpus, pin_thread};
+use crate::errors::BoxError;
 use crate::plane::{CloseReason, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token};
-use crate::start::{BoxError, RuntimeConfig, start};
+use crate::start::{RuntimeConfig, start};
 
 /// Returns two CPUs, or the same one twice if there is only one.
 fn two_cpus() -> io::Result<[Cpu; 2]> {

@@ -8,8 +8,8 @@ use rand::RngExt as _;
 
 use super::app::{Behaviour, Ctx};
 use crate::buf::{AlignedBuf, PAGE_BYTES};
-use crate::fs::OpenMode;
-use crate::plane::{Completion, Durability, FileId, FileJob, WRITE_BYTES_MAX};
+use crate::fs::{FileId, OpenMode};
+use crate::plane::{Completion, Durability, FileJob, WRITE_BYTES_MAX};
 use crate::sim::{SimRng, stream};
 
 pub(super) const DISK_OK: &[u8] = b"disk ok";

@@ -19,8 +19,9 @@ use glommio::timer::Timer;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::setup::{Shard, ShardSetup};
+use crate::errors::{BoxError, StartError};
 use crate::plane::{Instant, Plane, ShardApp, ShardIndex};
-use crate::start::{BoxError, Shard, ShardSetup, StartError};
 use crate::uring::Turn;
 
 /// How long a busy shard may keep the executor from its own events. None of them is urgent: they are the heartbeat and the end of

@@ -1,8 +1,9 @@
 //! A pinned thread that sleeps in the shard's ring: one system call per turn.
 
+use super::setup::ShardSetup;
 use crate::cpus::pin_thread;
+use crate::errors::{BoxError, StartError};
 use crate::plane::{Plane, ShardApp, ShardIndex};
-use crate::start::{BoxError, ShardSetup, StartError};
 use crate::uring::Turn;
 
 /// Runs a shard to its end on the calling thread.

@@ -17,8 +17,7 @@ pub(crate) use file::{
     replace_file,
 };
 
-use crate::fs::{DirEntry, FileRead, Fs, OpenMode};
-use crate::plane::FileId;
+use crate::fs::{DirEntry, FileId, FileRead, Fs, OpenMode};
 use crate::slab::{Key, Slab};
 
 /// Bits of a [`FileId`] that hold the file's index; the generation is in the bits above.

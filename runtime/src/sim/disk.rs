@@ -19,8 +19,8 @@ use super::ledger::{CrashPolicy, Event, Inode, Ledger};
 use super::record::Recording;
 use super::rng::{SimRng, stream};
 use crate::buf::{AlignedBuf, PAGE_BYTES};
-use crate::fs::OpenMode;
-use crate::plane::{Completion, Durability, FileId, FileJob, Instant, Token, WRITE_BYTES_MAX};
+use crate::fs::{FileId, OpenMode};
+use crate::plane::{Completion, Durability, FileJob, Instant, Token, WRITE_BYTES_MAX};
 
 /// Latency of operations, drawn uniformly from these ranges.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::disk::SimDisk;
 use super::ledger::CrashPolicy;
 use crate::buf::AlignedBuf;
-use crate::fs::{DirEntry, Fs, OpenMode};
-use crate::plane::{Completion, Disk, Durability, FileId, FileJob, Instant, Token};
+use crate::fs::{DirEntry, FileId, Fs, OpenMode};
+use crate::plane::{Completion, Disk, Durability, FileJob, Instant, Token};
 
 /// Drives a [`SimDisk`] directly: operations started through [`Disk`] complete in [`step`](DiskHarness::step), in an order that
 /// depends on the seed.

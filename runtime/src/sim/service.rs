@@ -12,8 +12,8 @@ use super::faults::{Damage, FaultKind};
 use super::jobs::{blocks_of, failed, job_result, partial_file, tear};
 use super::ledger::{Event, Inode};
 use crate::buf::PAGE_BYTES;
-use crate::fs::{OpenMode, RESERVE_NAME, temporary_path};
-use crate::plane::{Completion, Durability, FileId, FileJob};
+use crate::fs::{FileId, OpenMode, RESERVE_NAME, temporary_path};
+use crate::plane::{Completion, Durability, FileJob};
 
 impl State {
     pub(super) fn complete(&mut self, id: u64, op: Op) -> Completion {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::disk::{SimDisk, check_aligned, errno};
 use super::ledger::Event;
-use crate::fs::{DirEntry, Fs, OpenMode};
-use crate::plane::{Completion, FileId, FileJob};
+use crate::fs::{DirEntry, FileId, Fs, OpenMode};
+use crate::plane::{Completion, FileJob};
 
 impl Fs for SimDisk {
     fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {

@@ -13,9 +13,9 @@ use super::node::{
     Bulk, Conn, Event, Life, MeshItem, Migrant, Node, NodeEnd, Receiving, Shard, SimNode, Source,
 };
 use crate::buf::AlignedBuf;
-use crate::fs::{DirEntry, Fs, OpenMode};
+use crate::fs::{DirEntry, FileId, Fs, OpenMode};
 use crate::plane::{
-    Close, CloseReason, ConnId, Disk, Durability, FileId, FileJob, Instant, Net, Plane, ShardIndex, Token,
+    Close, CloseReason, ConnId, Disk, Durability, FileJob, Instant, Net, Plane, ShardIndex, Token,
 };
 
 /// The plane of a shard for the duration of one call.

@@ -14,9 +14,9 @@ use super::limits::{DISK_OPS_IN_FLIGHT_MAX, WAITING_MAX};
 use super::ring::Cqe;
 use super::token::Op;
 use crate::buf::{AlignedBuf, PAGE_BYTES};
-use crate::fs::{DirEntry, FileRead, Fs, OpenMode};
+use crate::fs::{DirEntry, FileId, FileRead, Fs, OpenMode};
 use crate::osfs::OpenFile;
-use crate::plane::{Completion, Disk, Durability, FileId, FileJob, Token, WRITE_BYTES_MAX};
+use crate::plane::{Completion, Disk, Durability, FileJob, Token, WRITE_BYTES_MAX};
 use crate::slab::Key;
 
 /// A disk operation, from its start to its completion.

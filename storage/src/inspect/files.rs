@@ -5,8 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use highwater_runtime::fs::{DirEntry, Fs, OpenMode};
-use highwater_runtime::plane::FileId;
+use highwater_runtime::fs::{DirEntry, FileId, Fs, OpenMode};
 
 use super::InspectError;
 use crate::journal::replay::Pages;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use highwater_protocol::ids::{ClusterId, StoreId};
-use highwater_runtime::plane::FileId;
+use highwater_runtime::fs::FileId;
 
 use super::files::Files;
 use crate::headers::{PlaceBytes, chain_of, is_of, latest_lives, macs_among, visit_places};

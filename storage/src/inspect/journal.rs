@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use highwater_protocol::ids::{ClusterId, StoreId};
-use highwater_runtime::plane::FileId;
+use highwater_runtime::fs::FileId;
 
 use super::files::Files;
 use crate::journal::JOURNAL_NAME;

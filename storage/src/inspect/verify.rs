@@ -358,13 +358,13 @@ fn end_of(seal: &SealEntry) -> ExtentEnd {
 
 struct Context<'a> {
     path: PathBuf,
-    file: highwater_runtime::plane::FileId,
+    file: highwater_runtime::fs::FileId,
     tp: TopicPartition,
     extent: &'a ExtentEntry,
 }
 
 /// The content of a block.
-fn page_holds(files: &mut Files<'_>, file: highwater_runtime::plane::FileId, at: u64) -> Holds {
+fn page_holds(files: &mut Files<'_>, file: highwater_runtime::fs::FileId, at: u64) -> Holds {
     let mut page = [0; PAGE_BYTES];
     if !matches!(files.read_at(file, at, &mut page), Ok(PAGE_BYTES)) {
         return Holds::Unreadable;

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use highwater_protocol::ids::{
     ClusterId, ExtentSequence, Incarnation, LogIndex, Offset, StoreId, TopicPartition,
 };
-use highwater_runtime::fs::RESERVE_NAME;
-use highwater_runtime::plane::FileId;
+use highwater_runtime::fs::{FileId, RESERVE_NAME};
 
 use super::files::Files;
 use super::headers::map_from_headers;

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use highwater_runtime::buf::AlignedBuf;
-use highwater_runtime::fs::{OpenMode, is_out_of_space};
-use highwater_runtime::plane::{Disk, FileId};
+use highwater_runtime::fs::{FileId, OpenMode, is_out_of_space};
+use highwater_runtime::plane::Disk;
 
 use super::format::{BLOCK_BYTES, Owner};
 

@@ -41,8 +41,8 @@ mod tests;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use highwater_runtime::fs::is_out_of_space;
-use highwater_runtime::plane::{Completion, Disk, Durability, FileId, Token, WRITE_BYTES_MAX};
+use highwater_runtime::fs::{FileId, is_out_of_space};
+use highwater_runtime::plane::{Completion, Disk, Durability, Token, WRITE_BYTES_MAX};
 
 use base::BaseBuilder;
 pub use format::Owner;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use highwater_protocol::ids::ClusterId;
-use highwater_runtime::fs::{OpenMode, is_out_of_space};
-use highwater_runtime::plane::{Disk, FileId};
+use highwater_runtime::fs::{FileId, OpenMode, is_out_of_space};
+use highwater_runtime::plane::Disk;
 
 use super::base::BaseBuilder;
 use super::format::{self, BLOCK_BYTES, HeaderFault, Owner};

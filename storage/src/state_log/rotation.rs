@@ -14,8 +14,8 @@
 
 use std::io;
 
-use highwater_runtime::fs::is_out_of_space;
-use highwater_runtime::plane::{Disk, FileId, FileJob};
+use highwater_runtime::fs::{FileId, is_out_of_space};
+use highwater_runtime::plane::{Disk, FileJob};
 
 use super::base::NewFile;
 use super::{Fatal, Group, StateLog, TOKEN_JOB};

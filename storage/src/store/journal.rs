@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use highwater_protocol::ids::Incarnation;
-use highwater_runtime::fs::is_out_of_space;
-use highwater_runtime::plane::{Disk, Durability, FileId, FileJob};
+use highwater_runtime::fs::{FileId, is_out_of_space};
+use highwater_runtime::plane::{Disk, Durability, FileJob};
 
 use super::round::Op;
 use super::slabs::DISK_PART_MAX;

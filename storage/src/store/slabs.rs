@@ -8,8 +8,8 @@
 
 use std::io;
 
-use highwater_runtime::fs::{RESERVE_NAME, is_out_of_space};
-use highwater_runtime::plane::{Disk, FileId, FileJob};
+use highwater_runtime::fs::{FileId, RESERVE_NAME, is_out_of_space};
+use highwater_runtime::plane::{Disk, FileJob};
 
 use super::Store;
 use super::alloc::Backing;

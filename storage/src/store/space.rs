@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use highwater_protocol::frame::frame_bytes;
 use highwater_protocol::ids::{Incarnation, LeaderEpoch};
-use highwater_runtime::plane::{Disk, FileId};
+use highwater_runtime::fs::FileId;
+use highwater_runtime::plane::Disk;
 
 use super::alloc::{Allocator, Backing};
 use super::punch::{Punching, Surplus};

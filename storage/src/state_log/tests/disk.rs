@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use highwater_runtime::buf::AlignedBuf;
-use highwater_runtime::fs::{DirEntry, Fs, OpenMode, temporary_path};
-use highwater_runtime::plane::{Completion, Disk, Durability, FileId, FileJob, Token};
+use highwater_runtime::fs::{DirEntry, FileId, Fs, OpenMode, temporary_path};
+use highwater_runtime::plane::{Completion, Disk, Durability, FileJob, Token};
 
 #[derive(Clone)]
 pub(super) enum Op {

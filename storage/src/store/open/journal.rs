@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use highwater_protocol::ids::Incarnation;
-use highwater_runtime::fs::{FileRead, OpenMode, is_out_of_space};
-use highwater_runtime::plane::{Disk, FileId};
+use highwater_runtime::fs::{FileId, FileRead, OpenMode, is_out_of_space};
+use highwater_runtime::plane::Disk;
 
 use super::super::journal::journal_bytes;
 use super::{Slabs, io_error};

@@ -5,8 +5,8 @@ use std::io;
 use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::frame::{Frame, FrameKind};
 use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset};
-use highwater_runtime::fs::is_out_of_space;
-use highwater_runtime::plane::{Disk, FileId};
+use highwater_runtime::fs::{FileId, is_out_of_space};
+use highwater_runtime::plane::Disk;
 
 use super::read_ahead::ReadAhead;
 use super::recover::Recovery;
