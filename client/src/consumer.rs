@@ -20,7 +20,7 @@ use crate::group::GroupBuilder;
 use crate::io::calls::RetryPolicy;
 use crate::io::cluster::Cluster;
 use crate::io::consumer::{CommitTarget, ConsumerShared, watch_partitions};
-use crate::reader::Reader;
+use crate::reader::{ReadSettings, Reader};
 use crate::record::ConsumedRecord;
 use crate::records::Records;
 
@@ -34,17 +34,6 @@ pub struct ConsumerBuilder {
     name: Option<String>,
     create: Option<u32>,
     reading: ReadSettings,
-}
-
-/// How partitions are read, by a consumer or by a member of a group.
-#[derive(Debug)]
-pub(crate) struct ReadSettings {
-    /// Where to start in a partition without a committed position.
-    pub(crate) start: Start,
-    pub(crate) buffer_bytes: usize,
-    pub(crate) until_end: bool,
-    /// Where to continue when the position no longer exists.
-    pub(crate) reset: Option<Start>,
 }
 
 impl ConsumerBuilder {

@@ -2,6 +2,8 @@
 
 mod builder;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -4,12 +4,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use highwater_protocol::ids::Offset;
+use highwater_protocol::native::Start;
 
 use crate::batch::Batch;
 use crate::core::decode::{Damage, Decoded, Decoder};
 use crate::core::subscription::{Chunk, NextItem, Origin};
 use crate::error::{DamagedRange, FetchError, FetchErrorKind, WriteOutcome};
 use crate::io::consumer::ConsumerShared;
+
+/// How partitions are read, by a consumer or by a member of a group.
+#[derive(Debug)]
+pub(crate) struct ReadSettings {
+    /// Where to start in a partition without a committed position.
+    pub(crate) start: Start,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) until_end: bool,
+    /// Where to continue when the position no longer exists.
+    pub(crate) reset: Option<Start>,
+}
 
 /// Decodes the chunks received for one topic.
 #[derive(Debug)]

@@ -13,7 +13,6 @@ use highwater_protocol::native::{FEATURE_GROUPS, Start};
 use super::{Assignor, GroupConsumer};
 #[cfg(doc)]
 use crate::batch::Batch;
-use crate::consumer::ReadSettings;
 use crate::core::backoff::Backoff;
 use crate::core::membership::{Member, Membership};
 use crate::core::subscription::ConsumerCore;
@@ -21,7 +20,7 @@ use crate::error::{CallError, FetchError, FetchErrorKind, WriteOutcome};
 use crate::io::cluster::Cluster;
 use crate::io::consumer::{CommitTarget, ConsumerShared};
 use crate::io::group::{GroupShared, MemberState};
-use crate::reader::Reader;
+use crate::reader::{ReadSettings, Reader};
 
 /// Configures a member of a group; await it to join the group. Made by
 /// [`ConsumerBuilder::group`](crate::ConsumerBuilder::group).

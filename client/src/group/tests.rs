@@ -9,8 +9,8 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{JOIN_EPOCH, LEAVE_EPOCH, MessageKind, Start};
 
-use super::fake_broker::{FakeBroker, Fault};
-use crate::group::GroupBuilder;
+use super::GroupBuilder;
+use crate::io::fake_broker::{FakeBroker, Fault};
 use crate::{Batch, Client, CommitErrorKind, Event, GroupConsumer, WriteOutcome};
 
 const COMMIT: MessageKind = MessageKind::CommitGroupOffsets;

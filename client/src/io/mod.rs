@@ -17,10 +17,8 @@ mod sink;
 #[cfg(test)]
 mod failure_tests;
 #[cfg(test)]
-mod fake_broker;
+pub(crate) mod fake_broker;
 #[cfg(test)]
 mod fake_group;
-#[cfg(test)]
-mod group_tests;
 #[cfg(test)]
 mod tests;
