@@ -24,6 +24,7 @@ pub mod ladder;
 pub mod limits;
 pub mod load;
 pub mod outcome;
+mod output;
 pub mod process;
 pub mod report;
 pub mod scenario;

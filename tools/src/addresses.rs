@@ -7,6 +7,12 @@ use highwater_protocol::address::{KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT, with_
 use highwater_protocol::text::counted;
 use serde::Deserialize;
 
+/// Default address of a broker's native listener, for both broker and client.
+pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:9191";
+
+/// Default address of a broker's listener for Kafka clients.
+pub(crate) const KAFKA_ADDRESS_DEFAULT: &str = "127.0.0.1:9092";
+
 /// Addresses to listen on; at least one.
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(try_from = "OneOrMany")]

@@ -7,12 +7,14 @@ mod info;
 mod log;
 mod produce;
 mod space;
-mod start;
 mod topic;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use highwater_bench::cli::BenchCommand;
+
+use crate::addresses::ADDRESS_DEFAULT;
+use crate::settings::StartArgs;
 
 pub(crate) use consume::ConsumeArgs;
 pub(crate) use demo::DemoArgs;
@@ -21,14 +23,7 @@ pub(crate) use info::{InfoArgs, StatsArgs};
 pub(crate) use log::{DataArgs, LogCommand};
 pub(crate) use produce::{CompressionArg, PartitionArg, ProduceArgs};
 pub(crate) use space::SpaceCommand;
-pub(crate) use start::StartArgs;
 pub(crate) use topic::{TopicCommand, TrimArgs};
-
-/// Default address of a broker's native listener, for both broker and client.
-pub(crate) const ADDRESS_DEFAULT: &str = "127.0.0.1:9191";
-
-/// Default address of a broker's listener for Kafka clients.
-pub(crate) const KAFKA_ADDRESS_DEFAULT: &str = "127.0.0.1:9092";
 
 /// Highwater: an event-streaming broker. An acknowledged record is on stable storage.
 #[derive(Parser, Debug)]

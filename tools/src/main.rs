@@ -14,7 +14,6 @@ mod escape;
 mod failure;
 mod format;
 mod group;
-mod group_seek;
 mod info;
 mod json_input;
 mod lines;

@@ -1,5 +1,7 @@
 //! Settings of a broker. The precedence is: flags, environment, configuration file, defaults.
 
+mod args;
+
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::num::NonZeroU32;
@@ -13,10 +15,13 @@ use highwater_engine::{BrokerConfig, DurableChoice, Listener};
 use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use serde::Deserialize;
 
-use crate::addresses::{AddressList, Advertise, KafkaListen, Listen, listeners};
-use crate::cli::{ADDRESS_DEFAULT, KAFKA_ADDRESS_DEFAULT, StartArgs};
+use crate::addresses::{
+    ADDRESS_DEFAULT, AddressList, Advertise, KAFKA_ADDRESS_DEFAULT, KafkaListen, Listen, listeners,
+};
 use crate::failure::Failure;
 use crate::units::ByteSize;
+
+pub(crate) use args::StartArgs;
 
 /// Default data directory.
 pub(crate) const DATA_DIR_DEFAULT: &str = "./highwater-data";

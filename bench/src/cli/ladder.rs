@@ -8,10 +8,11 @@ use clap::Args;
 
 use super::args::LoadArgs;
 use super::session::Session;
-use super::{print, units::seconds};
+use super::units::seconds;
 use crate::BenchError;
 use crate::ladder::{Ladder, fails};
 use crate::outcome::Outcome;
+use crate::output::print;
 
 /// The first rate, if the scenario has none.
 const FIRST: u64 = 1000;

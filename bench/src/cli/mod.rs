@@ -1,7 +1,6 @@
 //! The command line of `highwater bench`, as types for the program's own command line.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -15,6 +14,7 @@ mod session;
 mod units;
 
 use crate::limits::LimitsCommand;
+use crate::output::print;
 use crate::{BenchError, report, scenarios};
 
 pub use args::LoadArgs;
@@ -70,10 +70,4 @@ fn compare(files: &[PathBuf], plots: Option<&Path>) -> Result<(), BenchError> {
         report::plots::write_comparison(folder, &reports).map_err(BenchError::failed)?;
     }
     print(&report::compare::compare(&reports))
-}
-
-/// Prints to stdout.
-pub(crate) fn print(text: &str) -> Result<(), BenchError> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(BenchError::Stdout)
 }

@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::args::LoadArgs;
 use super::limit::ScenarioLimit;
-use super::print;
 use super::session::Session;
 use crate::BenchError;
 use crate::load::floor;
 use crate::outcome::Outcome;
+use crate::output::print;
 use crate::report::text::table;
 
 /// Minimum ratio of the generator's maximum rate to the measured rate.

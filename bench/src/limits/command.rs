@@ -9,8 +9,8 @@ use highwater_runtime::baseline::{Measured, Unit};
 
 use super::{Machine, named};
 use crate::BenchError;
-use crate::cli::print;
 use crate::environment;
+use crate::output::print;
 use crate::report::numbers::{bytes, count, duration};
 use crate::report::{Report, SCHEMA};
 

@@ -6,9 +6,9 @@ use highwater_client::{AdminErrorKind, Client, Offset};
 use highwater_protocol::text::counted;
 use serde::Serialize;
 
+use super::describe::{Described, DescribedPartition, describe};
 use crate::cli::SeekArgs;
 use crate::failure::Failure;
-use crate::group::{Described, describe};
 use crate::output;
 use crate::positions::{partitions, resolve};
 use crate::session::with_client;
@@ -26,7 +26,7 @@ struct Move<'a> {
 }
 
 /// Prints the current and new positions, and commits the new ones unless `--dry-run`.
-pub(crate) fn run(args: &SeekArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &SeekArgs) -> Result<(), Failure> {
     with_client(&args.server, |client| async move { seek(&client, args).await })
 }
 
@@ -88,8 +88,7 @@ async fn moves<'a>(
     for topic in topics {
         let partitions = partitions(client, topic, &args.partition).await?;
         for new in resolve(client, topic, &partitions, args.to).await? {
-            let is_this =
-                |p: &&crate::group::DescribedPartition| p.topic == topic && p.partition == new.partition;
+            let is_this = |p: &&DescribedPartition| p.topic == topic && p.partition == new.partition;
             let from = positions.iter().find(is_this).and_then(|p| p.position);
             let (partition, to, lag) = (new.partition, new.offset, new.end - new.offset);
             moves.push(Move { group, topic, partition, from, to, lag });

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Durability;
 use crate::addresses::{Advertise, KafkaListen, Listen};
-use crate::settings::Durability;
 use crate::units::ByteSize;
 
 /// `start`. All values are optional; missing ones come from the configuration file or the defaults.
