@@ -51,7 +51,7 @@ const UNFINISHED: [&str; 6] = [
 ];
 
 /// Returns the lines of production code with their numbers: without comments and the test module.
-fn product_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn product_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines: Vec<&str> = text.lines().collect();
     let tests_at = lines
         .windows(2)
@@ -66,7 +66,7 @@ fn product_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(i, line)| (i + 1, line.split("//").next().unwrap_or(line)))
 }
 
-fn is_test_file(path: &Path) -> bool {
+pub(crate) fn is_test_file(path: &Path) -> bool {
     let in_tests = path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "benches");
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     in_tests || name == "tests" || name.ends_with("_tests") || name.ends_with("_test")
