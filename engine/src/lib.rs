@@ -3,11 +3,13 @@
 //! [`Broker`] starts and stops one in this process; [`TestBroker`] does so on a temporary directory and a free port.
 #![forbid(unsafe_code)]
 
+mod address;
 pub mod api;
 pub mod broker;
 mod calls;
 mod coord;
 pub mod counters;
+pub mod data_dir;
 mod kafka;
 mod kafka_message;
 pub mod limits;
@@ -24,9 +26,13 @@ mod read;
 mod reply_to;
 mod session;
 pub mod shard;
+mod start_error;
+mod units;
 
+pub use address::HostPort;
 pub use broker::{
-    Broker, BrokerConfig, DurableChoice, HostKind, HostPort, KAFKA_PORT_DEFAULT, Listener, MemoryChoice,
-    NATIVE_PORT_DEFAULT, ReadyInfo, StartError, TestBroker, data_dir, memory_in_force, offline,
+    Broker, BrokerConfig, DurableChoice, HostKind, KAFKA_PORT_DEFAULT, Listener, MemoryChoice,
+    NATIVE_PORT_DEFAULT, ReadyInfo, TestBroker, memory_in_force, offline,
 };
 pub use coord::groups;
+pub use start_error::StartError;

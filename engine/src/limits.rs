@@ -13,8 +13,6 @@ use highwater_storage::StoreLimits;
 use highwater_storage::limits::PRODUCER_BYTES;
 use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 
-use crate::coord::groups::limits::GROUPS_BYTES_MAX;
-
 pub use compaction::{
     COMPACTION_BUFFERS, COMPACTION_BYTES_MAX, COMPACTION_BYTES_PER_STEP, COMPACTION_DECOMPRESSED_BYTES_MAX,
     COMPACTION_INTERVAL, COMPACTION_PART_OF_SENDS, COMPACTION_PARTITIONS_PER_SCAN_STEP,
@@ -186,6 +184,11 @@ pub const FETCH_ANSWER_BYTES_FREE: usize = 4 << 10;
 /// Bytes of the offsets of all groups together, however much memory a broker has. A snapshot of them, with the groups' members, is one payload of a
 /// state log.
 pub const OFFSETS_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of the members of all groups together.
+pub const GROUPS_BYTES_MAX: usize = 12 << 20;
+
+const _: () = assert!(OFFSETS_BYTES_MAX + 2 * GROUPS_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 
 /// Bytes of the metadata of all topics together. A snapshot of it is one payload of a state log.
 pub const METADATA_BYTES_MAX: usize = 32 << 20;

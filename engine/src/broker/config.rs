@@ -8,7 +8,7 @@ pub use highwater_protocol::address::{KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT};
 use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 pub use highwater_runtime::HostKind;
 
-use crate::broker::address::HostPort;
+use crate::address::HostPort;
 use crate::limits::FREE_SPACE_KEPT_BYTES_DEFAULT;
 
 /// An address to listen on, and the address to advertise to its clients.

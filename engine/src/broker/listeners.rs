@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
 
 use highwater_runtime::bind;
 
-use crate::broker::address::HostPort;
+use crate::address::HostPort;
 use crate::broker::config::{BrokerConfig, KAFKA_PORT_DEFAULT, Listener, NATIVE_PORT_DEFAULT};
-use crate::broker::error::StartError;
+use crate::start_error::StartError;
 
 /// A listener with its resolved addresses.
 struct Resolved<'a> {

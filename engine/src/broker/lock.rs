@@ -8,8 +8,8 @@ use std::time::Duration;
 use highwater_runtime::OsFs;
 use highwater_runtime::fs::{Fs as _, is_out_of_space};
 
-use crate::broker::data_dir::{self, LOCK};
-use crate::broker::error::StartError;
+use crate::data_dir::{self, LOCK};
+use crate::start_error::StartError;
 
 /// How long to wait for the lock. The kernel finishes the operations of a killed broker shortly after its process has ended, and holds its lock
 /// until then: a write that landed later would overwrite data of this broker.

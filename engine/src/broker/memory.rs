@@ -4,8 +4,9 @@ use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use highwater_runtime::{AvailableMemory, available_cpus, available_memory};
 
 use crate::broker::config::BrokerConfig;
-use crate::broker::error::StartError;
 use crate::limits::{BATCH_BYTES_MAX_RANGE, shard_memory_bytes_min};
+use crate::start_error::StartError;
+use crate::units::mib;
 
 /// Bounds of the default.
 const DEFAULT_BYTES_MIN: u64 = 256 << 20;
@@ -95,11 +96,6 @@ fn choose_of(
 
 fn cores(shards: u16) -> String {
     if shards == 1 { "a core".into() } else { format!("{shards} cores") }
-}
-
-/// Formats a size in MiB, rounded down, or in bytes below that.
-pub(crate) fn mib(bytes: u64) -> String {
-    if bytes < 1 << 20 { format!("{bytes} bytes") } else { format!("{}MiB", bytes >> 20) }
 }
 
 #[cfg(test)]

@@ -1,20 +1,15 @@
 //! A broker in a process: configuration, data directory, listeners, start and stop.
 
-mod address;
 mod config;
-pub mod data_dir;
-mod error;
 mod listeners;
 mod lock;
-pub(crate) mod memory;
+mod memory;
 pub mod offline;
 mod signals;
 mod start;
 mod test_broker;
 
-pub use address::HostPort;
 pub use config::{BrokerConfig, DurableChoice, HostKind, KAFKA_PORT_DEFAULT, Listener, NATIVE_PORT_DEFAULT};
-pub use error::StartError;
 pub use memory::{MemoryChoice, memory_in_force};
 pub use start::{Broker, ReadyInfo};
 pub use test_broker::TestBroker;

@@ -8,8 +8,8 @@ use highwater_protocol::ids::TopicId;
 use highwater_runtime::fs::Fs;
 use highwater_storage::inspect;
 
-use crate::broker::data_dir::{LOCK, META, failed};
-use crate::broker::error::StartError;
+use crate::data_dir::{LOCK, META, failed};
+use crate::start_error::StartError;
 use crate::broker::lock::lock_patiently;
 use crate::meta::Metadata;
 

@@ -8,7 +8,7 @@ use highwater_runtime::signals::is_ignored;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle as SignalHandle, Signals};
 
-use crate::broker::error::StartError;
+use crate::start_error::StartError;
 
 /// The signals that stop a broker. SIGHUP is sent when its terminal is closed; it stays ignored if the parent process ignores it (`nohup`).
 const STOPPING: [i32; 3] = [SIGTERM, SIGINT, SIGHUP];

@@ -19,8 +19,8 @@ use highwater_storage::{DurableForm, OpenError as StoreError};
 use signal_hook::iterator::Handle as SignalHandle;
 
 use crate::broker::config::{BrokerConfig, DurableChoice};
-use crate::broker::data_dir::{self, DataDir, IDENTITY, Identity};
-use crate::broker::error::{EXIT_INTERNAL, StartError};
+use crate::data_dir::{self, DataDir, IDENTITY, Identity};
+use crate::start_error::{EXIT_INTERNAL, StartError};
 use crate::broker::listeners::{Bound, Listeners};
 use crate::broker::signals::handle_signals;
 use crate::broker::{lock, memory};

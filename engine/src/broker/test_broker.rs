@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::broker::config::{BrokerConfig, HostKind};
-use crate::broker::error::StartError;
+use crate::start_error::StartError;
 use crate::broker::start::Broker;
 
 /// A broker with a temporary directory, free local ports and one core. When dropped, it stops and removes its directory.

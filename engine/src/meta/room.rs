@@ -1,7 +1,7 @@
 //! The limit on topics and partitions, from the memory that a broker has for their metadata.
 
-use crate::broker::memory::mib;
 use crate::limits::ShardLimits;
+use crate::units::mib;
 
 /// The limit for topics and partitions together: an eighth of the broker's memory, see [`ShardLimits::metadata_bytes_max`].
 #[derive(Clone, Copy, Debug)]

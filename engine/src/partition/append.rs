@@ -14,9 +14,9 @@ use super::rejected::SequenceStamp;
 use super::replica::{Ack, PartitionId};
 use super::{PartitionEvent, Replicas};
 use crate::api::{ApiError, RequiredAcks};
-use crate::broker::memory::mib;
 use crate::meta::configs::TimestampSource;
 use crate::reply_to::ReplyTo;
+use crate::units::mib;
 
 /// A batch to append.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use highwater_storage::{
 
 use super::{PartitionEvent, Partitions, Replicas};
 use crate::api::ApiError;
-use crate::broker::data_dir::store_dir;
+use crate::data_dir::store_dir;
 use crate::limits::{EVENTS_PER_POLL_MAX, START_WARNINGS_MAX, STORES_PER_SHARD_MAX};
 use crate::message::{Message, Opened};
 use crate::shard::{OpenError, ShardSetup};

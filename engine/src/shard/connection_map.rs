@@ -7,7 +7,7 @@ use highwater_net::kafka::KafkaReply;
 use highwater_runtime::plane::ConnId;
 
 use super::connection::{Connection, Stage};
-use crate::broker::HostPort;
+use crate::address::HostPort;
 use crate::{kafka, native};
 
 /// All connections, in a deterministic order.

@@ -14,7 +14,7 @@ use super::producer_ids::ProducerIds;
 use super::setup::ShardSetup;
 use super::work::{ClientJob, Jobs};
 use crate::api::{ApiError, Targets};
-use crate::broker::HostPort;
+use crate::address::HostPort;
 use crate::calls::Calls;
 use crate::coord::groups::Client;
 use crate::counters::Counters;

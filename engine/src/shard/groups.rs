@@ -6,7 +6,7 @@ use super::Shard;
 use super::setup::{OpenError, ShardSetup};
 use super::timers::Timer;
 use crate::api::{ApiError, Service};
-use crate::broker::data_dir::OFFSETS;
+use crate::data_dir::OFFSETS;
 use crate::coord::groups::{GroupRequest, Now};
 use crate::coord::groups_log::GroupsLog;
 use crate::limits::ANSWERS_PER_TURN_MAX;

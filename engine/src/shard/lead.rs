@@ -11,7 +11,7 @@ use highwater_runtime::plane::{Completion, Disk, FileJob, Plane, ShardIndex, Tok
 use super::Shard;
 use super::setup::{OpenError, ShardSetup};
 use crate::api::{ApiError, ControllerRequest, Service};
-use crate::broker::data_dir::{META, RESERVE_BYTES};
+use crate::data_dir::{META, RESERVE_BYTES};
 use crate::limits::ANSWERS_PER_TURN_MAX;
 use crate::message::{Message, Prepare, Publish, Ticket};
 use crate::meta::MetadataRoom;

@@ -8,8 +8,8 @@ use highwater_runtime::plane::Disk;
 use highwater_storage::state_log::{FILE_BYTES_DEFAULT, Owner, Recovered, StateLog, StateLogError};
 use highwater_storage::{DurableForm, OpenError as StoreError};
 
-use crate::broker::HostPort;
-use crate::broker::data_dir::Identity;
+use crate::address::HostPort;
+use crate::data_dir::Identity;
 use crate::coord::groups::{GroupConfig, GroupsError};
 use crate::counters::ShardCounters;
 use crate::limits::ShardLimits;

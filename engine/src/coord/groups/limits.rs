@@ -1,9 +1,8 @@
 //! Limits of the group coordinator, each with its unit in its name, and what can be configured.
 
 use highwater_protocol::limits::GROUP_RECORD_BYTES_MAX;
-use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 
-use crate::limits::OFFSETS_BYTES_MAX;
+use crate::limits::{GROUPS_BYTES_MAX, OFFSETS_BYTES_MAX};
 
 /// Groups of a broker, those that only have offsets included.
 pub const GROUPS_MAX: usize = 100_000;
@@ -16,11 +15,6 @@ pub const GROUP_BYTES: usize = 64;
 
 /// Bytes of a group's members, with their metadata and assignments.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
-
-/// The same of all groups together. A snapshot holds it and all offsets in one payload of a state log.
-pub const GROUPS_BYTES_MAX: usize = 12 << 20;
-
-const _: () = assert!(OFFSETS_BYTES_MAX + 2 * GROUPS_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 
 /// About how many bytes of records of a group are written in one batch. More are divided into several, except for a group of the classic
 /// protocol, which is one record.

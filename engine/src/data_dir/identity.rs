@@ -8,7 +8,7 @@ use highwater_runtime::fs::{DirEntry, Fs, OpenMode};
 use highwater_storage::state_log::format::{BLOCK_BYTES, peek_owner};
 
 use super::{IDENTITY, META, OFFSETS, store_number};
-use crate::broker::error::StartError;
+use crate::start_error::StartError;
 
 pub(super) const IDENTITY_BYTES: usize = 4096;
 const IDENTITY_MAGIC: [u8; 8] = *b"HWIDENTY";

@@ -17,7 +17,7 @@ pub use quarantine::QUARANTINE;
 
 use identity::{IDENTITY_BYTES, ReadError, cluster_of_logs, encode};
 
-use crate::broker::error::StartError;
+use crate::start_error::StartError;
 
 /// The identity file.
 pub const IDENTITY: &str = "identity";

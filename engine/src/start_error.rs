@@ -46,4 +46,4 @@ impl StartError {
 }
 
 /// Exit code for a bug of the broker.
-pub(super) const EXIT_INTERNAL: u8 = 70;
+pub(crate) const EXIT_INTERNAL: u8 = 70;
