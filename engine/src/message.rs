@@ -2,26 +2,17 @@
 
 use std::sync::Arc;
 
-use highwater_protocol::ids::{LeaderEpoch, TopicId, TopicPartition};
+use highwater_protocol::ids::TopicId;
 use highwater_protocol::native::Hello;
 
-use crate::api::{ApiError, ControllerReply, ControllerRequest, PartitionAnswer, PartitionQuery};
+use crate::api::{ApiError, ControllerReply, ControllerRequest, PartitionAnswer, PartitionQuery, Ticket};
 use crate::coord::groups::{GroupReply, GroupRequest};
 pub use crate::kafka_message::{Fetched, KafkaMessage, OwnerFetch, PartitionRead, RequestId};
-use crate::meta::{Change, Metadata};
+use crate::meta::{Change, Opened, Publish};
 pub use crate::partition::{
     AppendFailure, AppendOutcome, AppendRequest, AppendedAt, LogStartOutcome, RejectedRecords,
 };
 pub use crate::reply_to::{ReplyTo, RequestBatch};
-
-/// Identifies a request to another shard; the reply echoes it. Unique on the shard that sends the request.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Ticket {
-    /// The call that the request belongs to.
-    pub call: u64,
-    /// The number of the request in the call.
-    pub number: u32,
-}
 
 /// A message from one shard to another, or to itself.
 #[derive(Debug)]
@@ -68,17 +59,6 @@ pub enum Message {
     Close,
 }
 
-/// Durable changes of the metadata.
-#[derive(Clone, Debug)]
-pub struct Publish {
-    /// In the first message: all of the metadata, with these changes.
-    pub first: Option<Arc<Metadata>>,
-    /// The version of the metadata after these changes.
-    pub version: u64,
-    /// The changes, in order.
-    pub changes: Arc<[Change]>,
-}
-
 /// Changes of the metadata for the group coordinators, which must know them before any shard responds with them.
 #[derive(Clone, Debug)]
 pub struct Prepare {
@@ -95,15 +75,4 @@ pub struct Greeting {
     pub hello: Hello,
     /// The request id, which the reply echoes.
     pub id: u64,
-}
-
-/// What a shard found when it opened its stores.
-#[derive(Debug)]
-pub struct Opened {
-    /// Partitions whose leader epoch is not 0.
-    pub epochs: Vec<(TopicPartition, LeaderEpoch)>,
-    /// Topics with partitions in these stores.
-    pub topics: Vec<TopicId>,
-    /// Warnings for the operator.
-    pub warnings: Vec<String>,
 }

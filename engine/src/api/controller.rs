@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use highwater_protocol::ids::{ProducerId, TopicId};
 
-use crate::api::ApiError;
-use crate::meta::config_changes::ConfigChanges;
+use crate::api::{ApiError, ConfigChanges};
 
 /// A request to shard 0.
 #[derive(Debug)]

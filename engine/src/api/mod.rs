@@ -13,13 +13,15 @@
 //! bug, fails that one request with [`ApiError::Internal`].
 
 mod acks;
+mod config_changes;
 mod controller;
 mod error;
 mod groups;
 mod partitions;
-mod targets;
+mod ticket;
 
 pub use acks::RequiredAcks;
+pub use config_changes::{ConfigChange, ConfigChanges};
 pub use controller::{
     AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateTopic, DeleteTopic,
     DeleteTopicById, ReserveProducerIds,
@@ -34,4 +36,4 @@ pub use partitions::{
     NewStart, OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, PassHistory,
     ProducerCounts, Producers,
 };
-pub(crate) use targets::Targets;
+pub use ticket::Ticket;

@@ -8,10 +8,10 @@ use highwater_protocol::ids::TopicId;
 use highwater_runtime::fs::Fs;
 use highwater_storage::inspect;
 
-use crate::data_dir::{LOCK, META, failed};
-use crate::start_error::StartError;
 use crate::broker::lock::lock_patiently;
+use crate::data_dir::{LOCK, META, failed};
 use crate::meta::Metadata;
+use crate::start_error::StartError;
 
 /// A lock that prevents brokers from using a data directory until it is dropped.
 #[derive(Debug)]

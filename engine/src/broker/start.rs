@@ -19,19 +19,19 @@ use highwater_storage::{DurableForm, OpenError as StoreError};
 use signal_hook::iterator::Handle as SignalHandle;
 
 use crate::broker::config::{BrokerConfig, DurableChoice};
-use crate::data_dir::{self, DataDir, IDENTITY, Identity};
-use crate::start_error::{EXIT_INTERNAL, StartError};
 use crate::broker::listeners::{Bound, Listeners};
 use crate::broker::signals::handle_signals;
 use crate::broker::{lock, memory};
 use crate::coord::groups::GroupConfig;
 use crate::counters::ShardCounters;
+use crate::data_dir::{self, DataDir, IDENTITY, Identity};
 use crate::limits::{
     JOURNAL_TAIL_BYTES_LIMIT, ShardLimits, idle_buffer_bytes, journal_tail_bytes_max, members_bytes_max,
     offsets_bytes_max,
 };
 use crate::meta::controller::ReadyReport;
 use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
+use crate::start_error::{EXIT_INTERNAL, StartError};
 
 /// A running broker.
 ///

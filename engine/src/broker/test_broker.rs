@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::broker::config::{BrokerConfig, HostKind};
-use crate::start_error::StartError;
 use crate::broker::start::Broker;
+use crate::start_error::StartError;
 
 /// A broker with a temporary directory, free local ports and one core. When dropped, it stops and removes its directory.
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use highwater_runtime::plane::{ConnId, ShardIndex};
 use super::FanOut;
 use crate::api::{
     ApiError, ControllerCall, ControllerReply, ControllerRequest, PartitionAnswer, PartitionCall,
-    PartitionQuery, Service,
+    PartitionQuery, Service, Ticket,
 };
 use crate::coord::groups::{GroupReply, GroupRequest};
 use crate::limits::CALLS_PER_REQUEST_MAX;
-use crate::message::{Message, Ticket};
+use crate::message::Message;
 use crate::shard::Context;
 
 /// A reply to one request of a call.

@@ -6,10 +6,10 @@ use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token as DiskToken};
 use highwater_storage::state_log::{Fatal, Recovered, SNAPSHOT_BYTES_PER_TURN, StateLog};
 
+use crate::api::Ticket;
 use crate::coord::groups::{
     GroupConfig, GroupCoordinator, GroupReply, GroupRequest, GroupsError, Now, SnapshotCursor, Token,
 };
-use crate::message::Ticket;
 use crate::meta::Topic;
 
 pub(crate) struct GroupsLog {

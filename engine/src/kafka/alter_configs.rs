@@ -16,8 +16,7 @@ use super::configs::check_broker;
 use super::configs::{BROKER, GROUP, TOPIC};
 use super::error::{RequestError, error_fields, request_error};
 use super::names::{check_count, repeated};
-use crate::api::ConfigureTopic;
-use crate::meta::config_changes::{ConfigChange, ConfigChanges};
+use crate::api::{ConfigChange, ConfigChanges, ConfigureTopic};
 use crate::shard::Context;
 
 /// The changes to one resource of a request. `None` for no change: only topics can be changed.

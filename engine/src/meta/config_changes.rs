@@ -1,31 +1,10 @@
-//! Requested changes of a topic's settings. They are applied to the settings at the time of their turn: if two clients add to one list at the
+//! Applies requested changes to a topic's settings. They are applied to the settings at the time of their turn: if two clients add to one list at the
 //! same moment, both entries are in it.
 
 use std::collections::BTreeMap;
 
 use super::configs::{ConfigError, Kind, TopicConfig, find};
-
-/// A change of a setting.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ConfigChange {
-    /// Set to this value.
-    Set(String),
-    /// Reset to its default.
-    Reset,
-    /// Add these entries to a list.
-    Append(String),
-    /// Remove these entries from a list.
-    Subtract(String),
-}
-
-/// Changes of a topic's settings.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct ConfigChanges {
-    /// The changes, by setting.
-    pub named: BTreeMap<String, ConfigChange>,
-    /// Whether all other settings are reset to their defaults.
-    pub resets_others: bool,
-}
+use crate::api::{ConfigChange, ConfigChanges};
 
 impl ConfigChanges {
     /// Applies the changes to the current settings. Returns values to set, and names to reset to their defaults.

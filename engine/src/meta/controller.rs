@@ -17,11 +17,10 @@ use highwater_protocol::ids::{ProducerId, TopicId};
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
 use highwater_storage::state_log::{Fatal, Recovered, SNAPSHOT_BYTES_PER_TURN, Seq, StateLog};
 
-use crate::api::{AlterTopic, ApiError, ConfigureTopic, ControllerReply, CreateTopic};
-use crate::message::{Opened, Publish, Ticket};
+use crate::api::{AlterTopic, ApiError, ConfigureTopic, ControllerReply, CreateTopic, Ticket};
 use crate::meta::{
-    Change, Metadata, MetadataRoom, PRODUCER_IDS_PER_BLOCK, Record, RecoverError, SnapshotWriter, Topic,
-    TopicRecord, place,
+    Change, Metadata, MetadataRoom, Opened, PRODUCER_IDS_PER_BLOCK, Publish, Record, RecoverError,
+    SnapshotWriter, Topic, TopicRecord, place,
 };
 
 use checks::Writes;

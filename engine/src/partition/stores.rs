@@ -11,7 +11,8 @@ use super::{PartitionEvent, Partitions, Replicas};
 use crate::api::ApiError;
 use crate::data_dir::store_dir;
 use crate::limits::{EVENTS_PER_POLL_MAX, START_WARNINGS_MAX, STORES_PER_SHARD_MAX};
-use crate::message::{Message, Opened};
+use crate::message::Message;
+use crate::meta::Opened;
 use crate::shard::{OpenError, ShardSetup};
 
 /// Token spaces: the top byte of a disk operation's token identifies the component that started it.

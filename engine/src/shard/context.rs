@@ -13,13 +13,13 @@ use super::long_answers::AnswerTo;
 use super::producer_ids::ProducerIds;
 use super::setup::ShardSetup;
 use super::work::{ClientJob, Jobs};
-use crate::api::{ApiError, Targets};
 use crate::address::HostPort;
+use crate::api::ApiError;
 use crate::calls::Calls;
 use crate::coord::groups::Client;
 use crate::counters::Counters;
 use crate::message::Message;
-use crate::meta::Metadata;
+use crate::meta::{Metadata, Targets};
 use crate::{kafka, native};
 
 /// The part of a shard that an adapter may use while it handles a request or the replies to a call.

@@ -5,12 +5,12 @@ use highwater_runtime::plane::{Instant, Plane, ShardIndex};
 use super::Shard;
 use super::setup::{OpenError, ShardSetup};
 use super::timers::Timer;
-use crate::api::{ApiError, Service};
-use crate::data_dir::OFFSETS;
+use crate::api::{ApiError, Service, Ticket};
 use crate::coord::groups::{GroupRequest, Now};
 use crate::coord::groups_log::GroupsLog;
+use crate::data_dir::OFFSETS;
 use crate::limits::ANSWERS_PER_TURN_MAX;
-use crate::message::{Message, Prepare, Ticket};
+use crate::message::{Message, Prepare};
 use crate::meta::Change;
 use crate::partition::OFFSETS_SPACE;
 

@@ -10,12 +10,12 @@ use highwater_runtime::plane::{Completion, Disk, FileJob, Plane, ShardIndex, Tok
 
 use super::Shard;
 use super::setup::{OpenError, ShardSetup};
-use crate::api::{ApiError, ControllerRequest, Service};
+use crate::api::{ApiError, ControllerRequest, Service, Ticket};
 use crate::data_dir::{META, RESERVE_BYTES};
 use crate::limits::ANSWERS_PER_TURN_MAX;
-use crate::message::{Message, Prepare, Publish, Ticket};
-use crate::meta::MetadataRoom;
+use crate::message::{Message, Prepare};
 use crate::meta::controller::{Action, Controller};
+use crate::meta::{MetadataRoom, Publish};
 use crate::partition::{META_SPACE, RESERVE_SPACE};
 
 pub(super) struct Lead {

@@ -70,10 +70,11 @@ pub(crate) use long_answers::{AnswerTo, BodyLimit};
 pub use setup::{KafkaSetup, OnReady, OpenError, ShardSetup};
 pub(crate) use work::{ClientJob, Work};
 
+use crate::api::Ticket;
 use crate::calls::{Calls, Reply};
 use crate::counters::Counters;
 use crate::limits::{COMPACTION_INTERVAL, PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
-use crate::message::{Message, Ticket};
+use crate::message::Message;
 use crate::meta::Metadata;
 use crate::partition::{Partitions, open_all};
 use crate::read::{Reads, SendBudget};

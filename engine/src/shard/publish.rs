@@ -8,8 +8,8 @@ use highwater_runtime::plane::Plane;
 use super::Shard;
 use super::work::Work;
 use crate::limits::PENDING_PER_UNIT;
-use crate::message::{Message, Publish};
-use crate::meta::{Change, Metadata, Topic};
+use crate::message::Message;
+use crate::meta::{Change, Metadata, Publish, Topic};
 
 /// Metadata changes that are being applied.
 ///

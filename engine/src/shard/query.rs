@@ -10,9 +10,10 @@ use super::search::{Search, SearchNeeds, SearchOrigin, SearchTarget};
 use super::work::{Job, Work};
 use crate::api::{
     ApiError, EpochEnd, FoundOffset, NewStart, OffsetSpec, PartitionAnswer, PartitionDetails, PartitionQuery,
+    Ticket,
 };
 use crate::limits::PRODUCERS_PER_ANSWER_MAX;
-use crate::message::{Message, Ticket};
+use crate::message::Message;
 use crate::partition::{LogStartMove, LogStartOutcome, PartitionId};
 
 /// A query that is being answered.

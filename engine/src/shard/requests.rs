@@ -5,9 +5,10 @@ use highwater_protocol::ids::{ShardId, TopicPartition};
 use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
-use crate::api::{ApiError, Targets};
+use crate::api::ApiError;
 use crate::limits::{REQUEST_BYTES_PER_ENTRY, SMALL_REPLY_BYTES_MAX};
 use crate::message::Message;
+use crate::meta::Targets;
 use crate::native;
 use crate::partition::PartitionId;
 use crate::session::{Retained, held_bytes};

@@ -9,9 +9,9 @@ use highwater_storage::state_log::{FILE_BYTES_DEFAULT, Owner, Recovered, StateLo
 use highwater_storage::{DurableForm, OpenError as StoreError};
 
 use crate::address::HostPort;
-use crate::data_dir::Identity;
 use crate::coord::groups::{GroupConfig, GroupsError};
 use crate::counters::ShardCounters;
+use crate::data_dir::Identity;
 use crate::limits::ShardLimits;
 use crate::meta::RecoverError;
 use crate::meta::controller::ReadyReport;

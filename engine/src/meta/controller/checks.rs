@@ -8,10 +8,9 @@ use highwater_protocol::text::counted;
 use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 
 use super::Controller;
-use crate::api::{AlterTopic, ApiError, CreateTopic};
+use crate::api::{AlterTopic, ApiError, ConfigChange, ConfigChanges, CreateTopic};
 use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
 use crate::meta::Topic;
-use crate::meta::config_changes::{ConfigChange, ConfigChanges};
 use crate::meta::configs::{self, ConfigError, TopicConfig};
 
 fn invalid_config(topic: &str, reason: String) -> ApiError {

@@ -7,8 +7,7 @@ use highwater_protocol::ids::{LeaderEpoch, TopicId, TopicPartition};
 use highwater_runtime::plane::ShardIndex;
 
 use super::{Controller, Freeing, ReadyReport};
-use crate::message::Opened;
-use crate::meta::{Change, Record};
+use crate::meta::{Change, Opened, Record};
 
 impl Controller {
     /// Returns whether there is a topic with this id, or may be one.

@@ -20,10 +20,10 @@ use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
-use crate::api::Targets;
 use crate::kafka::{Named, check_leader_epoch};
 use crate::limits::{KAFKA_ANSWER_BYTES_EXPECTED, SMALL_REPLY_BYTES_MAX};
 use crate::message::{AppendOutcome, KafkaMessage, Message, RequestBatch, RequestId};
+use crate::meta::Targets;
 use crate::session::{Retained, held_bytes};
 
 pub(super) use crate::kafka::Call;
