@@ -17,11 +17,7 @@ use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_runtime::plane::ConnId;
 
 use crate::partition::{AppendOutcome, AppendRequest};
-use crate::reply_to::RequestBatch;
-
-/// A pending request of a Kafka client. Unique on the shard of its connection.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct RequestId(pub u64);
+use crate::reply_to::{RequestBatch, RequestId};
 
 /// See the module's doc.
 #[derive(Debug)]

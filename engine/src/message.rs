@@ -7,12 +7,8 @@ use highwater_protocol::native::Hello;
 
 use crate::api::{ApiError, ControllerReply, ControllerRequest, PartitionAnswer, PartitionQuery, Ticket};
 use crate::coord::groups::{GroupReply, GroupRequest};
-pub use crate::kafka_message::{Fetched, KafkaMessage, OwnerFetch, PartitionRead, RequestId};
+use crate::kafka_message::KafkaMessage;
 use crate::meta::{Change, Opened, Publish};
-pub use crate::partition::{
-    AppendFailure, AppendOutcome, AppendRequest, AppendedAt, LogStartOutcome, RejectedRecords,
-};
-pub use crate::reply_to::{ReplyTo, RequestBatch};
 
 /// A message from one shard to another, or to itself.
 #[derive(Debug)]

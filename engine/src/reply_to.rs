@@ -5,7 +5,6 @@ use highwater_net::kafka::KafkaError;
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
 use crate::api::ApiError;
-use crate::kafka_message::RequestId;
 use crate::{kafka, native};
 
 /// The client that receives the outcome of an append.
@@ -23,6 +22,10 @@ pub enum ReplyTo {
     /// A Kafka client, whose connection may be on any shard.
     Kafka(RequestBatch),
 }
+
+/// A pending request of a Kafka client. Unique on the shard of its connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
 
 /// A batch of a Kafka client's request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

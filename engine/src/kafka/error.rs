@@ -7,7 +7,7 @@ use highwater_storage::AppendError;
 use super::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use crate::api::{ApiError, Service};
 use crate::coord::groups::GroupError;
-use crate::message::AppendFailure;
+use crate::partition::AppendFailure;
 
 /// The error of a request, or of one of its entries: Kafka's code and the message.
 pub(crate) type RequestError = (KafkaError, String);

@@ -5,7 +5,7 @@ use highwater_protocol::error::ErrorCode;
 use highwater_storage::AppendError;
 
 use crate::api::ApiError;
-use crate::message::AppendFailure;
+use crate::partition::AppendFailure;
 
 /// Returns the native protocol's code. The message is the error's text.
 pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {

@@ -9,7 +9,7 @@ use super::append::{AppendFailure, AppendOutcome, AppendedAt};
 use super::log_start::{LogStartMove, LogStartOutcome};
 use super::replica::{Ack, PartitionId};
 use crate::api::ApiError;
-use crate::read::{ReaderId, Waiter};
+use crate::partition::{ReaderId, Waiter};
 use crate::reply_to::ReplyTo;
 
 /// Something that has happened to the partitions of a shard.

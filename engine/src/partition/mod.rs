@@ -41,6 +41,7 @@ mod rejected;
 mod replica;
 mod stores;
 mod topics;
+mod waiter;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -63,6 +64,7 @@ pub use log_start::LogStartOutcome;
 pub(crate) use rejected::{ProducerKey, RejectedBatches, SequenceStamp};
 pub(crate) use replica::{Partition, PartitionId};
 pub(crate) use stores::{EXIT_DISK, META_SPACE, OFFSETS_SPACE, RESERVE_SPACE, StoreEntry, open_all};
+pub(crate) use waiter::{FetchId, ReaderId, Waiter};
 
 use append::ValidBatch;
 use check::Verdict;

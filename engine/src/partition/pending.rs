@@ -77,8 +77,8 @@ mod tests {
     use highwater_protocol::ids::{PartitionIndex, TopicId};
 
     use super::*;
-    use crate::message::{ReplyTo, RequestBatch, RequestId};
     use crate::partition::append::sample_request;
+    use crate::reply_to::{ReplyTo, RequestBatch, RequestId};
 
     fn tp(number: u32) -> TopicPartition {
         TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(number) }

@@ -11,7 +11,7 @@ use highwater_storage::{Bounds, PartitionSlot};
 use crate::api::{PassHistory, RequiredAcks};
 use crate::meta::Topic;
 use crate::mutants::{Mutant, is_planted};
-use crate::read::{ReaderId, Waiter};
+use crate::partition::{ReaderId, Waiter};
 use crate::reply_to::ReplyTo;
 
 /// Identifies a partition of this shard. Refers to nothing once the partition is deleted.
@@ -232,8 +232,8 @@ mod tests {
     use highwater_storage::LogPoint;
 
     use super::*;
-    use crate::message::{RequestBatch, RequestId};
     use crate::meta::configs::TopicConfig;
+    use crate::reply_to::{RequestBatch, RequestId};
 
     const ME: NodeId = NodeId(0);
 

@@ -19,9 +19,9 @@ use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use highwater_runtime::plane::ConnId;
 use highwater_storage::{Cursor, PartitionSlot, Store};
 
-use super::FetchId;
 use super::charge::{Charge, Gauge};
 use crate::limits::{READ_MEMORY_BYTES_MIN, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_MIN};
+use crate::partition::FetchId;
 
 /// An amount of memory to reserve.
 #[derive(Clone, Copy, Debug)]

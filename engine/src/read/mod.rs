@@ -29,20 +29,3 @@ pub(crate) use charge::Charge;
 #[cfg(test)]
 pub(crate) use charge::Gauge;
 pub(crate) use reads::{ChargedRead, ReadAt, ReadFor, ReadMemory, ReadStep, Reads};
-
-/// A reader of a native client on this shard: a subscription or a fetch. Numbers are not reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct ReaderId(pub(crate) u64);
-
-/// A Kafka client's fetch of partitions of this shard. Numbers are not reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct FetchId(pub(crate) u64);
-
-/// A reader that waits for the high watermark of a partition to move.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Waiter {
-    /// A native client's reader.
-    Reader(ReaderId),
-    /// A Kafka client's fetch.
-    Kafka(FetchId),
-}

@@ -9,9 +9,8 @@ use highwater_storage::{Cursor, Frames, ReadId, ReadLimits, ReadOutcome, ReadRes
 use super::ahead::{AheadId, AheadState, Consumer, ReadAhead};
 use super::budget::{Account, MemoryRequest, SendBudget};
 use super::charge::Charge;
-use super::{FetchId, ReaderId};
 use crate::limits::READ_AHEAD_TIME_MAX;
-use crate::partition::{PartitionId, Partitions};
+use crate::partition::{FetchId, PartitionId, Partitions, ReaderId};
 
 /// The reader that a read is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,7 +12,8 @@ use highwater_runtime::plane::{Instant, ListenerId};
 use super::kafka::NextFetch;
 use super::large_replies::LargeReply;
 use crate::limits::{SLOW_READER_BYTES_MIN, SLOW_READER_TIME_MAX};
-use crate::read::{Account, Charge, ReaderId};
+use crate::partition::ReaderId;
+use crate::read::{Account, Charge};
 use crate::session::{Charged, ClientProtocol, RequestBytes, SendQueue};
 
 /// The stage of a connection.

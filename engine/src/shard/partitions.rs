@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use highwater_runtime::plane::{Completion, ConnId, Plane, ShardIndex, Token};
 
 use super::Shard;
+use crate::kafka_message::KafkaMessage;
 use crate::limits::SPACE_INTERVAL;
-use crate::message::{AppendOutcome, AppendRequest, KafkaMessage, Message, ReplyTo, RequestBatch};
-use crate::partition::{EXIT_DISK, META_SPACE, OFFSETS_SPACE, PartitionEvent, RESERVE_SPACE};
+use crate::message::Message;
+use crate::partition::{
+    AppendOutcome, AppendRequest, EXIT_DISK, META_SPACE, OFFSETS_SPACE, PartitionEvent, RESERVE_SPACE,
+};
 use crate::read::ReadFor;
+use crate::reply_to::{ReplyTo, RequestBatch};
 
 impl Shard {
     /// Handles the end of a disk operation of a store or of one of shard 0's logs.

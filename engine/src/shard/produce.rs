@@ -7,9 +7,12 @@ use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
 use crate::api::ApiError;
-use crate::message::{AppendFailure, AppendOutcome, AppendedAt, Message, ReplyTo};
+use crate::message::Message;
 use crate::native;
-use crate::partition::{BatchBytes, CheckJob, OwnedBatch, Unchecked, parse_batch};
+use crate::partition::{
+    AppendFailure, AppendOutcome, AppendedAt, BatchBytes, CheckJob, OwnedBatch, Unchecked, parse_batch,
+};
+use crate::reply_to::ReplyTo;
 use crate::session::{Retained, held_bytes};
 
 impl Shard {

@@ -25,8 +25,7 @@ use super::work::{Job, Work};
 use crate::api::ApiError;
 use crate::message::Message;
 use crate::native;
-use crate::partition::PartitionId;
-use crate::read::{ReaderId, Waiter};
+use crate::partition::{PartitionId, ReaderId, Waiter};
 
 #[derive(Debug)]
 pub(super) struct Reader {

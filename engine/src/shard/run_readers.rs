@@ -13,8 +13,8 @@ use super::readers::{ReaderKind, ReaderState};
 use crate::api::ApiError;
 use crate::limits::{PUSH_BYTES_MAX, READ_BYTES_COUNTED_MIN};
 use crate::message::Message;
-use crate::partition::PartitionId;
-use crate::read::{ChargedRead, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, ReaderId, Waiter};
+use crate::partition::{PartitionId, ReaderId, Waiter};
+use crate::read::{ChargedRead, InLine, ReadAt, ReadFor, ReadMemory, ReadStep};
 
 /// The outcome of running a reader.
 enum RunOutcome {

@@ -20,8 +20,7 @@ use crate::api::{ApiError, Service};
 use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
 use crate::message::Message;
 use crate::native;
-use crate::partition::PartitionId;
-use crate::read::ReaderId;
+use crate::partition::{PartitionId, ReaderId};
 use crate::session::{Retained, held_bytes};
 
 /// A reader whose first offset is being searched for.

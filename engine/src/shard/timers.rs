@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use highwater_runtime::plane::{Instant, Plane, Token};
 
-use crate::message::{Message, RequestId};
-use crate::read::ReaderId;
+use crate::message::Message;
+use crate::partition::ReaderId;
+use crate::reply_to::RequestId;
 
 /// What a timer is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

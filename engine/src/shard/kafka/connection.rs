@@ -4,7 +4,8 @@ use bytes::Bytes;
 use highwater_net::kafka::{KafkaConn, KafkaStep, ReplyTail};
 use highwater_runtime::plane::{Close, ConnId, Plane};
 
-use crate::message::{KafkaMessage, Message};
+use crate::kafka_message::KafkaMessage;
+use crate::message::Message;
 use crate::session::ClientProtocol;
 use crate::shard::Shard;
 use crate::shard::connection::{Connection, Net, Stage, Via};

@@ -16,12 +16,14 @@ use highwater_runtime::plane::{ConnId, Instant, Plane, ShardIndex};
 
 use super::{Call, Kafka, Named, Pending};
 use crate::kafka::{LookupItem, NamedTopic, TopicLookup};
+use crate::kafka_message::{Fetched, KafkaMessage, OwnerFetch, PartitionRead};
 use crate::limits::{
     FETCH_ANSWER_BYTES_FREE, FETCH_ANSWER_BYTES_PER_PARTITION, FETCH_WAIT_MAX, KAFKA_FETCH_BYTES_MAX,
     SEND_QUEUE_BYTES_MAX,
 };
-use crate::message::{Fetched, KafkaMessage, Message, OwnerFetch, PartitionRead, RequestId};
+use crate::message::Message;
 use crate::read::{InLine, MemoryRequest};
+use crate::reply_to::RequestId;
 use crate::shard::Shard;
 use crate::shard::connection::Stage;
 use crate::shard::timers::Timer;

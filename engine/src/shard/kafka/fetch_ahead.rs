@@ -5,8 +5,9 @@ use highwater_runtime::plane::Plane;
 
 use super::fetch_read::room;
 use super::fetch_tasks::Task;
+use crate::kafka_message::PartitionRead;
 use crate::limits::{READ_AHEAD_LOOKS_MAX, READ_AHEAD_PARTITIONS_MAX, READ_AHEAD_TIME_MAX};
-use crate::message::{Message, PartitionRead};
+use crate::message::Message;
 use crate::read::{ReadAt, ReadMemory};
 use crate::shard::Shard;
 use crate::shard::timers::Timer;

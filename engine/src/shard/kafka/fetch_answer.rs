@@ -12,8 +12,9 @@ use highwater_runtime::plane::Plane;
 use super::Call;
 use super::fetch::FetchPending;
 use crate::kafka::Named;
+use crate::kafka_message::Fetched;
 use crate::limits::FETCHED_PER_UNIT;
-use crate::message::{Fetched, Message};
+use crate::message::Message;
 use crate::shard::Shard;
 use crate::shard::work::{Job, Work};
 

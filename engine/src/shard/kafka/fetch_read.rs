@@ -25,10 +25,12 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::fetch_tasks::{State, Task, Unread};
 use super::records::batches;
+use crate::kafka_message::{Fetched, KafkaMessage, OwnerFetch, PartitionRead};
 use crate::limits::KAFKA_FETCH_READS_PER_STEP_MAX;
-use crate::message::{Fetched, KafkaMessage, Message, OwnerFetch, PartitionRead, RequestId};
-use crate::partition::PartitionId;
-use crate::read::{ChargedRead, FetchId, InLine, ReadAt, ReadFor, ReadMemory, ReadStep, Waiter};
+use crate::message::Message;
+use crate::partition::{FetchId, PartitionId, Waiter};
+use crate::read::{ChargedRead, InLine, ReadAt, ReadFor, ReadMemory, ReadStep};
+use crate::reply_to::RequestId;
 use crate::shard::Shard;
 use crate::shard::work::{Job, Work};
 

@@ -7,10 +7,11 @@ use highwater_runtime::plane::{ConnId, ShardIndex};
 use highwater_storage::Cursor;
 
 use crate::counters::PerTurn;
+use crate::kafka_message::{Fetched, OwnerFetch};
 use crate::limits::{FETCH_CURSORS_MAX, KAFKA_FETCH_BYTES_PER_TURN_MAX, KAFKA_FETCH_READS_PER_TURN_MAX};
-use crate::message::{Fetched, OwnerFetch, RequestId};
-use crate::partition::PartitionId;
-use crate::read::{Account, FetchId};
+use crate::partition::{FetchId, PartitionId};
+use crate::read::Account;
+use crate::reply_to::RequestId;
 
 /// Fetches of this shard's partitions, with the cursors of their connections.
 #[derive(Default)]
@@ -254,7 +255,7 @@ mod tests {
     use highwater_protocol::ids::{PartitionIndex, TopicId};
 
     use super::*;
-    use crate::message::PartitionRead;
+    use crate::kafka_message::PartitionRead;
 
     #[test]
     fn a_fetch_does_not_miss_a_partition_that_moves_while_it_is_being_parked() {

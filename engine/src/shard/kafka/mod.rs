@@ -21,9 +21,12 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
 use crate::kafka::{Named, check_leader_epoch};
+use crate::kafka_message::KafkaMessage;
 use crate::limits::{KAFKA_ANSWER_BYTES_EXPECTED, SMALL_REPLY_BYTES_MAX};
-use crate::message::{AppendOutcome, KafkaMessage, Message, RequestBatch, RequestId};
+use crate::message::Message;
 use crate::meta::Targets;
+use crate::partition::AppendOutcome;
+use crate::reply_to::{RequestBatch, RequestId};
 use crate::session::{Retained, held_bytes};
 
 pub(super) use crate::kafka::Call;

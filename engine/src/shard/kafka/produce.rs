@@ -19,10 +19,14 @@ use super::{Call, Named, Pending};
 use crate::api::{ApiError, RequiredAcks};
 use crate::kafka::{self, NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use crate::limits::ShardLimits;
-use crate::message::{AppendFailure, AppendOutcome, AppendedAt, Message, ReplyTo, RequestBatch, RequestId};
+use crate::message::Message;
 use crate::meta::Topic;
 use crate::meta::configs::TopicConfig;
-use crate::partition::{BatchBytes, CheckJob, OwnedBatch, ParsedBatch, Unchecked, parse_batch};
+use crate::partition::{
+    AppendFailure, AppendOutcome, AppendedAt, BatchBytes, CheckJob, OwnedBatch, ParsedBatch, Unchecked,
+    parse_batch,
+};
+use crate::reply_to::{ReplyTo, RequestBatch, RequestId};
 use crate::session::RequestBytes;
 use crate::shard::Shard;
 
