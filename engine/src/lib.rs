@@ -25,6 +25,7 @@ mod partition;
 mod read;
 mod reply_to;
 mod session;
+pub mod setup;
 pub mod shard;
 mod start_error;
 mod units;

@@ -30,7 +30,8 @@ use crate::limits::{
     offsets_bytes_max,
 };
 use crate::meta::controller::ReadyReport;
-use crate::shard::{KafkaSetup, OpenError, Shard, ShardSetup};
+use crate::setup::{KafkaSetup, OpenError, ShardSetup};
+use crate::shard::Shard;
 use crate::start_error::{EXIT_INTERNAL, StartError};
 
 /// A running broker.

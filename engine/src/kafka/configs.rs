@@ -27,7 +27,8 @@ use crate::coord::groups::GroupConfig;
 use crate::meta::Topic;
 use crate::meta::configs;
 use crate::names::{Distinct, Names};
-use crate::shard::{AnswerTo, ClientJob, Context, ShardSetup, Work};
+use crate::setup::ShardSetup;
+use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
 /// Kafka's codes for types of resources.
 pub(super) const TOPIC: i8 = 2;

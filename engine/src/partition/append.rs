@@ -272,7 +272,7 @@ impl Replicas {
         error: ApiError,
     ) {
         if let Some(stamp) = stamp
-            && reply_to.is_sent_again(&error)
+            && (self.is_sent_again)(reply_to, &error)
         {
             self.rejected.note_rejected(stamp);
         }

@@ -63,7 +63,9 @@ pub(crate) use log_start::LogStartMove;
 pub use log_start::LogStartOutcome;
 pub(crate) use rejected::{ProducerKey, RejectedBatches, SequenceStamp};
 pub(crate) use replica::{Partition, PartitionId};
-pub(crate) use stores::{EXIT_DISK, META_SPACE, OFFSETS_SPACE, RESERVE_SPACE, StoreEntry, open_all};
+pub(crate) use stores::{
+    EXIT_DISK, META_SPACE, OFFSETS_SPACE, OpenStoresError, RESERVE_SPACE, StoreEntry, StoresSetup, open_all,
+};
 pub(crate) use waiter::{FetchId, ReaderId, Waiter};
 
 use append::ValidBatch;
@@ -79,6 +81,9 @@ use crate::api::ApiError;
 use crate::limits::CHECK_WORK_PER_BATCH;
 use crate::meta::Topic;
 use crate::reply_to::ReplyTo;
+
+/// Returns whether a client sends a batch that failed with this error again, unchanged. Only its protocol's adapter knows.
+pub(crate) type ResendRule = fn(ReplyTo, &ApiError) -> bool;
 
 /// The partitions of a shard. See the module's doc.
 pub(crate) struct Partitions {
@@ -104,6 +109,7 @@ struct Replicas {
     stores: Vec<StoreEntry>,
     table: Table,
     rejected: RejectedBatches,
+    is_sent_again: ResendRule,
     moves: LogStartMoves,
     deletions: Deletions,
     compaction: Compaction,
@@ -122,12 +128,14 @@ pub(crate) struct PartitionCounters {
 }
 
 impl Partitions {
-    /// Creates a component without partitions. [`put_topic`](Self::put_topic) adds those that are in `stores`.
+    /// Creates a component without partitions. [`put_topic`](Self::put_topic) adds those that are in `stores`. `is_sent_again` decides which
+    /// rejected batches later ones must not overtake.
     pub(crate) fn new(
         me: ShardIndex,
         node: NodeId,
         stores: Vec<StoreEntry>,
         decoder_bytes_max: usize,
+        is_sent_again: ResendRule,
     ) -> Self {
         Self {
             me,
@@ -137,6 +145,7 @@ impl Partitions {
                 stores,
                 table: Table::new(),
                 rejected: RejectedBatches::default(),
+                is_sent_again,
                 moves: LogStartMoves::default(),
                 deletions: Deletions::default(),
                 compaction: Compaction::default(),

@@ -1,19 +1,20 @@
 //! The stores of a shard: opening, commit rounds, and their events.
 
-use highwater_protocol::ids::{LogIndex, NodeId, Offset, StoreId};
+use std::path::Path;
+
+use highwater_protocol::ids::{ClusterId, LogIndex, NodeId, Offset, StoreId};
 use highwater_runtime::plane::{Completion, Disk, Plane, Token};
 use highwater_storage::mac::MAC_KEY_BYTES;
 use highwater_storage::{
-    AppendError, MacKey, PartitionFinding, PartitionSlot, RecoveryReport, Store, StoreConfig, StoreEvent,
+    AppendError, DurableForm, MacKey, OpenError, PartitionFinding, PartitionSlot, RecoveryReport, Store,
+    StoreConfig, StoreEvent, StoreLimits,
 };
 
 use super::{PartitionEvent, Partitions, Replicas};
 use crate::api::ApiError;
 use crate::data_dir::store_dir;
 use crate::limits::{EVENTS_PER_POLL_MAX, START_WARNINGS_MAX, STORES_PER_SHARD_MAX};
-use crate::message::Message;
 use crate::meta::Opened;
-use crate::shard::{OpenError, ShardSetup};
 
 /// Token spaces: the top byte of a disk operation's token identifies the component that started it.
 pub(crate) const META_SPACE: u8 = 1;
@@ -31,27 +32,47 @@ pub(crate) struct StoreEntry {
     pub(super) closed: bool,
 }
 
+/// The stores of a broker, of which each shard opens its own.
+pub(crate) struct StoresSetup<'a> {
+    pub(crate) data_dir: &'a Path,
+    /// The cluster that owns the data.
+    pub(crate) cluster: ClusterId,
+    /// The number of stores, at least as many as shards.
+    pub(crate) stores: u16,
+    /// The number of shards.
+    pub(crate) shards: u16,
+    pub(crate) limits: StoreLimits,
+    pub(crate) durable_form: DurableForm,
+}
+
+/// Why the stores of a shard cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenStoresError {
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("one core would serve more than {} stores; start with more cores", STORES_PER_SHARD_MAX)]
+    TooMany,
+}
+
 /// Opens the stores of this shard. Returns them, and what they contain.
-pub(crate) fn open_all(
-    plane: &mut dyn Plane<Message>,
-    setup: &ShardSetup,
-) -> Result<(Vec<StoreEntry>, Opened), OpenError> {
+pub(crate) fn open_all<M>(
+    plane: &mut dyn Plane<M>,
+    setup: &StoresSetup<'_>,
+) -> Result<(Vec<StoreEntry>, Opened), OpenStoresError> {
     let mut entries = Vec::new();
     let mut opened = Opened { epochs: Vec::new(), topics: Vec::new(), warnings: Vec::new() };
     let mine = (plane.shard()..setup.stores).step_by(usize::from(setup.shards));
     for (number, id) in mine.enumerate() {
         if number >= STORES_PER_SHARD_MAX {
-            return Err(OpenError::Config(format!(
-                "one core would serve more than {STORES_PER_SHARD_MAX} stores; start with more cores"
-            )));
+            return Err(OpenStoresError::TooMany);
         }
         let config = StoreConfig {
-            dir: store_dir(&setup.data_dir, id),
-            cluster: setup.identity.cluster,
+            dir: store_dir(setup.data_dir, id),
+            cluster: setup.cluster,
             store: StoreId(id),
             token_space: STORE_SPACE_FIRST + number as u8,
             new_mac_key: new_mac_key(plane),
-            limits: setup.limits.store,
+            limits: setup.limits,
             durable_form: setup.durable_form,
         };
         let (store, report) = Store::open(config, plane)?;
@@ -69,7 +90,7 @@ pub(crate) fn open_all(
 }
 
 /// Returns the key for a store that has none yet.
-fn new_mac_key(plane: &mut dyn Plane<Message>) -> MacKey {
+fn new_mac_key<M>(plane: &mut dyn Plane<M>) -> MacKey {
     let mut key = MacKey([0; MAC_KEY_BYTES]);
     for half in key.0.chunks_mut(size_of::<u64>()) {
         half.copy_from_slice(&plane.random_u64().to_le_bytes());

@@ -11,7 +11,6 @@ use super::Shard;
 use super::connection_map::Connections;
 use super::long_answers::AnswerTo;
 use super::producer_ids::ProducerIds;
-use super::setup::ShardSetup;
 use super::work::{ClientJob, Jobs};
 use crate::address::HostPort;
 use crate::api::ApiError;
@@ -20,6 +19,7 @@ use crate::coord::groups::Client;
 use crate::counters::Counters;
 use crate::message::Message;
 use crate::meta::{Metadata, Targets};
+use crate::setup::ShardSetup;
 use crate::{kafka, native};
 
 /// The part of a shard that an adapter may use while it handles a request or the replies to a call.

@@ -3,7 +3,6 @@
 use highwater_runtime::plane::{Instant, Plane, ShardIndex};
 
 use super::Shard;
-use super::setup::{OpenError, ShardSetup};
 use super::timers::Timer;
 use crate::api::{ApiError, Service, Ticket};
 use crate::coord::groups::{GroupRequest, Now};
@@ -13,6 +12,7 @@ use crate::limits::ANSWERS_PER_TURN_MAX;
 use crate::message::{Message, Prepare};
 use crate::meta::Change;
 use crate::partition::OFFSETS_SPACE;
+use crate::setup::{OpenError, ShardSetup};
 
 /// The coordinator of a shard.
 pub(super) struct Groups {

@@ -9,7 +9,6 @@ use highwater_runtime::fs::RESERVE_NAME;
 use highwater_runtime::plane::{Completion, Disk, FileJob, Plane, ShardIndex, Token};
 
 use super::Shard;
-use super::setup::{OpenError, ShardSetup};
 use crate::api::{ApiError, ControllerRequest, Service, Ticket};
 use crate::data_dir::{META, RESERVE_BYTES};
 use crate::limits::ANSWERS_PER_TURN_MAX;
@@ -17,6 +16,7 @@ use crate::message::{Message, Prepare};
 use crate::meta::controller::{Action, Controller};
 use crate::meta::{MetadataRoom, Publish};
 use crate::partition::{META_SPACE, RESERVE_SPACE};
+use crate::setup::{OpenError, ShardSetup};
 
 pub(super) struct Lead {
     pub(super) controller: Controller,

@@ -27,10 +27,10 @@ mod publish;
 mod query;
 mod readers;
 mod requests;
+mod resend;
 mod run_readers;
 mod search;
 mod sending;
-mod setup;
 mod space;
 mod statistics;
 mod subscribe;
@@ -67,7 +67,6 @@ use work::Jobs;
 pub(crate) use context::Context;
 pub(crate) use large_replies::ReplyMemory;
 pub(crate) use long_answers::{AnswerTo, BodyLimit};
-pub use setup::{KafkaSetup, OnReady, OpenError, ShardSetup};
 pub(crate) use work::{ClientJob, Work};
 
 use crate::api::Ticket;
@@ -79,6 +78,7 @@ use crate::meta::Metadata;
 use crate::partition::{Partitions, open_all};
 use crate::read::{Reads, SendBudget};
 use crate::session::{Admission, ConnectionLimits};
+use crate::setup::{OpenError, ShardSetup};
 
 /// One core's share of the broker. See the module's doc.
 pub struct Shard {
@@ -143,7 +143,7 @@ impl Shard {
     /// Opens and recovers this shard's part of the data directory. Blocks.
     pub fn open(plane: &mut dyn Plane<Message>, setup: &Arc<ShardSetup>) -> Result<Self, OpenError> {
         let me = plane.shard();
-        let (stores, mut opened) = open_all(plane, setup)?;
+        let (stores, mut opened) = open_all(plane, &setup.of_stores())?;
         let (mut lead, mut groups) = (None, None);
         if me == 0 {
             lead = Some(Box::new(Lead::open(plane, setup, &mut opened.warnings)?));
@@ -160,7 +160,13 @@ impl Shard {
             lead,
             groups,
             metadata: None,
-            partitions: Partitions::new(me, setup.identity.node, stores, setup.limits.decoder_bytes_max),
+            partitions: Partitions::new(
+                me,
+                setup.identity.node,
+                stores,
+                setup.limits.decoder_bytes_max,
+                resend::is_sent_again,
+            ),
             jobs: Jobs::default(),
             long_answers: VecDeque::new(),
             connections: Connections::default(),

@@ -15,6 +15,7 @@ use crate::data_dir::Identity;
 use crate::limits::ShardLimits;
 use crate::meta::RecoverError;
 use crate::meta::controller::ReadyReport;
+use crate::partition::{OpenStoresError, StoresSetup};
 
 /// Called on shard 0 when every shard is ready.
 pub type OnReady = Box<dyn Fn(ReadyReport) + Send + Sync>;
@@ -111,9 +112,30 @@ fn lost(name: &str, error: StateLogError) -> OpenError {
     OpenError::Incomplete(format!("{error}; restore them from a backup of the data directory, {way_back}"))
 }
 
+impl From<OpenStoresError> for OpenError {
+    fn from(error: OpenStoresError) -> Self {
+        match error {
+            OpenStoresError::Store(error) => Self::Store(error),
+            OpenStoresError::TooMany => Self::Config(error.to_string()),
+        }
+    }
+}
+
 impl ShardSetup {
+    /// Returns what the shards need to open their stores.
+    pub(crate) fn of_stores(&self) -> StoresSetup<'_> {
+        StoresSetup {
+            data_dir: &self.data_dir,
+            cluster: self.identity.cluster,
+            stores: self.stores,
+            shards: self.shards,
+            limits: self.limits.store,
+            durable_form: self.durable_form,
+        }
+    }
+
     /// Opens a state log of the data directory; damage that was healed goes to `warnings`.
-    pub(super) fn open_log(
+    pub(crate) fn open_log(
         &self,
         disk: &mut dyn Disk,
         name: &str,
