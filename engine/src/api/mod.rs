@@ -9,14 +9,13 @@
 //! | groups | [`GroupRequest`](crate::coord::groups::GroupRequest) | `Result<`[`GroupReply`](crate::coord::groups::GroupReply)`, `[`ApiError`]`>` | each group's coordinator |
 //! | partitions | [`PartitionQuery`] | [`PartitionAnswer`] | each partition's owner |
 //!
-//! The sender of a request names the reply by type: see [`ControllerCall`], [`GroupCall`] and [`PartitionCall`]. A reply of another kind, which would be a
+//! The sender of a request names the reply by type: see [`ControllerCall`], [`PartitionCall`] and [`GroupCall`](crate::calls::GroupCall). A reply of another kind, which would be a
 //! bug, fails that one request with [`ApiError::Internal`].
 
 mod acks;
 mod config_changes;
 mod controller;
 mod error;
-mod groups;
 mod partitions;
 mod ticket;
 
@@ -27,10 +26,6 @@ pub use controller::{
     DeleteTopicById, ReserveProducerIds,
 };
 pub use error::{ApiError, Service};
-pub use groups::{
-    DeleteGroups, DescribeConsumerGroups, DescribeGroups, DescribeOneGroup, DescribedOneGroup, FetchOffsets,
-    GroupCall, GroupList, Measured, MeasuredCall, Part, PartReply,
-};
 pub use partitions::{
     CompactionDetails, DeleteRecords, Details, EpochEnd, EpochEnds, FoundOffset, FoundProducers, ListOffsets,
     NewStart, OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, PassHistory,

@@ -3,8 +3,9 @@
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
 use super::Reply;
+use super::group_calls::{GroupCall, Part};
 use super::pending::{EachReply, Request};
-use crate::api::{ApiError, GroupCall, Part};
+use crate::api::ApiError;
 use crate::coord::groups::{GroupReply, GroupRequest};
 use crate::coord::placement::GroupOwners;
 use crate::shard::Context;

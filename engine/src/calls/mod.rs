@@ -18,8 +18,13 @@
 
 mod fan_out;
 mod fill;
+mod group_calls;
 mod groups;
 mod pending;
 
 pub(crate) use fan_out::FanOut;
+pub(crate) use group_calls::{
+    DeleteGroups, DescribeConsumerGroups, DescribeGroups, DescribeOneGroup, DescribedOneGroup, FetchOffsets,
+    GroupCall, GroupList, Measured, MeasuredCall, Part, PartReply,
+};
 pub(crate) use pending::{Calls, Reply};

@@ -16,7 +16,7 @@ use highwater_net::{Entries, Pieces};
 use super::Call;
 use super::error::code;
 use super::names::distinct;
-use crate::api::DeleteGroups;
+use crate::calls::DeleteGroups;
 use crate::coord::groups;
 use crate::limits::KAFKA_FILTERS_MAX;
 use crate::shard::{AnswerTo, Context};

@@ -19,7 +19,7 @@ use highwater_runtime::plane::ConnId;
 use super::Call;
 use super::group_offsets::{BY_ID_FROM, resolve_topic};
 use super::offset_answer::FillJob;
-use crate::api::FetchOffsets;
+use crate::calls::FetchOffsets;
 use crate::coord::groups;
 use crate::coord::groups::limits::GROUPS_MAX;
 use crate::shard::{AnswerTo, ClientJob, Context, Work};

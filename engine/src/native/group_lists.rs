@@ -12,7 +12,8 @@ use highwater_protocol::native::{
 use super::Call;
 use super::error::reply_of;
 use super::groups::{error_reply, to_partitions};
-use crate::api::{ApiError, DescribeOneGroup, DescribedOneGroup, FetchOffsets, GroupList};
+use crate::api::ApiError;
+use crate::calls::{DescribeOneGroup, DescribedOneGroup, FetchOffsets, GroupList};
 use crate::coord::groups::{
     CommittedPartition, DescribedConsumerMember, DescribedMember, FetchReply, FetchRequest, ListRequest,
 };

@@ -11,7 +11,8 @@ use highwater_protocol::native::{
 
 use super::Call;
 use super::error::reply_of;
-use crate::api::{ApiError, DeleteGroups};
+use crate::api::ApiError;
+use crate::calls::DeleteGroups;
 use crate::coord::groups::{
     Client, CommitOutcome, CommitRequest, CommittedPartition, ConsumerHeartbeatReply,
     ConsumerHeartbeatRequest, GroupConfig, GroupError,
