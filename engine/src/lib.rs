@@ -7,6 +7,7 @@ mod address;
 pub mod api;
 pub mod broker;
 mod calls;
+mod context;
 mod coord;
 pub mod counters;
 pub mod data_dir;

@@ -26,7 +26,7 @@ impl<I> FanOut<I> {
         self.count as usize
     }
 
-    pub(super) fn into_parts(self) -> BTreeMap<ShardIndex, Vec<(u32, I)>> {
+    pub(crate) fn into_parts(self) -> BTreeMap<ShardIndex, Vec<(u32, I)>> {
         self.by_owner
     }
 }

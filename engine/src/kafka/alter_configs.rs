@@ -17,7 +17,7 @@ use super::configs::{BROKER, GROUP, TOPIC};
 use super::error::{RequestError, error_fields, request_error};
 use super::names::{check_count, repeated};
 use crate::api::{ConfigChange, ConfigChanges, ConfigureTopic};
-use crate::shard::Context;
+use crate::context::Context;
 
 /// The changes to one resource of a request. `None` for no change: only topics can be changed.
 struct ResourceChange {

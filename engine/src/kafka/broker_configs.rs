@@ -10,10 +10,10 @@ use super::Call;
 use super::cluster::{PARTITIONS_PER_ANSWER_MAX, node};
 use super::config_names::{Type, broker_name, documentation};
 use super::configs::{DEFAULT, Detail, SET_AT_START, entry};
+use crate::context::Context;
 use crate::coord::groups::limits::OFFSET_METADATA_UNITS_MAX;
 use crate::limits::{CONNECTIONS_MAX, KAFKA_FETCH_BYTES_MAX, RETENTION_INTERVAL};
 use crate::meta::configs::CONFIGS;
-use crate::shard::Context;
 
 /// The documentation of a name in [`UNUSED`].
 const UNUSED_DOC: &str = "Not used by this broker; the value is Kafka's default.";

@@ -13,8 +13,8 @@ use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
 
 use super::Call;
 use super::names::{Named, find_topic};
+use crate::context::Context;
 use crate::meta::Topic;
-use crate::shard::Context;
 
 /// Maximum number of partitions in one response. Kafka's `max.request.partition.size.limit`.
 pub(super) const PARTITIONS_PER_ANSWER_MAX: usize = 2000;

@@ -23,12 +23,13 @@ use super::broker_configs::broker_configs;
 use super::cluster::node;
 use super::config_names::{CONFIG_DESCRIPTIONS, Type};
 use super::error::RequestError;
+use crate::context::{AnswerTo, ClientJob, Context};
 use crate::coord::groups::GroupConfig;
+use crate::counters::Work;
 use crate::meta::Topic;
 use crate::meta::configs;
 use crate::names::{Distinct, Names};
 use crate::setup::ShardSetup;
-use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
 /// Kafka's codes for types of resources.
 pub(super) const TOPIC: i8 = 2;

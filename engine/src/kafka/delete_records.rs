@@ -12,8 +12,8 @@ use super::resolve::{NamedTopic, Resolve, resolve};
 use super::topic_answer::TopicsAnswer;
 use crate::api::{ApiError, DeleteRecords, NewStart};
 use crate::calls::FanOut;
+use crate::context::Context;
 use crate::meta::configs;
-use crate::shard::Context;
 
 /// Requests the high watermark, in place of an offset.
 const ALL: i64 = -1;

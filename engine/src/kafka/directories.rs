@@ -21,9 +21,10 @@ use super::names::{Named, target};
 use super::resolve::{LookupItem, NamedTopic, TopicLookup};
 use crate::api::{Details, PartitionDetails};
 use crate::calls::FanOut;
+use crate::context::{AnswerTo, ClientJob, Context, ReplyMemory};
+use crate::counters::Work;
 use crate::limits::{KAFKA_SIZES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
 use crate::meta::Metadata;
-use crate::shard::{AnswerTo, ClientJob, Context, ReplyMemory, Work};
 
 /// Memory charged for each partition of a response: its entries in the query, in the answers and in the response.
 const PARTITION_BYTES: usize = 192;

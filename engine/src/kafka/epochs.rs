@@ -12,7 +12,7 @@ use super::resolve::{NamedTopic, Resolve, resolve};
 use super::topic_answer::TopicsAnswer;
 use crate::api::{EpochEnds, PartitionCall};
 use crate::calls::FanOut;
-use crate::shard::Context;
+use crate::context::Context;
 
 /// A request whose partitions are being looked up.
 struct EpochLookup {

@@ -12,9 +12,10 @@ use highwater_runtime::plane::ConnId;
 use super::Call;
 use super::cluster::node;
 use super::transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
+use crate::context::{AnswerTo, ClientJob, Context};
 use crate::coord::groups::limits::GROUPS_MAX;
+use crate::counters::Work;
 use crate::names::{Distinct, Names};
-use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
 /// Kafka's codes for types of keys.
 const GROUP_KEY: i8 = 0;

@@ -17,9 +17,9 @@ use super::Call;
 use super::error::code;
 use super::names::distinct;
 use crate::calls::DeleteGroups;
+use crate::context::{AnswerTo, Context};
 use crate::coord::groups;
 use crate::limits::KAFKA_FILTERS_MAX;
-use crate::shard::{AnswerTo, Context};
 
 /// Returns the names without duplicates: the description of a group can be many times as long as its name.
 pub(super) fn distinct_names(names: &[&str]) -> Vec<String> {

@@ -22,9 +22,10 @@ use super::error::code;
 use super::group_admin::distinct_names;
 use crate::api::ApiError;
 use crate::calls::{DescribeConsumerGroups, DescribeGroups};
+use crate::context::{AnswerTo, ClientJob, Context, ReplyMemory};
 use crate::coord::groups::{self, GroupError};
+use crate::counters::Work;
 use crate::meta::Topic;
-use crate::shard::{AnswerTo, ClientJob, Context, ReplyMemory, Work};
 
 /// The state of an unknown group.
 const DEAD: &str = "Dead";

@@ -15,8 +15,8 @@ use super::error::code;
 use super::names::Named;
 use super::resolve::{NamedTopic, Resolve, resolve};
 use super::topic_answer::TopicsAnswer;
+use crate::context::Context;
 use crate::coord::groups::{self, CommittedPartition, GroupError};
-use crate::shard::Context;
 
 /// The first version in which requests about offsets name topics by id.
 pub(super) const BY_ID_FROM: i16 = 10;

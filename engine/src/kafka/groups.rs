@@ -15,8 +15,8 @@ use highwater_protocol::ids::{PartitionIndex, TopicId};
 
 use super::Call;
 use super::error::code;
+use crate::context::{AnswerTo, Context};
 use crate::coord::groups::{self, GroupError, JoinReply, JoinedMember};
-use crate::shard::{AnswerTo, Context};
 
 pub(super) fn join_group(
     context: &mut Context<'_>,

@@ -19,10 +19,11 @@ use super::Call;
 use super::cluster::{cluster_id, node};
 use super::names::find_topic;
 use crate::api::{ApiError, CreateTopic};
+use crate::context::{AnswerTo, ClientJob, Context};
+use crate::counters::Work;
 use crate::limits::{KAFKA_CHANGES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
 use crate::meta::{Epochs, Listed, Topic};
 use crate::names::{Distinct, Names};
-use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
 /// A topic of a request.
 #[derive(Debug)]

@@ -35,34 +35,16 @@ mod topic_answer;
 mod topics;
 mod transactions;
 
-use highwater_net::ReplySlot;
 use highwater_net::kafka::api::{api_versions, api_versions_answer, names_a_client};
 use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use highwater_net::kafka::{KafkaError, KafkaReply, Origin, Request, response};
-use highwater_runtime::plane::ConnId;
 
 pub(crate) use error::{append_error, producers_retry};
 pub(crate) use names::{Named, check_leader_epoch};
-pub(crate) use producer::answer_producer_id;
 pub(crate) use resolve::{LookupItem, NamedTopic, TopicLookup};
 pub(crate) use transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 
-use crate::shard::Context;
-
-/// A request: its connection, the slot of its response, and the header fields that the response echoes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Call {
-    pub(crate) conn: ConnId,
-    pub(crate) slot: ReplySlot,
-    pub(crate) origin: Origin,
-}
-
-impl Call {
-    /// Returns the version of the request, which is also that of the response.
-    pub(crate) fn version(&self) -> i16 {
-        self.origin.version
-    }
-}
+use crate::context::{Context, KafkaCall as Call};
 
 /// Handles a request, or sends it to other shards. `client` is the client id.
 pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, client: &str, request: Request<'_>) {

@@ -8,9 +8,9 @@ use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId, TopicPartiti
 use highwater_runtime::plane::ShardIndex;
 
 use super::error::{RequestError, reject};
+use crate::context::Context;
 use crate::limits::KAFKA_CHANGES_PER_REQUEST_MAX;
 use crate::meta::{Metadata, Targets, Topic};
-use crate::shard::Context;
 
 /// A topic that a request names.
 pub(crate) enum Named {

@@ -16,9 +16,10 @@ use highwater_runtime::plane::ConnId;
 use super::Call;
 use super::error::code;
 use super::offset_fetch::{Group, RequestedTopic};
+use crate::context::{AnswerTo, ClientJob, Context, ReplyMemory};
 use crate::coord::groups::{CommittedPartition, FetchReply};
+use crate::counters::Work;
 use crate::limits::PARTITIONS_PER_PART;
-use crate::shard::{AnswerTo, ClientJob, Context, ReplyMemory, Work};
 
 type GroupEntry = OffsetFetchGroupResponse<'static>;
 type TopicEntry = OffsetFetchGroupTopicResponse<'static>;

@@ -20,9 +20,10 @@ use super::Call;
 use super::group_offsets::{BY_ID_FROM, resolve_topic};
 use super::offset_answer::FillJob;
 use crate::calls::FetchOffsets;
+use crate::context::{AnswerTo, ClientJob, Context};
 use crate::coord::groups;
 use crate::coord::groups::limits::GROUPS_MAX;
-use crate::shard::{AnswerTo, ClientJob, Context, Work};
+use crate::counters::Work;
 
 /// The first version with several groups in a request.
 const GROUPS_FROM: i16 = 8;

@@ -13,7 +13,7 @@ use super::resolve::{NamedTopic, Resolve, resolve};
 use super::topic_answer::TopicsAnswer;
 use crate::api::{FoundOffset, ListOffsets, OffsetSpec};
 use crate::calls::FanOut;
-use crate::shard::Context;
+use crate::context::Context;
 
 /// A request whose partitions are being looked up.
 struct OffsetLookup {

@@ -15,7 +15,7 @@ use highwater_net::kafka::messages::{
 use super::Call;
 use super::error::RequestError;
 use super::names::{Named, check_count, distinct, find_topic, repeated};
-use crate::shard::Context;
+use crate::context::Context;
 
 /// Kafka's codes for types of elections: preferred and unclean.
 const ELECTION_TYPES: std::ops::RangeInclusive<i8> = 0..=1;

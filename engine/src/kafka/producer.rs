@@ -6,20 +6,14 @@ use highwater_protocol::ids::ProducerId;
 
 use super::Call;
 use super::transactions::NO_TRANSACTIONS;
-use crate::api::ApiError;
-use crate::shard::{AnswerTo, Context};
+use crate::context::Context;
 
 pub(super) fn init_producer_id(context: &mut Context<'_>, call: Call, request: &InitProducerIdRequest<'_>) {
     if request.transactional_id.is_some() {
         return answer(context, call, Err(NO_TRANSACTIONS));
     }
     // A producer that asks for the next epoch of its id gets a new id, as from Kafka.
-    context.assign_producer_id(AnswerTo::Kafka(call));
-}
-
-/// Answers with a producer id or an error.
-pub(crate) fn answer_producer_id(context: &mut Context<'_>, call: Call, given: Result<ProducerId, ApiError>) {
-    answer(context, call, given.map_err(KafkaError::from));
+    context.assign_producer_id(move |context, given| answer(context, call, given.map_err(KafkaError::from)));
 }
 
 fn answer(context: &mut Context<'_>, call: Call, given: Result<ProducerId, KafkaError>) {

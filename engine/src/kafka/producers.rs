@@ -20,8 +20,8 @@ use super::error::{RequestError, request_error};
 use super::names::{check_count, find_topic, target};
 use crate::api::{FoundProducers, ProducerCounts, Producers};
 use crate::calls::FanOut;
+use crate::context::{AnswerTo, Context, ReplyMemory};
 use crate::limits::PRODUCERS_PER_PART;
-use crate::shard::{AnswerTo, Context, ReplyMemory};
 
 /// The producers of a partition of the response, or the error.
 #[derive(Debug)]

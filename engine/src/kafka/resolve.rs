@@ -15,8 +15,9 @@ use highwater_runtime::plane::ConnId;
 
 use super::Call;
 use super::names::Named;
+use crate::context::{ClientJob, Context};
+use crate::counters::Work;
 use crate::meta::Metadata;
-use crate::shard::{ClientJob, Context, Work};
 
 /// A request whose topics and partitions are being looked up, with the results so far.
 pub(super) trait Resolve {

@@ -9,7 +9,7 @@ use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{SaslAuthenticateResponse, SaslHandshakeResponse};
 
 use super::Call;
-use crate::shard::Context;
+use crate::context::Context;
 
 pub(super) fn sasl_handshake(context: &mut Context<'_>, call: Call) {
     let error_code = KafkaError::ILLEGAL_SASL_STATE;

@@ -6,8 +6,8 @@ use highwater_net::kafka::topic_lists::ListedTopic;
 use highwater_net::{Entries, Pieces};
 
 use super::Call;
+use crate::context::{AnswerTo, Context};
 use crate::limits::PARTITIONS_PER_PART;
-use crate::shard::{AnswerTo, Context};
 
 /// A response, and the request that it answers.
 pub(super) struct TopicsAnswer<T> {

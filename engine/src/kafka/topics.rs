@@ -25,8 +25,8 @@ use super::configs::source_of;
 use super::error::{RequestError, error_fields, reject, request_error};
 use super::names::{check_count, repeated};
 use crate::api::{AlterTopic, CreateTopic, DeleteTopicById};
+use crate::context::{AnswerTo, Context};
 use crate::meta::configs;
-use crate::shard::{AnswerTo, Context};
 
 /// The error for a topic that a request has twice.
 const DUPLICATE_TOPIC: &str = "Duplicate topic name.";

@@ -19,7 +19,7 @@ use highwater_net::{Entries, Pieces};
 
 use super::Call;
 use super::topic_answer::{TopicsAnswer, put_topic};
-use crate::shard::{AnswerTo, Context};
+use crate::context::{AnswerTo, Context};
 
 /// The error code for transactional requests.
 pub(crate) const NO_TRANSACTIONS: KafkaError = KafkaError::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;

@@ -11,10 +11,11 @@ use highwater_protocol::native::{MetadataReply, MetadataRequest, NodeInfo, Parti
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
+use crate::context::{AnswerTo, ClientJob, Context};
+use crate::counters::Work;
 use crate::limits::PARTITIONS_PER_PART;
 use crate::meta::{Epochs, Listed, Topic};
 use crate::names::{Distinct, Names};
-use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
 /// The topics of a request; for a topic that does not exist, the index of its name.
 type FoundTopics = Vec<Result<Arc<Topic>, u32>>;

@@ -5,7 +5,15 @@ use highwater_protocol::error::ErrorCode;
 use highwater_storage::AppendError;
 
 use crate::api::ApiError;
+use crate::context::{Context, NativeCall};
 use crate::partition::AppendFailure;
+
+impl Context<'_> {
+    /// Replies to a native client with an error.
+    pub(crate) fn reply_error(&mut self, call: NativeCall, error: &ApiError) {
+        self.reply(call, reply_of(error));
+    }
+}
 
 /// Returns the native protocol's code. The message is the error's text.
 pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {

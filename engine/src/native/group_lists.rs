@@ -14,11 +14,11 @@ use super::error::reply_of;
 use super::groups::{error_reply, to_partitions};
 use crate::api::ApiError;
 use crate::calls::{DescribeOneGroup, DescribedOneGroup, FetchOffsets, GroupList};
+use crate::context::{AnswerTo, BodyLimit, Context, ReplyMemory};
 use crate::coord::groups::{
     CommittedPartition, DescribedConsumerMember, DescribedMember, FetchReply, FetchRequest, ListRequest,
 };
 use crate::limits::{PARTITIONS_PER_PART, SMALL_REPLY_BYTES_MAX};
-use crate::shard::{AnswerTo, BodyLimit, Context, ReplyMemory};
 
 /// Lists groups. A list that is longer than a small reply is truncated, and the client requests the rest.
 pub(super) fn list_groups(context: &mut Context<'_>, call: Call, request: ListGroupsRequest) {

@@ -13,12 +13,12 @@ use super::Call;
 use super::error::reply_of;
 use crate::api::ApiError;
 use crate::calls::DeleteGroups;
+use crate::context::Context;
 use crate::coord::groups::{
     Client, CommitOutcome, CommitRequest, CommittedPartition, ConsumerHeartbeatReply,
     ConsumerHeartbeatRequest, GroupConfig, GroupError,
 };
 use crate::limits::OFFSETS_BYTES_MAX;
-use crate::shard::Context;
 
 /// Heartbeat interval of a member that waits for partitions that others are revoking.
 const UNSETTLED_INTERVAL_MS: u32 = 500;

@@ -9,22 +9,14 @@ mod groups;
 mod partitions;
 mod topics;
 
-use highwater_net::{Reply, ReplySlot, Request};
+use highwater_net::{Reply, Request};
 use highwater_protocol::ids::ProducerId;
 use highwater_protocol::native::{Acks, InitProducerReply};
-use highwater_runtime::plane::ConnId;
 
 pub(crate) use error::{code_of, code_of_append, reply_of};
 
 use crate::api::{ApiError, RequiredAcks};
-use crate::shard::{AnswerTo, Context};
-
-/// A request: its connection and the slot of its reply.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Call {
-    pub(crate) conn: ConnId,
-    pub(crate) slot: ReplySlot,
-}
+use crate::context::{Context, NativeCall as Call};
 
 impl From<Acks> for RequiredAcks {
     fn from(acks: Acks) -> Self {
@@ -43,7 +35,9 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, request: Req
         Request::DescribeTopic(request) => partitions::describe_topic(context, call, &request),
         Request::ListOffsets(request) => partitions::list_offsets(context, call, request),
         Request::DeleteRecords(request) => partitions::delete_records(context, call, request),
-        Request::InitProducer => context.assign_producer_id(AnswerTo::Native(call)),
+        Request::InitProducer => {
+            context.assign_producer_id(move |context, given| reply_producer_id(context, call, given));
+        }
         Request::CreateTopic(request) => topics::create(context, call, request),
         Request::DeleteTopic(request) => topics::delete(context, call, request),
         Request::AlterTopic(request) => topics::alter(context, call, request),
@@ -69,7 +63,7 @@ pub(crate) fn handle_request(context: &mut Context<'_>, call: Call, request: Req
 }
 
 /// Replies with a producer id or an error.
-pub(crate) fn reply_producer_id(context: &mut Context<'_>, call: Call, given: Result<ProducerId, ApiError>) {
+fn reply_producer_id(context: &mut Context<'_>, call: Call, given: Result<ProducerId, ApiError>) {
     let reply = match given {
         Ok(producer) => Reply::body(&InitProducerReply { producer, epoch: 0 }),
         Err(error) => reply_of(&error),

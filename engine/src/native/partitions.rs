@@ -21,8 +21,9 @@ use crate::api::{
     PartitionDetails,
 };
 use crate::calls::FanOut;
+use crate::context::{AnswerTo, ClientJob, Context};
+use crate::counters::Work;
 use crate::meta::{Topic, configs};
-use crate::shard::{AnswerTo, ClientJob, Context, Work};
 
 const fn offset_spec(start: Start) -> OffsetSpec {
     match start {

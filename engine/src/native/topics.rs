@@ -8,7 +8,7 @@ use highwater_protocol::native::{
 use super::Call;
 use super::error::reply_of;
 use crate::api::{AlterTopic, ApiError, ControllerCall, CreateTopic, DeleteTopic};
-use crate::shard::Context;
+use crate::context::Context;
 
 pub(super) fn create(context: &mut Context<'_>, call: Call, request: CreateTopicRequest) {
     let CreateTopicRequest { name, partitions, configs, validate_only } = request;

@@ -10,7 +10,7 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Instant, ListenerId};
 
 use super::kafka::NextFetch;
-use super::large_replies::LargeReply;
+use crate::context::LargeReply;
 use crate::limits::{SLOW_READER_BYTES_MIN, SLOW_READER_TIME_MAX};
 use crate::partition::ReaderId;
 use crate::read::{Account, Charge};

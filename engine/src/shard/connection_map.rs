@@ -1,6 +1,7 @@
 //! The connections of a shard, and which of them have replies to send.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use highwater_net::Reply;
 use highwater_net::kafka::KafkaReply;
@@ -8,7 +9,7 @@ use highwater_runtime::plane::ConnId;
 
 use super::connection::{Connection, Stage};
 use crate::address::HostPort;
-use crate::{kafka, native};
+use crate::context::{AnswerTo, Clients, KafkaCall, LargeReply, NativeCall};
 
 /// All connections, in a deterministic order.
 #[derive(Default)]
@@ -82,16 +83,16 @@ impl Connections {
     pub(super) fn take_dirty(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.dirty)
     }
+}
 
-    /// Sets the reply to a request of a native client.
-    pub(super) fn reply(&mut self, call: native::Call, reply: Reply) {
+impl Clients for Connections {
+    fn reply(&mut self, call: NativeCall, reply: Reply) {
         let Some(connection) = self.all.get_mut(&call.conn) else { return };
         connection.native().replies.fill(call.slot, reply);
         self.mark_dirty(call.conn);
     }
 
-    /// Sets the response to a request of a Kafka client.
-    pub(super) fn kafka_reply(&mut self, call: kafka::Call, reply: KafkaReply) {
+    fn kafka_reply(&mut self, call: KafkaCall, reply: KafkaReply) {
         let Some(connection) = self.all.get_mut(&call.conn) else { return };
         if connection.stage == Stage::Closing {
             return;
@@ -101,8 +102,7 @@ impl Connections {
         self.mark_dirty(call.conn);
     }
 
-    /// Closes a connection once its requests have been answered. No new request is handled.
-    pub(super) fn close_after_replies(&mut self, conn: ConnId) {
+    fn close_after_replies(&mut self, conn: ConnId) {
         if let Some(connection) = self.all.get_mut(&conn) {
             if connection.stage == Stage::Open {
                 connection.stage = Stage::Ending;
@@ -111,11 +111,34 @@ impl Connections {
         }
     }
 
-    /// Returns the address advertised to the client of a connection; `None` once the connection is closed. `advertised` has the advertised
-    /// addresses of the listeners that have one.
-    pub(super) fn advertised_to(&self, conn: ConnId, advertised: &[Option<HostPort>]) -> Option<HostPort> {
+    fn advertised_to(&self, conn: ConnId, advertised: &[Option<HostPort>]) -> Option<HostPort> {
         let via = self.all.get(&conn)?.via;
         let advertised = advertised.get(usize::from(via.listener.0)).cloned().flatten();
         Some(advertised.unwrap_or_else(|| via.local.into()))
+    }
+
+    fn name_and_address(&self, conn: ConnId) -> Option<(&str, IpAddr)> {
+        let connection = self.all.get(&conn)?;
+        Some((&connection.client_name, connection.via.peer.ip()))
+    }
+
+    fn add_long_answer(&mut self, conn: ConnId) -> bool {
+        let connection = self.all.get_mut(&conn);
+        connection.map(|connection| connection.long_answers += 1).is_some()
+    }
+
+    fn remove_long_answer(&mut self, conn: ConnId) {
+        if let Some(connection) = self.all.get_mut(&conn) {
+            connection.long_answers -= 1;
+        }
+    }
+
+    fn add_large_reply(&mut self, to: AnswerTo, reply: LargeReply) {
+        let Some(connection) = self.all.get_mut(&to.conn()) else { return };
+        if connection.stage == Stage::Closing {
+            return;
+        }
+        connection.large_replies.insert(to.slot(), reply);
+        self.mark_dirty(to.conn());
     }
 }

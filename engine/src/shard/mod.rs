@@ -22,7 +22,6 @@ mod line;
 mod long_answers;
 mod partitions;
 mod produce;
-mod producer_ids;
 mod publish;
 mod query;
 mod readers;
@@ -56,7 +55,6 @@ use groups::Groups;
 use kafka::Kafka;
 use lead::Lead;
 use line::Line;
-use producer_ids::ProducerIds;
 use publish::Publishing;
 use query::{OpenQuery, QueryId};
 use readers::Readers;
@@ -64,13 +62,9 @@ use search::Searches;
 use timers::{Timer, Timers};
 use work::Jobs;
 
-pub(crate) use context::Context;
-pub(crate) use large_replies::ReplyMemory;
-pub(crate) use long_answers::{AnswerTo, BodyLimit};
-pub(crate) use work::{ClientJob, Work};
-
 use crate::api::Ticket;
 use crate::calls::{Calls, Reply};
+use crate::context::{Finish, ProducerIds};
 use crate::counters::Counters;
 use crate::limits::{COMPACTION_INTERVAL, PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
 use crate::message::Message;
@@ -115,7 +109,7 @@ pub struct Shard {
     compaction: CompactionShare,
 
     /// Requests to other shards.
-    calls: Calls,
+    calls: Calls<dyn Finish>,
     /// Queries that this shard is answering.
     queries: BTreeMap<QueryId, OpenQuery>,
     last_query: u64,
@@ -136,7 +130,6 @@ pub struct Shard {
     drained_shards: u16,
     /// Reusable buffers.
     arena: BytesMut,
-    piece: BytesMut,
 }
 
 impl Shard {
@@ -194,7 +187,6 @@ impl Shard {
             close_by: Instant(0),
             drained_shards: 0,
             arena: BytesMut::new(),
-            piece: BytesMut::new(),
         })
     }
 

@@ -6,7 +6,7 @@ use highwater_protocol::ids::TopicId;
 use highwater_runtime::plane::Plane;
 
 use super::Shard;
-use super::work::Work;
+use crate::counters::Work;
 use crate::limits::PENDING_PER_UNIT;
 use crate::message::Message;
 use crate::meta::{Change, Metadata, Publish, Topic};

@@ -7,11 +7,12 @@ use highwater_runtime::plane::{Plane, ShardIndex};
 
 use super::Shard;
 use super::search::{Search, SearchNeeds, SearchOrigin, SearchTarget};
-use super::work::{Job, Work};
+use super::work::Job;
 use crate::api::{
     ApiError, EpochEnd, FoundOffset, NewStart, OffsetSpec, PartitionAnswer, PartitionDetails, PartitionQuery,
     Ticket,
 };
+use crate::counters::Work;
 use crate::limits::PRODUCERS_PER_ANSWER_MAX;
 use crate::message::Message;
 use crate::partition::{LogStartMove, LogStartOutcome, PartitionId};

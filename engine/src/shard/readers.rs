@@ -21,8 +21,9 @@ use highwater_storage::Cursor;
 
 use super::Shard;
 use super::timers::Timer;
-use super::work::{Job, Work};
+use super::work::Job;
 use crate::api::ApiError;
+use crate::counters::Work;
 use crate::message::Message;
 use crate::native;
 use crate::partition::{PartitionId, ReaderId, Waiter};

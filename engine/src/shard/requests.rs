@@ -6,6 +6,7 @@ use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
 use crate::api::ApiError;
+use crate::context::NativeCall;
 use crate::limits::{REQUEST_BYTES_PER_ENTRY, SMALL_REPLY_BYTES_MAX};
 use crate::message::Message;
 use crate::meta::Targets;
@@ -41,7 +42,7 @@ impl Shard {
         let replies = &mut connection.native().replies;
         let slot = replies.open(kind, id, held, 0);
         replies.count_if_large(slot, bytes);
-        let call = native::Call { conn, slot };
+        let call = NativeCall { conn, slot };
         if matches!(request, Request::Stats) {
             return self.reply_stats(conn, slot);
         }

@@ -7,8 +7,8 @@ use highwater_runtime::plane::{Close, ConnId, Plane, SEND_COPY_BYTES_MAX};
 
 use super::Shard;
 use super::connection::{Connection, Stage};
+use crate::context::{Clients as _, NativeCall};
 use crate::message::Message;
-use crate::native;
 use crate::session::Charged;
 
 /// Capacity of the buffer in which replies are encoded. Replies are split off, so many share one allocation.
@@ -18,7 +18,7 @@ impl Shard {
     /// Sets the reply to a request.
     pub(super) fn reply(&mut self, conn: ConnId, slot: ReplySlot, reply: Reply) {
         self.counted.requests_refused += u64::from(matches!(reply, Reply::Error { .. }));
-        self.connections.reply(native::Call { conn, slot }, reply);
+        self.connections.reply(NativeCall { conn, slot }, reply);
     }
 
     pub(super) fn mark_dirty(&mut self, conn: ConnId) {

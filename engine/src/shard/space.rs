@@ -6,15 +6,15 @@ use highwater_runtime::plane::Plane;
 
 use super::Shard;
 use super::timers::Timer;
+use crate::context::NativeCall;
 use crate::message::Message;
-use crate::native;
 
 impl Shard {
     /// Has every shard return its free space; all stores of the broker together keep this many bytes.
     pub(super) fn reply_release_space(
         &mut self,
         plane: &mut dyn Plane<Message>,
-        call: native::Call,
+        call: NativeCall,
         request: ReleaseSpaceRequest,
     ) {
         let kept_bytes = request.kept_bytes / u64::from(self.setup.stores.max(1));

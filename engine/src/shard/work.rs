@@ -7,17 +7,14 @@
 
 use std::collections::VecDeque;
 
-use highwater_runtime::plane::{ConnId, Plane};
+use highwater_runtime::plane::Plane;
 
 use super::Shard;
-use super::context::Context;
 use super::drain::Drain;
 use super::publish::Publishing;
-use crate::counters::PerTurn;
-pub(crate) use crate::counters::Work;
-use crate::limits::{
-    JOBS_WORK_PER_TURN_MIN, PUBLISH_WORK_PER_TURN_MIN, WORK_AT_ONCE_MAX, WORK_PER_STEP_MAX, WORK_PER_TURN_MAX,
-};
+use crate::context::{ClientJob, ClientJobs};
+use crate::counters::Work;
+use crate::limits::{JOBS_WORK_PER_TURN_MIN, PUBLISH_WORK_PER_TURN_MIN, WORK_PER_STEP_MAX};
 use crate::message::Message;
 
 /// Work that may take more than one turn.
@@ -31,33 +28,24 @@ pub(super) trait Job {
     ) -> Option<Box<dyn Job>>;
 }
 
-/// A job on behalf of a client. It ends when the client's connection is closed.
-pub(crate) trait ClientJob {
-    /// Returns the client's connection.
-    fn conn(&self) -> ConnId;
+/// A job of a client. It ends when the client's connection is closed.
+struct ClientWork(Box<dyn ClientJob>);
 
-    /// Runs the next slice of the job, for as many units as `work` has. Returns true when the job is done.
-    fn run_slice(&mut self, context: &Context<'_>, work: &mut Work) -> bool;
-
-    /// Uses the result of the job after it is done.
-    fn finish(self: Box<Self>, context: &mut Context<'_>);
-}
-
-impl<J: ClientJob + 'static> Job for J {
+impl Job for ClientWork {
     fn step(
         mut self: Box<Self>,
         shard: &mut Shard,
         plane: &mut dyn Plane<Message>,
         work: &mut Work,
     ) -> Option<Box<dyn Job>> {
-        if !shard.connections.contains_key(&self.conn()) {
+        if !shard.connections.contains_key(&self.0.conn()) {
             return None;
         }
         let mut context = shard.context(plane);
-        if !self.run_slice(&context, work) {
+        if !self.0.run_slice(&context, work) {
             return Some(self);
         }
-        self.finish(&mut context);
+        self.0.finish(&mut context);
         None
     }
 }
@@ -69,8 +57,8 @@ pub(super) struct Jobs {
     publishing: VecDeque<Publishing>,
     /// All other jobs, in rotation.
     others: VecDeque<Box<dyn Job>>,
-    /// Units of work.
-    counted: PerTurn,
+    /// Jobs that adapters have begun and that are not in the rotation yet, and the units of work of all.
+    of_clients: ClientJobs,
 }
 
 impl Jobs {
@@ -79,30 +67,34 @@ impl Jobs {
     }
 
     pub(super) fn add(&mut self, job: Box<dyn Job>) {
+        self.enter_begun();
         self.others.push_back(job);
     }
 
-    /// Returns the units that are left of this turn.
-    fn left(&self) -> usize {
-        WORK_PER_TURN_MAX.saturating_sub(self.counted.this_turn())
+    /// Returns the jobs that adapters begin.
+    pub(super) fn of_clients(&mut self) -> &mut ClientJobs {
+        &mut self.of_clients
     }
 
-    /// Returns the units that may be done at once in this turn.
-    pub(super) fn work_at_once(&self) -> Work {
-        Work::new(WORK_AT_ONCE_MAX.min(self.left()))
+    /// Moves the jobs that adapters have begun into the rotation.
+    fn enter_begun(&mut self) {
+        let begun = self.of_clients.take_begun();
+        self.others.extend(begun.map(|job| Box::new(ClientWork(job)) as Box<dyn Job>));
     }
 
-    /// Counts the units that were done.
-    pub(super) fn count(&mut self, work: &Work) {
-        self.counted.add(work.spent());
+    /// Takes the next job of the rotation.
+    fn pop(&mut self) -> Option<Box<dyn Job>> {
+        self.enter_begun();
+        self.others.pop_front()
     }
 
     /// Ends a turn.
     pub(super) fn end_turn(&mut self) {
-        self.counted.end_turn();
+        self.of_clients.end_turn();
     }
 
-    fn is_empty(&self) -> bool {
+    fn is_empty(&mut self) -> bool {
+        self.enter_begun();
         self.publishing.is_empty() && self.others.is_empty()
     }
 }
@@ -110,12 +102,12 @@ impl Jobs {
 impl Shard {
     /// Returns the largest number of units done in one turn so far.
     pub fn busiest_turn_units(&self) -> usize {
-        self.jobs.counted.most()
+        self.jobs.of_clients.counted().most()
     }
 
     /// Returns the number of units done so far.
     pub fn work_units(&self) -> usize {
-        self.jobs.counted.all()
+        self.jobs.of_clients.counted().all()
     }
 
     /// Returns the most work on members of groups done in one turn so far; see `groups::limits::WORK_PER_TURN_MAX`.
@@ -130,16 +122,18 @@ impl Shard {
 
     /// Does a limited amount of work at once. The caller makes a job of the rest.
     pub(super) fn at_once<R>(&mut self, little: impl FnOnce(&mut Self, &mut Work) -> R) -> R {
-        let mut work = self.jobs.work_at_once();
+        let mut work = self.jobs.of_clients.work_at_once();
         let result = little(self, &mut work);
-        self.jobs.count(&work);
+        self.jobs.of_clients.count(&work);
         result
     }
 
     /// Starts a job: does a limited amount of its work at once and the rest in later turns.
     pub(super) fn begin_job(&mut self, plane: &mut dyn Plane<Message>, job: impl Job + 'static) {
         let unfinished = self.at_once(|shard, work| Box::new(job).step(shard, plane, work));
-        self.jobs.others.extend(unfinished);
+        if let Some(job) = unfinished {
+            self.jobs.add(job);
+        }
     }
 
     /// Continues the jobs within the limits of a turn. Returns whether some are unfinished.
@@ -149,7 +143,7 @@ impl Shard {
             return false;
         }
         // Work that a step causes is done at once and counts against the same turn.
-        let mut left = self.jobs.left().max(PUBLISH_WORK_PER_TURN_MIN);
+        let mut left = self.jobs.of_clients.left().max(PUBLISH_WORK_PER_TURN_MIN);
         while left > 0
             && let Some(mut publishing) = self.jobs.publishing.pop_front()
         {
@@ -160,23 +154,25 @@ impl Shard {
             }
         }
         // Half a turn is reserved for them, however much is published.
-        left = self.jobs.left().max(JOBS_WORK_PER_TURN_MIN);
+        left = self.jobs.of_clients.left().max(JOBS_WORK_PER_TURN_MIN);
         while left > 0
-            && let Some(job) = self.jobs.others.pop_front()
+            && let Some(job) = self.jobs.pop()
         {
             let (unfinished, spent) = self.work_off(left, |shard, work| job.step(shard, plane, work));
             left = left.saturating_sub(spent);
-            self.jobs.others.extend(unfinished);
+            if let Some(job) = unfinished {
+                self.jobs.add(job);
+            }
         }
         !self.jobs.is_empty()
     }
 
     /// Runs a step of at most `left` units. Returns its result, and the units of everything that it caused.
     fn work_off<R>(&mut self, left: usize, step: impl FnOnce(&mut Self, &mut Work) -> R) -> (R, usize) {
-        let before = self.jobs.counted.this_turn();
+        let before = self.jobs.of_clients.counted().this_turn();
         let mut slice = Work::new(WORK_PER_STEP_MAX.min(left));
         let result = step(self, &mut slice);
-        self.jobs.count(&slice);
-        (result, (self.jobs.counted.this_turn() - before).max(1))
+        self.jobs.of_clients.count(&slice);
+        (result, (self.jobs.of_clients.counted().this_turn() - before).max(1))
     }
 }

@@ -15,6 +15,7 @@ use highwater_protocol::ids::{LeaderEpoch, Offset};
 use highwater_runtime::plane::{ConnId, Instant, Plane, ShardIndex};
 
 use super::{Call, Kafka, Named, Pending};
+use crate::counters::Work;
 use crate::kafka::{LookupItem, NamedTopic, TopicLookup};
 use crate::kafka_message::{Fetched, KafkaMessage, OwnerFetch, PartitionRead};
 use crate::limits::{
@@ -27,7 +28,7 @@ use crate::reply_to::RequestId;
 use crate::shard::Shard;
 use crate::shard::connection::Stage;
 use crate::shard::timers::Timer;
-use crate::shard::work::{Job, Work};
+use crate::shard::work::Job;
 
 /// A request whose partitions are being read.
 pub(in crate::shard) struct FetchPending {

@@ -11,12 +11,13 @@ use highwater_runtime::plane::Plane;
 
 use super::Call;
 use super::fetch::FetchPending;
+use crate::counters::Work;
 use crate::kafka::Named;
 use crate::kafka_message::Fetched;
 use crate::limits::FETCHED_PER_UNIT;
 use crate::message::Message;
 use crate::shard::Shard;
-use crate::shard::work::{Job, Work};
+use crate::shard::work::Job;
 
 /// Builds the response to a fetch.
 struct AnswerJob {

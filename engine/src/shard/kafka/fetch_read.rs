@@ -25,6 +25,7 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::fetch_tasks::{State, Task, Unread};
 use super::records::batches;
+use crate::counters::Work;
 use crate::kafka_message::{Fetched, KafkaMessage, OwnerFetch, PartitionRead};
 use crate::limits::KAFKA_FETCH_READS_PER_STEP_MAX;
 use crate::message::Message;
@@ -32,7 +33,7 @@ use crate::partition::{FetchId, PartitionId, Waiter};
 use crate::read::{ChargedRead, InLine, ReadAt, ReadFor, ReadMemory, ReadStep};
 use crate::reply_to::RequestId;
 use crate::shard::Shard;
-use crate::shard::work::{Job, Work};
+use crate::shard::work::Job;
 
 impl Shard {
     /// Begins a fetch of this shard's partitions, for this or another shard.

@@ -20,6 +20,7 @@ use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
+use crate::context::{Clients as _, KafkaCall as Call};
 use crate::kafka::{Named, check_leader_epoch};
 use crate::kafka_message::KafkaMessage;
 use crate::limits::{KAFKA_ANSWER_BYTES_EXPECTED, SMALL_REPLY_BYTES_MAX};
@@ -29,7 +30,6 @@ use crate::partition::AppendOutcome;
 use crate::reply_to::{RequestBatch, RequestId};
 use crate::session::{Retained, held_bytes};
 
-pub(super) use crate::kafka::Call;
 pub(super) use fetch::NextFetch;
 
 /// The state of a shard for Kafka clients.

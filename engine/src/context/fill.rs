@@ -4,8 +4,9 @@ use std::vec::IntoIter;
 
 use highwater_runtime::plane::ConnId;
 
+use super::{ClientJob, Context};
+use crate::counters::Work;
 use crate::limits::FOUND_PER_UNIT;
-use crate::shard::{ClientJob, Context, Work};
 
 /// A response that is being filled in.
 struct FillJob<A, P, F> {

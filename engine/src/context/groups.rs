@@ -2,13 +2,12 @@
 
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
-use super::Reply;
-use super::group_calls::{GroupCall, Part};
-use super::pending::{EachReply, Request};
+use super::Context;
+use super::ask::EachReply;
 use crate::api::ApiError;
+use crate::calls::{GroupCall, Part, Reply, Request};
 use crate::coord::groups::{GroupReply, GroupRequest};
 use crate::coord::placement::GroupOwners;
-use crate::shard::Context;
 
 impl Context<'_> {
     /// Sends a request to the coordinators of the groups that it names, on behalf of a connection; `finish` gets the joined reply.
@@ -75,7 +74,7 @@ impl Context<'_> {
     ) {
         let gather = Box::new(EachReply::new(requests.len(), group_reply, finish));
         let requests = requests.into_iter().map(|(shard, request)| Request::Group(shard, request));
-        self.calls.ask(Some(conn), requests.collect(), waits_for_others, gather);
+        self.parts.calls.ask(Some(conn), requests.collect(), waits_for_others, gather);
         self.post_requests();
     }
 }

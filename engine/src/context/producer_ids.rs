@@ -4,16 +4,17 @@ use std::ops::Range;
 
 use highwater_protocol::ids::ProducerId;
 
-use super::context::Context;
-use super::long_answers::AnswerTo;
+use super::Context;
 use crate::api::{ApiError, ReserveProducerIds};
-use crate::{kafka, native};
+
+/// Answers a client with its producer id or an error.
+type Answer = Box<dyn FnOnce(&mut Context<'_>, Result<ProducerId, ApiError>)>;
 
 /// The producer ids of this shard, and the clients that wait for more.
-pub(super) struct ProducerIds {
+pub(crate) struct ProducerIds {
     /// Ids that have not been assigned.
     left: Range<ProducerId>,
-    waiting: Vec<AnswerTo>,
+    waiting: Vec<Answer>,
     /// Whether a request for a block is in flight.
     is_requested: bool,
 }
@@ -25,19 +26,19 @@ impl Default for ProducerIds {
 }
 
 impl ProducerIds {
-    pub(super) fn wait(&mut self, who: AnswerTo) {
-        self.waiting.push(who);
+    fn wait(&mut self, answer: Answer) {
+        self.waiting.push(answer);
     }
 
     /// Takes a client that waits, and an id for it.
-    fn assign(&mut self) -> Option<(AnswerTo, ProducerId)> {
+    fn assign(&mut self) -> Option<(Answer, ProducerId)> {
         if self.left.is_empty() {
             return None;
         }
-        let who = self.waiting.pop()?;
+        let answer = self.waiting.pop()?;
         let id = self.left.start;
         self.left.start = ProducerId(id.0 + 1);
-        Some((who, id))
+        Some((answer, id))
     }
 
     /// Returns whether to request a block from shard 0.
@@ -47,66 +48,58 @@ impl ProducerIds {
 }
 
 impl Context<'_> {
-    /// Assigns ids to clients that wait, and requests a block if there are too few.
-    pub(super) fn assign_producer_ids(&mut self) {
-        while let Some((who, id)) = self.producer_ids.assign() {
-            reply(self, who, Ok(id));
-        }
-        if self.producer_ids.wants_block() {
+    /// Assigns a producer id, now or when shard 0 has reserved more.
+    pub(crate) fn assign_producer_id(
+        &mut self,
+        answer: impl FnOnce(&mut Context<'_>, Result<ProducerId, ApiError>) + 'static,
+    ) {
+        self.parts.producer_ids.wait(Box::new(answer));
+        self.assign_producer_ids();
+        if self.parts.producer_ids.wants_block() {
             self.ask_for_shard(ReserveProducerIds, handle_block);
+        }
+    }
+
+    /// Assigns ids to clients that wait.
+    fn assign_producer_ids(&mut self) {
+        while let Some((answer, id)) = self.parts.producer_ids.assign() {
+            answer(self, Ok(id));
         }
     }
 }
 
 /// Handles the reply to a request for a block. Clients for which it has no id get an error.
 fn handle_block(context: &mut Context<'_>, block: Result<Range<ProducerId>, ApiError>) {
-    context.producer_ids.is_requested = false;
+    context.parts.producer_ids.is_requested = false;
     let error = match block {
         Ok(block) => {
-            context.producer_ids.left = block;
-            while let Some((who, id)) = context.producer_ids.assign() {
-                reply(context, who, Ok(id));
-            }
+            context.parts.producer_ids.left = block;
+            context.assign_producer_ids();
             ApiError::ProducerIdsTaken
         }
         Err(error) => error,
     };
-    for who in std::mem::take(&mut context.producer_ids.waiting) {
-        reply(context, who, Err(error.clone()));
-    }
-}
-
-fn reply(context: &mut Context<'_>, to: AnswerTo, given: Result<ProducerId, ApiError>) {
-    match to {
-        AnswerTo::Native(call) => native::reply_producer_id(context, call, given),
-        AnswerTo::Kafka(call) => kafka::answer_producer_id(context, call, given),
+    for answer in std::mem::take(&mut context.parts.producer_ids.waiting) {
+        answer(context, Err(error.clone()));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use highwater_net::ReplyQueue;
-    use highwater_protocol::native::MessageKind;
-    use highwater_runtime::plane::ConnId;
-
     use super::*;
 
     #[test]
     fn one_block_is_requested_at_a_time_and_its_ids_are_assigned_in_order() {
-        let mut queue = ReplyQueue::default();
-        let mut who = |id| {
-            let slot = queue.open(MessageKind::InitProducer, id, 0, 0);
-            AnswerTo::Native(native::Call { conn: ConnId(1), slot })
-        };
+        let answer = || Box::new(|_: &mut Context<'_>, _: Result<ProducerId, ApiError>| {});
         let mut ids = ProducerIds::default();
         assert!(!ids.wants_block(), "no client waits");
-        ids.wait(who(1));
-        ids.wait(who(2));
+        ids.wait(answer());
+        ids.wait(answer());
         assert!(ids.assign().is_none() && ids.wants_block() && !ids.wants_block());
         ids.left = ProducerId(1000)..ProducerId(1002);
         let given: Vec<_> = std::iter::from_fn(|| ids.assign()).map(|(_, id)| id.0).collect();
         assert_eq!(given, [1000, 1001]);
-        ids.wait(who(3));
+        ids.wait(answer());
         assert!(ids.assign().is_none());
     }
 }
