@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use highwater_protocol::ids::{StoreId, TopicId};
+use highwater_protocol::ids::{ProducerId, StoreId, TopicId};
 
 use super::record::{Record, Snapshot};
 use super::state::{Metadata, Topic};
@@ -19,7 +19,7 @@ pub struct SnapshotWriter {
     after: Option<TopicId>,
     /// Topics after it that have changed since the beginning, in their state at the beginning.
     set_aside: BTreeMap<TopicId, State>,
-    producer_ids_end: i64,
+    producer_ids_end: ProducerId,
     has_any: bool,
 }
 
@@ -34,7 +34,7 @@ enum State {
 impl SnapshotWriter {
     /// Begins a snapshot of the current metadata.
     pub fn new(metadata: &Metadata) -> Self {
-        let producer_ids_end = metadata.producer_ids_end().0;
+        let producer_ids_end = metadata.producer_ids_end();
         Self { after: None, set_aside: BTreeMap::new(), producer_ids_end, has_any: false }
     }
 
@@ -48,7 +48,7 @@ impl SnapshotWriter {
 
     /// Returns the next piece, of about `bytes_max` bytes; `None` when the snapshot is complete.
     pub fn next_piece(&mut self, metadata: &Metadata, bytes_max: usize) -> Option<Vec<u8>> {
-        let mut piece = Snapshot { producer_ids_end: self.producer_ids_end, ..Snapshot::default() };
+        let mut piece = Snapshot { producer_ids_end: self.producer_ids_end.0, ..Snapshot::default() };
         let is_first = !std::mem::replace(&mut self.has_any, true);
         let (mut bytes, mut any) = (0, false);
         while bytes < bytes_max

@@ -89,7 +89,8 @@ pub struct Metadata {
     /// create and delete topics, so the copies of shards share it.
     collisions: Arc<BTreeMap<String, Vec<String>>>,
     deleting: Deleting,
-    producer_ids_end: i64,
+    /// The first producer id that is not reserved; `None` until some have been reserved.
+    producer_ids_end: Option<ProducerId>,
     /// Approximate bytes of a snapshot.
     bytes: usize,
     /// Partitions of all topics, and of each store.
@@ -132,7 +133,7 @@ impl Metadata {
     }
 
     fn add_piece(&mut self, piece: Snapshot) -> Result<(), ApplyError> {
-        self.producer_ids_end = self.producer_ids_end.max(piece.producer_ids_end);
+        self.producer_ids_end = self.producer_ids_end.max(Some(ProducerId(piece.producer_ids_end)));
         for topic in piece.topics {
             self.apply(&Record::TopicCreated(topic))?;
         }
@@ -168,13 +169,11 @@ impl Metadata {
                 Some(self.changed(topic))
             }
             Record::ProducerIdsReserved { end } => {
-                if *end < self.producer_ids_end {
-                    return Err(ApplyError(format!(
-                        "producer ids go back from {} to {end}",
-                        self.producer_ids_end
-                    )));
+                let (before, end) = (self.producer_ids_end(), ProducerId(*end));
+                if end < before {
+                    return Err(ApplyError(format!("producer ids go back from {before} to {end}")));
                 }
-                self.producer_ids_end = *end;
+                self.producer_ids_end = Some(end);
                 None
             }
         };
@@ -337,7 +336,7 @@ impl Metadata {
 
     /// Returns the first producer id that is not reserved.
     pub fn producer_ids_end(&self) -> ProducerId {
-        ProducerId(self.producer_ids_end)
+        self.producer_ids_end.unwrap_or(ProducerId(0))
     }
 
     /// Returns the leader epoch of a partition.

@@ -42,7 +42,7 @@ fn a_snapshot_replaces_all_earlier_records() {
     assert_eq!(short.by_name, long.by_name);
     assert_eq!(short.by_id, long.by_id);
     assert_eq!(short.deleting, long.deleting);
-    assert_eq!(short.producer_ids_end, 3000);
+    assert_eq!(short.producer_ids_end(), ProducerId(3000));
     assert_eq!(short.bytes, long.bytes);
     assert_eq!((short.loads(2), short.partition_count()), (vec![3, 2], 5));
     let topic = short.topic("a").expect("it exists");
