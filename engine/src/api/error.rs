@@ -17,7 +17,8 @@ pub enum Service {
     Partitions,
 }
 
-/// Why a request, or a part of one, failed. Displays as the text for the client: what failed, on which thing, and what to do.
+/// Why a request, or a part of one, failed. Displays as the text for the client: what failed, on which thing, and what to do. Requests that
+/// concern one topic have its name, and clients put it before the text, so errors of these do not repeat it.
 ///
 /// Each protocol maps it to its own codes in one place: `native/error.rs` and `kafka/error.rs`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -67,25 +68,15 @@ pub enum ApiError {
     /// The topic name is invalid, for this reason.
     #[error("{0}")]
     InvalidTopicName(String),
-    /// The number of partitions is invalid.
-    #[error("topic {topic}: {reason}")]
-    InvalidPartitionCount {
-        /// The topic's name.
-        topic: String,
-        /// Why not.
-        reason: String,
-    },
+    /// The number of partitions is invalid, for this reason.
+    #[error("{0}")]
+    InvalidPartitionCount(String),
     /// The topic belongs to the broker: clients can only read it.
-    #[error("topic {0} is the broker's own: clients can read it, but not write, change or delete it")]
-    InternalTopic(String),
-    /// A setting of a topic is invalid.
-    #[error("topic {topic}: {reason}")]
-    InvalidConfig {
-        /// The topic's name.
-        topic: String,
-        /// The setting and what is wrong with it.
-        reason: String,
-    },
+    #[error("the topic is the broker's own: clients can read it, but not write, change or delete it")]
+    InternalTopic,
+    /// A setting of a topic is invalid, for this reason, which names the setting.
+    #[error("{0}")]
+    InvalidConfig(String),
     /// Too many connections are open.
     #[error("{0}")]
     TooManyConnections(String),
@@ -192,9 +183,9 @@ impl ApiError {
             Self::WrongShard { topic: topic.clone(), partition, owner: ShardId(1), here: ShardId(0) },
             Self::TopicExists(topic.clone()),
             Self::InvalidTopicName(reason.clone()),
-            Self::InternalTopic(topic.clone()),
-            Self::InvalidPartitionCount { topic: topic.clone(), reason: reason.clone() },
-            Self::InvalidConfig { topic, reason: reason.clone() },
+            Self::InternalTopic,
+            Self::InvalidPartitionCount(reason.clone()),
+            Self::InvalidConfig(reason.clone()),
             Self::TooManyConnections(reason.clone()),
             Self::MetadataLogFull,
             Self::ProducerIdsTaken,

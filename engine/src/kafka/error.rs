@@ -37,9 +37,9 @@ impl From<&ApiError> for KafkaError {
             | ApiError::TopicDeleted
             | ApiError::UnknownPartition { .. } => Self::UNKNOWN_TOPIC_OR_PARTITION,
             ApiError::TopicExists(_) => Self::TOPIC_ALREADY_EXISTS,
-            ApiError::InvalidTopicName(_) | ApiError::InternalTopic(_) => Self::INVALID_TOPIC_EXCEPTION,
-            ApiError::InvalidPartitionCount { .. } => Self::INVALID_PARTITIONS,
-            ApiError::InvalidConfig { .. } => Self::INVALID_CONFIG,
+            ApiError::InvalidTopicName(_) | ApiError::InternalTopic => Self::INVALID_TOPIC_EXCEPTION,
+            ApiError::InvalidPartitionCount(_) => Self::INVALID_PARTITIONS,
+            ApiError::InvalidConfig(_) => Self::INVALID_CONFIG,
             // Java's clients refresh their metadata on this code before they give up, as they should.
             ApiError::MetadataLogFull | ApiError::PartitionDamaged => Self::KAFKA_STORAGE_ERROR,
             ApiError::RecordsDamaged { .. } => Self::CORRUPT_MESSAGE,

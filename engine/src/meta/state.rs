@@ -33,7 +33,7 @@ pub struct Topic {
 impl Topic {
     /// Returns an error if the topic is the broker's own, which clients can only read.
     pub(crate) fn check_writable(&self) -> Result<(), ApiError> {
-        if self.is_internal() { Err(ApiError::InternalTopic(self.name.clone())) } else { Ok(()) }
+        if self.is_internal() { Err(ApiError::InternalTopic) } else { Ok(()) }
     }
 
     /// Returns whether the broker keeps its own state in it.

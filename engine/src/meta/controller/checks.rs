@@ -13,8 +13,8 @@ use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
 use crate::meta::Topic;
 use crate::meta::configs::{self, ConfigError, TopicConfig};
 
-fn invalid_config(topic: &str, reason: String) -> ApiError {
-    ApiError::InvalidConfig { topic: topic.to_owned(), reason }
+fn invalid_config(error: ConfigError) -> ApiError {
+    ApiError::InvalidConfig(error.to_string())
 }
 
 /// Settings to set (`Some`) or to reset to their defaults (`None`).
@@ -29,10 +29,9 @@ impl Controller {
             return Err(ApiError::TopicExists(name.clone()));
         }
         self.check_new_name(name).map_err(ApiError::InvalidTopicName)?;
-        self.check_partitions(name, 0, request.partitions)?;
-        let invalid = |e: ConfigError| invalid_config(name, e.to_string());
-        let configs = configs::parse(&request.configs).map_err(invalid)?;
-        TopicConfig::resolve(&configs).map_err(invalid)?;
+        self.check_partitions(0, request.partitions)?;
+        let configs = configs::parse(&request.configs).map_err(invalid_config)?;
+        TopicConfig::resolve(&configs).map_err(invalid_config)?;
         Ok(configs)
     }
 
@@ -47,8 +46,8 @@ impl Controller {
         }
     }
 
-    fn check_partitions(&self, name: &str, have: usize, want: u32) -> Result<(), ApiError> {
-        let refuse = |reason: String| Err(ApiError::InvalidPartitionCount { topic: name.to_owned(), reason });
+    fn check_partitions(&self, have: usize, want: u32) -> Result<(), ApiError> {
+        let refuse = |reason: String| Err(ApiError::InvalidPartitionCount(reason));
         if want == 0 {
             return refuse("a topic has at least one partition".into());
         }
@@ -105,12 +104,12 @@ impl Controller {
         let named: BTreeMap<_, _> =
             request.configs.iter().map(|(name, value)| (name.clone(), change(value))).collect();
         if named.len() < request.configs.len() {
-            return Err(invalid_config(&request.name, "a setting is given twice".into()));
+            return Err(ApiError::InvalidConfig("a setting is given twice".into()));
         }
         let (topic, writes) =
             self.check_configure(&request.name, &ConfigChanges { named, resets_others: false })?;
         if let Some(want) = request.partitions {
-            self.check_partitions(&topic.name, topic.stores.len(), want)?;
+            self.check_partitions(topic.stores.len(), want)?;
         }
         Ok((topic, writes))
     }
@@ -122,7 +121,7 @@ impl Controller {
     ) -> Result<(Arc<Topic>, Writes), ApiError> {
         self.check_space()?;
         let topic = self.known_writable(name)?;
-        let writes = changes.of(&topic.configs).map_err(|e| invalid_config(name, e.to_string()))?;
+        let writes = changes.of(&topic.configs).map_err(invalid_config)?;
         Ok((topic, writes))
     }
 }
