@@ -119,7 +119,7 @@ impl Clients for Connections {
 
     fn name_and_address(&self, conn: ConnId) -> Option<(&str, IpAddr)> {
         let connection = self.all.get(&conn)?;
-        Some((&connection.client_name, connection.via.peer.ip()))
+        Some((connection.client_name.as_str(), connection.via.peer.ip()))
     }
 
     fn add_long_answer(&mut self, conn: ConnId) -> bool {

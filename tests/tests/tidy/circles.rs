@@ -7,7 +7,7 @@ use crate::sources::{is_test_file, product_lines};
 use crate::{assert_none, files, read, relative_path, root};
 
 /// Crates without circles.
-const LAYERED: [&str; 3] = ["net", "protocol", "replication"];
+const LAYERED: [&str; 4] = ["engine", "net", "protocol", "replication"];
 
 /// For each top-level module the modules that it uses, each with the files that do.
 type Graph = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
@@ -155,6 +155,29 @@ fn modules_of_a_crate_use_each_other_in_one_direction() {
         .flat_map(|folder| circles(&graph(folder)).into_iter().map(move |arrow| format!("{folder}: {arrow}")))
         .collect();
     assert_none("circles of modules", &arrows);
+}
+
+#[test]
+fn modules_of_the_engine_use_those_below_them_in_the_table() {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let (_, section) = text.split_once("## The rooms of the engine").expect("a section about the engine");
+    let section = section.split("\n## ").next().unwrap_or(section);
+    let mut rows = BTreeMap::new();
+    for (row, line) in section.lines().filter(|line| line.starts_with("| `")).enumerate() {
+        let cell = line.trim_start_matches("| ").split(" |").next().unwrap_or(line);
+        let names = cell.split(", ").map(|name| name.trim_matches('`').trim_end_matches('/'));
+        rows.extend(names.map(|name| (name.trim_end_matches(".rs").to_owned(), row)));
+    }
+    let mut violations = Vec::new();
+    for (module, uses) in graph("engine") {
+        for (used, files) in uses {
+            let down = rows.get(&module).zip(rows.get(&used)).is_some_and(|(from, to)| from < to);
+            if !down {
+                violations.push(format!("{module} -> {used}: {}", Vec::from_iter(files).join(", ")));
+            }
+        }
+    }
+    assert_none("uses against the table of modules in ARCHITECTURE.md", &violations);
 }
 
 #[test]
