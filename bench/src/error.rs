@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::backend::BackendError;
-
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -22,11 +20,5 @@ impl BenchError {
     /// Creates an error with this message.
     pub fn failed(message: impl fmt::Display) -> Self {
         Self::Failed(message.to_string())
-    }
-}
-
-impl From<BackendError> for BenchError {
-    fn from(error: BackendError) -> Self {
-        Self::Failed(error.0)
     }
 }

@@ -23,6 +23,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use crate::error::BenchError;
 use crate::scenario::Scenario;
 
 pub use kind::{BackendKind, BrokerInfo};
@@ -36,6 +37,12 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> +
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BackendError(pub String);
+
+impl std::convert::From<BackendError> for BenchError {
+    fn from(error: BackendError) -> Self {
+        Self::Failed(error.0)
+    }
+}
 
 /// A kind of client, connected to a broker.
 pub trait Backend: Send + Sync {
