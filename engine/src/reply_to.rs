@@ -5,7 +5,7 @@ use highwater_runtime::plane::{ConnId, ShardIndex};
 
 /// The client that receives the outcome of an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ReplyTo {
+pub(crate) enum ReplyTo {
     /// A native client, whose connection is on this shard.
     Native {
         /// The client's connection.

@@ -19,35 +19,35 @@ use crate::limits::GROUPS_PER_CALL_MAX;
 
 /// Reads the offsets of groups.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FetchOffsets(
+pub(crate) struct FetchOffsets(
     /// The request for each group.
-    pub Vec<FetchRequest>,
+    pub(crate) Vec<FetchRequest>,
 );
 
 /// Describes groups of the classic protocol, by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DescribeGroups(
+pub(crate) struct DescribeGroups(
     /// Names.
-    pub Vec<String>,
+    pub(crate) Vec<String>,
 );
 
 /// Describes groups of the consumer protocol, by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DescribeConsumerGroups(
+pub(crate) struct DescribeConsumerGroups(
     /// Names.
-    pub Vec<String>,
+    pub(crate) Vec<String>,
 );
 
 /// Describes a group, whichever protocol its members speak.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DescribeOneGroup(
+pub(crate) struct DescribeOneGroup(
     /// Name.
-    pub String,
+    pub(crate) String,
 );
 
 /// The reply to [`DescribeOneGroup`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum DescribedOneGroup {
+pub(crate) enum DescribedOneGroup {
     /// Its members speak the classic protocol.
     Classic(DescribedGroup),
     /// Its members speak the consumer protocol.
@@ -56,36 +56,36 @@ pub enum DescribedOneGroup {
 
 /// Deletes groups, by name. The reply has the outcome for each.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DeleteGroups(
+pub(crate) struct DeleteGroups(
     /// Names.
-    pub Vec<String>,
+    pub(crate) Vec<String>,
 );
 
 /// The reply to a [`ListRequest`].
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct GroupList {
+pub(crate) struct GroupList {
     /// The groups, by name.
-    pub groups: Vec<ListedGroup>,
+    pub(crate) groups: Vec<ListedGroup>,
     /// Whether more follow, because the list was cut.
-    pub is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
 /// What one coordinator is to do of a call.
 #[derive(Debug)]
-pub struct Part<C> {
+pub(crate) struct Part<C> {
     /// Its shard.
-    pub shard: ShardIndex,
+    pub(crate) shard: ShardIndex,
     /// The request.
-    pub call: C,
+    pub(crate) call: C,
     /// The positions of its entries in the whole call, if it names several groups.
-    pub places: Vec<u32>,
+    pub(crate) places: Vec<u32>,
 }
 
 /// A reply to a part of a call, with the positions of its entries.
-pub type PartReply<R> = (Vec<u32>, Result<R, ApiError>);
+pub(crate) type PartReply<R> = (Vec<u32>, Result<R, ApiError>);
 
 /// A request about groups with the type of its reply.
-pub trait GroupCall: Sized + 'static {
+pub(crate) trait GroupCall: Sized + 'static {
     /// The type of the reply.
     type Reply: 'static;
 
@@ -103,7 +103,7 @@ pub trait GroupCall: Sized + 'static {
 }
 
 /// A request about groups whose reply may be much larger than itself, so that memory has to be reserved for it.
-pub trait MeasuredCall: GroupCall + Clone {
+pub(crate) trait MeasuredCall: GroupCall + Clone {
     /// Returns the request that came back because its reply needs more memory.
     fn returned(request: GroupRequest) -> Result<Self, ApiError>;
 
@@ -125,7 +125,7 @@ pub trait MeasuredCall: GroupCall + Clone {
 
 /// The reply to a request with a limit for the memory of its reply.
 #[derive(Debug)]
-pub enum Measured<C: GroupCall> {
+pub(crate) enum Measured<C: GroupCall> {
     /// The reply is within the limit.
     Fits(C::Reply),
     /// The reply needs this many bytes of memory, more than the limit. The request is returned.

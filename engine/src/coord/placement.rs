@@ -16,7 +16,7 @@ pub(crate) fn partition_of_group(group: &str, partitions: u32) -> u32 {
 
 /// The shards with the coordinators of all groups.
 #[derive(Clone, Debug)]
-pub struct GroupOwners {
+pub(crate) struct GroupOwners {
     /// The owner of each partition that keeps groups; there is at least one.
     owners: Arc<[ShardIndex]>,
 }

@@ -48,7 +48,7 @@ pub struct AppendedAt {
 }
 
 /// The outcome of an append.
-pub type AppendOutcome = Result<AppendedAt, AppendFailure>;
+pub(crate) type AppendOutcome = Result<AppendedAt, AppendFailure>;
 
 /// Why a batch was not appended, or not acknowledged.
 #[derive(Debug)]

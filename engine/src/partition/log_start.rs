@@ -10,7 +10,7 @@ use super::{PartitionEvent, Replicas};
 use crate::api::ApiError;
 
 /// The new start of a partition, or the reason why it was not moved.
-pub type LogStartOutcome = Result<Offset, ApiError>;
+pub(crate) type LogStartOutcome = Result<Offset, ApiError>;
 
 /// Identifies a move; its outcome repeats it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

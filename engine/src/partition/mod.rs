@@ -52,15 +52,13 @@ use highwater_protocol::ids::{NodeId, Offset, TopicId, TopicPartition};
 use highwater_runtime::plane::{ConnId, Disk, ShardIndex};
 use highwater_storage::{Bounds, Store};
 
-pub use append::{AppendFailure, AppendOutcome, AppendRequest, AppendedAt};
+pub(crate) use append::{AppendFailure, AppendOutcome, AppendRequest, AppendedAt};
 pub(crate) use batch::{BatchBytes, OwnedBatch, ParsedBatch};
-pub use check::RejectedRecords;
 pub(crate) use check::parse_batch;
 pub(crate) use check_queue::{CheckJob, Unchecked};
 pub(crate) use compaction::CompactionStep;
 pub(crate) use events::PartitionEvent;
-pub(crate) use log_start::LogStartMove;
-pub use log_start::LogStartOutcome;
+pub(crate) use log_start::{LogStartMove, LogStartOutcome};
 pub(crate) use rejected::{ProducerKey, RejectedBatches, SequenceStamp};
 pub(crate) use replica::{Partition, PartitionId};
 pub(crate) use stores::{

@@ -13,7 +13,7 @@ use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
 use crate::meta::Topic;
 use crate::meta::configs::{self, ConfigError, TopicConfig};
 
-fn invalid_config(error: ConfigError) -> ApiError {
+fn invalid_config(error: &ConfigError) -> ApiError {
     ApiError::InvalidConfig(error.to_string())
 }
 
@@ -30,8 +30,8 @@ impl Controller {
         }
         self.check_new_name(name).map_err(ApiError::InvalidTopicName)?;
         self.check_partitions(0, request.partitions)?;
-        let configs = configs::parse(&request.configs).map_err(invalid_config)?;
-        TopicConfig::resolve(&configs).map_err(invalid_config)?;
+        let configs = configs::parse(&request.configs).map_err(|error| invalid_config(&error))?;
+        TopicConfig::resolve(&configs).map_err(|error| invalid_config(&error))?;
         Ok(configs)
     }
 
@@ -121,7 +121,7 @@ impl Controller {
     ) -> Result<(Arc<Topic>, Writes), ApiError> {
         self.check_space()?;
         let topic = self.known_writable(name)?;
-        let writes = changes.of(&topic.configs).map_err(invalid_config)?;
+        let writes = changes.of(&topic.configs).map_err(|error| invalid_config(&error))?;
         Ok((topic, writes))
     }
 }
