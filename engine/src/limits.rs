@@ -15,8 +15,7 @@ use highwater_storage::state_log::PAYLOAD_BYTES_MAX;
 
 pub use compaction::{
     COMPACTION_BUFFERS, COMPACTION_BYTES_MAX, COMPACTION_BYTES_PER_STEP, COMPACTION_DECOMPRESSED_BYTES_MAX,
-    COMPACTION_INTERVAL, COMPACTION_PART_OF_SENDS, COMPACTION_PARTITIONS_PER_SCAN_STEP,
-    COMPACTION_STEP_INTERVAL,
+    COMPACTION_PART_OF_SENDS, COMPACTION_PARTITIONS_PER_SCAN_STEP, COMPACTION_STEP_INTERVAL,
 };
 use journal::journal_bytes;
 pub use journal::{
@@ -283,8 +282,8 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// A connection that is being closed and does not receive what is queued for it is closed at once after this time.
 pub const CLOSING_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How often retention is enforced.
-pub const RETENTION_INTERVAL: Duration = Duration::from_secs(15);
+/// How often partitions are looked at for records to delete or to compact, unless configured.
+pub const CLEANUP_INTERVAL_DEFAULT: Duration = Duration::from_secs(15);
 
 /// How often a full disk is checked for space.
 pub const SPACE_INTERVAL: Duration = Duration::from_secs(1);
@@ -380,6 +379,8 @@ pub struct ShardLimits {
     pub connections_max: usize,
     /// See [`CHECK_WORK_AT_ONCE_MAX`].
     pub check_work_at_once: usize,
+    /// How often partitions are looked at for records to delete or to compact.
+    pub cleanup_interval: Duration,
     /// The limits of each store.
     pub store: StoreLimits,
     /// Size of the files of the metadata log and of the groups' log while they hold little.
@@ -418,6 +419,7 @@ impl ShardLimits {
             metadata_bytes_max: memory_bytes / METADATA_PART,
             connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards)),
             check_work_at_once: CHECK_WORK_AT_ONCE_MAX,
+            cleanup_interval: CLEANUP_INTERVAL_DEFAULT,
             store: StoreLimits {
                 journal_bytes: journal_bytes(cache / stores),
                 payload_bytes_max: batch_bytes_max,
@@ -476,6 +478,7 @@ impl ShardLimits {
             metadata_bytes_max: PARTITIONS_MAX as u64 * METADATA_BYTES_PER_ENTRY,
             connections_max: 64,
             check_work_at_once: 50,
+            cleanup_interval: CLEANUP_INTERVAL_DEFAULT,
             // Topics in simulations have thousands of partitions, and each turn takes its time.
             store: StoreLimits { snapshot_bytes_per_turn: 16 << 10, ..StoreLimits::tiny_with_journal() },
             state_log_bytes: 32 << 10,

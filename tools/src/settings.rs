@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, ValueEnum};
-use highwater_engine::limits::FREE_SPACE_KEPT_BYTES_DEFAULT;
+use highwater_engine::limits::{CLEANUP_INTERVAL_DEFAULT, FREE_SPACE_KEPT_BYTES_DEFAULT};
 use highwater_engine::{BrokerConfig, DurableChoice, Listener};
 use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use serde::Deserialize;
@@ -129,6 +129,8 @@ pub(crate) struct Settings {
     /// Method of making writes durable.
     pub durability: Setting<Durability>,
     pub journal_tail_bytes_max: Setting<Option<ByteSize>>,
+    /// How often partitions are looked at for records to delete or to compact, in milliseconds.
+    pub cleanup_interval_ms: Setting<u32>,
     /// Log filter.
     pub log_level: Setting<String>,
     /// How long an empty group waits for more members, in milliseconds.
@@ -160,6 +162,7 @@ struct File {
     free_space_kept: Option<Size>,
     durability: Option<Durability>,
     journal_tail_bytes_max: Option<Size>,
+    cleanup_interval_ms: Option<NonZeroU32>,
     log_level: Option<String>,
     group_initial_rebalance_delay_ms: Option<u32>,
     group_heartbeat_interval_ms: Option<NonZeroU32>,
@@ -206,6 +209,11 @@ impl Settings {
         let size = |name, given, in_file, default| -> Result<Setting<ByteSize>, Failure> {
             Ok(merge.pick(name, given, size_in_file(path, name, in_file)?, || ByteSize(default)))
         };
+        macro_rules! time {
+            ($name:ident, $default:expr) => {
+                merge.pick(stringify!($name), args.$name, file.$name.map(NonZeroU32::get), || $default)
+            };
+        }
         let (largest, kept) = (BATCH_BYTES_MAX_DEFAULT as u64, FREE_SPACE_KEPT_BYTES_DEFAULT);
         let settings = Self {
             data_dir: merge
@@ -244,6 +252,7 @@ impl Settings {
                 args.journal_tail_bytes_max,
                 journal_tail_in_file,
             ),
+            cleanup_interval_ms: time!(cleanup_interval_ms, CLEANUP_INTERVAL_DEFAULT.as_millis() as u32),
             log_level: merge
                 .pick("log_level", log_level.cloned(), file.log_level, || LOG_LEVEL_DEFAULT.into()),
             group_initial_rebalance_delay_ms: merge.pick(
@@ -252,24 +261,9 @@ impl Settings {
                 file.group_initial_rebalance_delay_ms,
                 || 3_000,
             ),
-            group_heartbeat_interval_ms: merge.pick(
-                "group_heartbeat_interval_ms",
-                args.group_heartbeat_interval_ms,
-                file.group_heartbeat_interval_ms.map(NonZeroU32::get),
-                || 5_000,
-            ),
-            group_session_timeout_ms: merge.pick(
-                "group_session_timeout_ms",
-                args.group_session_timeout_ms,
-                file.group_session_timeout_ms.map(NonZeroU32::get),
-                || 45_000,
-            ),
-            offsets_retention_minutes: merge.pick(
-                "offsets_retention_minutes",
-                args.offsets_retention_minutes,
-                file.offsets_retention_minutes.map(NonZeroU32::get),
-                || 7 * 24 * 60,
-            ),
+            group_heartbeat_interval_ms: time!(group_heartbeat_interval_ms, 5_000),
+            group_session_timeout_ms: time!(group_session_timeout_ms, 45_000),
+            offsets_retention_minutes: time!(offsets_retention_minutes, 7 * 24 * 60),
             insecure: merge.pick("insecure", args.insecure, file.insecure, || false),
         };
         settings.listeners().map_err(Failure::configuration)?;
@@ -297,6 +291,7 @@ impl Settings {
         config.free_space_kept_bytes = self.free_space_kept.value.0;
         config.durable = self.durability.value.into();
         config.journal_tail_bytes_max = self.journal_tail_bytes_max.value.map(|size| size.0);
+        config.cleanup_interval = Duration::from_millis(self.cleanup_interval_ms.value.into());
         config.group_initial_rebalance_delay =
             Duration::from_millis(self.group_initial_rebalance_delay_ms.value.into());
         config.group_heartbeat_interval =
@@ -347,6 +342,7 @@ impl Settings {
         line("journal_tail_bytes_max", journal_tail, self.journal_tail_bytes_max.source, unset);
         line("log_level", Some(text(&self.log_level.value)), self.log_level.source, "");
         for (name, setting) in [
+            ("cleanup_interval_ms", &self.cleanup_interval_ms),
             ("group_initial_rebalance_delay_ms", &self.group_initial_rebalance_delay_ms),
             ("group_heartbeat_interval_ms", &self.group_heartbeat_interval_ms),
             ("group_session_timeout_ms", &self.group_session_timeout_ms),

@@ -9,7 +9,7 @@ use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 pub use highwater_runtime::HostKind;
 
 use crate::address::HostPort;
-use crate::limits::FREE_SPACE_KEPT_BYTES_DEFAULT;
+use crate::limits::{CLEANUP_INTERVAL_DEFAULT, FREE_SPACE_KEPT_BYTES_DEFAULT};
 
 /// An address to listen on, and the address to advertise to its clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +54,8 @@ pub struct BrokerConfig {
     pub group_session_timeout: Duration,
     /// How long committed offsets are kept after their group has become empty. Offsets of named consumers are kept until they are deleted.
     pub offsets_retention: Duration,
+    /// How often partitions are looked at for records to delete or to compact.
+    pub cleanup_interval: Duration,
     /// Number of cores to use; `None` for all that the process may use.
     pub cores: Option<u16>,
     /// Memory for caches and buffers of all cores; `None` for a quarter of what the process may use, at least 256 MiB and at most 8 GiB.
@@ -88,6 +90,7 @@ impl Default for BrokerConfig {
             group_heartbeat_interval: Duration::from_secs(5),
             group_session_timeout: Duration::from_secs(45),
             offsets_retention: Duration::from_hours(7 * 24),
+            cleanup_interval: CLEANUP_INTERVAL_DEFAULT,
             cores: None,
             memory_bytes: None,
             batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,

@@ -103,6 +103,7 @@ impl Broker {
         )
         .with_free_space(config.free_space_kept_bytes, stores);
         limits.store.journal_tail_bytes_max = journal_tail_bytes_max;
+        limits.cleanup_interval = config.cleanup_interval;
         let (ready_sender, ready) = mpsc::sync_channel(1);
         let setup = Arc::new(ShardSetup {
             data_dir: config.data_dir.clone(),

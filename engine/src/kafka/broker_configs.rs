@@ -12,7 +12,7 @@ use super::config_names::{Type, broker_name, documentation};
 use super::configs::{DEFAULT, Detail, SET_AT_START, entry};
 use crate::context::Context;
 use crate::coord::groups::limits::OFFSET_METADATA_UNITS_MAX;
-use crate::limits::{CONNECTIONS_MAX, KAFKA_FETCH_BYTES_MAX, RETENTION_INTERVAL};
+use crate::limits::{CONNECTIONS_MAX, KAFKA_FETCH_BYTES_MAX};
 use crate::meta::configs::CONFIGS;
 
 /// The documentation of a name in [`UNUSED`].
@@ -109,7 +109,6 @@ const UNUSED: &[(&str, Option<&str>, Type)] = &[
     ("inter.broker.listener.name", None, Type::String),
     ("kafka.metrics.polling.interval.secs", Some("10"), Type::Int),
     ("leader.imbalance.check.interval.seconds", Some("300"), Type::Long),
-    ("log.cleaner.backoff.ms", Some("15000"), Type::Long),
     ("log.cleaner.dedupe.buffer.size", Some("134217728"), Type::Long),
     ("log.cleaner.io.buffer.load.factor", Some("0.9"), Type::Double),
     ("log.cleaner.io.buffer.size", Some("524288"), Type::Int),
@@ -325,8 +324,14 @@ fn broker_limits(context: &Context<'_>) -> Vec<(&'static str, String, Type, &'st
             "The shortest session timeout.",
         ),
         (
+            "log.cleaner.backoff.ms",
+            context.setup.limits.cleanup_interval.as_millis().to_string(),
+            Type::Long,
+            "How often partitions are checked for whether compaction is due.",
+        ),
+        (
             "log.retention.check.interval.ms",
-            RETENTION_INTERVAL.as_millis().to_string(),
+            context.setup.limits.cleanup_interval.as_millis().to_string(),
             Type::Long,
             "How often retention is enforced.",
         ),

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use highwater_protocol::limits::DECOMPRESSED_BYTES_ANY_RATIO;
 
-/// How often partitions are looked at for whether compaction is due. Kafka's default.
-pub const COMPACTION_INTERVAL: Duration = Duration::from_secs(15);
-
-/// Partitions that are looked at for that in one turn.
+/// Partitions that are looked at in one turn for whether compaction is due.
 pub const COMPACTION_PARTITIONS_PER_SCAN_STEP: usize = 1024;
 
 /// How often a pass of compaction may go on.

@@ -11,7 +11,7 @@ use highwater_storage::mac::MAC_KEY_BYTES;
 use super::Shard;
 use super::timers::Timer;
 use crate::limits::{
-    COMPACTION_BUFFERS, COMPACTION_BYTES_PER_STEP, COMPACTION_DECOMPRESSED_BYTES_MAX, COMPACTION_INTERVAL,
+    COMPACTION_BUFFERS, COMPACTION_BYTES_PER_STEP, COMPACTION_DECOMPRESSED_BYTES_MAX,
     COMPACTION_STEP_INTERVAL,
 };
 use crate::message::Message;
@@ -40,7 +40,7 @@ impl Shard {
     /// Starts a scan for partitions to compact.
     pub(super) fn scan_for_compaction(&mut self, plane: &mut dyn Plane<Message>) {
         self.partitions.begin_compaction();
-        self.timers.set_after(plane, COMPACTION_INTERVAL, Timer::Compaction);
+        self.timers.set_after(plane, self.setup.limits.cleanup_interval, Timer::Compaction);
     }
 
     /// Handles the timer of a pass: allows the bytes of another interval.

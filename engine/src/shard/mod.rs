@@ -66,7 +66,7 @@ use crate::api::Ticket;
 use crate::calls::{Calls, Reply};
 use crate::context::{Finish, ProducerIds};
 use crate::counters::Counters;
-use crate::limits::{COMPACTION_INTERVAL, PUSH_BYTES_PER_TURN_MAX, RETENTION_INTERVAL, SPACE_INTERVAL};
+use crate::limits::{PUSH_BYTES_PER_TURN_MAX, SPACE_INTERVAL};
 use crate::message::Message;
 use crate::meta::Metadata;
 use crate::partition::{Partitions, open_all};
@@ -144,9 +144,9 @@ impl Shard {
         }
         plane.post(0, Message::Opened(Box::new(opened)));
         let mut timers = Timers::default();
-        let retention_at = plane.now().after(RETENTION_INTERVAL);
+        let retention_at = plane.now().after(setup.limits.cleanup_interval);
         timers.set(plane, retention_at, Timer::Retention);
-        timers.set_after(plane, COMPACTION_INTERVAL, Timer::Compaction);
+        timers.set_after(plane, setup.limits.cleanup_interval, Timer::Compaction);
         Ok(Self {
             setup: Arc::clone(setup),
             me,
@@ -242,7 +242,8 @@ impl Shard {
             groups.log.retry_stalled(plane);
         }
         let full = self.partitions.is_full() || self.log_is_stalled();
-        self.plan_retention(plane, if full { SPACE_INTERVAL } else { RETENTION_INTERVAL });
+        let interval = self.setup.limits.cleanup_interval;
+        self.plan_retention(plane, if full { interval.min(SPACE_INTERVAL) } else { interval });
     }
 
     /// Returns whether a state log of this shard waits for disk space.

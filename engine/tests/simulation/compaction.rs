@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use highwater_engine::limits::{COMPACTION_INTERVAL, ShardLimits};
+use highwater_engine::limits::{CLEANUP_INTERVAL_DEFAULT, ShardLimits};
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::frame::Frames;
@@ -168,9 +168,9 @@ impl Run {
     /// Lets time pass into the next compaction pass, and a little further.
     fn run_into_pass(&mut self) {
         let past = Duration::from_micros(self.rng.random_range(0..20_000));
-        let mut until = self.started.after(COMPACTION_INTERVAL);
+        let mut until = self.started.after(CLEANUP_INTERVAL_DEFAULT);
         while until <= self.world.now() {
-            until = until.after(COMPACTION_INTERVAL);
+            until = until.after(CLEANUP_INTERVAL_DEFAULT);
         }
         let until = until.after(past);
         while self.world.now() < until {
@@ -180,7 +180,7 @@ impl Run {
 
     /// After a while without records nothing is left but the last values.
     fn check_at_rest(&mut self) {
-        self.world.run_for(Duration::from_secs(30 + 20) + COMPACTION_INTERVAL * 6);
+        self.world.run_for(Duration::from_secs(30 + 20) + CLEANUP_INTERVAL_DEFAULT * 6);
         for at in 0..self.partitions.len() {
             let (count, table) = self.read(at);
             assert_eq!(table, self.expected[at], "partition {at}");

@@ -77,6 +77,16 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_JOURNAL_TAIL_BYTES_MAX", value_name = "SIZE", hide_env_values = true)]
     pub journal_tail_bytes_max: Option<ByteSize>,
 
+    /// Milliseconds between looks at each partition for records to delete or to compact [default: 15000]
+    #[arg(
+        long,
+        env = "HIGHWATER_CLEANUP_INTERVAL_MS",
+        value_name = "MS",
+        value_parser = clap::value_parser!(u32).range(1..),
+        hide_env_values = true
+    )]
+    pub cleanup_interval_ms: Option<u32>,
+
     /// Milliseconds that an empty group of Kafka clients waits for more members before it assigns partitions [default: 3000]
     #[arg(
         long,
