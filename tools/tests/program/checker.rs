@@ -39,6 +39,13 @@ impl Checker {
         self.acknowledgements
     }
 
+    /// Returns the records that were acknowledged, with their positions. Panics if any was not.
+    pub(crate) fn into_acknowledged(self) -> Vec<(u64, Position)> {
+        let sent = self.sent.into_iter();
+        sent.map(|(number, at)| (number, at.unwrap_or_else(|| panic!("record {number} is not acknowledged"))))
+            .collect()
+    }
+
     /// Compares the records read, given as positions and numbers, with those sent and acknowledged.
     pub(crate) fn check(&self, read: &[(Position, u64)]) -> Violations {
         let mut violations = Vec::new();

@@ -148,27 +148,40 @@ pub(crate) fn block_on(work: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work);
 }
 
+/// Returns how many more records are acknowledged before a kill: soon after the start, or with many in flight.
+pub(crate) fn at_different_moments(cycle: usize) -> usize {
+    1 + (cycle * 37) % 700
+}
+
 /// A broker that is restarted repeatedly on the same data and addresses.
 pub(crate) struct RestartedBroker {
     place: Place,
     pub(crate) broker: Broker,
+    /// Flags of each start, besides the addresses.
+    flags: &'static [&'static str],
     /// Duration of each start.
     times: Vec<Duration>,
 }
 
 impl RestartedBroker {
     pub(crate) fn new() -> Self {
+        Self::with_flags(&[])
+    }
+
+    /// Like [`Self::new`], with more flags for every start.
+    pub(crate) fn with_flags(flags: &'static [&'static str]) -> Self {
         let place = Place::new();
-        let broker = place.start();
-        Self { place, broker, times: Vec::new() }
+        let broker = place.start_with(flags);
+        Self { place, broker, flags, times: Vec::new() }
     }
 
     /// Ends the broker with `end` and starts it again.
     async fn restart(self, end: fn(Broker)) -> Self {
-        let Self { place, broker, mut times } = self;
+        let Self { place, broker, flags, mut times } = self;
         let (native, kafka) = (broker.address(), broker.kafka_address());
         let (broker, time) = tokio::task::spawn_blocking({
-            let command = start_command(&place.data(), &["--listen", &native, "--kafka-listen", &kafka]);
+            let addresses = ["--listen", &native, "--kafka-listen", &kafka];
+            let command = start_command(&place.data(), &[&addresses, flags].concat());
             move || {
                 end(broker);
                 let before = Instant::now();
@@ -180,13 +193,18 @@ impl RestartedBroker {
         .await
         .expect("the restart does not panic");
         times.push(time);
-        Self { place, broker, times }
+        Self { place, broker, flags, times }
     }
 
-    /// Kills and restarts the broker `cycles` times, at different moments: soon after the start, and with many records in flight.
-    pub(crate) async fn kill_repeatedly(mut self, cycles: usize, load: &mut Load) -> Self {
+    /// Kills and restarts the broker `cycles` times, each time after `records` more are acknowledged.
+    pub(crate) async fn kill_repeatedly(
+        mut self,
+        cycles: usize,
+        records: fn(usize) -> usize,
+        load: &mut Load,
+    ) -> Self {
         for cycle in 0..cycles {
-            load.progress(1 + (cycle * 37) % 700).await;
+            load.progress(records(cycle)).await;
             self = self.restart(Broker::kill).await;
         }
         load.progress(100).await;
@@ -194,14 +212,18 @@ impl RestartedBroker {
     }
 
     /// Asserts that the records read are exactly those acknowledged, and stops the broker.
-    pub(crate) fn verify(mut self, checker: &Checker, read: &[(Position, u64)]) {
+    pub(crate) fn verify(self, checker: &Checker, read: &[(Position, u64)]) {
         checker.check(read).assert_none();
         assert_eq!(read.len(), checker.acknowledgements(), "every record sent was acknowledged");
+        self.stop(read.len());
+    }
+
+    /// Reports the restarts, and stops the broker.
+    pub(crate) fn stop(mut self, acknowledged: usize) {
         self.times.sort();
         println!(
-            "{} restarts, {} records acknowledged and read; a start took: median {:?}, longest {:?}",
+            "{} restarts, {acknowledged} records acknowledged; a start took: median {:?}, longest {:?}",
             self.times.len(),
-            read.len(),
             self.times[self.times.len() / 2],
             self.times[self.times.len() - 1],
         );
@@ -218,7 +240,7 @@ fn no_acknowledged_record_is_lost_or_duplicated_however_often_the_broker_is_kill
         client.create_topic("t").partitions(PARTITIONS).await.expect("a new topic");
         let producer = client.producer("t").delivery_timeout(DELIVERY_TIMEOUT).buffer_bytes(4 << 20).await;
         let mut load = Load::start(producer.expect("a producer"));
-        let restarted = restarted.kill_repeatedly(cycles, &mut load).await;
+        let restarted = restarted.kill_repeatedly(cycles, at_different_moments, &mut load).await;
         let checker = load.finish().await;
         restarted.verify(&checker, &read_all(&client, "t").await);
     });

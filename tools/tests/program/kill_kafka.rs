@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 
 use crate::checker::Position;
 use crate::kill::{
-    DELIVERY_TIMEOUT, Load, OrderedProducer, PARTITIONS, PendingDelivery, RestartedBroker, block_on,
-    number_of, read_all, record,
+    DELIVERY_TIMEOUT, Load, OrderedProducer, PARTITIONS, PendingDelivery, RestartedBroker,
+    at_different_moments, block_on, number_of, read_all, record,
 };
 use crate::support::from_environment;
 
@@ -175,7 +175,7 @@ fn kafka_clients_lose_nothing_and_groups_resume_however_often_the_broker_is_kill
             .expect("settings that librdkafka knows");
         let mut load = Load::start(producer);
         let followers = Followers::start(&address);
-        let restarted = restarted.kill_repeatedly(cycles, &mut load).await;
+        let restarted = restarted.kill_repeatedly(cycles, at_different_moments, &mut load).await;
         let checker = load.finish().await;
         let read = read_all(&client, "t").await;
         // Later offsets overwrite earlier ones.

@@ -15,6 +15,7 @@ mod hostile;
 mod kafka_crowd;
 mod kill;
 mod kill_kafka;
+mod kill_policies;
 mod positions;
 mod produce;
 mod quick_start;
