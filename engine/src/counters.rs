@@ -32,7 +32,7 @@ counters! {
     /// Requests received.
     requests = "requests",
     /// Requests answered with an error, and connections closed with one.
-    requests_refused = "requests.refused",
+    requests_failed = "requests.failed",
     /// Record batches appended, without duplicates.
     batches = "batches.appended",
     /// Records appended.

@@ -216,7 +216,7 @@ fn acknowledged_records_are_in_the_statistics_of_their_shard_whichever_shard_rep
         let after = ask(shard, 2);
         let more = |name| after.total(name).expect("known") - before.total(name).expect("known");
         assert_eq!((more("batches.appended"), more("records.appended")), (13, 25));
-        assert_eq!(more("requests.refused"), 1);
+        assert_eq!(more("requests.failed"), 1);
         assert!(more("requests") >= 14);
         assert!(
             more("bytes.received") > 200_000,

@@ -23,7 +23,7 @@ const COLUMNS: [(&str, usize, Column); 10] = [
     ("RECORDS/s", 11, Column::Rate("records.appended")),
     ("BATCHES/s", 10, Column::Rate("batches.appended")),
     ("REQUESTS/s", 10, Column::Rate("requests")),
-    ("REFUSED/s", 9, Column::Rate("requests.refused")),
+    ("FAILED/s", 9, Column::Rate("requests.failed")),
     ("IN/s", 9, Column::Bytes("bytes.received")),
     ("OUT/s", 9, Column::Bytes("bytes.sent")),
     ("WRITE/s", 9, Column::Bytes("disk.bytes.written")),

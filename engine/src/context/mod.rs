@@ -71,7 +71,7 @@ impl<'a> Context<'a> {
 
     /// Replies to a request of a native client.
     pub(crate) fn reply(&mut self, call: NativeCall, reply: Reply) {
-        self.parts.counted.requests_refused += u64::from(matches!(reply, Reply::Error { .. }));
+        self.parts.counted.requests_failed += u64::from(matches!(reply, Reply::Error { .. }));
         self.parts.clients.reply(call, reply);
     }
 

@@ -426,7 +426,7 @@ impl Shard {
         if let Some(connection) = self.connections.get(&conn) {
             tracing::debug!(peer = %connection.via.peer, code = %violation.code, "dropped: {}", violation.text);
         }
-        self.counted.requests_refused += 1;
+        self.counted.requests_failed += 1;
         let message = error_message(violation.kind, violation.id, violation.code, &violation.text);
         self.send(plane, conn, message);
         self.close(plane, conn, Close::AfterSends);

@@ -17,7 +17,7 @@ const ARENA_BYTES: usize = 64 << 10;
 impl Shard {
     /// Sets the reply to a request.
     pub(super) fn reply(&mut self, conn: ConnId, slot: ReplySlot, reply: Reply) {
-        self.counted.requests_refused += u64::from(matches!(reply, Reply::Error { .. }));
+        self.counted.requests_failed += u64::from(matches!(reply, Reply::Error { .. }));
         self.connections.reply(NativeCall { conn, slot }, reply);
     }
 

@@ -65,7 +65,7 @@ def large_batches(ctx: Context) -> None:
 def rejected(ctx: Context, broker: Broker, native: Native) -> int:
     """Returns the number of requests that the broker answers with an error within a second."""
     first = ctx.run([broker.program, "stats", "--every", "1s", "-n", "1", "--json", "--server", broker.native], name="stats")
-    return json.loads(first.lines[0])["requests.refused"]
+    return json.loads(first.lines[0])["requests.failed"]
 
 
 def on_a_full_disk(ctx: Context, produce: Callable[[Broker], Callable[[], None]]) -> None:

@@ -116,7 +116,7 @@ impl Shard {
     pub(in crate::shard) fn drop_kafka(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, why: &str) {
         let Some(connection) = self.connections.get(&conn) else { return };
         tracing::debug!(peer = %connection.via.peer, "dropped: {why}");
-        self.counted.requests_refused += 1;
+        self.counted.requests_failed += 1;
         self.close(plane, conn, Close::AfterSends);
     }
 

@@ -111,7 +111,7 @@ impl Shard {
     /// Responds to a fetch with an error for the whole request.
     pub(super) fn fail_fetch(&mut self, call: Call, error: KafkaError) {
         let reply = FetchAnswer::new(call.origin, 0, error, 0).finish();
-        self.counted.requests_refused += 1;
+        self.counted.requests_failed += 1;
         self.kafka_reply(call, reply);
     }
 

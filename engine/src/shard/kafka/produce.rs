@@ -304,7 +304,7 @@ impl Shard {
     fn finish_produce(&mut self, pending: &ProducePending) {
         let refused =
             pending.partitions.iter().filter(|outcome| matches!(outcome.produced, Some(Err(_)))).count();
-        self.counted.requests_refused += u64::from(refused > 0);
+        self.counted.requests_failed += u64::from(refused > 0);
         if pending.silent {
             self.kafka_reply(pending.call, KafkaReply::nothing());
             if refused > 0 {
