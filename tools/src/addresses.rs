@@ -75,11 +75,24 @@ impl FromStr for KafkaListen {
     }
 }
 
+/// Checks an address of a broker to connect to.
+pub(crate) fn server_address(text: &str) -> Result<String, String> {
+    host_port(text.trim(), NATIVE_PORT_DEFAULT)?;
+    Ok(text.trim().to_owned())
+}
+
+fn host_port(text: &str, port: u16) -> Result<HostPort, String> {
+    if text.is_empty() {
+        return Err("an address is empty; give HOST or HOST:PORT".into());
+    }
+    with_default_port(text, port).parse()
+}
+
 /// Parses an address to listen on, with a default port. Rejects `none` and `auto`, which are not host names here.
 fn with_port(text: &str, port: u16) -> Result<HostPort, String> {
     match text {
         NONE | AUTO => Err(format!("`{text}` is not an address to listen on")),
-        _ => with_default_port(text, port).parse(),
+        _ => host_port(text, port),
     }
 }
 

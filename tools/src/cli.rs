@@ -13,7 +13,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use highwater_bench::cli::BenchCommand;
 
-use crate::addresses::ADDRESS_DEFAULT;
+use crate::addresses::{ADDRESS_DEFAULT, server_address};
 use crate::settings::StartArgs;
 
 pub(crate) use consume::ConsumeArgs;
@@ -105,6 +105,7 @@ pub(crate) struct ServerArgs {
         env = "HIGHWATER_SERVER",
         value_name = "HOST:PORT",
         value_delimiter = ',',
+        value_parser = server_address,
         default_value = ADDRESS_DEFAULT,
         hide_env_values = true
     )]

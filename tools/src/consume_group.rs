@@ -91,7 +91,8 @@ async fn join(client: &Client, args: &ConsumeArgs, group: &str) -> Result<GroupC
         builder = builder.until_end();
     }
     let builder = others.iter().fold(builder.group(group), GroupBuilder::topic);
-    builder.auto_commit_interval(COMMIT_INTERVAL).await.map_err(Failure::general)
+    let joined = builder.auto_commit_interval(COMMIT_INTERVAL).await;
+    joined.map_err(|e| if others.is_empty() { Failure::topic(first, &e) } else { Failure::general(e) })
 }
 
 async fn print_records(

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use highwater_client::{AdminError, ErrorCode, FetchError, ProduceError};
+
 /// Exit code of errors that have no code of their own.
 pub(crate) const GENERAL: u8 = 1;
 /// Exit code for an invalid command line, as clap uses it.
@@ -32,6 +34,26 @@ impl Failure {
         Self::Message { code: GENERAL, message: message.to_string() }
     }
 
+    /// Fails with exit code 1 after a call about this topic. If there is no such topic, the message says how to find the topics.
+    pub(crate) fn topic(topic: &str, error: &impl ClientError) -> Self {
+        match error.broker_code() {
+            Some(ErrorCode::UnknownTopic) => Self::general(format_args!(
+                "topic {topic} does not exist; `highwater topic list` lists the topics"
+            )),
+            _ => Self::general(error),
+        }
+    }
+
+    /// Fails with exit code 1 after a call about this group. If there is no such group, the message says how to find the groups.
+    pub(crate) fn group(group: &str, error: &AdminError) -> Self {
+        match error.broker_code() {
+            Some(ErrorCode::UnknownGroup) => Self::general(format_args!(
+                "group {group} does not exist; `highwater group list` lists the groups"
+            )),
+            _ => Self::general(error),
+        }
+    }
+
     /// Fails with exit code 2 and this message.
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
         Self::Message { code: USAGE, message: message.to_string() }
@@ -50,6 +72,23 @@ impl Failure {
         }
     }
 }
+
+/// An error of the client, with the code of the broker's answer if there was one.
+pub(crate) trait ClientError: fmt::Display {
+    fn broker_code(&self) -> Option<ErrorCode>;
+}
+
+macro_rules! client_errors {
+    ($($error:ty),*) => {$(
+        impl ClientError for $error {
+            fn broker_code(&self) -> Option<ErrorCode> {
+                self.code()
+            }
+        }
+    )*};
+}
+
+client_errors!(AdminError, FetchError, ProduceError);
 
 #[cfg(test)]
 mod tests {

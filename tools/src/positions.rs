@@ -20,7 +20,7 @@ pub(crate) struct ResolvedPosition {
 
 /// Returns the partitions in `named`, or all partitions of the topic if it is empty, sorted. Fails if one does not exist.
 pub(crate) async fn partitions(client: &Client, topic: &str, named: &[u32]) -> Result<Vec<u32>, Failure> {
-    let found = client.describe_topic(topic).await.map_err(Failure::general)?;
+    let found = client.describe_topic(topic).await.map_err(|e| Failure::topic(topic, &e))?;
     let count = found.partitions.len() as u32;
     if let Some(unknown) = named.iter().find(|partition| **partition >= count) {
         return Err(Failure::general(format_args!(
@@ -74,7 +74,7 @@ async fn list(
     at: Start,
 ) -> Result<Vec<Option<i64>>, Failure> {
     let queries = partitions.iter().map(|partition| (*partition, at));
-    let found = client.list_offsets(topic, queries).await.map_err(Failure::general)?;
+    let found = client.list_offsets(topic, queries).await.map_err(|e| Failure::topic(topic, &e))?;
     let offset = |listed: ListedOffset| match listed.found {
         Ok(found) => Ok(found.map(|(offset, _): (Offset, _)| offset.get())),
         Err(code) => Err(Failure::general(format_args!(

@@ -44,7 +44,8 @@ pub(crate) fn run(args: &ProduceArgs) -> Result<(), Failure> {
 async fn produce(client: Client, args: &ProduceArgs) -> Result<(), Failure> {
     let parser = RecordParser::new(args).map_err(Failure::usage)?;
     let builder = client.producer(&args.topic).linger(LINGER).compression(args.compression.into());
-    let producer = builder.delivery_timeout(args.timeout).await.map_err(Failure::general)?;
+    let producer =
+        builder.delivery_timeout(args.timeout).await.map_err(|e| Failure::topic(&args.topic, &e))?;
     if let Some(PartitionArg::Number(partition)) = args.partition
         && partition >= producer.partitions()
     {

@@ -27,7 +27,7 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
         TopicCommand::Describe { topic, all, json, server } => with_client(&server, |client| async move {
             let mut descriptions = Descriptions::new(json);
             names::for_each(&topic, async |topic| {
-                let reply = client.describe_topic(topic).await.map_err(Failure::general)?;
+                let reply = client.describe_topic(topic).await.map_err(|e| Failure::topic(topic, &e))?;
                 let described = Described::new(topic, &reply);
                 descriptions.print(&described, || described.to_text(all))
             })
@@ -49,14 +49,14 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
                 for name in unset {
                     alter = alter.reset_config(name);
                 }
-                alter.await.map_err(Failure::general)?;
+                alter.await.map_err(|e| Failure::topic(&topic, &e))?;
                 output::print(&format!("changed {topic}\n"))
             })
         }
         TopicCommand::Trim(args) => topic_trim::run(&args),
         TopicCommand::Delete { topic, server } => with_client(&server, |client| async move {
             names::for_each(&topic, async |topic| {
-                client.delete_topic(topic).await.map_err(Failure::general)?;
+                client.delete_topic(topic).await.map_err(|e| Failure::topic(topic, &e))?;
                 output::print(&format!("deleted {topic}\n"))
             })
             .await

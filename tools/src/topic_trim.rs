@@ -28,7 +28,10 @@ pub(crate) fn run(args: &TrimArgs) -> Result<(), Failure> {
             let advancing = starts.iter().filter(|new| new.offset > new.start);
             let before: Vec<_> = advancing.map(|new| (new.partition, Offset(new.offset))).collect();
             if !before.is_empty() {
-                client.delete_records(&args.topic, before).await.map_err(Failure::general)?;
+                client
+                    .delete_records(&args.topic, before)
+                    .await
+                    .map_err(|e| Failure::topic(&args.topic, &e))?;
             }
         }
         print_starts(args, &starts)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::units::{bytes, seconds};
 use crate::BenchError;
@@ -17,7 +18,7 @@ pub struct LoadArgs {
     /// Name of a scenario, or path of a TOML file with one
     pub scenario: String,
     /// Addresses of a running broker, separated by commas [default: start a broker for the run and stop it afterwards]
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub server: Vec<String>,
     /// The client to use
     #[arg(long, value_name = "NAME", default_value = "native")]

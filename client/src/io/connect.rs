@@ -117,6 +117,10 @@ async fn connect(
 
 async fn open(address: &Arc<str>) -> Result<TcpStream, ConnectError> {
     let failed = |kind, text: String| ConnectError::new(kind, WriteOutcome::NotWritten, text);
+    if address.starts_with(':') {
+        let text = format!("`{address}` has no host; expected `host:port`");
+        return Err(failed(ConnectErrorKind::Address, text));
+    }
     let resolved = tokio::net::lookup_host(&**address).await.map_err(|error| {
         let kind = if error.kind() == std::io::ErrorKind::InvalidInput {
             ConnectErrorKind::Address

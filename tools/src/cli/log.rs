@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
 /// `log`.
@@ -21,6 +22,7 @@ pub(crate) enum LogCommand {
     /// Print the frames of a partition
     Dump {
         /// Name or id of the topic
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         topic: String,
         /// Number of the partition
         #[arg(long, short, value_name = "N", default_value_t = 0)]

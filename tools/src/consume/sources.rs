@@ -67,7 +67,7 @@ impl<'a> Sources<'a> {
         if args.consumer.is_some() || !matches!(from, StartPosition::Offset(_)) {
             builder = builder.on_out_of_range(Start::Earliest);
         }
-        let mut consumer = builder.await.map_err(Failure::general)?;
+        let mut consumer = builder.await.map_err(|e| Failure::topic(topic, &e))?;
         if let StartPosition::BeforeEnd(records) = from {
             seek_before_end(self.client, args, &mut consumer, records).await?;
         }
@@ -220,7 +220,7 @@ async fn seek_before_end(
 ) -> Result<(), Failure> {
     let topic = consumer.topic().to_owned();
     let committed = match &args.consumer {
-        Some(name) => client.committed_offsets(name, &topic).await.map_err(Failure::general)?,
+        Some(name) => client.committed_offsets(name, &topic).await.map_err(|e| Failure::topic(&topic, &e))?,
         None => Vec::new(),
     };
     let partitions: Vec<u32> = consumer

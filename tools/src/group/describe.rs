@@ -62,7 +62,7 @@ fn owners(members: &[GroupMember], positions: &BTreeMap<(String, u32), Offset>) 
 }
 
 pub(super) async fn describe<'a>(client: &Client, group: &'a str) -> Result<Described<'a>, Failure> {
-    let described = client.describe_group(group).await.map_err(Failure::general)?;
+    let described = client.describe_group(group).await.map_err(|e| Failure::group(group, &e))?;
     let positions = client.list_group_offsets(group).await.map_err(Failure::general)?;
     let mut partitions = Vec::new();
     for (topic, topic_owners) in owners(&described.members, &positions) {

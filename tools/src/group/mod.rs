@@ -31,7 +31,7 @@ pub(crate) fn run(command: GroupCommand) -> Result<(), Failure> {
         GroupCommand::Seek(args) => seek::run(&args),
         GroupCommand::Delete { group, server } => with_client(&server, |client| async move {
             names::for_each(&group, async |group| {
-                client.delete_group(group).await.map_err(Failure::general)?;
+                client.delete_group(group).await.map_err(|e| Failure::group(group, &e))?;
                 output::print(&format!("deleted {group}\n"))
             })
             .await

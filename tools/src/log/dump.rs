@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use highwater_protocol::frame::{Frame, FrameKind};
 use highwater_protocol::ids::{Offset, TopicPartition};
 use highwater_runtime::OsFs;
-use highwater_storage::inspect::{self, Dumped};
+use highwater_storage::inspect::{self, Dumped, InspectError};
 use serde::Serialize;
 
 use super::Data;
@@ -72,7 +72,15 @@ pub(super) fn run(
         }
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })
-    .map_err(Failure::general)?;
+    .map_err(|e| match e {
+        InspectError::NoPartition { dir, tp } => Failure::general(format_args!(
+            "{}: {}/{} has no records; `highwater log ls` lists the partitions",
+            dir.display(),
+            data.name(tp.topic),
+            tp.partition
+        )),
+        other => Failure::general(other),
+    })?;
     result.and_then(|()| stdout.write(&out))
 }
 

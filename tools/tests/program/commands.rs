@@ -382,6 +382,33 @@ fn without_a_broker_each_command_fails_with_one_line() {
 }
 
 #[test]
+fn commands_that_miss_a_topic_or_a_group_say_how_to_find_them() {
+    let place = Place::new();
+    let broker = place.start();
+    for arguments in [
+        &["topic", "trim", "nope", "--before", "latest"][..],
+        &["topic", "describe", "nope"],
+        &["topic", "alter", "nope", "--partitions", "3"],
+        &["topic", "delete", "nope"],
+        &["produce", "nope", "a record"],
+        &["consume", "nope"],
+        &["consume", "nope", "--consumer", "c"],
+        &["consume", "nope", "--group", "g"],
+        &["group", "seek", "g", "--topic", "nope", "--to", "earliest"],
+    ] {
+        let said = fails_with(1, broker.command(arguments));
+        let wanted = "highwater: topic nope does not exist; `highwater topic list` lists the topics";
+        assert_eq!(said.trim_end(), wanted, "{arguments:?}");
+    }
+    for arguments in [&["group", "describe", "nope"], &["group", "delete", "nope"]] {
+        let said = fails_with(1, broker.command(arguments));
+        let wanted = "highwater: group nope does not exist; `highwater group list` lists the groups";
+        assert_eq!(said.trim_end(), wanted, "{arguments:?}");
+    }
+    broker.stop();
+}
+
+#[test]
 fn one_reachable_bootstrap_address_is_enough() {
     let (_place, broker) = with_topic("1");
     let dead = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");

@@ -62,7 +62,13 @@ fn a_stopped_brokers_logs_can_be_listed_dumped_and_verified() {
     assert_eq!(first.lines().count(), 1);
     let id = listed[0]["id"].as_str().expect("an id").to_owned();
     assert_eq!(json_lines(&printed(log(&place, &["dump", &id, "--partition", "1", "--json"]))), dumped);
-    fails_with(1, log(&place, &["dump", "nothing"]));
+    let said = fails_with(1, log(&place, &["dump", "nothing"]));
+    assert!(said.contains("no topic with the name or id nothing; `highwater log ls`"), "{said}");
+    let said = fails_with(1, log(&place, &["dump", &id, "--partition", "9"]));
+    assert!(
+        said.contains("t/9 has no records; `highwater log ls`"),
+        "a topic is named, not numbered: {said}"
+    );
 
     assert!(printed(log(&place, &["verify"])).contains("no damage"));
     assert_eq!(printed(log(&place, &["verify", "--json"])), "");

@@ -137,6 +137,13 @@ fn an_invalid_command_line_exits_with_two_and_an_error() {
         &["consume", "t", "--json", "--format", "%v"],
         &["produce", "t", "--key-separator", ""],
         &["topic", "create", "t", "--config", "novalue"],
+        &["topic", "list", "--server", ""],
+        &["topic", "list", "--server", "localhost,,127.0.0.1"],
+        &["topic", "list", "--server", ":9191"],
+        &["topic", "list", "--server", "localhost:port"],
+        &["bench", "run", "few-big", "--server", ""],
+        &["start", "--listen", ""],
+        &["log", "dump", ""],
     ] {
         let said = fails_with(2, program(arguments));
         assert!(said.starts_with("error:"), "{arguments:?}: {said}");
