@@ -46,6 +46,25 @@ number! {
     LeaderEpoch(i32)
 }
 number! {
+    /// Epoch of a group of the consumer protocol, of its assignment, or of a member: the last assignment that it has reached. A member joins with 0,
+    /// and leaves with -1, or with -2 if it will return with the same instance id.
+    GroupEpoch(i32)
+}
+
+impl GroupEpoch {
+    /// Returns the epoch after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// Returns whether a member leaves with it, or whoever commits with it is no member.
+    pub const fn is_negative(self) -> bool {
+        self.0 < 0
+    }
+}
+
+number! {
     /// Number of a partition within its topic.
     PartitionIndex(u32)
 }

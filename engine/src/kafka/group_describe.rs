@@ -298,7 +298,7 @@ impl Description for groups::DescribedConsumerGroup {
             member_id: Cow::Borrowed(&member.member),
             instance_id: member.instance.as_deref().map(Cow::Borrowed),
             rack_id: member.rack.as_deref().map(Cow::Borrowed),
-            member_epoch: member.epoch,
+            member_epoch: member.epoch.0,
             client_id: Cow::Borrowed(&member.client_id),
             client_host: Cow::Borrowed(&member.client_host),
             subscribed_topic_names: names.collect(),
@@ -328,8 +328,8 @@ impl GroupEntries<groups::DescribedConsumerGroup> {
         match found {
             Ok(group) => DescribedConsumerGroup {
                 group_state: Cow::Borrowed(group.state),
-                group_epoch: group.epoch,
-                assignment_epoch: group.assignment_epoch,
+                group_epoch: group.epoch.0,
+                assignment_epoch: group.assignment_epoch.0,
                 assignor_name: Cow::Borrowed(&group.assignor),
                 ..base
             },

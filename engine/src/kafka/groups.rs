@@ -11,7 +11,7 @@ use highwater_net::kafka::messages::{
     LeaveGroupMemberResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
 use highwater_net::{Entries, Pieces};
-use highwater_protocol::ids::{PartitionIndex, TopicId};
+use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 
 use super::Call;
 use super::error::code;
@@ -228,7 +228,7 @@ pub(super) fn consumer_group_heartbeat(
     let ask = groups::ConsumerHeartbeatRequest {
         group: request.group_id.to_owned(),
         member: request.member_id.to_owned(),
-        epoch: request.member_epoch,
+        epoch: GroupEpoch(request.member_epoch),
         instance: request.instance_id.map(str::to_owned),
         rack: request.rack_id.map(str::to_owned),
         client: context.client(call.conn, Some(client)),
@@ -245,7 +245,7 @@ pub(super) fn consumer_group_heartbeat(
                 error_code: code(reply.error),
                 error_message: reply.message.map(Into::into),
                 member_id: Some(reply.member.into()),
-                member_epoch: reply.epoch,
+                member_epoch: reply.epoch.0,
                 heartbeat_interval_ms: reply.heartbeat_interval_ms,
                 assignment: reply.assignment.map(heartbeat_assignment),
             },

@@ -13,7 +13,7 @@ use std::vec::IntoIter;
 use highwater_net::kafka::messages::OffsetFetchRequest;
 use highwater_net::kafka::wire::Uuid;
 use highwater_net::kafka::{KafkaError, KafkaReply};
-use highwater_protocol::ids::{PartitionIndex, TopicId};
+use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
@@ -34,7 +34,7 @@ const MEMBERS_FROM: i16 = 9;
 /// A group of a request.
 pub(super) struct Group {
     pub(super) name: String,
-    member: Option<(String, i32)>,
+    member: Option<(String, GroupEpoch)>,
     /// Whether all offsets of the group are requested.
     pub(super) all: bool,
     /// Topics that have not been looked up.
@@ -223,7 +223,8 @@ fn named_groups(version: i16, request: &OffsetFetchRequest<'_>) -> Vec<Group> {
             topics.collect()
         });
         let is_member = version >= MEMBERS_FROM && (group.member_id.is_some() || group.member_epoch >= 0);
-        let member = is_member.then(|| (group.member_id.unwrap_or_default().to_owned(), group.member_epoch));
+        let member = is_member
+            .then(|| (group.member_id.unwrap_or_default().to_owned(), GroupEpoch(group.member_epoch)));
         Group { member, ..Group::new(group.group_id, topics) }
     });
     groups.collect()

@@ -9,6 +9,8 @@ use highwater_protocol::native::{
     TopicPositions,
 };
 
+use highwater_protocol::ids::GroupEpoch;
+
 use super::Call;
 use super::error::reply_of;
 use super::groups::{error_reply, to_partitions};
@@ -63,7 +65,7 @@ pub(super) fn describe_group(context: &mut Context<'_>, call: Call, request: Des
                 let head = DescribeGroupReply {
                     protocol: "consumer".to_owned(),
                     state: group.state.to_owned(),
-                    epoch: group.epoch,
+                    epoch: group.epoch.0,
                     assignor: group.assignor,
                     members: Vec::new(),
                 };
@@ -129,7 +131,7 @@ fn of_consumer(member: &DescribedConsumerMember) -> GroupMemberInfo {
         instance: member.instance.clone(),
         client_name: member.client_id.clone(),
         host: member.client_host.clone(),
-        epoch: member.epoch,
+        epoch: member.epoch.0,
         topics: member.topic_names.clone(),
         assignment: to_partitions(member.assignment.clone()),
         target: to_partitions(member.target.clone()),
@@ -155,8 +157,8 @@ pub(super) fn read_offsets(context: &mut Context<'_>, call: Call, request: ReadO
 pub(super) fn read_group_offsets(context: &mut Context<'_>, call: Call, request: ReadGroupOffsetsRequest) {
     let partitions =
         request.partitions.map(|topics| topics.into_iter().map(|of| (of.topic, of.partitions)).collect());
-    let ask =
-        FetchRequest { group: request.group, member: request.member, partitions, require_stable: false };
+    let member = request.member.map(|(member, epoch)| (member, GroupEpoch(epoch)));
+    let ask = FetchRequest { group: request.group, member, partitions, require_stable: false };
     read_measured(context, call, ask, move |context, offsets, memory| {
         let topics = TopicsPositions::new(offsets);
         let mut front = BytesMut::new();

@@ -2,7 +2,7 @@
 
 use highwater_net::Reply;
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId};
+use highwater_protocol::ids::{GroupEpoch, LeaderEpoch, PartitionIndex, TopicId};
 use highwater_protocol::native::{
     CommitGroupOffsetsReply, CommitGroupOffsetsRequest, CommitOffsetsRequest, CommittedOffset,
     DeleteGroupRequest, GroupHeartbeatReply, GroupHeartbeatRequest, JOIN_EPOCH, RejectedPosition,
@@ -134,7 +134,7 @@ fn to_heartbeat(request: GroupHeartbeatRequest, client: Client) -> ConsumerHeart
     ConsumerHeartbeatRequest {
         group: request.group,
         member: request.member,
-        epoch: request.epoch,
+        epoch: GroupEpoch(request.epoch),
         instance: request.instance,
         rack: None,
         client,
@@ -166,7 +166,7 @@ fn heartbeat(group: &str, joins: bool, reply: ConsumerHeartbeatReply, config: &G
         Some(error) => error_reply(error, reply.message),
         None => Reply::body(&GroupHeartbeatReply {
             member: reply.member,
-            epoch: reply.epoch,
+            epoch: reply.epoch.0,
             heartbeat_interval_ms: config
                 .consumer_heartbeat_interval_ms
                 .unsigned_abs()

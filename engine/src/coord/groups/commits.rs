@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{GroupEpoch, TopicId};
 
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;
@@ -35,7 +35,7 @@ impl GroupCoordinator {
                     .check_commit(cx, &request.member, request.instance.as_deref(), request.generation)
                     .map(|()| false),
                 Kind::Consumer(g) => {
-                    g.check_commit(&request.member, request.generation, request.knows_epochs)
+                    g.check_commit(&request.member, GroupEpoch(request.generation), request.knows_epochs)
                 }
             };
             let mut accepted: BTreeMap<TopicId, Vec<OffsetRecord>> = BTreeMap::new();
@@ -45,7 +45,7 @@ impl GroupCoordinator {
                     check_partition(topics, &of)?;
                     match &group.kind {
                         Kind::Consumer(g) if one_by_one => {
-                            g.check_commit_of(&request.member, request.generation, &of)
+                            g.check_commit_of(&request.member, GroupEpoch(request.generation), &of)
                         }
                         _ => Ok(()),
                     }

@@ -108,7 +108,7 @@ impl GroupCoordinator {
     /// Begins to have matched what a request needs. Gives the expressions that it has to wait for: not those for which there is no space.
     fn begin_matching(&mut self, request: &GroupRequest) -> Vec<String> {
         let (name, said) = match request {
-            GroupRequest::ConsumerHeartbeat(request) if request.epoch >= 0 => {
+            GroupRequest::ConsumerHeartbeat(request) if !request.epoch.is_negative() => {
                 (&request.group, request.topic_regex.as_deref())
             }
             GroupRequest::DeleteOffsets(request) => (&request.group, None),

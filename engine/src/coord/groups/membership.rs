@@ -2,6 +2,8 @@
 
 use uuid::Uuid;
 
+use highwater_protocol::ids::GroupEpoch;
+
 use super::classic::{ClassicGroup, State, said_bytes};
 use super::consumer::ConsumerGroup;
 use super::coordinator::{Group, GroupCoordinator, Kind};
@@ -203,7 +205,7 @@ impl GroupCoordinator {
         {
             return Err(GroupError::InvalidRequest);
         }
-        let joins = request.epoch == 0;
+        let joins = request.epoch == GroupEpoch(0);
         let kind = self.groups.get(&request.group).map(|group| &group.kind);
         let changes = match kind {
             Some(Kind::Consumer(group)) => joins || group.would_change(request),
@@ -213,7 +215,7 @@ impl GroupCoordinator {
             return Err(GroupError::CoordinatorNotAvailable);
         }
         // A member that leaves needs no more memory.
-        if request.epoch >= 0 {
+        if !request.epoch.is_negative() {
             let more = match kind {
                 Some(Kind::Consumer(group)) => group.growth(request),
                 _ => ConsumerGroup::bytes_of_new(request) + GROUP_BYTES + request.group.len(),

@@ -1,7 +1,7 @@
 //! Replies of the coordinator. An `error` of `None` is success.
 
 use bytes::Bytes;
-use highwater_protocol::ids::{PartitionIndex, TopicId};
+use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 
 use super::error::GroupError;
 use super::request::{CommittedPartition, GroupRequest};
@@ -217,7 +217,7 @@ pub struct ConsumerHeartbeatReply {
     /// The member's id.
     pub member: String,
     /// Its epoch.
-    pub epoch: i32,
+    pub epoch: GroupEpoch,
     /// The interval until the next heartbeat.
     pub heartbeat_interval_ms: i32,
     /// Whether its assignment is the target assignment.
@@ -232,9 +232,9 @@ pub struct DescribedConsumerGroup {
     /// As Kafka writes it.
     pub state: &'static str,
     /// Its epoch.
-    pub epoch: i32,
+    pub epoch: GroupEpoch,
     /// The epoch of the target assignment.
-    pub assignment_epoch: i32,
+    pub assignment_epoch: GroupEpoch,
     /// The assignor in use.
     pub assignor: String,
     /// The members.
@@ -251,7 +251,7 @@ pub struct DescribedConsumerMember {
     /// Its rack.
     pub rack: Option<String>,
     /// Its epoch.
-    pub epoch: i32,
+    pub epoch: GroupEpoch,
     /// Its client id.
     pub client_id: String,
     /// Its address.

@@ -1,7 +1,7 @@
 //! What the coordinator is asked, independent of any protocol's encoding.
 
 use bytes::Bytes;
-use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId};
+use highwater_protocol::ids::{GroupEpoch, LeaderEpoch, Offset, PartitionIndex, TopicId};
 
 /// Names a request; its reply repeats it. The caller takes care that it is unique.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -170,7 +170,7 @@ pub struct FetchRequest {
     /// The group.
     pub group: String,
     /// The member and its epoch (version 9): checked if the group speaks the consumer protocol.
-    pub member: Option<(String, i32)>,
+    pub member: Option<(String, GroupEpoch)>,
     /// The partitions; `None` for all that have offsets.
     pub partitions: Option<Vec<(TopicId, Vec<PartitionIndex>)>>,
     /// Whether to wait for transactions that have offsets of the group. There are none yet, so all offsets are stable.
@@ -200,14 +200,14 @@ pub struct ListRequest {
 }
 
 /// A heartbeat of a member of the consumer protocol. `None` means unchanged.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConsumerHeartbeatRequest {
     /// The group.
     pub group: String,
     /// The member's id; empty only at the first join of a client that speaks version 0.
     pub member: String,
     /// Its epoch; 0 joins, −1 leaves, −2 leaves for a while with the instance id kept.
-    pub epoch: i32,
+    pub epoch: GroupEpoch,
     /// Its instance id, if it is static.
     pub instance: Option<String>,
     /// Its rack.
@@ -224,4 +224,24 @@ pub struct ConsumerHeartbeatRequest {
     pub assignor: Option<String>,
     /// The partitions it owns.
     pub owned: Option<Vec<(TopicId, Vec<PartitionIndex>)>>,
+}
+
+#[cfg(test)]
+impl Default for ConsumerHeartbeatRequest {
+    /// A member without an id joins.
+    fn default() -> Self {
+        Self {
+            group: String::new(),
+            member: String::new(),
+            epoch: GroupEpoch(0),
+            instance: None,
+            rack: None,
+            client: Client::default(),
+            rebalance_timeout_ms: 0,
+            topic_names: None,
+            topic_regex: None,
+            assignor: None,
+            owned: None,
+        }
+    }
 }

@@ -12,6 +12,8 @@
 
 use std::vec::IntoIter;
 
+use highwater_protocol::ids::GroupEpoch;
+
 use super::assign::{Plan, Wanted};
 use super::{Assignor, ConsumerGroup, Target};
 use crate::coord::groups::effects::Context;
@@ -23,7 +25,7 @@ use crate::counters::Work;
 #[derive(Debug)]
 pub(super) struct Assigning {
     /// The epoch whose target it is; the epoch of the current target while it is unknown whether a new assignment is needed.
-    epoch: i32,
+    epoch: GroupEpoch,
     /// Whether that epoch was begun for it.
     has_epoch: bool,
     wanted: Wanted,
@@ -44,7 +46,7 @@ impl ConsumerGroup {
     /// Begins a new epoch, if `must` or if topics have changed, and the target for it. It is computed at once if that is little work.
     pub(super) fn next_epoch(&mut self, cx: &mut Context<'_>, topics: &Topics, must: bool) {
         if must {
-            self.epoch += 1;
+            self.epoch = self.epoch.next();
         }
         if self.assigning.is_some() || self.epoch <= self.target_epoch && !self.has_new_topics(topics) {
             return;
@@ -55,10 +57,10 @@ impl ConsumerGroup {
         cx.spent += work.spent();
         if let Some(assigning) = &mut self.assigning {
             cx.begins_assigning = true;
-            if self.target_epoch == 0 {
+            if self.target_epoch == GroupEpoch(0) {
                 // Members that have joined have an epoch. The first epoch has the empty assignment.
                 self.target_epoch = self.epoch;
-                self.epoch += 1;
+                self.epoch = self.epoch.next();
                 assigning.epoch = self.epoch;
             }
         }
@@ -145,7 +147,7 @@ impl ConsumerGroup {
         let is_new = hash != self.topics_hash;
         self.topics_hash = hash;
         if is_new && !assigning.has_epoch && self.epoch == assigning.epoch {
-            self.epoch += 1;
+            self.epoch = self.epoch.next();
             assigning.epoch = self.epoch;
         }
         // If an epoch was begun meanwhile and this assignment has none, the next assignment belongs to that epoch.

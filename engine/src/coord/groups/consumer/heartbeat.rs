@@ -2,9 +2,11 @@
 
 use std::rc::Rc;
 
+use highwater_protocol::ids::GroupEpoch;
+
 use super::member::{Member, partitions_of};
 use super::subscription::Wants;
-use super::{AWAY, Assignor, ConsumerGroup};
+use super::{AWAY, Assignor, ConsumerGroup, JOINING};
 use crate::coord::groups::effects::Context;
 use crate::coord::groups::error::GroupError;
 use crate::coord::groups::limits::{ASSIGNING_HEARTBEAT_INTERVAL_MS, GroupConfig};
@@ -19,7 +21,7 @@ impl ConsumerHeartbeatReply {
             error: Some(error),
             message: Some(error.to_string()),
             member: member.to_owned(),
-            epoch: 0,
+            epoch: GroupEpoch(0),
             heartbeat_interval_ms: 0,
             is_settled: false,
             assignment: None,
@@ -33,8 +35,10 @@ pub(super) fn contradiction(request: &ConsumerHeartbeatRequest) -> Option<&'stat
     if is_empty(&request.instance) || is_empty(&request.rack) {
         return Some("instance id and rack are left out or not empty");
     }
-    match request.epoch {
-        AWAY if request.instance.is_none() => Some("only a static member leaves with epoch -2"),
+    if request.epoch == AWAY && request.instance.is_none() {
+        return Some("only a static member leaves with epoch -2");
+    }
+    match request.epoch.0 {
         ..-2 => Some("there are no epochs below -2"),
         1.. | -2..=-1 if request.member.is_empty() => Some("the member id is missing"),
         0 if request.rebalance_timeout_ms < 0 => Some("a member that joins has a rebalance timeout"),
@@ -76,7 +80,7 @@ impl ConsumerGroup {
         if request.assignor.as_deref().is_some_and(|name| Assignor::from_name(name).is_none()) {
             return Err(GroupError::UnsupportedAssignor);
         }
-        if request.epoch < 0 {
+        if request.epoch.is_negative() {
             return self.leave(cx, request);
         }
         let id = if request.member.is_empty() { new_id } else { request.member.clone() };
@@ -121,7 +125,7 @@ impl ConsumerGroup {
         let is_full = request.rebalance_timeout_ms >= 0
             && (request.topic_names.is_some() || request.topic_regex.is_some())
             && request.owned.is_some();
-        let tells = request.epoch == 0 || is_full || member.assigned != before.assigned;
+        let tells = request.epoch == JOINING || is_full || member.assigned != before.assigned;
         Ok(ConsumerHeartbeatReply {
             error: None,
             message: None,
@@ -155,19 +159,21 @@ impl ConsumerGroup {
         }
         match (holder, request.epoch) {
             // The member has a place of its own, which would be left without a member.
-            (Some((holder, member)), 0) if member.epoch == AWAY && holder != id && is_known => {
+            (Some((holder, member)), JOINING) if member.epoch == AWAY && holder != id && is_known => {
                 Err(GroupError::InvalidRequest)
             }
-            (Some((holder, member)), 0) if member.epoch == AWAY => Ok(Some(holder.clone())),
-            (Some((holder, _)), 0) if holder == id => Ok(None),
-            (Some(_), 0) => Err(GroupError::UnreleasedInstanceId),
+            (Some((holder, member)), JOINING) if member.epoch == AWAY => Ok(Some(holder.clone())),
+            (Some((holder, _)), JOINING) if holder == id => Ok(None),
+            (Some(_), JOINING) => Err(GroupError::UnreleasedInstanceId),
             (Some((holder, _)), _) if holder != id => Err(GroupError::FencedInstanceId),
             (Some((_, member)), _) => check_epoch(member, request).map(|()| None),
             // Its current instance id would be left without a member.
-            (None, 0) if instance.is_some() && self.members.get(id).is_some_and(|m| m.instance.is_some()) => {
+            (None, JOINING)
+                if instance.is_some() && self.members.get(id).is_some_and(|m| m.instance.is_some()) =>
+            {
                 Err(GroupError::InvalidRequest)
             }
-            (None, 0) => Ok(None),
+            (None, JOINING) => Ok(None),
             (None, _) if request.instance.is_some() => Err(GroupError::UnknownMemberId),
             (None, _) => match self.members.get(id) {
                 Some(member) => check_epoch(member, request).map(|()| None),
@@ -179,8 +185,8 @@ impl ConsumerGroup {
     /// Handles the return of a static member, perhaps with another id. It keeps its state.
     fn take_over(&mut self, old_id: &str, id: &str) {
         let mut member = self.members.remove(old_id).expect("instances are members");
-        member.epoch = 0;
-        member.previous_epoch = 0;
+        member.epoch = GroupEpoch(0);
+        member.previous_epoch = GroupEpoch(0);
         if let Some(instance) = &member.instance {
             self.instances.insert(instance.clone(), id.to_owned());
         }
@@ -195,7 +201,7 @@ impl ConsumerGroup {
     /// Returns whether the heartbeat would change its member, or make it leave.
     pub(in crate::coord::groups) fn would_change(&self, request: &ConsumerHeartbeatRequest) -> bool {
         let member = self.members.get(&request.member);
-        member.is_some_and(|member| request.epoch < 0 || updated(member, request) != *member)
+        member.is_some_and(|member| request.epoch.is_negative() || updated(member, request) != *member)
     }
 
     /// Returns by how many bytes the heartbeat would make its member grow.

@@ -1,5 +1,7 @@
 //! Members of the consumer protocol that leave: for good, or, static ones, temporarily.
 
+use highwater_protocol::ids::GroupEpoch;
+
 use super::member::{Member, MemberState};
 use super::{AWAY, ConsumerGroup};
 use crate::coord::groups::effects::Context;
@@ -29,11 +31,15 @@ impl ConsumerGroup {
             member.state = MemberState::Stable;
             member.revoking.clear();
             member.revoke_deadline = None;
-            member.assigned.values_mut().flat_map(|p| p.values_mut()).for_each(|epoch| *epoch = 0);
+            member
+                .assigned
+                .values_mut()
+                .flat_map(|p| p.values_mut())
+                .for_each(|epoch| *epoch = GroupEpoch(0));
             self.changed.insert(id.clone());
         } else {
             self.remove(id);
-            self.epoch += 1;
+            self.epoch = self.epoch.next();
         }
         self.persist(cx);
         Ok(ConsumerHeartbeatReply {
@@ -70,7 +76,7 @@ impl ConsumerGroup {
             outcomes.push((id, instance, found.err()));
         }
         if left {
-            self.epoch += 1;
+            self.epoch = self.epoch.next();
             self.persist(cx);
         }
         LeaveReply { error: None, members: outcomes }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use highwater_protocol::ids::{PartitionIndex, TopicId};
+use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 
 use super::Target;
 use crate::coord::groups::request::{Client, ConsumerHeartbeatRequest};
@@ -12,7 +12,7 @@ use crate::coord::groups::request::{Client, ConsumerHeartbeatRequest};
 const MEMBER_BYTES: usize = 256;
 
 /// Partitions by topic, each with the epoch in which it was assigned.
-pub(super) type Assigned = BTreeMap<TopicId, BTreeMap<PartitionIndex, i32>>;
+pub(super) type Assigned = BTreeMap<TopicId, BTreeMap<PartitionIndex, GroupEpoch>>;
 
 /// The progress of a member towards its target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,8 +35,8 @@ pub(super) struct Member {
     /// Empty if there is none.
     pub(super) topic_regex: String,
     pub(super) assignor: Option<String>,
-    pub(super) epoch: i32,
-    pub(super) previous_epoch: i32,
+    pub(super) epoch: GroupEpoch,
+    pub(super) previous_epoch: GroupEpoch,
     pub(super) state: MemberState,
     pub(super) assigned: Assigned,
     pub(super) revoking: Assigned,
@@ -57,8 +57,8 @@ impl Member {
             topic_names: Rc::new(BTreeSet::new()),
             topic_regex: String::new(),
             assignor: None,
-            epoch: 0,
-            previous_epoch: 0,
+            epoch: GroupEpoch(0),
+            previous_epoch: GroupEpoch(0),
             state: MemberState::Stable,
             assigned: Assigned::new(),
             revoking: Assigned::new(),
@@ -69,11 +69,11 @@ impl Member {
         }
     }
 
-    pub(super) fn is_reconciled(&self, target_epoch: i32) -> bool {
+    pub(super) fn is_reconciled(&self, target_epoch: GroupEpoch) -> bool {
         self.state == MemberState::Stable && self.epoch == target_epoch
     }
 
-    pub(super) fn reach(&mut self, epoch: i32) {
+    pub(super) fn reach(&mut self, epoch: GroupEpoch) {
         self.previous_epoch = self.epoch;
         self.epoch = epoch;
     }

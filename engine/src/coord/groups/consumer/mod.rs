@@ -18,7 +18,7 @@ mod subscription;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use highwater_protocol::ids::{PartitionIndex, TopicId};
+use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 
 pub(super) use assign::Assignor;
 
@@ -36,14 +36,17 @@ use super::topics::Topics;
 type Target = BTreeMap<TopicId, BTreeSet<PartitionIndex>>;
 
 /// Epoch of a static member that has left temporarily.
-const AWAY: i32 = -2;
+const AWAY: GroupEpoch = GroupEpoch(-2);
+
+/// Epoch with which a member joins.
+const JOINING: GroupEpoch = GroupEpoch(0);
 
 /// A group of the consumer protocol.
 #[derive(Debug)]
 pub(super) struct ConsumerGroup {
     name: String,
-    epoch: i32,
-    target_epoch: i32,
+    epoch: GroupEpoch,
+    target_epoch: GroupEpoch,
     /// Hash of the topics with subscribers: their ids and numbers of partitions.
     topics_hash: u64,
     /// The version of the topics for which the hash was computed; `None` if subscriptions have changed since.
@@ -74,8 +77,8 @@ impl ConsumerGroup {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            epoch: 0,
-            target_epoch: 0,
+            epoch: GroupEpoch(0),
+            target_epoch: GroupEpoch(0),
             topics_hash: 0,
             topics_seen: None,
             members: BTreeMap::new(),
@@ -146,7 +149,7 @@ impl ConsumerGroup {
             for id in late {
                 self.remove(&id);
             }
-            self.epoch += 1;
+            self.epoch = self.epoch.next();
             self.persist(cx);
         }
         self.alarm =
@@ -175,10 +178,10 @@ impl ConsumerGroup {
     pub(super) fn check_commit(
         &self,
         member: &str,
-        epoch: i32,
+        epoch: GroupEpoch,
         knows_epochs: bool,
     ) -> Result<bool, GroupError> {
-        if epoch < 0 && self.members.is_empty() {
+        if epoch.is_negative() && self.members.is_empty() {
             return Ok(false);
         }
         let member = self.members.get(member).ok_or(GroupError::UnknownMemberId)?;
@@ -196,7 +199,7 @@ impl ConsumerGroup {
     pub(super) fn check_commit_of(
         &self,
         member: &str,
-        epoch: i32,
+        epoch: GroupEpoch,
         of: &CommittedPartition,
     ) -> Result<(), GroupError> {
         let since = self.members.get(member).and_then(|m| {
@@ -207,8 +210,8 @@ impl ConsumerGroup {
     }
 
     /// Checks whether a member may read offsets.
-    pub(super) fn check_fetch(&self, member: &str, epoch: i32) -> Result<(), GroupError> {
-        if member.is_empty() && epoch < 0 {
+    pub(super) fn check_fetch(&self, member: &str, epoch: GroupEpoch) -> Result<(), GroupError> {
+        if member.is_empty() && epoch.is_negative() {
             return Ok(());
         }
         let member = self.members.get(member).ok_or(GroupError::UnknownMemberId)?;

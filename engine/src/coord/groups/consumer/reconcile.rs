@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_protocol::ids::{PartitionIndex, TopicId};
+use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 
 use super::member::{Assigned, MemberState};
 use super::subscription::Wants;
@@ -130,7 +130,7 @@ impl ConsumerGroup {
         }
         for (_, other) in self.members.iter().filter(|(other, _)| *other != id) {
             for has in [&other.assigned, &other.revoking] {
-                let mut note = |topic: &TopicId, of: &BTreeMap<PartitionIndex, i32>| {
+                let mut note = |topic: &TopicId, of: &BTreeMap<PartitionIndex, GroupEpoch>| {
                     held.extend(of.keys().map(|p| (*topic, *p)));
                 };
                 // Iterates over the smaller of the two: rarely are both large.

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::rc::Rc;
 
-use highwater_protocol::ids::{PartitionIndex, TopicId};
+use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 
 use super::ConsumerGroup;
 use super::member::{Assigned, Member, MemberState};
@@ -43,8 +43,8 @@ impl ConsumerGroup {
     fn record(&self, members: Vec<ConsumerMemberRecord>) -> ConsumerRecord {
         ConsumerRecord {
             group: self.name.clone(),
-            epoch: self.epoch,
-            target_epoch: self.target_epoch,
+            epoch: self.epoch.0,
+            target_epoch: self.target_epoch.0,
             topics_hash: self.topics_hash,
             removed: Vec::new(),
             members,
@@ -77,8 +77,8 @@ impl ConsumerGroup {
 
     /// Applies a record. Sessions begin with [`Self::resume`].
     pub(in crate::coord::groups) fn apply(&mut self, now: Now, record: ConsumerRecord) {
-        self.epoch = record.epoch;
-        self.target_epoch = record.target_epoch;
+        self.epoch = GroupEpoch(record.epoch);
+        self.target_epoch = GroupEpoch(record.target_epoch);
         self.topics_hash = record.topics_hash;
         for id in record.removed {
             if let Some(member) = self.members.remove(&id) {
@@ -118,8 +118,8 @@ fn to_record(id: &str, m: &Member) -> ConsumerMemberRecord {
         topic_names: m.topic_names.iter().cloned().collect(),
         topic_regex: m.topic_regex.clone(),
         assignor: m.assignor.clone(),
-        epoch: m.epoch,
-        previous_epoch: m.previous_epoch,
+        epoch: m.epoch.0,
+        previous_epoch: m.previous_epoch.0,
         state: match m.state {
             MemberState::Stable => 0,
             MemberState::Revoking => 1,
@@ -139,8 +139,8 @@ fn from_record(m: ConsumerMemberRecord) -> Member {
     member.topic_names = Rc::new(m.topic_names.into_iter().collect());
     member.topic_regex = m.topic_regex;
     member.assignor = m.assignor;
-    member.epoch = m.epoch;
-    member.previous_epoch = m.previous_epoch;
+    member.epoch = GroupEpoch(m.epoch);
+    member.previous_epoch = GroupEpoch(m.previous_epoch);
     member.state = match m.state {
         1 => MemberState::Revoking,
         2 => MemberState::Waiting,
@@ -154,12 +154,12 @@ fn from_record(m: ConsumerMemberRecord) -> Member {
 }
 
 fn assigned_to_record(assigned: &Assigned) -> Vec<AssignedRecord> {
-    assigned.iter().map(|(t, p)| (t.0, p.iter().map(|(n, e)| (n.0, *e)).collect())).collect()
+    assigned.iter().map(|(t, p)| (t.0, p.iter().map(|(n, e)| (n.0, e.0)).collect())).collect()
 }
 
 fn assigned_from_record(assigned: Vec<AssignedRecord>) -> Assigned {
     let assigned = assigned.into_iter();
     assigned
-        .map(|(t, p)| (TopicId(t), p.into_iter().map(|(n, e)| (PartitionIndex(n), e)).collect()))
+        .map(|(t, p)| (TopicId(t), p.into_iter().map(|(n, e)| (PartitionIndex(n), GroupEpoch(e))).collect()))
         .collect()
 }

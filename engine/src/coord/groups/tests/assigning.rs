@@ -1,5 +1,7 @@
 //! Assignments that take many turns.
 
+use highwater_protocol::ids::GroupEpoch;
+
 use super::consumer::{Worker, described, worker};
 use super::*;
 use crate::coord::groups::coordinator::Group;
@@ -60,7 +62,7 @@ impl Desk {
         reply
     }
 
-    fn group_state(&self, group: &str) -> (&'static str, i32, i32) {
+    fn group_state(&self, group: &str) -> (&'static str, GroupEpoch, GroupEpoch) {
         let group = self.coordinator.groups.get(group).and_then(Group::as_consumer);
         let group = group.expect("it is there").describe();
         (group.state, group.epoch, group.assignment_epoch)
@@ -93,7 +95,7 @@ fn a_large_assignment_is_made_in_many_turns_and_others_are_answered_meanwhile() 
         for worker in &mut workers {
             worker.request.assignor = Some(assignor.into());
             let reply = desk.beat_now(worker);
-            assert!(reply.epoch > 0, "it is a member");
+            assert!(reply.epoch > GroupEpoch(0), "it is a member");
             assert_eq!(reply.heartbeat_interval_ms, ASSIGNING_HEARTBEAT_INTERVAL_MS, "{assignor}");
             assert!(!reply.is_settled);
         }
@@ -174,7 +176,7 @@ fn a_static_member_that_comes_back_with_another_id_while_an_assignment_is_made_g
     settle_all(&mut desk, &mut workers);
     assert_all_assigned_once(&workers);
     // It leaves for a while; another member comes, and it comes back before there is an assignment.
-    let leaving = ConsumerHeartbeatRequest { epoch: -2, ..workers[0].request.clone() };
+    let leaving = ConsumerHeartbeatRequest { epoch: GroupEpoch(-2), ..workers[0].request.clone() };
     desk.ask(GroupRequest::ConsumerHeartbeat(leaving));
     let mut fourth = matching("m3", 7);
     desk.beat_now(&mut fourth);

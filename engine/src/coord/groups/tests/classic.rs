@@ -1,5 +1,7 @@
 //! The classic protocol with dynamic members.
 
+use highwater_protocol::ids::GroupEpoch;
+
 use super::consumer::worker;
 use super::*;
 
@@ -364,7 +366,7 @@ fn what_a_group_is_called_is_bounded_and_counts_for_as_long_as_it_is_kept() {
     assert_eq!(desk.leave(&name, &[(&member, None)]), [None]);
     let mut a = worker("modern", "a", &["one"]);
     a.beat(&mut desk);
-    a.request.epoch = -1;
+    a.request.epoch = GroupEpoch(-1);
     a.send(&mut desk);
     desk.commit(commit("offsets only", "", -1, 1));
     let bytes = desk.coordinator.members_bytes;

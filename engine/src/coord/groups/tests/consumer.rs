@@ -1,5 +1,7 @@
 //! The consumer protocol (KIP-848).
 
+use highwater_protocol::ids::GroupEpoch;
+
 use super::*;
 
 /// Keeps up one member: what it says, and what it has.
@@ -26,7 +28,7 @@ pub(super) fn worker(group: &str, member: &str, names: &[&str]) -> Worker {
 impl Worker {
     /// Says everything, as when it joins or after a failure, and takes over what it is told. It has what it was told before.
     pub(super) fn beat(&mut self, desk: &mut Desk) -> ConsumerHeartbeatReply {
-        if self.request.epoch > 0 {
+        if self.request.epoch > GroupEpoch(0) {
             self.request.owned = Some(self.told.clone());
         }
         self.send(desk)
@@ -81,7 +83,7 @@ fn the_first_member_gets_everything_at_once() {
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &["one", "two", "not there"]);
     let reply = a.beat(&mut desk);
-    assert_eq!((reply.error, reply.epoch, reply.heartbeat_interval_ms), (None, 1, 5_000));
+    assert_eq!((reply.error, reply.epoch.0, reply.heartbeat_interval_ms), (None, 1, 5_000));
     assert_eq!(a.told, [(topic(1), indexes([0, 1, 2, 3])), (topic(2), indexes([0, 1]))]);
 }
 
@@ -91,16 +93,16 @@ fn a_partition_is_handed_over_when_its_owner_says_it_has_it_no_more() {
     let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
     a.beat(&mut desk);
     b.beat(&mut desk);
-    assert_eq!((b.request.epoch, b.count()), (2, 0), "all of it is the other's");
+    assert_eq!((b.request.epoch.0, b.count()), (2, 0), "all of it is the other's");
     let had = a.told.clone();
     let reply = a.beat(&mut desk);
-    assert_eq!((reply.epoch, a.count()), (1, 2), "it is asked to give up two");
+    assert_eq!((reply.epoch.0, a.count()), (1, 2), "it is asked to give up two");
     assert_eq!(described(&mut desk, "g").expect("there").state, "Reconciling");
     let still = ConsumerHeartbeatRequest { owned: Some(had), ..a.request.clone() };
     desk.call(GroupRequest::ConsumerHeartbeat(still));
     b.beat(&mut desk);
     assert_eq!(b.count(), 0, "it has not said so");
-    assert_eq!(a.beat(&mut desk).epoch, 2);
+    assert_eq!(a.beat(&mut desk).epoch, GroupEpoch(2));
     b.beat(&mut desk);
     assert_eq!(b.count(), 2);
     assert_eq!(described(&mut desk, "g").expect("there").state, "Stable");
@@ -160,11 +162,11 @@ fn a_member_that_is_silent_for_its_session_is_out() {
 fn a_member_that_leaves_frees_what_it_has() {
     let mut desk = Desk::new();
     let [mut a, mut b] = two(&mut desk);
-    a.request.epoch = -1;
-    assert_eq!(a.send(&mut desk).epoch, -1);
+    a.request.epoch = GroupEpoch(-1);
+    assert_eq!(a.send(&mut desk).epoch, GroupEpoch(-1));
     b.beat(&mut desk);
     assert_eq!(b.count(), 4);
-    b.request.epoch = -1;
+    b.request.epoch = GroupEpoch(-1);
     b.send(&mut desk);
     assert_eq!(described(&mut desk, "g").expect("there").state, "Empty");
 }
@@ -174,13 +176,13 @@ fn epochs_that_are_not_the_coordinators_are_fenced() {
     let mut desk = Desk::new();
     let [mut a, _] = two(&mut desk);
     let epoch = a.request.epoch;
-    a.request.epoch = epoch + 1;
+    a.request.epoch = epoch.next();
     assert_eq!(a.refused(&mut desk), Some(GroupError::FencedMemberEpoch));
-    a.request.epoch = epoch - 1;
+    a.request.epoch = GroupEpoch(epoch.0 - 1);
     a.request.owned = Some(vec![(topic(2), indexes([0]))]);
     assert_eq!(a.refused(&mut desk), Some(GroupError::FencedMemberEpoch));
     let mut nobody = worker("g", "nobody", &["one"]);
-    nobody.request.epoch = 1;
+    nobody.request.epoch = GroupEpoch(1);
     assert_eq!(nobody.refused(&mut desk), Some(GroupError::UnknownMemberId));
     nobody.request.group = "none".into();
     assert_eq!(nobody.refused(&mut desk), Some(GroupError::GroupIdNotFound));
@@ -283,12 +285,12 @@ fn expressions_are_matched_with_many_topics_in_slices_and_members_wait_for_it() 
     assert!(turns >= 3, "{turns}");
     let Some(GroupReply::ConsumerHeartbeat(reply)) = desk.reply(Token(1)) else { panic!("no answer") };
     // So many topics are not assigned at once either, and it is a member meanwhile.
-    assert_eq!((reply.epoch, reply.assignment.map(|topics| topics.len())), (1, Some(0)));
+    assert_eq!((reply.epoch.0, reply.assignment.map(|topics| topics.len())), (1, Some(0)));
     desk.tokens = 2;
-    a.request.epoch = 1;
+    a.request.epoch = GroupEpoch(1);
     a.beat(&mut desk);
-    assert_eq!((a.request.epoch, a.count()), (2, 4_000));
-    other.request.epoch = 1;
+    assert_eq!((a.request.epoch.0, a.count()), (2, 4_000));
+    other.request.epoch = GroupEpoch(1);
     desk.coordinator.handle_topic(topic(3), "topic-x7", 1);
     assert_eq!(other.beat(&mut desk).error, None);
 }
@@ -322,7 +324,7 @@ fn a_first_heartbeat_that_says_too_little_is_refused() {
     }
     let mut a = worker("g", "a", &["one"]);
     a.beat(&mut desk);
-    a.request.epoch = -2;
+    a.request.epoch = GroupEpoch(-2);
     assert_eq!(a.refused(&mut desk), Some(GroupError::InvalidRequest));
 }
 
@@ -332,13 +334,13 @@ fn members_commit_with_their_epoch_or_with_the_one_of_the_partition() {
     let [mut a, _] = two(&mut desk);
     let epoch = a.request.epoch;
     let kept = a.told[0].1[0];
-    let with = |epoch: i32, partition: PartitionIndex, knows_epochs: bool| {
-        let mut request = CommitRequest { knows_epochs, ..commit("g", "a", epoch, 1) };
+    let with = |epoch: GroupEpoch, partition: PartitionIndex, knows_epochs: bool| {
+        let mut request = CommitRequest { knows_epochs, ..commit("g", "a", epoch.0, 1) };
         request.offsets[0].partition = partition;
         request
     };
     assert_eq!(desk.commit(with(epoch, kept, true)), None);
-    assert_eq!(desk.commit(with(epoch + 1, kept, true)), Some(GroupError::StaleMemberEpoch));
+    assert_eq!(desk.commit(with(epoch.next(), kept, true)), Some(GroupError::StaleMemberEpoch));
     assert_eq!(desk.commit(with(epoch, kept, false)), Some(GroupError::UnsupportedVersion));
     desk.coordinator.handle_topic(topic(1), "one", 8);
     a.beat(&mut desk);
@@ -353,7 +355,7 @@ fn members_commit_with_their_epoch_or_with_the_one_of_the_partition() {
 fn members_read_offsets_with_their_epoch() {
     let mut desk = Desk::new();
     let [a, _] = two(&mut desk);
-    let mut fetch = |member: Option<(String, i32)>| {
+    let mut fetch = |member: Option<(String, GroupEpoch)>| {
         let request = FetchRequest { group: "g".into(), member, partitions: None, require_stable: true };
         match desk.call(GroupRequest::Fetch(vec![request])) {
             GroupReply::Fetch(replies) => replies[0].error,
@@ -361,8 +363,8 @@ fn members_read_offsets_with_their_epoch() {
         }
     };
     assert_eq!(fetch(Some(("a".into(), a.request.epoch))), None);
-    assert_eq!(fetch(Some(("a".into(), 0))), Some(GroupError::StaleMemberEpoch));
-    assert_eq!(fetch(Some(("x".into(), 0))), Some(GroupError::UnknownMemberId));
+    assert_eq!(fetch(Some(("a".into(), GroupEpoch(0)))), Some(GroupError::StaleMemberEpoch));
+    assert_eq!(fetch(Some(("x".into(), GroupEpoch(0)))), Some(GroupError::UnknownMemberId));
     assert_eq!(fetch(None), None);
 }
 
@@ -378,7 +380,7 @@ fn an_empty_group_changes_its_protocol_and_keeps_its_offsets() {
     assert_eq!((a.count(), desk.offset("g", 1, 0)), (4, Some(5)));
     let token = desk.join("g", "");
     assert_eq!(desk.joined(token).error, Some(GroupError::InconsistentGroupProtocol), "it has members again");
-    a.request.epoch = -1;
+    a.request.epoch = GroupEpoch(-1);
     a.send(&mut desk);
     desk.crash();
     desk.stable("g", 1);
@@ -389,7 +391,7 @@ fn an_empty_group_changes_its_protocol_and_keeps_its_offsets() {
 fn requests_of_the_other_protocol_are_refused() {
     let mut desk = Desk::new();
     let [a, _] = two(&mut desk);
-    assert_eq!(desk.heartbeat("g", "a", a.request.epoch), Some(GroupError::UnknownMemberId));
+    assert_eq!(desk.heartbeat("g", "a", a.request.epoch.0), Some(GroupError::UnknownMemberId));
     let GroupReply::Describe(groups) = desk.call(GroupRequest::Describe(vec!["g".into()])) else {
         panic!("another reply");
     };
@@ -420,7 +422,7 @@ fn an_empty_group_that_somebody_almost_joined_is_the_same_after_a_restart() {
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &["one"]);
     a.beat(&mut desk);
-    a.request.epoch = -1;
+    a.request.epoch = GroupEpoch(-1);
     a.send(&mut desk);
     let token = desk.ask(GroupRequest::Join(JoinRequest { requires_member_id: true, ..join("g", "") }));
     assert_eq!(desk.joined(token).error, Some(GroupError::MemberIdRequired));

@@ -1,5 +1,7 @@
 //! Static members of the consumer protocol.
 
+use highwater_protocol::ids::GroupEpoch;
+
 use super::super::record::{ConsumerMemberRecord, ConsumerRecord, Record};
 use super::consumer::{described, worker};
 use super::*;
@@ -13,8 +15,8 @@ fn a_static_member_that_leaves_for_a_while_keeps_its_partitions() {
     let mut early = worker("g", "early", &["one"]);
     early.request.instance = Some("i".into());
     assert_eq!(early.refused(&mut desk), Some(GroupError::UnreleasedInstanceId));
-    a.request.epoch = -2;
-    assert_eq!(a.send(&mut desk).epoch, -2);
+    a.request.epoch = GroupEpoch(-2);
+    assert_eq!(a.send(&mut desk).epoch, GroupEpoch(-2));
     let mut b = worker("g", "b", &["one"]);
     b.beat(&mut desk);
     assert_eq!(b.count(), 0);
@@ -23,7 +25,7 @@ fn a_static_member_that_leaves_for_a_while_keeps_its_partitions() {
     again.request.instance = Some("i".into());
     let reply = again.beat(&mut desk);
     assert_eq!((reply.error, again.count()), (None, 2), "the other two are for the newcomer");
-    a.request.epoch = 1;
+    a.request.epoch = GroupEpoch(1);
     assert_eq!(a.refused(&mut desk), Some(GroupError::FencedInstanceId));
     b.beat(&mut desk);
     assert_eq!(b.count(), 2);
@@ -35,7 +37,7 @@ fn a_static_member_that_stays_away_is_out_after_its_session() {
     let mut a = worker("g", "a", &["one"]);
     a.request.instance = Some("i".into());
     a.beat(&mut desk);
-    a.request.epoch = -2;
+    a.request.epoch = GroupEpoch(-2);
     a.send(&mut desk);
     desk.pass(45_000);
     assert_eq!(described(&mut desk, "g").expect("there").state, "Empty");
@@ -50,7 +52,7 @@ fn a_member_keeps_its_instance_id_for_as_long_as_it_is_there() {
     let named = |instance: &str, epoch: i32| {
         let mut again = worker("g", "m", &["one"]);
         again.request.instance = Some(instance.into());
-        again.request.epoch = epoch;
+        again.request.epoch = GroupEpoch(epoch);
         again
     };
     assert_eq!(named("i2", 0).refused(&mut desk), Some(GroupError::InvalidRequest));
@@ -61,7 +63,7 @@ fn a_member_keeps_its_instance_id_for_as_long_as_it_is_there() {
         let mut next = worker("g", "next", &["one"]);
         next.request.instance = Some("i1".into());
         assert_eq!(next.beat(&mut desk).error, None);
-        next.request.epoch = -1;
+        next.request.epoch = GroupEpoch(-1);
         next.send(&mut desk);
         desk.crash();
     }
@@ -75,7 +77,7 @@ fn a_member_does_not_take_over_from_another_one_while_it_has_a_place_of_its_own(
     b.request.instance = Some("ib".into());
     a.beat(&mut desk);
     b.beat(&mut desk);
-    b.request.epoch = -2;
+    b.request.epoch = GroupEpoch(-2);
     b.send(&mut desk);
     let mut greedy = worker("g", "a", &["one"]);
     greedy.request.instance = Some("ib".into());

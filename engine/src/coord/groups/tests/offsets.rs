@@ -1,5 +1,7 @@
 //! Offsets: who may commit and when, and what becomes of them.
 
+use highwater_protocol::ids::GroupEpoch;
+
 use super::consumer::worker;
 use super::*;
 use crate::limits::OFFSETS_BYTES_MAX;
@@ -281,13 +283,13 @@ fn offsets_that_members_of_the_consumer_protocol_left_expire_a_week_after_the_la
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &["one"]);
     a.beat(&mut desk);
-    desk.commit(commit("g", "a", a.request.epoch, 1));
+    desk.commit(commit("g", "a", a.request.epoch.0, 1));
     for _ in 0..2 * WEEK_MS / 5_000_000 {
         assert_eq!(a.beat(&mut desk).error, None);
         // Sessions are shorter than this: the clock jumps and the member is heard from before anything is due.
         desk.ms += 5_000_000;
     }
-    a.request.epoch = -1;
+    a.request.epoch = GroupEpoch(-1);
     a.send(&mut desk);
     for _ in 0..2 {
         desk.crash();
@@ -304,7 +306,7 @@ fn offsets_of_topics_that_match_an_expression_are_not_deleted_after_a_restart_ei
     let mut a = worker("g", "a", &[]);
     a.request.topic_regex = Some("on.".into());
     a.beat(&mut desk);
-    desk.commit(commit("g", "a", a.request.epoch, 7));
+    desk.commit(commit("g", "a", a.request.epoch.0, 7));
     desk.crash();
     assert_eq!(delete_offsets(&mut desk, "g", 1), Ok(Some(GroupError::GroupSubscribedToTopic)));
     assert_eq!(delete_offsets(&mut desk, "g", 2), Ok(None));
