@@ -12,8 +12,8 @@ use highwater_net::kafka::messages::{
 };
 
 use super::Call;
+use super::config_entry::{BROKER, GROUP, TOPIC};
 use super::configs::check_broker;
-use super::configs::{BROKER, GROUP, TOPIC};
 use super::error::{RequestError, error_fields, request_error};
 use super::names::{check_count, repeated};
 use crate::api::{ConfigChange, ConfigChanges, ConfigureTopic};

@@ -8,8 +8,8 @@ use highwater_net::limits::KAFKA_PRODUCE_BYTES_MAX;
 
 use super::Call;
 use super::cluster::{PARTITIONS_PER_ANSWER_MAX, node};
+use super::config_entry::{DEFAULT, Detail, SET_AT_START, entry};
 use super::config_names::{Type, broker_name, documentation};
-use super::configs::{DEFAULT, Detail, SET_AT_START, entry};
 use crate::context::Context;
 use crate::coord::groups::limits::OFFSET_METADATA_UNITS_MAX;
 use crate::limits::{CONNECTIONS_MAX, KAFKA_FETCH_BYTES_MAX};

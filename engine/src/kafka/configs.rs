@@ -21,6 +21,7 @@ use highwater_runtime::plane::ConnId;
 use super::Call;
 use super::broker_configs::broker_configs;
 use super::cluster::node;
+use super::config_entry::{BROKER, DEFAULT, Detail, GROUP, SET_FOR_TOPIC, TOPIC, entry, source_of};
 use super::config_names::{CONFIG_DESCRIPTIONS, Type};
 use super::error::RequestError;
 use crate::context::{AnswerTo, ClientJob, Context};
@@ -30,28 +31,6 @@ use crate::meta::Topic;
 use crate::meta::configs;
 use crate::names::{Distinct, Names};
 use crate::setup::ShardSetup;
-
-/// Kafka's codes for types of resources.
-pub(super) const TOPIC: i8 = 2;
-pub(super) const BROKER: i8 = 4;
-pub(super) const GROUP: i8 = 32;
-
-/// Kafka's codes for the source of a value.
-const SET_FOR_TOPIC: i8 = 1;
-pub(super) const SET_AT_START: i8 = 4;
-pub(super) const DEFAULT: i8 = 5;
-
-/// Returns the source of the value of a topic's setting.
-pub(super) fn source_of(is_set: bool) -> i8 {
-    if is_set { SET_FOR_TOPIC } else { DEFAULT }
-}
-
-/// Which fields of each entry to describe.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Detail {
-    pub(super) synonyms: bool,
-    pub(super) documentation: bool,
-}
 
 pub(super) fn describe_configs(context: &mut Context<'_>, call: Call, request: &DescribeConfigsRequest<'_>) {
     let detail = Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
@@ -307,23 +286,4 @@ fn group_configs(groups: &GroupConfig, detail: Detail) -> Vec<DescribedConfig<'s
         entry(name, Some(value), Type::Int, DEFAULT, detail.documentation.then(|| text.to_owned()))
     });
     entries.collect()
-}
-
-pub(super) fn entry(
-    name: &'static str,
-    value: Option<String>,
-    kind: Type,
-    source: i8,
-    documentation: Option<String>,
-) -> DescribedConfig<'static> {
-    DescribedConfig {
-        name: name.into(),
-        value: value.map(Into::into),
-        read_only: true,
-        config_source: source,
-        is_sensitive: false,
-        synonyms: Vec::new(),
-        config_type: kind as i8,
-        documentation: documentation.map(Into::into),
-    }
 }

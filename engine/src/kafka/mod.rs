@@ -10,6 +10,7 @@
 mod alter_configs;
 mod broker_configs;
 mod cluster;
+mod config_entry;
 mod config_names;
 mod configs;
 mod delete_records;

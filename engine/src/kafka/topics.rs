@@ -21,7 +21,7 @@ use highwater_protocol::text::counted;
 
 use super::Call;
 use super::cluster::node;
-use super::configs::source_of;
+use super::config_entry::source_of;
 use super::error::{RequestError, error_fields, reject, request_error};
 use super::names::{check_count, repeated};
 use crate::api::{AlterTopic, CreateTopic, DeleteTopicById};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::state::Topic;
+use super::topic::Topic;
 
 /// Maximum number of topics in a chunk. A change copies one chunk, if it is shared.
 const CHUNK_TOPICS_MAX: usize = 256;

@@ -13,6 +13,7 @@ mod room;
 mod snapshot;
 mod state;
 mod targets;
+mod topic;
 
 pub use listed::Listed;
 pub use placement::place;
@@ -20,7 +21,6 @@ pub use publish::{Opened, Publish};
 pub use record::{DecodeRecordError, Record, TopicRecord};
 pub use room::MetadataRoom;
 pub use snapshot::SnapshotWriter;
-pub use state::{
-    ApplyError, Change, Deleting, Epochs, Metadata, PRODUCER_IDS_PER_BLOCK, RecoverError, Topic,
-};
+pub use state::{ApplyError, Change, Deleting, Epochs, Metadata, PRODUCER_IDS_PER_BLOCK, RecoverError};
 pub(crate) use targets::Targets;
+pub use topic::Topic;

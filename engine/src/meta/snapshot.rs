@@ -10,7 +10,8 @@ use std::sync::Arc;
 use highwater_protocol::ids::{ProducerId, StoreId, TopicId};
 
 use super::record::{Record, Snapshot};
-use super::state::{Metadata, Topic};
+use super::state::Metadata;
+use super::topic::Topic;
 
 /// A snapshot in progress.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 use super::super::snapshot::SnapshotWriter;
 use super::*;
+use crate::api::ApiError;
 
 fn created(id: u8, name: &str, stores: &[u16]) -> Record {
     Record::TopicCreated(TopicRecord {
