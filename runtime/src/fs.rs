@@ -57,6 +57,19 @@ impl FileRead {
     }
 }
 
+/// One of several writes.
+#[derive(Debug)]
+pub struct FileWrite {
+    /// The file.
+    pub file: FileId,
+    /// Where it begins.
+    pub at: u64,
+    /// The bytes.
+    pub data: AlignedBuf,
+    /// Whether all of them were written. `None`: that was not tried.
+    pub outcome: Option<io::Result<()>>,
+}
+
 /// The file system. Positions and lengths of reads and writes are multiples of 4096, because files are opened for direct I/O. A
 /// read at the end of a file may be short.
 pub trait Fs {
@@ -80,6 +93,16 @@ pub trait Fs {
     }
     /// Writes all of `data`, which needs no alignment.
     fn write_at(&mut self, file: FileId, at: u64, data: &[u8]) -> io::Result<()>;
+    /// Performs several writes, which do not overlap. Where they would each wait for the disk, they wait together. When one has failed, the others
+    /// need not be tried.
+    fn write_many(&mut self, writes: &mut [FileWrite]) {
+        for write in writes {
+            let outcome = write.outcome.insert(self.write_at(write.file, write.at, &write.data));
+            if outcome.is_err() {
+                break;
+            }
+        }
+    }
     /// Makes a file's data durable (`fdatasync`).
     fn sync_file(&mut self, file: FileId) -> io::Result<()>;
     /// Closes a file. Operations in flight on it still complete.

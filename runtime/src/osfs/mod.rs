@@ -17,7 +17,7 @@ pub(crate) use file::{
     replace_file,
 };
 
-use crate::fs::{DirEntry, FileId, FileRead, Fs, OpenMode};
+use crate::fs::{DirEntry, FileId, FileRead, FileWrite, Fs, OpenMode};
 use crate::slab::{Key, Slab};
 
 /// Bits of a [`FileId`] that hold the file's index; the generation is in the bits above.
@@ -26,11 +26,11 @@ const INDEX_BITS: u32 = 20;
 /// Files that one `OsFs` may have open; far more than a store's slabs need.
 pub const FILES_OPEN_MAX: usize = 1 << INDEX_BITS;
 
-/// Threads that one call of [`Fs::read_many`] uses. They only wait for the disk.
-const READ_THREADS_MAX: usize = 16;
+/// Threads that one call of [`Fs::read_many`] or [`Fs::write_many`] uses. They only wait for the disk.
+const THREADS_MAX: usize = 16;
 
-/// Reads for which a thread is worth its start.
-const READS_PER_THREAD_MIN: usize = 4;
+/// Operations for which a thread is worth its start.
+const OPERATIONS_PER_THREAD_MIN: usize = 4;
 
 /// The operating system's file system. Files are opened for direct I/O if the file system supports it.
 pub struct OsFs {
@@ -65,6 +65,18 @@ impl OsFs {
     pub(crate) fn file(&self, id: FileId) -> io::Result<&Arc<OpenFile>> {
         self.files.get(key(id)).ok_or_else(|| io::Error::other(format!("file number {} is not open", id.0)))
     }
+}
+
+/// Performs operations on several threads.
+fn together<T: Send>(operations: &mut [T], perform: impl Fn(&mut T) + Copy + Send) {
+    let per_thread = operations.len().div_ceil(THREADS_MAX).max(OPERATIONS_PER_THREAD_MIN);
+    let (first, rest) = operations.split_at_mut(per_thread.min(operations.len()));
+    std::thread::scope(|scope| {
+        for part in rest.chunks_mut(per_thread) {
+            scope.spawn(move || part.iter_mut().for_each(perform));
+        }
+        first.iter_mut().for_each(perform);
+    });
 }
 
 fn key(id: FileId) -> Key {
@@ -131,18 +143,15 @@ impl Fs for OsFs {
 
     fn read_many(&mut self, reads: &mut [FileRead]) {
         let this = &*self;
-        let read_part = |part: &mut [FileRead]| {
-            for read in part {
-                read.outcome = this.file(read.file).and_then(|file| file.read_at(read.at, &mut read.buf));
-            }
-        };
-        let per_thread = reads.len().div_ceil(READ_THREADS_MAX).max(READS_PER_THREAD_MIN);
-        let (first, rest) = reads.split_at_mut(per_thread.min(reads.len()));
-        std::thread::scope(|scope| {
-            for part in rest.chunks_mut(per_thread) {
-                scope.spawn(move || read_part(part));
-            }
-            read_part(first);
+        together(reads, |read| {
+            read.outcome = this.file(read.file).and_then(|file| file.read_at(read.at, &mut read.buf));
+        });
+    }
+
+    fn write_many(&mut self, writes: &mut [FileWrite]) {
+        let this = &*self;
+        together(writes, |write| {
+            write.outcome = Some(this.file(write.file).and_then(|file| file.write_at(write.at, &write.data)));
         });
     }
 
@@ -207,6 +216,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buf::AlignedBuf;
     use crate::fs::temporary_path;
 
     fn page(fill: u8, pages: usize) -> Vec<u8> {
@@ -294,15 +304,22 @@ mod tests {
     }
 
     #[test]
-    fn many_reads_at_once_give_what_each_of_them_gives_alone() {
+    fn many_reads_and_writes_at_once_do_what_each_of_them_does_alone() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut fs = OsFs::new();
         let file = fs.create_file(&dir.path().join("f"), 100 * 4096).expect("create");
         let gone = fs.create_file(&dir.path().join("g"), 4096).expect("create");
         fs.close_file(gone);
-        for n in 0..100 {
-            fs.write_at(file, u64::from(n) * 4096, &page(n, 1)).expect("write");
-        }
+        let write = |file, n: u8| {
+            let mut data = AlignedBuf::new(4096);
+            data.fill(n);
+            FileWrite { file, at: u64::from(n) * 4096, data, outcome: None }
+        };
+        let mut writes: Vec<FileWrite> = (0..100).map(|n| write(file, n)).collect();
+        writes.push(write(gone, 0));
+        fs.write_many(&mut writes);
+        assert!(matches!(writes.pop(), Some(FileWrite { outcome: Some(Err(_)), .. })));
+        assert!(writes.iter().all(|write| matches!(write.outcome, Some(Ok(())))));
         for count in [0, 1, 3, 99] {
             let mut reads: Vec<FileRead> =
                 (0..count).map(|n| FileRead::new(file, n * 4096, 2 * 4096)).collect();

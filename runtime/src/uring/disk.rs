@@ -14,7 +14,7 @@ use super::limits::{DISK_OPS_IN_FLIGHT_MAX, WAITING_MAX};
 use super::ring::Cqe;
 use super::token::Op;
 use crate::buf::{AlignedBuf, PAGE_BYTES};
-use crate::fs::{DirEntry, FileId, FileRead, Fs, OpenMode};
+use crate::fs::{DirEntry, FileId, FileRead, FileWrite, Fs, OpenMode};
 use crate::osfs::OpenFile;
 use crate::plane::{Completion, Disk, Durability, FileJob, Token, WRITE_BYTES_MAX};
 use crate::slab::Key;
@@ -235,6 +235,10 @@ impl<M: Send + 'static> Fs for UringPlane<M> {
 
     fn read_many(&mut self, reads: &mut [FileRead]) {
         self.fs.read_many(reads);
+    }
+
+    fn write_many(&mut self, writes: &mut [FileWrite]) {
+        self.fs.write_many(writes);
     }
 
     fn write_at(&mut self, file: FileId, at: u64, data: &[u8]) -> io::Result<()> {

@@ -191,7 +191,7 @@ pub(crate) fn lives_of(map: &StoreMap) -> Lives {
 }
 
 /// Writes bytes to a place of a slab.
-pub(crate) type WriteRun<'a> = dyn FnMut(SlabId, u64, &[u8]) -> io::Result<()> + 'a;
+pub(crate) type WriteRun<'a> = dyn FnMut(SlabId, u64, &[u8]) + 'a;
 
 /// The pages of slabs with the pieces of a journal applied.
 #[derive(Debug, Default)]
@@ -374,7 +374,7 @@ impl Pages {
     }
 
     /// Gives every run of changed pages to `write`, and forgets all pages.
-    pub(crate) fn drain(&mut self, write: &mut WriteRun<'_>) -> io::Result<()> {
+    pub(crate) fn drain(&mut self, write: &mut WriteRun<'_>) {
         let mut run: Vec<u8> = Vec::new();
         let mut begins = (SlabId(0), 0);
         for ((slab, at), page) in std::mem::take(&mut self.by_place) {
@@ -383,7 +383,7 @@ impl Pages {
             }
             let goes_on = (slab, at) == (begins.0, begins.1 + run.len() as u64);
             if !run.is_empty() && (!goes_on || run.len() >= WRITE_BYTES_MAX) {
-                write(begins.0, begins.1, &run)?;
+                write(begins.0, begins.1, &run);
                 run.clear();
             }
             if run.is_empty() {
@@ -392,8 +392,7 @@ impl Pages {
             run.extend_from_slice(&page.bytes[..]);
         }
         if !run.is_empty() {
-            write(begins.0, begins.1, &run)?;
+            write(begins.0, begins.1, &run);
         }
-        Ok(())
     }
 }

@@ -23,7 +23,6 @@ use crate::position::Mark;
 
 pub use decide::{Decision, FrameCondition, Later, decide};
 pub use expect::{Expectation, ExtentBytes};
-pub(crate) use window::READ_BYTES_FIRST;
 
 use check::Next;
 use look_ahead::LookAhead;

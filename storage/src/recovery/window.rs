@@ -7,7 +7,7 @@ use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use super::ExtentBytes;
 
 /// Bytes of the first read: most scans begin near the end of a log and need no more.
-pub(crate) const READ_BYTES_FIRST: usize = 64 << 10;
+const READ_BYTES_FIRST: usize = 64 << 10;
 
 /// Bytes of one read at most, unless a frame needs more.
 const READ_BYTES_MAX: usize = 1 << 20;

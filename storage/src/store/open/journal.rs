@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use highwater_protocol::ids::Incarnation;
-use highwater_runtime::fs::{FileId, FileRead, OpenMode, is_out_of_space};
+use highwater_runtime::buf::AlignedBuf;
+use highwater_runtime::fs::{FileId, FileRead, FileWrite, OpenMode, is_out_of_space};
 use highwater_runtime::plane::Disk;
 
 use super::super::journal::journal_bytes;
@@ -25,8 +26,14 @@ use crate::map::StoreMap;
 /// Pieces whose pages are read together.
 const PIECES_READ_TOGETHER: usize = 1024;
 
-/// Pages kept in memory before they are written.
-const PAGES_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one read of the journal. All of it is read together.
+const RING_READ_BYTES: usize = 512 << 10;
+
+/// Bytes of neighbouring pages that are read at once.
+const RUN_BYTES_MAX: usize = 64 << 10;
+
+/// Pages kept in memory before they are written. Twice as much while they are.
+const PAGES_BYTES_MAX: usize = 32 << 20;
 
 /// What the journal contained.
 #[derive(Debug, Default)]
@@ -67,15 +74,29 @@ impl SlabPages for SlabFiles<'_> {
     }
 
     fn read_many(&mut self, pages: &BTreeSet<PageAt>) -> Vec<(PageAt, PageBytes)> {
-        let in_files = pages.iter().filter_map(|page| Some((*page, self.slabs.get(&page.0)?.file)));
-        let (places, mut reads): (Vec<_>, Vec<_>) =
-            in_files.map(|(page, file)| (page, FileRead::new(file, page.1, PAGE_BYTES))).unzip();
+        let mut runs: Vec<(PageAt, FileRead)> = Vec::new();
+        for (slab, at) in pages {
+            let Some(file) = self.slabs.get(slab).map(|slab| slab.file) else { continue };
+            match runs.last_mut() {
+                Some(((of, from), run))
+                    if of == slab && *from + run.buf.len() as u64 == *at && run.buf.len() < RUN_BYTES_MAX =>
+                {
+                    run.buf.grow(run.buf.len() + PAGE_BYTES);
+                }
+                _ => runs.push(((*slab, *at), FileRead::new(file, *at, PAGE_BYTES))),
+            }
+        }
+        let (places, mut reads): (Vec<PageAt>, Vec<FileRead>) = runs.into_iter().unzip();
         self.disk.read_many(&mut reads);
-        let read = |(place, read): (_, FileRead)| {
-            let bytes = read.whole()?;
-            Some((place, Box::new(*bytes.first_chunk()?)))
-        };
-        places.into_iter().zip(reads).filter_map(read).collect()
+        let mut read = Vec::new();
+        for ((slab, from), run) in places.into_iter().zip(reads) {
+            // What cannot be read is read again, page by page.
+            let Some(bytes) = run.whole() else { continue };
+            let (run, _) = bytes.as_chunks::<PAGE_BYTES>();
+            let places = (from..).step_by(PAGE_BYTES).map(|at| (slab, at));
+            read.extend(places.zip(run.iter().map(|page| Box::new(*page))));
+        }
+        read
     }
 
     fn bytes(&self, slab: SlabId) -> u64 {
@@ -120,7 +141,7 @@ pub(super) fn open(
         // Bytes that are only in the page cache since a crash of the process must not count as durable.
         disk.sync_file(file).map_err(io_error(&path))?;
         let mut ring = RingBytes::new(bytes as usize);
-        if let Err(e) = read_ring(ring.bytes_mut(), &mut |at, buf| disk.read_at(file, at, buf)) {
+        if let Err(e) = read_journal(disk, file, ring.bytes_mut()) {
             report.warnings.push(format!("{}: part of it cannot be read: {e}", path.display()));
         }
         report.bytes_scanned += bytes;
@@ -145,6 +166,22 @@ pub(super) fn open(
         disk.close_file(file);
     }
     Ok(opened)
+}
+
+/// Fills `ring` with as much of the journal as can be read. What cannot be is zero; the error is the first one.
+fn read_journal(disk: &mut dyn Disk, file: FileId, ring: &mut [u8]) -> io::Result<()> {
+    let parts = (0..ring.len()).step_by(RING_READ_BYTES);
+    let read_of = |at: usize| FileRead::new(file, at as u64, RING_READ_BYTES.min(ring.len() - at));
+    let mut reads: Vec<FileRead> = parts.map(read_of).collect();
+    disk.read_many(&mut reads);
+    for (part, read) in ring.chunks_mut(RING_READ_BYTES).zip(reads) {
+        match read.whole() {
+            Some(bytes) => part.copy_from_slice(&bytes),
+            // Page by page, as far as that goes.
+            None => return read_ring(ring, &mut |at, buf| disk.read_at(file, at, buf)),
+        }
+    }
+    Ok(())
 }
 
 /// Returns the warning about a journal that has lost data.
@@ -243,14 +280,18 @@ fn write_pages(
     pages: &mut Pages,
     written: &mut BTreeSet<SlabId>,
 ) -> Result<(), (SlabId, io::Error)> {
-    let mut failed = SlabId(0);
-    let mut write = |slab: SlabId, at: u64, bytes: &[u8]| {
-        failed = slab;
+    let mut runs = Vec::new();
+    let mut gather = |slab: SlabId, at: u64, bytes: &[u8]| {
+        let mut data = AlignedBuf::new(bytes.len());
+        data.copy_from_slice(bytes);
         written.insert(slab);
-        disk.write_at(slabs[&slab].file, at, bytes)
+        runs.push((slab, FileWrite { file: slabs[&slab].file, at, data, outcome: None }));
     };
-    let outcome = pages.drain(&mut write);
-    outcome.map_err(|e| (failed, e))
+    pages.drain(&mut gather);
+    let (of, mut writes): (Vec<SlabId>, Vec<FileWrite>) = runs.into_iter().unzip();
+    disk.write_many(&mut writes);
+    let failed = of.into_iter().zip(writes).find_map(|(slab, write)| Some((slab, write.outcome?.err()?)));
+    failed.map_or(Ok(()), Err)
 }
 
 /// Returns the key of the store from the header at the start of a slab: no record can be there.

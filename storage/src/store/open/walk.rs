@@ -50,8 +50,7 @@ pub(super) struct SlabBytes<'a> {
 
 impl ExtentBytes for SlabBytes<'_> {
     fn read_at(&mut self, at: u32, buf: &mut [u8]) -> io::Result<usize> {
-        if let Some(bytes) = self.read_ahead.and_then(|ahead| ahead.get(at, buf.len())) {
-            buf.copy_from_slice(bytes);
+        if self.read_ahead.is_some_and(|ahead| ahead.copy_to(at, buf)) {
             return Ok(buf.len());
         }
         self.disk.read_at(self.file, self.at + u64::from(at), buf)
