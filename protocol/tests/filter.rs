@@ -2,7 +2,8 @@
 
 use highwater_protocol::batch::{
     BATCH_HEADER_BYTES, BatchBuilder, BatchError, BatchFilter, BatchHeader, BatchProducer, BatchView,
-    Compression, Header, NewRecord, TimestampType, seal, stamp, stamp_log_append_time, validate,
+    Compression, Header, NewRecord, StreamFilter, StreamLimits, TimestampType, seal, stamp,
+    stamp_log_append_time, validate,
 };
 use highwater_protocol::ids::{LeaderEpoch, Offset, ProducerId, Timestamp};
 use highwater_protocol::limits::DECOMPRESSED_BYTES_MAX;
@@ -89,6 +90,28 @@ fn filtered(batch: &[u8], keeps: impl Fn(i64) -> bool, horizon: Option<i64>) -> 
     assert!(selection.write(horizon.map(Timestamp), usize::MAX, &mut out));
     assert!(out.starts_with(b"before"));
     out[6..].to_vec()
+}
+
+/// The same in steps of so much work.
+fn filtered_in_steps(
+    batch: &[u8],
+    keeps: impl Fn(i64) -> bool,
+    horizon: Option<i64>,
+    work: usize,
+) -> Result<Vec<u8>, BatchError> {
+    let view = BatchView::parse(batch).unwrap();
+    let (header, stored) = (view.header(), view.stored_records());
+    let base = header.base_offset.get();
+    let limits = StreamLimits { decompressed_max: DECOMPRESSED_BYTES_MAX, memory_max: usize::MAX };
+    let mut filter = StreamFilter::new(header, limits)?;
+    while !filter.step(stored, &mut work.clone(), |record| keeps(record.offset.0 - base))? {}
+    let (count, is_all) = (filter.count(), filter.is_all());
+    filter.begin_write(horizon.map(Timestamp), usize::MAX)?;
+    while !filter.step(stored, &mut work.clone(), |record| keeps(record.offset.0 - base))? {}
+    assert_eq!((filter.count(), filter.is_all()), (count, is_all));
+    let mut out = b"before".to_vec();
+    assert!(filter.finish(&mut out));
+    Ok(out.split_off(6))
 }
 
 /// The fields that no filter changes.
@@ -226,4 +249,75 @@ fn what_stays_of_a_fresh_batch_whose_records_all_stay_is_valid_for_a_producer_ag
     let mut batch = build(Compression::Lz4, &plain(&[&[b'x'; 500], &[b'y'; 500]]));
     stamp(&mut batch, Offset(0), LeaderEpoch(-1));
     validate(&filtered(&batch, |_| true, None)).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_filter_in_steps_leaves_the_same_records_and_header_as_one_at_once(
+        records in records(),
+        codec in proptest::sample::select(&Compression::ALL[1..]),
+        mask: u64,
+        horizon in option::of(any::<i64>()),
+        work in 1..20_000usize,
+    ) {
+        let batch = build(codec, &records);
+        // The builder leaves what is not smaller compressed as it is.
+        prop_assume!(header(&batch).compression() == Some(codec));
+        let keeps = |n: i64| mask >> (n % 64) & 1 == 1;
+        let at_once = filtered(&batch, keeps, horizon);
+        let in_steps = filtered_in_steps(&batch, keeps, horizon, work).unwrap();
+        prop_assert_eq!(read(&at_once), read(&in_steps));
+        let fields = |batch: &[u8]| {
+            let h = header(batch);
+            (h.base_timestamp, h.max_timestamp, h.count, h.has_delete_horizon())
+        };
+        prop_assert_eq!(fields(&at_once), fields(&in_steps));
+        prop_assert!(unchanged(&batch) == unchanged(&in_steps));
+    }
+
+    #[test]
+    fn a_filter_in_steps_ends_whatever_the_bytes_are(
+        records in records(),
+        codec in proptest::sample::select(&Compression::ALL[1..]),
+        damage in vec((any::<usize>(), any::<u8>()), 1..4),
+    ) {
+        let mut batch = build(codec, &records);
+        prop_assume!(header(&batch).compression() == Some(codec));
+        for (at, bits) in damage {
+            let at = BATCH_HEADER_BYTES + at % (batch.len() - BATCH_HEADER_BYTES);
+            batch[at] ^= bits;
+        }
+        seal(&mut batch);
+        let view = BatchView::parse(&batch).unwrap();
+        let readable = BatchFilter::default().select(view, DECOMPRESSED_BYTES_MAX, |_| true).is_ok();
+        prop_assert_eq!(filtered_in_steps(&batch, |_| true, None, 500).is_ok(), readable);
+    }
+}
+
+#[test]
+fn a_filter_in_steps_takes_no_more_memory_than_it_may() {
+    let large =
+        [Owned { offset: 0, timestamp: 5, key: None, value: Some(vec![7; 16 << 20]), headers: vec![] }];
+    let small: Vec<_> = (0..12_000)
+        .map(|n: i64| Owned { timestamp: n, value: Some(vec![n as u8; 1000]), ..large[0].clone() })
+        .collect();
+    for codec in &Compression::ALL[1..] {
+        for (records, fits) in [(&large[..], false), (&small, true)] {
+            let batch = build(*codec, records);
+            let view = BatchView::parse(&batch).unwrap();
+            let limits = StreamLimits { decompressed_max: 64 << 20, memory_max: 8 << 20 };
+            let mut filter = StreamFilter::new(view.header(), limits).unwrap();
+            let done = loop {
+                match filter.step(view.stored_records(), &mut 100_000, |_| true) {
+                    Ok(false) => {}
+                    Ok(true) => break true,
+                    Err(BatchError::DecompressedTooLarge { .. }) => break false,
+                    Err(error) => panic!("{codec}: {error}"),
+                }
+            };
+            assert_eq!(done, fits, "{codec}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Every limit of a store in one place, each with its unit in its name.
 
+use highwater_protocol::batch::Work;
 use highwater_protocol::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, frame_bytes};
 use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
 
@@ -69,6 +70,9 @@ pub const CHECKPOINT_PRODUCERS_PER_WORK: usize = 8;
 
 /// Logs whose cutting off goes on in one turn.
 pub const CUTS_PER_TURN_MAX: usize = 64;
+
+/// Units of work that one step of a pass of compaction does for a batch that is filtered in steps: about two milliseconds.
+pub const LARGE_BATCH_WORK_PER_STEP: Work = 2_000_000;
 
 /// Extents that one rewrite replaces.
 pub const REWRITE_EXTENTS_MAX: usize = 256;

@@ -21,8 +21,11 @@ pub const COMPACTION_PART_OF_SENDS: usize = 4;
 /// Buffers of a batch's decompressed size that are in use at once: the records as they were, those that stay, and both forms of the new batch.
 pub const COMPACTION_BUFFERS: usize = 4;
 
-/// Bytes of the decompressed records of one batch, however much memory there is: a batch is decompressed, filtered and compressed in one turn. What
-/// a producer may send at any ratio of compression is not above it.
+/// Buffers of frames that a pass has beside that: those that were read, and those that are written and about to be.
+pub const COMPACTION_FRAME_BUFFERS: usize = 3;
+
+/// Bytes of the decompressed records of one batch that is decompressed, filtered and compressed in one turn, however much memory there is. A larger one
+/// is filtered in steps. What a producer may send at any ratio of compression is not above it.
 pub const COMPACTION_DECOMPRESSED_BYTES_MAX: usize = DECOMPRESSED_BYTES_ANY_RATIO;
 
 /// Bytes of memory of a pass, however much there is.

@@ -3,6 +3,7 @@
 //! A scan for partitions that are due starts at intervals, and after each pass. A pass may read a limited number of bytes per interval, however
 //! idle the shard is. Its memory is charged to the send budget while it runs.
 
+use highwater_protocol::batch::StreamLimits;
 use highwater_runtime::plane::Plane;
 use highwater_storage::MacKey;
 use highwater_storage::compaction::PassLimits;
@@ -12,7 +13,7 @@ use super::Shard;
 use super::timers::Timer;
 use crate::limits::{
     COMPACTION_BUFFERS, COMPACTION_BYTES_PER_STEP, COMPACTION_DECOMPRESSED_BYTES_MAX,
-    COMPACTION_STEP_INTERVAL,
+    COMPACTION_FRAME_BUFFERS, COMPACTION_STEP_INTERVAL,
 };
 use crate::message::Message;
 use crate::partition::CompactionStep;
@@ -79,7 +80,8 @@ impl Shard {
     fn begin_pass(&mut self, plane: &mut dyn Plane<Message>, wall_ms: i64) -> bool {
         let limits = &self.setup.limits;
         let bytes = limits.compaction_bytes_max();
-        let memory = MemoryRequest { most: bytes, least: bytes };
+        let frames = COMPACTION_FRAME_BUFFERS * limits.store.rewrite_bytes_max;
+        let memory = MemoryRequest { most: bytes + frames, least: bytes + frames };
         let Some(charge) = self.send_budget.reserve(&mut self.compaction.account, 0, memory) else {
             return false;
         };
@@ -93,6 +95,12 @@ impl Shard {
             index_bytes_max: bytes - decompressed_bytes_max * COMPACTION_BUFFERS,
             batch_bytes_max: limits.batch_bytes_max(),
             decompressed_bytes_max,
+            stream: Some(StreamLimits {
+                decompressed_max: highwater_protocol::limits::decompressed_bytes_max(
+                    limits.batch_bytes_max(),
+                ),
+                memory_max: decompressed_bytes_max * (COMPACTION_BUFFERS - 1),
+            }),
         };
         self.partitions.begin_pass(limits, key, wall_ms);
         self.compaction.charge = Some(charge).filter(|_| self.partitions.is_compacting());

@@ -5,6 +5,7 @@ use core::fmt;
 use std::io::Write;
 
 use bytes::{BufMut, BytesMut};
+use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 use super::error::BatchError;
 use super::unpack::Unpacker;
@@ -159,12 +160,100 @@ fn gzip(raw: &[u8], level: flate2::Compression, out: &mut BytesMut) -> Option<()
     Some(())
 }
 
-/// Writes independent blocks of 64 KiB, the only ones that Kafka's Java client reads.
+/// Independent blocks of 64 KiB, the only ones that Kafka's Java client reads.
+fn lz4_frame() -> FrameInfo {
+    FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB)
+}
+
 fn lz4(raw: &[u8], out: &mut BytesMut) -> Option<()> {
-    use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
-    let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
-    let mut encoder = FrameEncoder::with_frame_info(info, out.writer());
+    let mut encoder = FrameEncoder::with_frame_info(lz4_frame(), out.writer());
     encoder.write_all(raw).ok()?;
     encoder.finish().ok()?;
     Some(())
+}
+
+/// Level of zstd for batches that are compressed piece by piece: with its default, an encoder takes several times the memory.
+const ZSTD_STREAM_LEVEL: i32 = 1;
+
+/// Compresses the records of a batch piece by piece, as fast as its codec can.
+pub(super) enum StreamCompressor {
+    Gzip(flate2::write::GzEncoder<Vec<u8>>),
+    Snappy { encoder: Box<snap::raw::Encoder>, block: Vec<u8>, out: Vec<u8> },
+    Lz4(Box<FrameEncoder<Vec<u8>>>),
+    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+}
+
+impl StreamCompressor {
+    /// Creates a compressor whose output follows `head`. `None`: the codec compresses nothing, or there is no memory.
+    pub(super) fn new(codec: Compression, head: &[u8]) -> Option<Self> {
+        let mut out = head.to_vec();
+        Some(match codec {
+            Compression::None => return None,
+            Compression::Gzip => Self::Gzip(flate2::write::GzEncoder::new(out, flate2::Compression::fast())),
+            Compression::Snappy => {
+                out.extend_from_slice(&XERIAL_HEAD);
+                let block = Vec::with_capacity(XERIAL_BLOCK_BYTES);
+                Self::Snappy { encoder: Box::new(snap::raw::Encoder::new()), block, out }
+            }
+            Compression::Lz4 => Self::Lz4(Box::new(FrameEncoder::with_frame_info(lz4_frame(), out))),
+            Compression::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(out, ZSTD_STREAM_LEVEL).ok()?),
+        })
+    }
+
+    /// Returns the bytes of the output so far.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Gzip(encoder) => encoder.get_ref().len(),
+            Self::Snappy { out, .. } => out.len(),
+            Self::Lz4(encoder) => encoder.get_ref().len(),
+            Self::Zstd(encoder) => encoder.get_ref().len(),
+        }
+    }
+
+    /// Compresses more bytes.
+    pub(super) fn put(&mut self, raw: &[u8]) {
+        let done = match self {
+            Self::Gzip(encoder) => encoder.write_all(raw),
+            Self::Lz4(encoder) => encoder.write_all(raw),
+            Self::Zstd(encoder) => encoder.write_all(raw),
+            Self::Snappy { encoder, block, out } => {
+                let mut rest = raw;
+                while !rest.is_empty() {
+                    let room = XERIAL_BLOCK_BYTES.saturating_sub(block.len()).min(rest.len());
+                    let (head, tail) = rest.split_at(room);
+                    block.extend_from_slice(head);
+                    rest = tail;
+                    if block.len() == XERIAL_BLOCK_BYTES {
+                        snappy_block(encoder, block, out);
+                    }
+                }
+                Ok(())
+            }
+        };
+        done.expect("a write to memory does not fail");
+    }
+
+    /// Returns the output.
+    pub(super) fn finish(self) -> Vec<u8> {
+        match self {
+            Self::Gzip(encoder) => encoder.finish().expect("a write to memory does not fail"),
+            Self::Lz4(encoder) => encoder.finish().expect("a write to memory does not fail"),
+            Self::Zstd(encoder) => encoder.finish().expect("a write to memory does not fail"),
+            Self::Snappy { mut encoder, mut block, mut out } => {
+                snappy_block(&mut encoder, &mut block, &mut out);
+                out
+            }
+        }
+    }
+}
+
+/// Compresses a block of snappy, if there is one, and empties it.
+fn snappy_block(encoder: &mut snap::raw::Encoder, block: &mut Vec<u8>, out: &mut Vec<u8>) {
+    if block.is_empty() {
+        return;
+    }
+    let compressed = encoder.compress_vec(block).expect("a block is small");
+    out.extend_from_slice(&(compressed.len() as u32).to_be_bytes());
+    out.extend_from_slice(&compressed);
+    block.clear();
 }

@@ -197,39 +197,13 @@ impl Selection<'_> {
             out.truncate(start);
             return false;
         }
-        self.set_header(&mut header, horizon, is_compressed, bytes);
+        finish_header(&mut header, (self.count, self.max_timestamp), horizon, is_compressed, bytes);
         let batch = out.get_mut(start..).unwrap_or_default();
         if let Some(head) = batch.get_mut(..BATCH_HEADER_BYTES) {
             head.copy_from_slice(header.as_bytes());
         }
         seal(batch);
         true
-    }
-
-    fn set_header(
-        &self,
-        header: &mut BatchHeader,
-        horizon: Option<Timestamp>,
-        is_compressed: bool,
-        bytes: usize,
-    ) {
-        let mut attributes = header.attributes.get();
-        if !is_compressed {
-            attributes &= !CODEC_MASK;
-        }
-        if let Some(horizon) = horizon {
-            attributes |= DELETE_HORIZON;
-            header.base_timestamp.set(horizon.0);
-        }
-        if self.count == 0 {
-            attributes &= !DELETE_HORIZON;
-            header.base_timestamp.set(NO_BASE_TIMESTAMP);
-        } else if header.timestamp_type() == TimestampType::CreateTime {
-            header.max_timestamp.set(self.max_timestamp.0);
-        }
-        header.attributes.set(attributes);
-        header.count.set(self.count as i32);
-        header.length.set(bytes.saturating_sub(LENGTH_END) as i32);
     }
 
     /// Appends the records, uncompressed, to `out`.
@@ -248,8 +222,35 @@ impl Selection<'_> {
     }
 }
 
+/// Sets the fields of the header of a batch of which `count` records stay, the latest of them at `max_timestamp`.
+pub(super) fn finish_header(
+    header: &mut BatchHeader,
+    (count, max_timestamp): (u32, Timestamp),
+    horizon: Option<Timestamp>,
+    is_compressed: bool,
+    bytes: usize,
+) {
+    let mut attributes = header.attributes.get();
+    if !is_compressed {
+        attributes &= !CODEC_MASK;
+    }
+    if let Some(horizon) = horizon {
+        attributes |= DELETE_HORIZON;
+        header.base_timestamp.set(horizon.0);
+    }
+    if count == 0 {
+        attributes &= !DELETE_HORIZON;
+        header.base_timestamp.set(NO_BASE_TIMESTAMP);
+    } else if header.timestamp_type() == TimestampType::CreateTime {
+        header.max_timestamp.set(max_timestamp.0);
+    }
+    header.attributes.set(attributes);
+    header.count.set(count as i32);
+    header.length.set(bytes.saturating_sub(LENGTH_END) as i32);
+}
+
 /// Takes a record and appends it to `out` with `shift` added to its timestamp delta.
-fn shift_timestamp(records: &mut &[u8], shift: i64, out: &mut impl BufMut) -> Option<()> {
+pub(super) fn shift_timestamp(records: &mut &[u8], shift: i64, out: &mut impl BufMut) -> Option<()> {
     let bytes = usize::try_from(varint::take_i32(records)?).ok()?;
     let (body, rest) = records.split_at_checked(bytes)?;
     *records = rest;

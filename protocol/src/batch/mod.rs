@@ -40,6 +40,7 @@ mod filter;
 mod header;
 mod records;
 mod stream;
+mod stream_filter;
 mod unpack;
 mod varint;
 mod view;
@@ -58,6 +59,7 @@ pub use header::{
 };
 pub use records::{ControlKind, Header, Headers, Record, Records};
 pub use stream::{RecordStream, StreamOutcome, Work};
+pub use stream_filter::{StreamFilter, StreamLimits};
 pub use unpack::Unpacker;
 pub use view::{BatchView, seal, stamp, stamp_create_time, stamp_log_append_time, stamp_producer, validate};
 pub use walk::{OffsetOrder, RecordHead};

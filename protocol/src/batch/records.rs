@@ -127,6 +127,37 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// Returns an iterator that continues after the records returned so far, with those in `rest`.
+    pub(super) fn on(self, rest: &[u8]) -> Records<'_> {
+        let Self {
+            count,
+            number,
+            base_offset,
+            last_delta,
+            last_offset_delta,
+            base_timestamp,
+            append_time,
+            done,
+            ..
+        } = self;
+        Records {
+            rest,
+            count,
+            number,
+            base_offset,
+            last_delta,
+            last_offset_delta,
+            base_timestamp,
+            append_time,
+            done,
+        }
+    }
+
+    /// Returns whether as many records were returned as the batch has.
+    pub(super) fn is_complete(&self) -> bool {
+        self.number == self.count
+    }
+
     /// Returns the number of bytes after the records returned so far.
     pub(super) fn rest_bytes(&self) -> usize {
         self.rest.len()

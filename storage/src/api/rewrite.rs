@@ -30,6 +30,8 @@ pub enum Verdict {
     Replace,
     /// Nothing.
     Drop,
+    /// It takes long to decide: the batch is shown again in a later turn.
+    Unfinished,
 }
 
 /// An extent that can be rewritten: it is sealed, everything in it is committed, and the log goes on in another one.

@@ -21,6 +21,7 @@
 
 mod cleaner;
 mod index;
+mod large;
 mod pass;
 
 pub use cleaner::{CleanRules, Cleaned, Cleaner, Kept};

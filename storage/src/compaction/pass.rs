@@ -17,7 +17,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use highwater_protocol::batch::{BatchHeader, BatchView};
+use highwater_protocol::batch::{BatchHeader, BatchView, StreamLimits};
 use highwater_protocol::frame::Frames;
 use highwater_protocol::ids::{LogIndex, Offset, Timestamp};
 use highwater_runtime::plane::Disk;
@@ -29,7 +29,7 @@ use crate::api::{
 };
 use crate::config::CompactionConfig;
 use crate::layout::EXTENT_HEADER_BYTES;
-use crate::limits::REWRITE_EXTENTS_MAX;
+use crate::limits::{LARGE_BATCH_WORK_PER_STEP, REWRITE_EXTENTS_MAX};
 use crate::mac::MacKey;
 use crate::mutants::{Mutant, is_planted};
 use crate::store::Store;
@@ -172,6 +172,8 @@ pub struct PassLimits {
     pub batch_bytes_max: usize,
     /// Bytes of a batch's decompressed records. Several buffers of this size may be in use.
     pub decompressed_bytes_max: usize,
+    /// How batches with more are filtered in steps. `None`: they stay as they are.
+    pub stream: Option<StreamLimits>,
 }
 
 /// Why a pass ended early. What it has compacted stays.
@@ -267,10 +269,12 @@ impl BatchFilter for PassFilter {
     fn filter(&mut self, batch: &BatchView<'_>, keeps_header: bool, out: &mut Vec<u8>) -> Verdict {
         let mut cleaning = lock(&self.0);
         let Cleaning { cleaner, index } = &mut *cleaning;
-        match cleaner.retain(*batch, index, keeps_header, out) {
-            Kept::Unchanged => Verdict::Keep,
-            Kept::Rewritten => Verdict::Replace,
-            Kept::Nothing => Verdict::Drop,
+        let work = &mut LARGE_BATCH_WORK_PER_STEP.clone();
+        match cleaner.retain_some(*batch, index, keeps_header, out, work) {
+            None => Verdict::Unfinished,
+            Some(Kept::Unchanged) => Verdict::Keep,
+            Some(Kept::Rewritten) => Verdict::Replace,
+            Some(Kept::Nothing) => Verdict::Drop,
         }
     }
 
@@ -302,6 +306,7 @@ impl Pass {
             delete_retention_ms: config.delete_retention_ms,
             batch_bytes_max: limits.batch_bytes_max,
             decompressed_bytes_max: limits.decompressed_bytes_max,
+            stream: limits.stream,
         });
         let noting =
             Noting { next: IndexCursor::at(section.start_index), reading: None, frames: Bytes::new(), at: 0 };
@@ -418,12 +423,17 @@ impl Pass {
         let State::Noting(noting) = &mut self.state else { return };
         let rest = noting.frames.slice(noting.at..);
         let frame = Frames::new(&rest).next().and_then(Result::ok).expect("frames are whole");
-        noting.at += frame.header().frame_bytes();
-        *bytes = bytes.saturating_sub(frame.header().frame_bytes());
-        let Some(batch) = frame.batch() else { return };
+        let frame_bytes = frame.header().frame_bytes();
         let mut cleaning = lock(&self.cleaning);
         let Cleaning { cleaner, index } = &mut *cleaning;
-        let noted = cleaner.note(batch, index);
+        let work = &mut LARGE_BATCH_WORK_PER_STEP.clone();
+        let noted = frame.batch().map_or(Ok(true), |batch| cleaner.note_some(batch, index, work));
+        if noted == Ok(false) {
+            *bytes = 0;
+            return;
+        }
+        noting.at += frame_bytes;
+        *bytes = bytes.saturating_sub(frame_bytes);
         if noted.is_err() && is_planted(Mutant::TakeFullIndexForComplete) {
             index.advance(self.section.end_offset);
         }

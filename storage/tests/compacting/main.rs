@@ -24,8 +24,12 @@ use support::{Bed, CRASH_POLICIES, journal_in_half_of, tp};
 const COMPACTION: CompactionConfig =
     CompactionConfig { dirty_ppm_min: 0, lag_ms_min: 0, lag_ms_max: i64::MAX, delete_retention_ms: 1000 };
 
-const LIMITS: PassLimits =
-    PassLimits { index_bytes_max: 1 << 20, batch_bytes_max: 32 << 10, decompressed_bytes_max: 1 << 20 };
+const LIMITS: PassLimits = PassLimits {
+    index_bytes_max: 1 << 20,
+    batch_bytes_max: 32 << 10,
+    decompressed_bytes_max: 1 << 20,
+    stream: None,
+};
 
 const SEGMENT_BYTES: u64 = 8 << 10;
 

@@ -113,7 +113,11 @@ impl Store {
                 return Ok(Progress::Next);
             }
             match self.copy_frame(rewrite) {
-                Ok(frame_bytes) => *bytes = bytes.saturating_sub(frame_bytes),
+                Ok(Some(frame_bytes)) => *bytes = bytes.saturating_sub(frame_bytes),
+                Ok(None) => {
+                    *bytes = 0;
+                    return Ok(Progress::Paused);
+                }
                 Err(NoRoom) => return self.enlarge(rewrite),
             }
         }
@@ -134,8 +138,8 @@ impl Store {
         Ok(Progress::Next)
     }
 
-    /// Copies the next frame, or what the filter leaves of it. Returns its size.
-    fn copy_frame(&self, rewrite: &mut Rewrite) -> Result<usize, NoRoom> {
+    /// Copies the next frame, or what the filter leaves of it. Returns its size; `None`: the filter has not decided.
+    fn copy_frame(&self, rewrite: &mut Rewrite) -> Result<Option<usize>, NoRoom> {
         let partition = self.partition(rewrite.slot).expect("it was looked at before each step");
         let output = rewrite.output.as_mut().expect("it has space");
         let frame =
@@ -161,6 +165,7 @@ impl Store {
                         Some(&rewrite.scratch[..])
                     }
                     Verdict::Drop => None,
+                    Verdict::Unfinished => return Ok(None),
                 };
                 if let Some(kept) = kept {
                     let kept = output.push_batch(index, kept, rewrite.untimed_ms)?;
@@ -175,7 +180,7 @@ impl Store {
             (FrameKind::Padding | FrameKind::Batch, _) => {}
         }
         rewrite.at += whole;
-        Ok(whole)
+        Ok(Some(whole))
     }
 
     /// What the filter made of the batches needs more space than they did: begins again with twice as much.
