@@ -101,7 +101,7 @@ pub enum OpenError {
 }
 
 /// Returns the error for a lost state log, with what to do about it.
-fn lost(name: &str, error: StateLogError) -> OpenError {
+pub(crate) fn lost_log(name: &str, error: StateLogError) -> OpenError {
     let way_back = match &error {
         StateLogError::Older { .. } => format!("or remove {name}.mark to continue with these files"),
         StateLogError::Damaged { .. } => {
@@ -152,7 +152,7 @@ impl ShardSetup {
             token_space,
             self.limits.state_log_bytes.min(FILE_BYTES_DEFAULT),
         )
-        .map_err(|e| lost(name, e))?;
+        .map_err(|e| lost_log(name, e))?;
         for note in &recovered.notes {
             tracing::info!("{note}");
         }

@@ -16,6 +16,7 @@ pub mod buf;
 pub mod conformance;
 pub mod fs;
 pub mod measure;
+pub mod offline;
 pub mod plane;
 pub mod signals;
 pub mod sim;

@@ -66,4 +66,4 @@ pub use limits::StoreLimits;
 pub use mac::MacKey;
 pub use position::LogPoint;
 pub use producers::ActiveProducer;
-pub use store::Store;
+pub use store::{AcceptLossError, GivenUp, Store};

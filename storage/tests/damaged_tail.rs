@@ -31,6 +31,8 @@ enum Loss {
     Garbage,
     Truncated,
     SlabMissing,
+    /// Only the first of these pages.
+    OnePage,
 }
 
 /// The image of a closed log, and its acknowledged end.
@@ -75,6 +77,7 @@ fn apply_loss(mut image: DiskImage, from_page: usize, loss: Loss) -> DiskImage {
         Loss::Zero => slab[lost].fill(0),
         Loss::Garbage => slab[lost].fill(0xA5),
         Loss::Truncated => slab.truncate(lost.start),
+        Loss::OnePage => slab[lost.start..lost.start + PAGE].fill(0),
         Loss::SlabMissing => {
             image.remove(path);
             return image;
@@ -193,4 +196,67 @@ fn records_that_are_not_durable_are_neither_reported_lost_nor_found() {
     assert!(matches!(bed.read(slot, Cursor::at(end), 1), ReadResult::AtEnd));
     assert_eq!(bed.find(slot, 6), FindResult::None);
     assert!(matches!(bed.find_last(slot), FindResult::At(Offset(0), _)));
+}
+
+/// Whether each offset below the end is known to be lost.
+fn known_lost(bed: &Bed, end: Offset) -> Vec<bool> {
+    let lost = bed.report.lost.iter().flat_map(|(_, ranges)| ranges);
+    let lost: Vec<_> = lost.cloned().collect();
+    (0..end.0).map(|offset| lost.iter().any(|range| range.contains(&Offset(offset)))).collect()
+}
+
+#[test]
+fn a_partition_whose_loss_is_accepted_keeps_its_end_and_every_record_outside_of_the_reported_ranges() {
+    let losses = [Loss::Zero, Loss::Garbage, Loss::Truncated, Loss::SlabMissing, Loss::OnePage];
+    let mut accepted = 0;
+    for end in [End::Stopped, End::KilledIdle, End::KilledAtNextExtent] {
+        let (image, acknowledged) = build_log(end);
+        for (loss, from_page) in losses.into_iter().flat_map(|loss| (1..4).map(move |page| (loss, page))) {
+            let at = format!("{end:?}, {loss:?} from page {from_page} on");
+            let image = apply_loss(image.clone(), from_page, loss);
+            let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&image, 2)), config());
+            let slot = bed.slot(0);
+            if !bed.store.bounds(slot).faulty {
+                // Reads find the damage.
+                assert!(bed.report.lost.is_empty(), "{at}: {:?}", bed.report);
+                continue;
+            }
+            accepted += 1;
+            let before = read_each(&mut bed, slot, &at);
+            let lost = known_lost(&bed, acknowledged);
+            let silently = before.iter().zip(&lost).any(|(is_there, is_lost)| !is_there && !is_lost);
+            assert!(!silently, "{at}: {before:?} {lost:?}");
+            let mut bed = bed.accept_losses();
+            for again in 0..3 {
+                let at = format!("{at}, start {again}: {:?}", bed.report);
+                let slot = bed.slot(0);
+                let bounds = bed.store.bounds(slot);
+                assert!(!bounds.faulty && bed.report.findings.is_empty(), "{at}");
+                assert_eq!(bounds.durable_end.0, acknowledged.0 + again, "{at}");
+                let there = read_each(&mut bed, slot, &at);
+                let first = bounds.log_start.0 as usize;
+                assert!(lost[..first].iter().all(|is_lost| *is_lost), "{at}: the log starts at {first}");
+                for (offset, is_lost) in lost.iter().enumerate().skip(first) {
+                    assert_eq!(there[offset - first], !is_lost && before[offset], "{at}: offset {offset}");
+                }
+                let appended = bed.append_durably(slot, &filled(again as u8, 2000));
+                assert_eq!(appended.base_offset.0, acknowledged.0 + again, "{at}");
+                bed = if again == 1 { bed.restart() } else { bed.crash(CrashPolicy::LOSE_ALL) };
+            }
+        }
+    }
+    assert!(accepted > 15, "{accepted}");
+}
+
+#[test]
+fn a_loss_that_was_accepted_is_found_again_if_the_power_fails_before_the_store_is_closed() {
+    let (image, _) = build_log(End::KilledIdle);
+    let image = apply_loss(image, 2, Loss::Truncated);
+    let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&image, 2)), config());
+    let slot = bed.slot(0);
+    bed.store.accept_loss(slot, &bed.report.clone()).expect("it can be accepted");
+    assert!(!bed.store.bounds(slot).faulty);
+    let mut bed = bed.crash(CrashPolicy::KEEP_ALL);
+    let slot = bed.slot(0);
+    assert!(bed.store.bounds(slot).faulty, "{:?}", bed.report);
 }

@@ -152,6 +152,35 @@ fn partitions_whose_journal_is_missing_after_a_crash_are_out_of_service_until_it
 }
 
 #[test]
+fn after_the_loss_of_a_journal_is_accepted_the_store_has_a_journal_again() {
+    let mut bed = crash_with(bed(with_journal()), |disk| {
+        disk.remove_file(JOURNAL.as_ref()).expect("it is there");
+    });
+    let ends: Vec<Offset> = (0..PARTITIONS)
+        .map(|partition| {
+            let slot = bed.slot(partition);
+            bed.store.bounds(slot).durable_end
+        })
+        .collect();
+    // Partition by partition: the journal is kept as long as one of them may need it.
+    let slot = bed.slot(0);
+    bed.store.accept_loss(slot, &bed.report.clone()).expect("it can be accepted");
+    let bed = bed.restart();
+    assert_eq!(bed.report.findings.len(), PARTITIONS as usize - 1, "{:?}", bed.report);
+    let mut bed = bed.accept_losses();
+    assert_eq!((&bed.report.findings[..], &bed.report.warnings[..]), (&[][..], &[][..]));
+    append_to_all(&mut bed, 9);
+    append_to_all(&mut bed, 9);
+    assert!(bed.store.stats().journal_entries > 0);
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert_eq!(bed.report.findings, []);
+    for (partition, end) in (0..).zip(ends) {
+        let slot = bed.slot(partition);
+        assert_eq!(bed.store.bounds(slot).durable_end.0, end.0 + 2, "partition {partition}");
+    }
+}
+
+#[test]
 fn no_damaged_block_of_a_journal_loses_a_record_silently() {
     let mut bed = bed(with_journal());
     for n in 2..5 {

@@ -195,6 +195,29 @@ fn a_partition_that_lost_its_only_header_and_the_map_is_not_treated_as_empty() {
 }
 
 #[test]
+fn a_partition_whose_frames_are_given_up_with_a_lost_header_serves_the_rest() {
+    let (mut bed, _) = example(12);
+    bed.disk.disk().damage(SLAB.as_ref(), 0, &Damage::Zero);
+    zero_map(&mut bed.disk);
+    let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
+    let slot = bed.slot(0);
+    let before = bed.store.bounds(slot);
+    assert!(before.faulty);
+    let mut bed = bed.accept_losses();
+    assert_eq!(bed.report.findings, []);
+    let slot = bed.slot(0);
+    assert_eq!(bed.store.bounds(slot).durable_end, before.durable_end);
+    let appended = bed.append_durably(slot, &batch(&[b"goes on"]));
+    assert_eq!(appended.base_offset, before.durable_end);
+    for partition in 0..3 {
+        let slot = bed.slot(partition);
+        bed.append_durably(slot, &filled(7, 9000));
+    }
+    let bed = bed.crash(CrashPolicy::LOSE_ALL);
+    assert_eq!(bed.report.findings, []);
+}
+
+#[test]
 fn unknown_files_are_moved_to_quarantine() {
     let (mut bed, expected) = example(5);
     for name in ["slab-000007.tmp", "thesis.tex", "notes.txt"] {

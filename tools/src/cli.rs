@@ -20,7 +20,7 @@ pub(crate) use consume::ConsumeArgs;
 pub(crate) use demo::DemoArgs;
 pub(crate) use group::{GroupCommand, SeekArgs};
 pub(crate) use info::{InfoArgs, StatsArgs};
-pub(crate) use log::{DataArgs, LogCommand};
+pub(crate) use log::{DataArgs, LogCommand, RepairArgs};
 pub(crate) use produce::{CompressionArg, PartitionArg, ProduceArgs};
 pub(crate) use space::SpaceCommand;
 pub(crate) use topic::{TopicCommand, TrimArgs};

@@ -1,7 +1,8 @@
-//! `log`: inspects the data directory of a stopped broker. Read-only.
+//! `log`: inspects the data directory of a stopped broker, and repairs it.
 
 mod dump;
 mod list;
+mod repair;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ pub(crate) fn run(command: LogCommand) -> Result<(), Failure> {
             let tp = TopicPartition { topic: data.topic(&topic)?, partition: PartitionIndex(partition) };
             dump::run(&data, tp, from, limit.unwrap_or(u64::MAX), json)
         }
+        LogCommand::Repair(args) => repair::run(&args),
         LogCommand::Verify { json, data } => verify::run(&Data::open(&data)?, json),
     }
 }

@@ -1,4 +1,4 @@
-//! Access to the data of a stopped broker, for tools. Never writes.
+//! Access to the data of a stopped broker, for tools. Never writes; [`repair`](crate::repair) does.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};

@@ -114,7 +114,7 @@ fn report_findings(store: StoreId, report: RecoveryReport, warnings: &mut Vec<St
                 tracing::info!(%tp, %end, "frames that were never acknowledged are gone");
             }
             PartitionFinding::Faulty { at, why } => faulty.push(format!(
-                "partition {tp} is damaged at offset {at}: {why}; it serves what can be read and takes no new records"
+                "partition {tp} is damaged at offset {at}: {why}; it serves what can be read and takes no new records; `highwater log repair` shows what is lost"
             )),
         }
     }

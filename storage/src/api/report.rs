@@ -1,8 +1,10 @@
 //! The findings of opening a store, for people and for the engine.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::PathBuf;
 
-use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::ids::{Incarnation, Offset, TopicPartition};
 
 /// A finding about a partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +34,10 @@ pub struct RecoveryReport {
     pub bytes_scanned: u64,
     /// Partitions that are not as they were left.
     pub findings: Vec<(TopicPartition, PartitionFinding)>,
+    /// The lost records of faulty partitions, as far as their offsets are known: in order, without overlaps.
+    pub lost: Vec<(TopicPartition, Vec<Range<Offset>>)>,
+    /// Extents that cannot be used: their slab is missing, was cut, or is another file.
+    pub unusable: BTreeSet<Incarnation>,
     /// Pieces of the journal that were applied to extents.
     pub journal_pieces: u64,
     /// Damage of the state log that was survived, and other things worth a warning.

@@ -185,6 +185,11 @@ pub fn list(fs: &mut dyn Fs, data_dir: &std::path::Path) -> Result<Listing, Insp
     Ok(listing)
 }
 
+/// Whether a folder is a broker's data directory: an error if it is not.
+pub fn check_is_data_dir(fs: &mut dyn Fs, data_dir: &std::path::Path) -> Result<(), InspectError> {
+    store_dirs(&mut Files::new(fs), data_dir).map(|_| ())
+}
+
 /// Stores and their folders.
 type StoreDirs = Vec<(StoreId, PathBuf)>;
 

@@ -142,6 +142,11 @@ impl Journal {
         self.state = State::Off;
     }
 
+    /// Gives up what was kept for the next start.
+    pub(super) fn stop_holding(&mut self) {
+        self.held = None;
+    }
+
     /// Returns whether a write-back waits for space on the disk.
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled

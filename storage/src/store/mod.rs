@@ -4,8 +4,9 @@
 //! [`append`] puts batches into tails, [`replica`] frames of other replicas, [`cut`] cuts logs off, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs, [`punch`] returns some to the file system,
 //! [`journal`] puts small tails into the journal and [`write_back`] takes them from there to the extents,
 //! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`snapshot`] writes it anew, [`known_producers`] bounds what is remembered of producers,
-//! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`read_queue`] starts their disk reads, [`retention`] lets go, [`rewrite`] replaces extents, [`open`] begins and [`close`] ends it.
+//! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`read_queue`] starts their disk reads, [`retention`] lets go, [`rewrite`] replaces extents, [`open`] begins and [`close`] ends it; [`accept_loss`] is for the repair of a stopped broker's data.
 
+mod accept_loss;
 mod alloc;
 mod append;
 mod cached;
@@ -46,6 +47,7 @@ use crate::partition::{CacheBudget, Partition};
 use crate::producers::{ActiveProducer, ProducerStamp};
 use crate::state_log::{Seq, StateLog};
 
+pub use accept_loss::{AcceptLossError, GivenUp};
 use journal::Journal;
 use known_producers::KnownProducers;
 

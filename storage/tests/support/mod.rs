@@ -370,6 +370,15 @@ impl Bed {
         self.again()
     }
 
+    /// Accepts what the start found to be lost, in every partition that it took out of service, and opens the store again.
+    pub fn accept_losses(mut self) -> Self {
+        for (tp, _) in self.report.lost.clone() {
+            let slot = self.slot(tp.partition.get());
+            self.store.accept_loss(slot, &self.report).expect("it can be accepted");
+        }
+        self.restart()
+    }
+
     /// Cuts the power and opens the store again.
     pub fn crash(mut self, policy: CrashPolicy) -> Self {
         self.disk.crash(policy);

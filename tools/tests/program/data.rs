@@ -8,7 +8,7 @@ use crate::support::{
     Broker, Place, fails_with, output, produce_until_rejected, program, start_command, start_fails_with,
 };
 
-fn log(place: &Place, arguments: &[&str]) -> Command {
+pub(crate) fn log(place: &Place, arguments: &[&str]) -> Command {
     let mut command = program(&[&["log"], arguments].concat());
     command.arg("--data-dir").arg(place.data());
     command
@@ -20,16 +20,16 @@ fn printed(command: Command) -> String {
     text(&done.stdout)
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn json_lines(text: &str) -> Vec<serde_json::Value> {
+pub(crate) fn json_lines(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
 }
 
 /// Creates the data of a stopped broker: topic `t` with two partitions of 1,000 records each; `p-n` is the value of record n of partition p.
-fn stopped() -> Place {
+pub(crate) fn stopped() -> Place {
     let place = Place::new();
     let broker = place.start();
     broker.run(&["topic", "create", "t", "--partitions", "2"], b"");
@@ -98,7 +98,7 @@ fn inspecting_a_directory_that_is_not_a_data_directory_fails() {
 }
 
 /// Flips a bit of the first occurrence of `needle` in the slabs. Returns the slab.
-fn flip(place: &Place, needle: &str) -> PathBuf {
+pub(crate) fn flip(place: &Place, needle: &str) -> PathBuf {
     for path in slabs(&place.data()) {
         let mut bytes = fs::read(&path).expect("a slab");
         let found = bytes.windows(needle.len()).position(|window| window == needle.as_bytes());
@@ -111,7 +111,7 @@ fn flip(place: &Place, needle: &str) -> PathBuf {
     panic!("{needle} is not in any slab");
 }
 
-fn slabs(data: &Path) -> Vec<PathBuf> {
+pub(crate) fn slabs(data: &Path) -> Vec<PathBuf> {
     let list =
         |dir: &Path| fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
     let stores: Vec<PathBuf> = list(data).filter(|path| path.is_dir()).collect();

@@ -19,6 +19,7 @@ mod kill_policies;
 mod positions;
 mod produce;
 mod quick_start;
+mod repair;
 mod silence;
 mod space;
 mod spread;

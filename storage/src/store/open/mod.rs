@@ -92,6 +92,7 @@ impl Store {
                 horizons: &map.horizons,
                 journal: &journal.faults,
                 read_ahead: &mut entries,
+                lost: Vec::new(),
             };
             let found = recovery.run(slot, entry)?;
             discarded.extend(found.discarded.into_iter().map(|extent| (key, extent)));
@@ -134,7 +135,6 @@ impl Store {
         };
         store.wait_for_recovered_map();
         store.settle_journal(journal.held, map.journal.is_some());
-        store.count_all_producers();
         store.record_recovery(disk, &discarded, &report);
         store.prepare_space(disk, &mut report);
         Ok((store, report))
@@ -192,6 +192,7 @@ impl Store {
         report: &RecoveryReport,
     ) {
         tracing::debug!(store = self.config.store.0, scanned = report.bytes_scanned, "logs recovered");
+        self.count_all_producers();
         if report.map_rebuilt {
             // Nothing is recorded before this is durable: a map with only later records would hand out the space of everything else.
             self.state.hold_records();

@@ -8,6 +8,7 @@
 //! - the map was rebuilt, and all extents before a point are left over from before retention freed them: they are discarded.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, TopicPartition};
 use highwater_runtime::plane::Disk;
@@ -54,6 +55,8 @@ pub(super) struct Recovery<'a> {
     pub(super) journal: &'a JournalFaults,
     /// The parts of extents that were read ahead.
     pub(super) read_ahead: &'a mut ReadAheads,
+    /// Records that are missing.
+    pub(super) lost: Vec<Range<Offset>>,
 }
 
 /// A recovered partition.
@@ -86,13 +89,17 @@ impl Recovery<'_> {
             let behind = &entry.extents[at..];
             let before = partition.extents.back().map(Extent::end_mark);
             if before.is_none() && extent.base_offset > entry.log_start {
+                self.lost.push(partition.log_start..Offset(extent.base_offset));
                 let why = format!("the first extent begins at offset {}", extent.base_offset);
                 damage = damage.or(Some((partition.log_start, why)));
             }
             if let Some(end) = before {
                 match self.gap((end, last), behind, checkpoint, partition.epochs.last()) {
                     Gap::None => {}
-                    Gap::Missing(why) => damage = damage.or(Some((end.offset, why))),
+                    Gap::Missing(why) => {
+                        self.lost.push(end.offset..Offset(extent.base_offset));
+                        damage = damage.or(Some((end.offset, why)));
+                    }
                     // The missing frames may have been in a lost slab. The partition is out of service anyway.
                     Gap::NeverAcknowledged | Gap::FreedBefore if unusable.is_some() => {}
                     Gap::NeverAcknowledged => {
@@ -120,15 +127,7 @@ impl Recovery<'_> {
             last = walked.decision;
             read_ahead = walked.read_ahead;
             let mut extent = walked.extent;
-            if !is_planted(Mutant::ForgetBound) {
-                extent.write_bound = WriteBound::known(self.write_bounds.of(&behind[0]).max(extent.end));
-            }
-            if let Some(ms) = self.untimed.get(&extent.incarnation.0) {
-                extent.untimed_ms = extent.untimed_ms.max(*ms);
-            }
-            if let Some(ms) = self.horizons.get(&extent.incarnation.0) {
-                extent.horizon_ms = extent.horizon_ms.max(*ms);
-            }
+            self.note_extent(&behind[0], &mut extent);
             partition.extents.push_back(extent);
             truncated |= is_last && matches!(walked.decision, Decision::Truncate { .. });
         }
@@ -144,6 +143,7 @@ impl Recovery<'_> {
         }
         if let Some(last) = partition.extents.back_mut() {
             if let Some(known) = checkpoint.filter(|c| c.incarnation == last.incarnation.0) {
+                self.lost.push(last.end_offset..Offset(known.offset));
                 last.extend_to(mark_of(known), known.max_timestamp);
             }
             partition.durable = last.end_mark();
@@ -154,6 +154,23 @@ impl Recovery<'_> {
         self.resume_tail(&mut partition, read_ahead.as_ref());
         self.report.extents += partition.extents.len();
         Ok(RecoveredPartition { partition, discarded })
+    }
+
+    /// Sets what the map knows of an extent and its frames do not say. Notes that it cannot be used.
+    fn note_extent(&mut self, entry: &ExtentEntry, extent: &mut Extent) {
+        if self.faults.of(entry).is_some() {
+            self.report.unusable.insert(extent.incarnation);
+            self.lost.push(extent.base_offset..extent.end_offset);
+        }
+        if !is_planted(Mutant::ForgetBound) {
+            extent.write_bound = WriteBound::known(self.write_bounds.of(entry).max(extent.end));
+        }
+        if let Some(ms) = self.untimed.get(&extent.incarnation.0) {
+            extent.untimed_ms = extent.untimed_ms.max(*ms);
+        }
+        if let Some(ms) = self.horizons.get(&extent.incarnation.0) {
+            extent.horizon_ms = extent.horizon_ms.max(*ms);
+        }
     }
 
     /// Returns the partition as the map knows it, without extents.
@@ -229,6 +246,7 @@ impl Recovery<'_> {
             if trusted && !partition.faulty { TailState::Clean } else { TailState::Active };
         if let Some((at, why)) = damage {
             self.report.findings.push((self.tp, PartitionFinding::Faulty { at, why }));
+            self.report.lost.push((self.tp, merged(&mut self.lost, partition.log_start)));
         } else if truncated {
             // New frames must not be taken for the lost ones, which a client may have seen with their epoch.
             partition.last_epoch = Some(LeaderEpoch(partition.last_epoch.map_or(0, |last| last.0) + 1));
@@ -319,6 +337,21 @@ pub(in crate::store) fn orphan_fault(orphan: &OrphanEntry) -> String {
         slab_name(SlabId(orphan.slab)),
         orphan.at
     )
+}
+
+/// Returns these ranges from an offset on, in order and without overlaps.
+fn merged(ranges: &mut Vec<Range<Offset>>, from: Offset) -> Vec<Range<Offset>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<Offset>> = Vec::new();
+    for range in ranges.drain(..) {
+        let range = range.start.max(from)..range.end;
+        match merged.last_mut() {
+            _ if range.is_empty() => {}
+            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 enum Gap {

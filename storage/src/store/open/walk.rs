@@ -156,6 +156,7 @@ impl Recovery<'_> {
             damage = damage.or_else(|| end_as_sealed(entry, &seal, &mut extent));
             if damage.is_some() {
                 let (index, offset) = (LogIndex(seal.index), Offset(seal.offset));
+                self.lost.push(extent.end_offset..offset);
                 extent.extend_to(Mark { position: seal.position, index, offset, ..end }, seal.max_timestamp);
             }
         }
@@ -194,6 +195,8 @@ impl Recovery<'_> {
                 .push(format!("{}: {place}: a frame that belongs elsewhere: the disk wrote astray", self.tp));
         }
         let in_log = |from: &Mark| stopped.is_none_or(|stop| from.position < stop.position);
+        let gaps = scanned.gaps.iter().filter(|gap| in_log(&gap.from));
+        self.lost.extend(gaps.filter_map(|gap| Some(gap.from.offset..gap.to?.offset)));
         let gap = scanned.gaps.iter().find(|gap| in_log(&gap.from))?;
         if gap.to.is_none() && entry.sealed.is_some_and(|seal| seal.index == gap.from.index.0) {
             // After the last frame there was padding at most.
