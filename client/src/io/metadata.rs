@@ -148,8 +148,7 @@ impl Cluster {
             };
             let Some(leader) = info.partitions.get(partition as usize) else {
                 let count = counted(info.partitions.len(), "partition");
-                let text =
-                    format!("topic {topic} has {count}, numbered from 0, and no partition {partition}");
+                let text = format!("the topic has {count}, numbered from 0, and no partition {partition}");
                 return Err(CallError::Rejected { code: ErrorCode::UnknownPartition, text });
             };
             match self.connection(leader.leader, leader.shard).await {

@@ -39,10 +39,8 @@ pub enum ApiError {
     #[error("the topic was deleted")]
     TopicDeleted,
     /// The topic has no such partition.
-    #[error("topic {topic} has {}, numbered from 0, and no {partition}", counted(*count, "partition"))]
+    #[error("the topic has {}, numbered from 0, and no partition {partition}", counted(*count, "partition"))]
     UnknownPartition {
-        /// The topic's name.
-        topic: String,
         /// The partition in the request.
         partition: PartitionIndex,
         /// The number of partitions that the topic has.
@@ -179,7 +177,7 @@ impl ApiError {
             Self::UnknownTopic(topic.clone()),
             Self::UnknownTopicId(TopicId([1; 16])),
             Self::TopicDeleted,
-            Self::UnknownPartition { topic: topic.clone(), partition, count: 3 },
+            Self::UnknownPartition { partition, count: 3 },
             Self::WrongShard { topic: topic.clone(), partition, owner: ShardId(1), here: ShardId(0) },
             Self::TopicExists(topic.clone()),
             Self::InvalidTopicName(reason.clone()),

@@ -42,8 +42,7 @@ impl<'a> Targets<'a> {
         partition: PartitionIndex,
     ) -> Result<(TopicPartition, ShardIndex), ApiError> {
         let Some(store) = topic.stores.get(partition.0 as usize) else {
-            let (topic, count) = (topic.name.clone(), topic.stores.len());
-            return Err(ApiError::UnknownPartition { topic, partition, count });
+            return Err(ApiError::UnknownPartition { partition, count: topic.stores.len() });
         };
         Ok((TopicPartition { topic: topic.id, partition }, store.0 % self.shards))
     }

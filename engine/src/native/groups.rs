@@ -29,7 +29,6 @@ pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffse
     if let Err(error) = context.targets().topic_by_id(topic) {
         return context.reply_error(call, &error);
     }
-    let consumer = request.consumer.clone();
     context.ask_group(call.conn, named_consumer_commit(request), move |context, outcomes| {
         let reply = match outcomes {
             Ok(outcomes) => {
@@ -42,7 +41,7 @@ pub(super) fn commit(context: &mut Context<'_>, call: Call, request: CommitOffse
                     Some((_, GroupError::InvalidCommitOffsetSize)) => {
                         Reply::error(ErrorCode::TooLarge, too_many_offsets(&context.setup.groups))
                     }
-                    Some((partition, error)) => commit_error_reply(&consumer, topic, partition, error),
+                    Some((partition, error)) => commit_error_reply(partition, error),
                     None => Reply::Empty,
                 }
             }
@@ -230,24 +229,22 @@ fn too_many_offsets(config: &GroupConfig) -> String {
     )
 }
 
-fn commit_error_reply(consumer: &str, topic: TopicId, partition: PartitionIndex, error: GroupError) -> Reply {
+/// Returns the reply to a commit that failed. The client adds the consumer and the topic to the text.
+fn commit_error_reply(partition: PartitionIndex, error: GroupError) -> Reply {
     let (code, text) = match error {
-        GroupError::CoordinatorNotAvailable => {
-            (ErrorCode::StorageFull, "the disk is full: positions cannot be stored".to_owned())
-        }
+        GroupError::CoordinatorNotAvailable => (ErrorCode::StorageFull, error.to_string()),
         GroupError::OffsetMetadataTooLarge => {
             (ErrorCode::TooLarge, format!("offset metadata too large for partition {partition}"))
         }
         GroupError::UnknownTopicOrPartition => {
-            (ErrorCode::UnknownPartition, format!("topic {topic} has no partition {partition}"))
+            (ErrorCode::UnknownPartition, format!("the topic has no partition {partition}"))
         }
         GroupError::UnknownMemberId => (
             ErrorCode::InvalidArgument,
-            format!(
-                "{consumer} is a group with members, and only its members can commit; stop them or use another name"
-            ),
+            "it is a group with members, and only its members can commit; stop them or use another name"
+                .to_owned(),
         ),
-        other => (ErrorCode::InvalidArgument, format!("positions of {consumer} cannot be stored: {other}")),
+        other => (ErrorCode::InvalidArgument, other.to_string()),
     };
     Reply::error(code, text)
 }
