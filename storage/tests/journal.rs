@@ -438,6 +438,35 @@ fn a_start_without_space_to_apply_the_journal_keeps_it_for_the_next_one() {
 }
 
 #[test]
+fn a_start_that_applies_a_part_of_the_journal_reports_every_partition_that_lacks_records() {
+    let mut lacking = 0;
+    for page in 0..32 {
+        let mut bed = bed(with_journal());
+        for n in 2..5 {
+            for partition in 0..PARTITIONS {
+                let slot = bed.slot(partition);
+                bed.append(slot, &filled(n, 1500));
+            }
+            bed.settle();
+        }
+        let fault = Fault::write_no_space("/data/store-000/slab-000000").within(page * 4096..u64::MAX);
+        let mut bed = crash_with(bed, |disk| disk.disk().inject(fault));
+        for partition in 0..PARTITIONS {
+            let slot = bed.slot(partition);
+            let count = bed.values(slot).len();
+            let is_reported = bed.report.findings.iter().any(|(of, finding)| {
+                *of == tp(partition) && matches!(finding, PartitionFinding::Faulty { .. })
+            });
+            assert!(count == 5 || is_reported, "page {page}: {count} records in partition {partition}");
+            lacking += usize::from((1..5).contains(&count));
+        }
+        let mut bed = crash_with(bed, |disk| disk.disk().clear_faults());
+        assert_eq!((records(&mut bed), &bed.report.findings[..]), (all(5), &[][..]), "page {page}");
+    }
+    assert!(lacking > 0, "some partitions had a part of their records");
+}
+
+#[test]
 fn a_small_disk_gets_a_small_journal_or_none() {
     for (free, journal) in [(4 << 20, true), (256 << 10, false)] {
         let mut bed = Bed::with(5, with_journal());

@@ -192,6 +192,14 @@ impl<'a> Entry<'a> {
         })
     }
 
+    /// Returns the extent of each piece, and where in it the piece ends.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (Incarnation, u32)> {
+        self.list.iter().map(|piece| {
+            let end = piece.position.get().saturating_add(piece.bytes.get());
+            (Incarnation(piece.incarnation.get()), end)
+        })
+    }
+
     /// Whether the bytes of all pieces are as they were written.
     pub(crate) fn is_whole(&self) -> bool {
         self.pieces().all(|(_, payload)| payload.is_some())

@@ -201,8 +201,8 @@ pub(crate) struct Pages {
     pub(crate) pieces: u64,
     /// Some pieces belong to extents of the map that lie outside of the slabs' files.
     pub(crate) has_homeless: bool,
-    /// Extents whose pieces are damaged, with the position of the first one.
-    pub(crate) damaged: BTreeMap<Incarnation, u32>,
+    /// Extents that lack a piece that the journal had for them, with the largest end of such a piece.
+    pub(crate) missing: BTreeMap<Incarnation, u32>,
 }
 
 struct Page {
@@ -237,9 +237,9 @@ impl Pages {
 
     /// Applies the pieces of an entry that belong to extents in use.
     pub(crate) fn apply(&mut self, entry: &Entry<'_>, lives: &mut Lives, slabs: &mut dyn SlabPages) {
-        for (target, payload) in entry.pieces() {
+        for ((target, payload), (incarnation, end)) in entry.pieces().zip(entry.ends()) {
             let Some(payload) = payload else {
-                self.damaged.entry(target.incarnation).or_insert(target.position);
+                self.note_missing(incarnation, end);
                 continue;
             };
             if self.is_current(&target, payload, lives, slabs) {
@@ -249,6 +249,12 @@ impl Pages {
                 }
             }
         }
+    }
+
+    /// Notes that an extent lacks a piece that ends here.
+    pub(crate) fn note_missing(&mut self, extent: Incarnation, end: u32) {
+        let largest = self.missing.entry(extent).or_default();
+        *largest = end.max(*largest);
     }
 
     /// Whether the extent of a piece is in use by the incarnation that the piece is of.

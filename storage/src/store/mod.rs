@@ -267,6 +267,12 @@ impl Store {
         self.state.is_stalled()
     }
 
+    /// Whether records appended to a partition wait for space on the disk, or the map does. Try again with
+    /// [`enforce_retention`](Self::enforce_retention).
+    pub fn waits_for_space(&self, slot: PartitionSlot) -> bool {
+        self.is_stalled() || self.partition(slot).is_some_and(|partition| partition.stalled)
+    }
+
     /// Bytes of memory in buffers: the cache and what waits for the disk.
     pub fn memory_bytes(&self) -> u64 {
         self.budget.bytes() + self.unacked_bytes

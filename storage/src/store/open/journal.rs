@@ -53,8 +53,9 @@ pub(super) struct OpenedJournal {
 pub(super) struct JournalFaults {
     /// Unknown records are lost: those of any partition with an open end may be missing.
     pub(super) lost: Option<String>,
-    /// Extents that lack a piece that could not be applied, by incarnation, with the position of the first such piece.
-    pub(super) damaged: BTreeMap<u64, u32>,
+    /// Extents that may lack a piece that could not be applied, by incarnation, with the largest end of such a piece. A log that ends before it has
+    /// lost records.
+    pub(super) missing: BTreeMap<u64, u32>,
     /// Whether the disk has no space to apply pieces, because it copies what it writes.
     pub(super) no_space: bool,
 }
@@ -229,16 +230,17 @@ impl OpenedJournal {
                     "{}: no space on the disk to write what the journal has for it; partitions that lack records are out of service until a start finds space",
                     config.dir.display()
                 ));
-                for (target, _) in scanned.entries.iter().flat_map(Entry::pieces) {
-                    pages.damaged.entry(target.incarnation).or_insert(target.position);
+                // Some pages may have been written, and a part of one.
+                for (extent, end) in scanned.entries.iter().flat_map(Entry::ends) {
+                    pages.note_missing(extent, end);
                 }
             }
             Err((slab, e)) => return Err(io_error(&config.dir.join(slab_name(slab)))(e)),
         }
         report.journal_pieces = pages.pieces;
-        let is_incomplete = pages.has_homeless || self.faults.lost.is_some() || !pages.damaged.is_empty();
+        let is_incomplete = pages.has_homeless || self.faults.lost.is_some() || !pages.missing.is_empty();
         self.held = expected.max(scanned.era).filter(|_| is_incomplete);
-        self.faults.damaged = pages.damaged.iter().map(|(incarnation, at)| (incarnation.0, *at)).collect();
+        self.faults.missing = pages.missing.iter().map(|(incarnation, end)| (incarnation.0, *end)).collect();
         Ok(())
     }
 }

@@ -212,14 +212,14 @@ impl Recovery<'_> {
             return Some((end, lost.clone()));
         }
         let last = partition.extents.back()?;
-        let position = self.journal.damaged.get(&last.incarnation.0)?;
+        let piece_end = self.journal.missing.get(&last.incarnation.0)?;
         let state = if self.journal.no_space {
             "have no space on the disk yet"
         } else {
             "are damaged in the journal"
         };
-        let why = format!("bytes at {position} of extent {} {state}", last.incarnation);
-        (*position >= last.end).then_some((end, why))
+        let why = format!("bytes {} to {piece_end} of extent {} {state}", last.end, last.incarnation);
+        (last.end < *piece_end).then_some((end, why))
     }
 
     /// Sets the state that results from the extents that were found, and reports the findings.
