@@ -91,6 +91,23 @@ counters! {
     free = "disk.slabs.free.now",
     /// Of these, without space on the disk: they were returned to the file system.
     holes = "disk.slabs.punched.now",
+    /// Groups now.
+    groups = "groups.now",
+    /// Bytes of memory that their offsets take now.
+    group_offset_bytes = "groups.offsets.bytes.now",
+    /// Bytes of memory that their members take now.
+    group_member_bytes = "groups.members.bytes.now",
+}
+
+/// What the groups of a coordinator take of what all groups of a broker may.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct GroupUsage {
+    /// Groups.
+    pub groups: usize,
+    /// Bytes of their offsets.
+    pub offsets_bytes: usize,
+    /// Bytes of their members.
+    pub members_bytes: usize,
 }
 
 const COUNT: usize = Counters::NAMES.len();
@@ -122,6 +139,17 @@ impl ShardCounters {
         }
     }
 
+    /// What the groups of the shard take.
+    pub(crate) fn group_usage(&self) -> GroupUsage {
+        let [.., groups, offsets_bytes, members_bytes] = &self.0;
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as usize;
+        GroupUsage {
+            groups: value(groups),
+            offsets_bytes: value(offsets_bytes),
+            members_bytes: value(members_bytes),
+        }
+    }
+
     pub(crate) fn read(&self, shard: ShardId) -> ShardStats {
         let values = self.0.iter().map(|value| value.load(Ordering::Relaxed));
         let names = Counters::NAMES.iter().map(|name| (*name).to_owned());
@@ -142,6 +170,11 @@ mod tests {
             |name: &str| read.counters.iter().find(|(found, _)| found == name).map(|(_, value)| *value);
         assert_eq!((value("records.appended"), value("disk.slabs.free.now")), (Some(7), Some(9)));
         assert_eq!(value("batches.appended"), Some(0));
+        let of_groups =
+            Counters { groups: 3, group_offset_bytes: 4, group_member_bytes: 5, ..Counters::default() };
+        shards[1].publish(&of_groups);
+        let usage = GroupUsage { groups: 3, offsets_bytes: 4, members_bytes: 5 };
+        assert_eq!(shards[1].group_usage(), usage);
         assert!(shards[0].read(ShardId(0)).counters.iter().all(|(_, value)| *value == 0));
         let mut names = Counters::NAMES.to_vec();
         names.sort_unstable();

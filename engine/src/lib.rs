@@ -33,8 +33,8 @@ mod units;
 
 pub use address::HostPort;
 pub use broker::{
-    Broker, BrokerConfig, DurableChoice, HostKind, KAFKA_PORT_DEFAULT, Listener, MemoryChoice,
-    NATIVE_PORT_DEFAULT, ReadyInfo, TestBroker, memory_in_force, offline, repair,
+    Broker, BrokerConfig, DurableChoice, GROUPS_PARTITIONS_DEFAULT, HostKind, KAFKA_PORT_DEFAULT, Listener,
+    MemoryChoice, NATIVE_PORT_DEFAULT, ReadyInfo, TestBroker, memory_in_force, offline, repair,
 };
 pub use coord::groups;
 pub use start_error::StartError;

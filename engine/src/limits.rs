@@ -1,13 +1,14 @@
 //! Every limit of a shard in one place, each with its unit in its name. Those of a connection are in `highwater_net::limits`.
 
 mod compaction;
+mod groups;
 mod journal;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use highwater_protocol::frame::frame_bytes;
-use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT};
+use highwater_protocol::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MAX_DEFAULT, GROUP_RECORD_BYTES_MAX};
 use highwater_runtime::buf::PAGE_BYTES;
 use highwater_storage::StoreLimits;
 use highwater_storage::limits::PRODUCER_BYTES;
@@ -17,6 +18,10 @@ pub use compaction::{
     COMPACTION_BUFFERS, COMPACTION_BYTES_MAX, COMPACTION_BYTES_PER_STEP, COMPACTION_DECOMPRESSED_BYTES_MAX,
     COMPACTION_FRAME_BUFFERS, COMPACTION_PART_OF_SENDS, COMPACTION_PARTITIONS_PER_SCAN_STEP,
     COMPACTION_STEP_INTERVAL,
+};
+pub use groups::{
+    GROUP_BATCH_BYTES_MAX, GROUP_LOAD_BYTES_MAX, GROUP_LOAD_MEMORY_BYTES_MAX, GROUPS_RESTORED_PER_TURN_MAX,
+    HELD_GROUP_REQUESTS_MAX,
 };
 use journal::journal_bytes;
 pub use journal::{
@@ -382,7 +387,9 @@ pub struct ShardLimits {
     pub check_work_at_once: usize,
     /// How often partitions are looked at for records to delete or to compact.
     pub cleanup_interval: Duration,
-    /// The limits of each store.
+    /// The largest batch of a client, in bytes.
+    pub batch_bytes_max: usize,
+    /// The limits of each store. They allow the largest record of a group, whatever clients may send.
     pub store: StoreLimits,
     /// Size of the files of the metadata log and of the groups' log while they hold little.
     pub state_log_bytes: u64,
@@ -421,9 +428,10 @@ impl ShardLimits {
             connections_max: CONNECTIONS_MAX.div_ceil(usize::from(shards)),
             check_work_at_once: CHECK_WORK_AT_ONCE_MAX,
             cleanup_interval: CLEANUP_INTERVAL_DEFAULT,
+            batch_bytes_max,
             store: StoreLimits {
                 journal_bytes: journal_bytes(cache / stores),
-                payload_bytes_max: batch_bytes_max,
+                payload_bytes_max: batch_bytes_max.max(GROUP_RECORD_BYTES_MAX),
                 cache_bytes_max: cache / stores,
                 producers_max: defaults.producers_max.min(store_producers_max),
                 store_producers_max,
@@ -465,13 +473,9 @@ impl ShardLimits {
         (self.send_bytes_max / COMPACTION_PART_OF_SENDS).min(COMPACTION_BYTES_MAX)
     }
 
-    /// Returns the size of the largest batch that is accepted, in bytes.
-    pub fn batch_bytes_max(&self) -> usize {
-        self.store.payload_bytes_max
-    }
-
     /// Limits so small that a short simulation reaches them.
     pub const fn tiny() -> Self {
+        let store = StoreLimits::tiny_with_journal();
         Self {
             request_bytes_max: 256 << 10,
             decoder_bytes_max: 4 << 20,
@@ -480,8 +484,9 @@ impl ShardLimits {
             connections_max: 64,
             check_work_at_once: 50,
             cleanup_interval: CLEANUP_INTERVAL_DEFAULT,
+            batch_bytes_max: store.payload_bytes_max,
             // Topics in simulations have thousands of partitions, and each turn takes its time.
-            store: StoreLimits { snapshot_bytes_per_turn: 16 << 10, ..StoreLimits::tiny_with_journal() },
+            store: StoreLimits { snapshot_bytes_per_turn: 16 << 10, ..store },
             state_log_bytes: 32 << 10,
         }
     }

@@ -6,7 +6,7 @@ use highwater_protocol::ids::TopicId;
 use highwater_protocol::native::Hello;
 
 use crate::api::{ApiError, ControllerReply, ControllerRequest, PartitionAnswer, PartitionQuery, Ticket};
-use crate::coord::groups::{GroupReply, GroupRequest};
+use crate::coord::groups::{GroupBatch, GroupReply, GroupRequest};
 use crate::kafka_message::KafkaMessage;
 use crate::meta::{Change, Opened, Publish};
 
@@ -37,6 +37,12 @@ pub enum Message {
     GroupRequest(Ticket, Box<GroupRequest>),
     /// From the coordinator.
     GroupReply(Ticket, Result<GroupReply, ApiError>),
+    /// From shard 0: what an earlier build kept of the groups of this shard.
+    CarryOver(Vec<GroupBatch>),
+    /// To shard 0: all of it is durable in the partitions.
+    CarriedOver,
+    /// From shard 0: nothing is left to be carried over.
+    Serve,
     /// To the owner of the partitions.
     PartitionQuery(Ticket, PartitionQuery),
     /// From the owner.
@@ -62,6 +68,8 @@ pub struct Prepare {
     pub version: u64,
     /// The changes, in order.
     pub changes: Arc<[Change]>,
+    /// Whether groups of an earlier build are being carried over: nobody serves before they are.
+    pub is_carrying_over: bool,
 }
 
 /// A hello that another shard has received.

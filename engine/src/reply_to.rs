@@ -3,7 +3,7 @@
 use highwater_net::ReplySlot;
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
-/// The client that receives the outcome of an append.
+/// Who receives the outcome of an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReplyTo {
     /// A native client, whose connection is on this shard.
@@ -17,6 +17,8 @@ pub(crate) enum ReplyTo {
     },
     /// A Kafka client, whose connection may be on any shard.
     Kafka(RequestBatch),
+    /// The coordinators of this shard.
+    Coordinators,
 }
 
 /// A pending request of a Kafka client. Unique on the shard of its connection.
@@ -40,7 +42,7 @@ impl ReplyTo {
     pub(crate) fn waiting_conn(self) -> Option<ConnId> {
         match self {
             Self::Native { conn, .. } => Some(conn),
-            Self::Kafka(_) => None,
+            Self::Kafka(_) | Self::Coordinators => None,
         }
     }
 }

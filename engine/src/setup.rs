@@ -42,6 +42,8 @@ pub struct ShardSetup {
     pub kafka: KafkaSetup,
     /// Settings of the group coordinator.
     pub groups: GroupConfig,
+    /// Partitions of the topic that keeps groups, when it is created.
+    pub groups_partitions: u32,
     /// Called when the broker is ready.
     pub on_ready: OnReady,
 }

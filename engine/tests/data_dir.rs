@@ -261,14 +261,14 @@ fn a_broker_with_damaged_files_reports_what_is_lost_and_serves_the_rest() {
     let both = |stem: &str| vec![PathBuf::from(format!("{stem}.a")), PathBuf::from(format!("{stem}.b"))];
     let with_mark = |stem: &str| [both(stem), vec![PathBuf::from(format!("{stem}.mark"))]].concat();
     let folder = |name: &str| files.iter().filter(|path| path.starts_with(name)).cloned().collect::<Vec<_>>();
-    for paths in [both("meta"), both("offsets"), both("store-000/state"), both("store-001/state")] {
+    for paths in [both("meta"), both("store-000/state"), both("store-001/state")] {
         for case in
             [Case::Missing, Case::Empty, Case::Half, Case::ZeroBlock(0), Case::Older, Case::OtherClusters]
         {
             proof.check(&paths, case);
         }
     }
-    for paths in [with_mark("meta"), with_mark("offsets"), folder("store-000"), folder("store-001")] {
+    for paths in [with_mark("meta"), folder("store-000"), folder("store-001")] {
         proof.check(&paths, Case::Missing);
     }
 }
@@ -276,7 +276,7 @@ fn a_broker_with_damaged_files_reports_what_is_lost_and_serves_the_rest() {
 #[test]
 fn a_start_continues_without_files_that_the_operator_declared_lost() {
     let (images, partitions) = sample(1);
-    for (lost, left) in [("meta", 0), ("offsets", 2), ("store-001", 1)] {
+    for (lost, left) in [("meta", 0), ("store-001", 1)] {
         let dir = tempfile::tempdir().expect("a directory");
         images[0].put(dir.path());
         for suffix in [".a", ".b", ".mark"] {

@@ -43,10 +43,13 @@ pub fn validate_topic_name(name: &str) -> Result<(), TopicNameError> {
     Ok(())
 }
 
+/// The topic that keeps groups and the offsets that they have committed, as in Kafka.
+pub const GROUPS_TOPIC: &str = "__consumer_offsets";
+
 /// Topics in which a broker keeps its own state, as Kafka names them. Clients give these names a special meaning: they cannot create
 /// such a topic, and only read one that there is.
 pub const RESERVED_TOPIC_NAMES: [&str; 4] =
-    ["__cluster_metadata", "__consumer_offsets", "__share_group_state", "__transaction_state"];
+    ["__cluster_metadata", GROUPS_TOPIC, "__share_group_state", "__transaction_state"];
 
 /// Returns whether a topic name is reserved.
 pub fn is_reserved_topic_name(name: &str) -> bool {

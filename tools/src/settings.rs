@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, ValueEnum};
 use highwater_engine::limits::{CLEANUP_INTERVAL_DEFAULT, FREE_SPACE_KEPT_BYTES_DEFAULT};
-use highwater_engine::{BrokerConfig, DurableChoice, Listener};
+use highwater_engine::{BrokerConfig, DurableChoice, GROUPS_PARTITIONS_DEFAULT, Listener};
 use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use serde::Deserialize;
 
@@ -118,6 +118,8 @@ pub(crate) struct Settings {
     pub auto_create_topics: Setting<bool>,
     /// Number of partitions of topics that are created without a number.
     pub default_partitions: Setting<u32>,
+    /// Number of partitions of the topic that keeps groups.
+    pub offsets_topic_partitions: Setting<u32>,
     /// Number of cores; `None` for every core the process may use.
     pub cores: Setting<Option<u16>>,
     /// Memory for requests and cache; `None` for a share of what the process may use.
@@ -156,6 +158,7 @@ struct File {
     kafka_advertise: Option<Advertise>,
     auto_create_topics: Option<bool>,
     default_partitions: Option<u32>,
+    offsets_topic_partitions: Option<u32>,
     cores: Option<u16>,
     memory: Option<Size>,
     batch_bytes_max: Option<Size>,
@@ -209,6 +212,7 @@ impl Settings {
         let size = |name, given, in_file, default| -> Result<Setting<ByteSize>, Failure> {
             Ok(merge.pick(name, given, size_in_file(path, name, in_file)?, || ByteSize(default)))
         };
+        let count = |name, given, in_file, default: u32| merge.pick(name, given, in_file, || default);
         macro_rules! time {
             ($name:ident, $default:expr) => {
                 merge.pick(stringify!($name), args.$name, file.$name.map(NonZeroU32::get), || $default)
@@ -236,11 +240,17 @@ impl Settings {
                 file.auto_create_topics,
                 || true,
             ),
-            default_partitions: merge.pick(
+            default_partitions: count(
                 "default_partitions",
                 args.default_partitions,
                 file.default_partitions,
-                || 1,
+                1,
+            ),
+            offsets_topic_partitions: count(
+                "offsets_topic_partitions",
+                args.offsets_topic_partitions,
+                file.offsets_topic_partitions,
+                GROUPS_PARTITIONS_DEFAULT,
             ),
             cores: merge.optional("cores", args.cores, file.cores),
             memory: merge.optional("memory", args.memory, memory_in_file),
@@ -285,6 +295,7 @@ impl Settings {
         (config.listen, config.kafka_listen) = self.listeners().expect("validated by `resolve`");
         config.auto_create_topics = self.auto_create_topics.value;
         config.default_partitions = self.default_partitions.value;
+        config.groups_partitions = self.offsets_topic_partitions.value;
         config.cores = self.cores.value;
         config.memory_bytes = self.memory.value.map(|size| size.0);
         config.batch_bytes_max = usize::try_from(self.batch_bytes_max.value.0).unwrap_or(usize::MAX);
@@ -323,6 +334,8 @@ impl Settings {
         line("auto_create_topics", Some(auto_create), self.auto_create_topics.source, "");
         let partitions = toml::Value::Integer(self.default_partitions.value.into());
         line("default_partitions", Some(partitions), self.default_partitions.source, "");
+        let partitions = toml::Value::Integer(self.offsets_topic_partitions.value.into());
+        line("offsets_topic_partitions", Some(partitions), self.offsets_topic_partitions.source, "");
         let cores = self.cores.value.map(|n| toml::Value::Integer(n.into()));
         line("cores", cores, self.cores.source, "every core the process may use");
         let memory = self.memory.value.map(|size| text(&size.to_string()));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use highwater_client::{AdminErrorKind, Client, CompactionDetail, TopicDescription};
 use highwater_protocol::text::counted;
+use highwater_protocol::topic::is_reserved_topic_name;
 use serde::Serialize;
 
 use crate::cli::{ServerArgs, TopicCommand};
@@ -21,8 +22,8 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
             let config = config_values(config)?;
             create(&server, &topic, partitions, config, if_not_exists)
         }
-        TopicCommand::List { json, server } => {
-            with_client(&server, |client| async move { list(&client, json).await })
+        TopicCommand::List { exclude_internal, json, server } => {
+            with_client(&server, |client| async move { list(&client, exclude_internal, json).await })
         }
         TopicCommand::Describe { topic, all, json, server } => with_client(&server, |client| async move {
             let mut descriptions = Descriptions::new(json);
@@ -115,15 +116,22 @@ struct Listed<'a> {
     topic: &'a str,
     id: String,
     partitions: usize,
+    /// Whether it belongs to the broker itself.
+    internal: bool,
 }
 
-async fn list(client: &Client, json: bool) -> Result<(), Failure> {
+async fn list(client: &Client, exclude_internal: bool, json: bool) -> Result<(), Failure> {
     let mut topics = client.metadata().await.map_err(Failure::general)?.topics;
+    topics.retain(|topic| !exclude_internal || !is_reserved_topic_name(&topic.name));
     topics.sort_by(|a, b| a.name.cmp(&b.name));
     if json {
         for topic in &topics {
-            let listed =
-                Listed { topic: &topic.name, id: topic.id.to_string(), partitions: topic.partitions.len() };
+            let listed = Listed {
+                topic: &topic.name,
+                id: topic.id.to_string(),
+                partitions: topic.partitions.len(),
+                internal: is_reserved_topic_name(&topic.name),
+            };
             output::print_json(&listed)?;
         }
         return Ok(());

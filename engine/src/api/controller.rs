@@ -21,6 +21,8 @@ pub enum ControllerRequest {
     ConfigureTopic(ConfigureTopic),
     /// Reserve a block of producer ids.
     ReserveProducerIds,
+    /// Create the topic that keeps groups, unless it exists.
+    CreateGroupsTopic,
 }
 
 /// The reply to a [`ControllerRequest`].
@@ -89,6 +91,10 @@ pub struct ConfigureTopic {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReserveProducerIds;
 
+/// Creates the topic that keeps groups, unless it exists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CreateGroupsTopic;
+
 /// A request to shard 0 with the type of its reply.
 pub trait ControllerCall: 'static {
     /// The type of the reply.
@@ -129,6 +135,9 @@ controller_calls! {
     DeleteTopicById => () { call => ControllerRequest::DeleteTopicById(call), ControllerReply::Done => Ok(()) }
     AlterTopic => () { call => ControllerRequest::AlterTopic(call), ControllerReply::Done => Ok(()) }
     ConfigureTopic => () { call => ControllerRequest::ConfigureTopic(call), ControllerReply::Done => Ok(()) }
+    CreateGroupsTopic => () {
+        _call => ControllerRequest::CreateGroupsTopic, ControllerReply::Done => Ok(())
+    }
     ReserveProducerIds => Range<ProducerId> {
         _call => ControllerRequest::ReserveProducerIds, ControllerReply::ProducerIds(ids) => Ok(ids)
     }

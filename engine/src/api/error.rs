@@ -2,6 +2,7 @@
 
 use highwater_protocol::ids::{Offset, PartitionIndex, ShardId, TopicId};
 use highwater_protocol::text::counted;
+use highwater_protocol::topic::GROUPS_TOPIC;
 use highwater_storage::AppendError;
 
 /// A service of the broker.
@@ -122,6 +123,11 @@ pub enum ApiError {
         /// The offset after the last that can be read.
         end: Offset,
     },
+    /// The partition that keeps a group lacks acknowledged records.
+    #[error(
+        "the groups in {GROUPS_TOPIC}/{0} are out of service, because that partition is damaged or lacks records that the disk had no space for; see the broker's log"
+    )]
+    GroupsDamaged(PartitionIndex),
     /// Part of the partition cannot be read.
     #[error("part of the partition cannot be read; see the broker's log")]
     PartitionDamaged,
@@ -197,6 +203,7 @@ impl ApiError {
                 start: Offset(0),
                 end: Offset(4),
             },
+            Self::GroupsDamaged(PartitionIndex(3)),
             Self::PartitionDamaged,
             Self::RecordsDamaged { partition: reason, offset: Offset(5), resume_at: Offset(6) },
             Self::EarlierBatchRejected { sequence: 3 },

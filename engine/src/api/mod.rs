@@ -22,8 +22,8 @@ mod ticket;
 pub use acks::RequiredAcks;
 pub use config_changes::{ConfigChange, ConfigChanges};
 pub use controller::{
-    AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateTopic, DeleteTopic,
-    DeleteTopicById, ReserveProducerIds,
+    AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateGroupsTopic,
+    CreateTopic, DeleteTopic, DeleteTopicById, ReserveProducerIds,
 };
 pub use error::{ApiError, Service};
 pub use partitions::{

@@ -33,6 +33,9 @@ impl From<SocketAddr> for Listener {
     }
 }
 
+/// Partitions of the topic that keeps groups, unless something else is configured.
+pub const GROUPS_PARTITIONS_DEFAULT: u32 = 16;
+
 /// The configuration of a broker. [`Default`] is that of `highwater start` without arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerConfig {
@@ -56,6 +59,9 @@ pub struct BrokerConfig {
     pub offsets_retention: Duration,
     /// How often partitions are looked at for records to delete or to compact.
     pub cleanup_interval: Duration,
+    /// Partitions of the topic that keeps groups and offsets, `__consumer_offsets`. It is created when a client first asks for a group, and its
+    /// number of partitions never changes.
+    pub groups_partitions: u32,
     /// Number of cores to use; `None` for all that the process may use.
     pub cores: Option<u16>,
     /// Memory for caches and buffers of all cores; `None` for a quarter of what the process may use, at least 256 MiB and at most 8 GiB.
@@ -91,6 +97,7 @@ impl Default for BrokerConfig {
             group_session_timeout: Duration::from_secs(45),
             offsets_retention: Duration::from_hours(7 * 24),
             cleanup_interval: CLEANUP_INTERVAL_DEFAULT,
+            groups_partitions: GROUPS_PARTITIONS_DEFAULT,
             cores: None,
             memory_bytes: None,
             batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,

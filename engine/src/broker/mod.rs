@@ -10,7 +10,10 @@ mod signals;
 mod start;
 mod test_broker;
 
-pub use config::{BrokerConfig, DurableChoice, HostKind, KAFKA_PORT_DEFAULT, Listener, NATIVE_PORT_DEFAULT};
+pub use config::{
+    BrokerConfig, DurableChoice, GROUPS_PARTITIONS_DEFAULT, HostKind, KAFKA_PORT_DEFAULT, Listener,
+    NATIVE_PORT_DEFAULT,
+};
 pub use memory::{MemoryChoice, memory_in_force};
 pub use start::{Broker, ReadyInfo};
 pub use test_broker::TestBroker;

@@ -23,7 +23,7 @@ use highwater_storage::{
     StoreConfig, StoreEvent,
 };
 
-use crate::data_dir::{self, Identity, META, OFFSETS, QUARANTINE, store_dir};
+use crate::data_dir::{self, Identity, META, OFFSETS, OFFSETS_FILES, QUARANTINE, store_dir};
 use crate::limits::ShardLimits;
 use crate::meta::Metadata;
 use crate::setup::lost_log;
@@ -162,8 +162,11 @@ fn run(
         }
     };
     run.repair.notes.extend(data.warnings);
-    for (name, purpose) in [(META, *b"META"), (OFFSETS, *b"OFFS")] {
-        run.state_log(fs, data_dir, name, purpose, data.identity.cluster);
+    run.state_log(fs, data_dir, META, *b"META", data.identity.cluster);
+    // The groups of an earlier build that no start has carried over yet.
+    let entries = fs.list(data_dir).unwrap_or_default();
+    if entries.iter().any(|entry| OFFSETS_FILES.contains(&entry.name.as_str())) {
+        run.state_log(fs, data_dir, OFFSETS, *b"OFFS", data.identity.cluster);
     }
     for store in 0..data.stores {
         run.store(fs, data_dir, data.identity.cluster, StoreId(store), selected)?;

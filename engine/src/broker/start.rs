@@ -116,6 +116,7 @@ impl Broker {
             advertised,
             kafka: kafka_setup,
             groups: group_config(&config, memory_bytes),
+            groups_partitions: config.groups_partitions,
             on_ready: Box::new(move |report| {
                 // The receiver is dropped only if the start has failed.
                 let _ = ready_sender.try_send(report);
@@ -280,6 +281,12 @@ fn kafka_setup(config: &BrokerConfig, native: usize, kafka: &[SocketAddr]) -> Re
         return Err(StartError::Config(format!(
             "invalid default number of partitions {}: the range is 1 to {PARTITIONS_PER_TOPIC_MAX}",
             config.default_partitions
+        )));
+    }
+    if config.groups_partitions == 0 || config.groups_partitions > PARTITIONS_PER_TOPIC_MAX {
+        return Err(StartError::Config(format!(
+            "the topic that keeps groups cannot have {} partitions; 1 to {PARTITIONS_PER_TOPIC_MAX} are possible",
+            config.groups_partitions
         )));
     }
     Ok(KafkaSetup {

@@ -398,11 +398,25 @@ impl MeasuredCall for DescribeOneGroup {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use highwater_protocol::ids::{StoreId, TopicId};
+    use highwater_protocol::topic::GROUPS_TOPIC;
+
     use super::*;
+    use crate::meta::Topic;
+    use crate::meta::configs::TopicConfig;
 
     /// Three shards: their partitions take turns.
     fn owners() -> GroupOwners {
-        GroupOwners::new([0, 1, 2, 0, 1, 2, 0])
+        let topic = Topic {
+            id: TopicId([1; 16]),
+            name: GROUPS_TOPIC.into(),
+            stores: [0, 1, 2, 3, 4, 5, 6].map(StoreId).into(),
+            configs: BTreeMap::new(),
+            config: TopicConfig::resolve(&BTreeMap::new()).expect("defaults"),
+        };
+        GroupOwners::new(Arc::new(topic), 3)
     }
 
     fn names(count: usize) -> Vec<String> {

@@ -1,10 +1,13 @@
 //! Calls to the coordinators of groups. A call about several groups asks each coordinator for its part.
 
+use std::sync::Arc;
+
+use highwater_protocol::topic::GROUPS_TOPIC;
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
 use super::Context;
 use super::ask::EachReply;
-use crate::api::ApiError;
+use crate::api::{ApiError, CreateGroupsTopic, Service};
 use crate::calls::{GroupCall, Part, Reply, Request};
 use crate::coord::groups::{GroupReply, GroupRequest};
 use crate::coord::placement::GroupOwners;
@@ -55,13 +58,30 @@ impl Context<'_> {
         });
     }
 
-    /// Finds the shards with the coordinators of groups.
+    /// Finds the shards with the coordinators of groups. The topic that keeps groups is created if it does not exist.
     pub(crate) fn with_group_owners(
         &mut self,
-        _conn: ConnId,
+        conn: ConnId,
         then: impl FnOnce(&mut Context<'_>, Result<GroupOwners, ApiError>) + 'static,
     ) {
-        then(self, Ok(GroupOwners::new([0])));
+        if let Some(owners) = self.group_owners() {
+            return then(self, Ok(owners));
+        }
+        // Nobody has asked for a group before.
+        self.ask(conn, CreateGroupsTopic, move |context, created| {
+            let none = ApiError::Internal("the topic that keeps groups is missing after it was created");
+            // Clients of both protocols try again after this.
+            let created = created.inspect_err(|error| tracing::error!("groups cannot be kept: {error}"));
+            let created = created.map_err(|_| ApiError::Starting(Service::Groups));
+            let owners = created.and_then(|()| context.group_owners().ok_or(none));
+            then(context, owners);
+        });
+    }
+
+    /// Returns the shards with the coordinators of groups, if the topic that keeps groups exists.
+    fn group_owners(&self) -> Option<GroupOwners> {
+        let topic = self.metadata?.topic(GROUPS_TOPIC)?;
+        Some(GroupOwners::new(Arc::clone(topic), self.setup.shards))
     }
 
     /// Sends requests to coordinators, a few at a time; `finish` gets the replies in the order of the requests. There is at least one.

@@ -1,5 +1,7 @@
 //! Coordinators: state machines over a durable log that serve groups of clients.
 
+pub(crate) mod carry_over;
+pub(crate) mod coordinators;
 pub mod groups;
-pub(crate) mod groups_log;
+mod partition_log;
 pub(crate) mod placement;

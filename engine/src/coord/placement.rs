@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use highwater_runtime::plane::ShardIndex;
 
+use crate::meta::Topic;
+
 /// Returns the partition that keeps a group, of so many, as Kafka's brokers choose it.
 pub(crate) fn partition_of_group(group: &str, partitions: u32) -> u32 {
     // The hash of a Java string, over its UTF-16 units.
@@ -17,26 +19,25 @@ pub(crate) fn partition_of_group(group: &str, partitions: u32) -> u32 {
 /// The shards with the coordinators of all groups.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupOwners {
-    /// The owner of each partition that keeps groups; there is at least one.
-    owners: Arc<[ShardIndex]>,
+    /// The topic that keeps groups.
+    topic: Arc<Topic>,
+    shards: u16,
 }
 
 impl GroupOwners {
-    /// The owners of the partitions that keep groups, in their order; there is at least one.
-    pub(crate) fn new(owners: impl IntoIterator<Item = ShardIndex>) -> Self {
-        let owners: Arc<[ShardIndex]> = owners.into_iter().collect();
-        assert!(!owners.is_empty(), "a topic has at least one partition");
-        Self { owners }
+    pub(crate) fn new(topic: Arc<Topic>, shards: u16) -> Self {
+        Self { topic, shards }
     }
 
     /// Returns the shard with the coordinator of a group.
     pub(crate) fn of(&self, group: &str) -> ShardIndex {
-        self.owners[partition_of_group(group, self.owners.len() as u32) as usize]
+        let partition = partition_of_group(group, self.topic.stores.len() as u32);
+        self.topic.stores[partition as usize].0 % self.shards
     }
 
     /// Returns all shards with coordinators.
     pub(crate) fn shards(&self) -> BTreeSet<ShardIndex> {
-        self.owners.iter().copied().collect()
+        self.topic.stores.iter().map(|store| store.0 % self.shards).collect()
     }
 }
 

@@ -29,8 +29,10 @@ pub struct Identity {
 pub struct Inventory {
     /// Number of stores.
     pub stores: u16,
-    /// Whether a start was ever complete. If so, the logs of the metadata and of the groups exist.
+    /// Whether a start was ever complete. If so, the log of the metadata exists, and one of the groups unless a topic keeps them.
     pub complete: bool,
+    /// Whether a topic keeps the groups. Earlier builds had a log for them.
+    pub groups_in_topic: bool,
 }
 
 /// Why an identity cannot be read from its file.
@@ -49,6 +51,7 @@ pub(super) fn encode(identity: Identity, inventory: Inventory) -> Vec<u8> {
     block[32..36].copy_from_slice(&identity.node.0.to_le_bytes());
     block[36..38].copy_from_slice(&inventory.stores.to_le_bytes());
     block[38] = u8::from(inventory.complete);
+    block[39] = u8::from(inventory.groups_in_topic);
     let crc = crc32c::crc32c(&block[4..]);
     block[..4].copy_from_slice(&crc.to_le_bytes());
     block
@@ -91,8 +94,11 @@ fn decode(block: &[u8]) -> Result<(Identity, Inventory), ReadError> {
     }
     let mut cluster = [0; 16];
     cluster.copy_from_slice(&block[16..32]);
-    let inventory =
-        Inventory { stores: u16::from_le_bytes([block[36], block[37]]), complete: block[38] != 0 };
+    let inventory = Inventory {
+        stores: u16::from_le_bytes([block[36], block[37]]),
+        complete: block[38] != 0,
+        groups_in_topic: block[39] != 0,
+    };
     Ok((Identity { cluster: ClusterId(cluster), node: NodeId(word(32)) }, inventory))
 }
 
@@ -138,7 +144,7 @@ mod tests {
     #[test]
     fn newer_damaged_and_foreign_identities_are_distinguished() {
         let identity = Identity { cluster: ClusterId([1; 16]), node: NodeId(3) };
-        let inventory = Inventory { stores: 300, complete: true };
+        let inventory = Inventory { stores: 300, complete: true, groups_in_topic: true };
         let good = encode(identity, inventory);
         assert!(decode(&good).is_ok_and(|read| read == (identity, inventory)));
         let says = |change: &dyn Fn(&mut Vec<u8>)| {

@@ -25,8 +25,10 @@ pub const IDENTITY: &str = "identity";
 pub const LOCK: &str = "LOCK";
 /// The controller's state log.
 pub const META: &str = "meta";
-/// The log of groups and their offsets.
+/// The log of groups and offsets that earlier builds kept.
 pub const OFFSETS: &str = "offsets";
+/// Its files, in the order in which they are removed: what is left after a crash can be read.
+pub const OFFSETS_FILES: [&str; 3] = ["offsets.mark", "offsets.a", "offsets.b"];
 /// Suffix of a file that declares a part lost: the next start continues without it.
 const FORGET: &str = ".forget";
 
@@ -97,7 +99,7 @@ fn is_known(name: &str) -> bool {
         || store_number(name).is_some()
 }
 
-/// Reserved space for the logs of the metadata and of the groups, so that they can be rewritten on a full disk.
+/// Reserved space for the log of the metadata, so that it can be rewritten on a full disk.
 pub const RESERVE_BYTES: u64 = 1 << 20;
 
 /// Opens the directory at `path`. Creates it for the owner `new` if it does not exist.
@@ -155,7 +157,7 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
 
 /// Records the parts that exist after a complete start. From now on they have to exist.
 pub fn note_complete(fs: &mut dyn Fs, data: &DataDir, stores: u16) -> io::Result<()> {
-    let inventory = Inventory { stores, complete: true };
+    let inventory = Inventory { stores, complete: true, groups_in_topic: true };
     if inventory == data.inventory {
         return Ok(());
     }
@@ -257,9 +259,13 @@ fn check_complete(
     }
     // A directory of a version without an inventory has slabs only if its logs were created.
     let complete = inventory.complete || holds_slabs(fs, path, entries);
-    for (name, what) in [(META, "the topics"), (OFFSETS, "the groups and their offsets")] {
+    // A topic keeps the groups since, and what was carried over into it is gone.
+    let had_groups = inventory.complete && !inventory.groups_in_topic;
+    for (name, what, is_due) in
+        [(META, "the topics", complete), (OFFSETS, "the groups and their offsets", had_groups)]
+    {
         let copies = [".a", ".b"].iter().any(|copy| has(&format!("{name}{copy}")));
-        if complete && !copies && !forgotten.iter().any(|f| f == name) {
+        if is_due && !copies && !forgotten.iter().any(|f| f == name) {
             return refuse(name, what);
         }
     }

@@ -128,7 +128,6 @@ const UNUSED: &[(&str, Option<&str>, Type)] = &[
     ("num.replica.fetchers", Some("1"), Type::Int),
     ("offsets.commit.timeout.ms", Some("5000"), Type::Int),
     ("offsets.load.buffer.size", Some("5242880"), Type::Int),
-    ("offsets.topic.num.partitions", Some("50"), Type::Int),
     ("offsets.topic.segment.bytes", Some("104857600"), Type::Int),
     ("producer.purgatory.purge.interval.requests", Some("1000"), Type::Int),
     ("queued.max.request.bytes", Some("-1"), Type::Long),
@@ -280,6 +279,12 @@ fn startup_settings(context: &Context<'_>, call: Call) -> Vec<(&'static str, Str
             minutes.to_string(),
             Type::Int,
             "Time after which the committed offsets of a group without members expire.",
+        ),
+        (
+            "offsets.topic.num.partitions",
+            context.setup.groups_partitions.to_string(),
+            Type::Int,
+            "Partitions of the topic that keeps groups, when it is created.",
         ),
     ]
 }

@@ -26,7 +26,9 @@ impl From<&ApiError> for KafkaError {
             }
             ApiError::Starting(Service::ProducerIds)
             | ApiError::Stopping(Service::ProducerIds)
-            | ApiError::ProducerIdsTaken => Self::COORDINATOR_NOT_AVAILABLE,
+            | ApiError::ProducerIdsTaken
+            // Members wait and try again: the partition may be whole after the next start.
+            | ApiError::GroupsDamaged(_) => Self::COORDINATOR_NOT_AVAILABLE,
             ApiError::Starting(Service::Groups) => Self::COORDINATOR_LOAD_IN_PROGRESS,
             ApiError::Stopping(Service::Groups) => Self::NOT_COORDINATOR,
             ApiError::Starting(Service::Partitions)

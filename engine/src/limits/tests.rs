@@ -48,6 +48,8 @@ fn a_batch_of_the_largest_size_fits_each_part_of_the_smallest_memory_that_is_acc
         assert!(limits.decoder_bytes_max >= 12 << 20);
         assert!(limits.send_bytes_max >= batch_bytes_max + (8 << 20));
         assert!(limits.store.cache_bytes_max >= batch_bytes_max as u64);
+        assert_eq!(limits.batch_bytes_max, batch_bytes_max);
+        assert!(limits.store.payload_bytes_max >= GROUP_RECORD_BYTES_MAX, "groups are kept in any case");
     }
     assert_eq!(shard_memory_bytes_min(BATCH_BYTES_MAX_DEFAULT), 96 << 20);
     let offsets = [96 << 20, 256 << 20, 1 << 30, 8 << 30].map(offsets_bytes_max);

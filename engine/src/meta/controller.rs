@@ -8,6 +8,7 @@
 //! durable changes. Runs on shard 0.
 
 mod checks;
+mod internal;
 mod opened;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -18,7 +18,7 @@ impl Context<'_> {
 /// Returns the native protocol's code. The message is the error's text.
 pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
     match error {
-        ApiError::Starting(_) | ApiError::Stopping(_) => ErrorCode::Unavailable,
+        ApiError::Starting(_) | ApiError::Stopping(_) | ApiError::GroupsDamaged(_) => ErrorCode::Unavailable,
         ApiError::UnknownTopic(_) | ApiError::UnknownTopicId(_) | ApiError::TopicDeleted => {
             ErrorCode::UnknownTopic
         }

@@ -79,7 +79,7 @@ impl OpenCheck {
             timestamps,
             keys: config.compaction.is_some(),
             trust_header: config.trusts_headers,
-            decompressed_bytes_max: decompressed_bytes_max(limits.batch_bytes_max()),
+            decompressed_bytes_max: decompressed_bytes_max(limits.batch_bytes_max),
         };
         Self { rules, check: None, spent: 0, is_long: false }
     }

@@ -75,7 +75,7 @@ use pending::PendingAppends;
 use replica::Table;
 use topics::Deletions;
 
-use crate::api::ApiError;
+use crate::api::{ApiError, RequiredAcks};
 use crate::limits::CHECK_WORK_PER_BATCH;
 use crate::meta::Topic;
 use crate::reply_to::ReplyTo;
@@ -246,6 +246,21 @@ impl Partitions {
             self.waiting.insert(conn, tp);
         }
         self.pending[store].push(request.into_owned());
+    }
+
+    /// Appends a batch of the broker's own. Its outcome is known when it is in the log, durable or not.
+    pub(crate) fn append_own(
+        &mut self,
+        disk: &mut dyn Disk,
+        tp: TopicPartition,
+        reply_to: ReplyTo,
+        batch: &[u8],
+        wall_ms: i64,
+    ) {
+        let batch = ParsedBatch::parse(BatchBytes::Borrowed(batch)).expect("this broker built it");
+        let max_timestamp = batch.header().max_timestamp();
+        let batch = ValidBatch { batch, max_timestamp };
+        self.append(disk, AppendRequest { tp, acks: RequiredAcks::None, reply_to, batch }, wall_ms);
     }
 
     /// Continues the checks that wait, at the end of a turn. Returns whether some are left.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use highwater_protocol::ids::{ClusterId, LogIndex, NodeId, Offset, StoreId};
+use highwater_protocol::ids::{ClusterId, LogIndex, NodeId, Offset, StoreId, TopicPartition};
 use highwater_runtime::plane::{Completion, Disk, Plane, Token};
 use highwater_storage::mac::MAC_KEY_BYTES;
 use highwater_storage::{
@@ -239,6 +239,11 @@ impl Partitions {
     /// Returns whether a disk is full, or something appended waits for space.
     pub(crate) fn is_full(&self) -> bool {
         self.replicas.stores.iter().any(|entry| entry.full || entry.store.is_stalled())
+    }
+
+    /// Returns whether something appended to a partition waits for space.
+    pub(crate) fn is_stalled(&self, tp: TopicPartition) -> bool {
+        self.of(tp).is_some_and(|partition| self.store(partition.store).waits_for_space(partition.slot))
     }
 
     /// Begins to close the stores.

@@ -93,12 +93,10 @@ impl Shard {
             (bytes * 2 / 3 / COMPACTION_BUFFERS).min(COMPACTION_DECOMPRESSED_BYTES_MAX);
         let limits = PassLimits {
             index_bytes_max: bytes - decompressed_bytes_max * COMPACTION_BUFFERS,
-            batch_bytes_max: limits.batch_bytes_max(),
+            batch_bytes_max: limits.store.payload_bytes_max,
             decompressed_bytes_max,
             stream: Some(StreamLimits {
-                decompressed_max: highwater_protocol::limits::decompressed_bytes_max(
-                    limits.batch_bytes_max(),
-                ),
+                decompressed_max: highwater_protocol::limits::decompressed_bytes_max(limits.batch_bytes_max),
                 memory_max: decompressed_bytes_max * (COMPACTION_BUFFERS - 1),
             }),
         };

@@ -49,7 +49,7 @@ impl Shard {
         if let Err(error) = self.check_room_for(plane, via.peer.ip(), ClientProtocol::Native) {
             return reject_connection(plane, conn, via, 0, &error);
         }
-        let net = NativeConn::new(plane.now(), self.setup.limits.batch_bytes_max());
+        let net = NativeConn::new(plane.now(), self.setup.limits.batch_bytes_max);
         self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Hello));
     }
 
@@ -125,7 +125,7 @@ impl Shard {
         if let Err(error) = self.check_room_for(plane, via.peer.ip(), ClientProtocol::Native) {
             return reject_connection(plane, conn, via, greeting.id, &error);
         }
-        let net = NativeConn::greeted(self.setup.limits.batch_bytes_max());
+        let net = NativeConn::greeted(self.setup.limits.batch_bytes_max);
         self.insert_connection(plane, conn, Connection::new(Net::Native(net), via, Stage::Open));
         self.accept_hello(plane, conn, &greeting.hello, greeting.id);
     }

@@ -57,6 +57,7 @@ impl Shard {
             }
         }
         self.end_kafka_waits(plane);
+        self.end_held_group_requests(plane);
         for call in self.calls.end_waiting() {
             call.finish(&mut self.context(plane));
         }
@@ -135,6 +136,8 @@ impl Shard {
     }
 
     pub(super) fn on_close(&mut self, plane: &mut dyn Plane<Message>) {
+        // What its coordinators still have goes into the last commit round.
+        self.run_groups(plane);
         self.drain = Some(Drain::Closing);
         self.close_by = plane.now().after(CLOSE_TIME);
         self.timers.set_after(plane, CLOSE_TIME, Timer::Drain);
@@ -144,7 +147,6 @@ impl Shard {
     /// Returns whether nothing is in flight. Ignores batches that wait for disk space: they were not acknowledged, and may wait for ever.
     fn is_closed(&self) -> bool {
         let lead_idle = self.lead.as_ref().is_none_or(|lead| lead.controller.is_idle());
-        let groups_idle = self.groups.as_ref().is_none_or(|groups| groups.log.is_idle());
-        lead_idle && groups_idle && self.partitions.is_at_rest()
+        lead_idle && self.partitions.is_at_rest()
     }
 }

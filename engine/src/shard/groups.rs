@@ -1,58 +1,131 @@
-//! The coordinator of groups, on each shard that has one.
+//! The coordinators of groups of this shard: reads what was kept of their groups, appends what changes, and sends their replies.
 
+use highwater_protocol::topic::GROUPS_TOPIC;
 use highwater_runtime::plane::{Instant, Plane, ShardIndex};
+use highwater_storage::{ReadId, ReadLimits, ReadOutcome, ReadResult};
 
 use super::Shard;
+use super::drain::Drain;
 use super::timers::Timer;
 use crate::api::{ApiError, Service, Ticket};
+use crate::coord::coordinators::{Coordinators, OwnPartition};
 use crate::coord::groups::{GroupRequest, Now};
-use crate::coord::groups_log::GroupsLog;
-use crate::data_dir::OFFSETS;
-use crate::limits::ANSWERS_PER_TURN_MAX;
+use crate::counters::GroupUsage;
+use crate::limits::{ANSWERS_PER_TURN_MAX, GROUP_LOAD_BYTES_MAX, GROUP_LOAD_MEMORY_BYTES_MAX};
 use crate::message::{Message, Prepare};
 use crate::meta::Change;
-use crate::partition::OFFSETS_SPACE;
-use crate::setup::{OpenError, ShardSetup};
+use crate::partition::PartitionId;
+use crate::read::batches_of;
+use crate::reply_to::ReplyTo;
+use crate::setup::ShardSetup;
 
-/// The coordinator of a shard.
+/// The coordinators of a shard, and what the reactor remembers for them.
 pub(super) struct Groups {
-    pub(super) log: GroupsLog,
+    pub(super) coordinators: Coordinators,
     /// When the timer for groups is due.
     timer: Option<Instant>,
-    /// Whether it knows the topics.
-    ready: bool,
+    /// The read of a partition that waits for the disk: its store and number there.
+    reading: Option<(usize, ReadId)>,
+    /// The memory that the next frame to read needs, if it is more than usual.
+    needs_bytes: usize,
 }
 
 impl Groups {
-    pub(super) fn open(
-        plane: &mut dyn Plane<Message>,
-        setup: &ShardSetup,
-        warnings: &mut Vec<String>,
-    ) -> Result<Self, OpenError> {
-        let (log, recovered) = setup.open_log(plane, OFFSETS, *b"OFFS", OFFSETS_SPACE, warnings)?;
-        let log = GroupsLog::new(log, &recovered, setup.groups, now(plane))?;
-        warnings.extend(log.warning());
-        Ok(Self { log, timer: None, ready: false })
+    pub(super) fn new(setup: &ShardSetup, now: Now) -> Self {
+        let config = setup.groups.with_batches_of(setup.limits.store.payload_bytes_max);
+        Self { coordinators: Coordinators::new(config, now), timer: None, reading: None, needs_bytes: 0 }
+    }
+
+    /// Returns whether a read of a store is one for the coordinators.
+    pub(super) fn is_reading(&self, store: usize, id: ReadId) -> bool {
+        self.reading == Some((store, id))
     }
 }
 
 impl Shard {
     /// From shard 0: what is about to change in the metadata.
     pub(super) fn prepare_groups(&mut self, plane: &mut dyn Plane<Message>, prepare: &Prepare) {
-        if let Some(groups) = &mut self.groups {
-            for change in prepare.changes.iter() {
-                match change {
-                    Change::Topic(topic) => groups.log.handle_topic(topic),
-                    Change::Deleted(topic) => groups.log.delete_topic(*topic),
-                }
-            }
-            if !std::mem::replace(&mut groups.ready, true) {
-                groups.log.retain_known_topics();
-                // Not earlier: other shards may take longer to recover than a session timeout.
-                groups.log.resume(now(plane));
+        for change in prepare.changes.iter() {
+            match change {
+                Change::Topic(topic) => self.groups.coordinators.handle_topic(topic),
+                Change::Deleted(topic) => self.groups.coordinators.delete_topic(*topic),
             }
         }
+        if prepare.is_carrying_over {
+            self.groups.coordinators.await_carry_over();
+        }
         plane.post(0, Message::Prepared(prepare.version));
+    }
+
+    /// Changes of the metadata are in effect: if the topic that keeps groups exists, its partitions are read.
+    pub(super) fn open_group_partitions(&mut self) {
+        let Some(topic) = self.metadata.as_ref().and_then(|metadata| metadata.topic(GROUPS_TOPIC)) else {
+            return;
+        };
+        if self.groups.coordinators.is_open() {
+            return;
+        }
+        let here = topic.partitions().filter_map(|(tp, _)| self.partitions.of(tp));
+        let own = here.map(|partition| {
+            let bounds = self.partitions.bounds(partition);
+            OwnPartition {
+                tp: partition.tp,
+                log_start: bounds.log_start,
+                end: partition.high_watermark(),
+                batch_bytes_max: self.setup.limits.store.payload_bytes_max,
+                is_damaged: bounds.faulty,
+            }
+        });
+        self.groups.coordinators.open(topic.stores.len() as u32, own.collect());
+    }
+
+    /// Reads some more of what was kept of the groups. Returns whether it can go on in the next turn.
+    fn load_groups(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        let Some(load) = self.groups.coordinators.next_load() else { return false };
+        if self.groups.reading.is_some() {
+            return false;
+        }
+        let Some(partition) = self.partitions.of(load.tp) else {
+            self.groups.coordinators.skip_load();
+            return true;
+        };
+        let (store, slot) = (partition.store, partition.slot);
+        let memory_bytes_max = GROUP_LOAD_MEMORY_BYTES_MAX.max(self.groups.needs_bytes);
+        let limits = ReadLimits { bytes_max: GROUP_LOAD_BYTES_MAX, memory_bytes_max };
+        match self.partitions.store_mut(store).read(plane, slot, load.cursor, limits, load.end) {
+            ReadOutcome::Ready(result) => self.apply_group_read(result),
+            ReadOutcome::Pending(id) => {
+                self.groups.reading = Some((store, id));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A read for the coordinators is done.
+    pub(super) fn apply_group_read(&mut self, result: ReadResult) {
+        self.groups.reading = None;
+        let needs_bytes = std::mem::take(&mut self.groups.needs_bytes);
+        let coordinators = &mut self.groups.coordinators;
+        match result {
+            ReadResult::Frames(frames) => {
+                let batches = frames.bytes.iter().flat_map(|chunk| {
+                    batches_of(chunk).map(move |(start, bytes)| &chunk[start..start + bytes])
+                });
+                coordinators.handle_loaded(batches, frames.next);
+            }
+            ReadResult::AtEnd => coordinators.skip_load(),
+            ReadResult::OutOfRange { log_start, .. } => coordinators.move_load(log_start),
+            ReadResult::Damaged { resume_at } => {
+                if let Some(load) = coordinators.next_load() {
+                    coordinators.move_load(resume_at);
+                    if let Some(id) = self.partitions.find(load.tp) {
+                        self.partitions.note_damage(id, load.cursor.offset(), resume_at);
+                    }
+                }
+            }
+            ReadResult::NeedsMemory(bytes) => self.groups.needs_bytes = bytes.max(needs_bytes * 2),
+        }
     }
 
     pub(super) fn handle_group_request(
@@ -62,47 +135,98 @@ impl Shard {
         ticket: Ticket,
         request: GroupRequest,
     ) {
-        let now = now(plane);
-        let error = match &mut self.groups {
-            Some(groups) if groups.ready => {
-                let mut random = [0; 16];
-                for half in random.chunks_mut(size_of::<u64>()) {
-                    half.copy_from_slice(&plane.random_u64().to_le_bytes());
-                }
-                return groups.log.handle(now, (from, ticket), request, random);
-            }
-            Some(_) => ApiError::Starting(Service::Groups),
-            None => ApiError::Internal("a request about groups came to a shard without a coordinator"),
-        };
-        plane.post(from, Message::GroupReply(ticket, Err(error)));
+        let is_closing = matches!(self.drain, Some(Drain::Closing | Drain::Exited));
+        if is_closing || self.drain.is_some() && !self.groups.coordinators.serves() {
+            // Nobody would wait for what is still to be read.
+            let error = ApiError::Stopping(Service::Groups);
+            return plane.post(from, Message::GroupReply(ticket, Err(error)));
+        }
+        let mut random = [0; 16];
+        for half in random.chunks_mut(size_of::<u64>()) {
+            half.copy_from_slice(&plane.random_u64().to_le_bytes());
+        }
+        self.groups.coordinators.handle(now(plane), (from, ticket), request, random);
     }
 
-    /// Flushes decisions to the log, and sends replies. Returns whether there is more to do than one turn allows.
+    /// The broker is stopping: requests that wait until the coordinators have read everything are not handled any more.
+    pub(super) fn end_held_group_requests(&mut self, plane: &mut dyn Plane<Message>) {
+        for (shard, ticket) in self.groups.coordinators.take_held() {
+            let error = ApiError::Stopping(Service::Groups);
+            plane.post(shard, Message::GroupReply(ticket, Err(error)));
+        }
+    }
+
+    /// Goes on with requests that take more than one turn, and appends what has changed: before the commit round of the turn begins. Returns
+    /// whether there is more to do than one turn allows.
     pub(super) fn run_groups(&mut self, plane: &mut dyn Plane<Message>) -> bool {
-        let Some(groups) = &mut self.groups else { return false };
-        let mut more = groups.log.run(now(plane));
-        more |= groups.log.flush(plane);
+        if matches!(self.drain, Some(Drain::Closing | Drain::Exited)) {
+            return false;
+        }
+        let mut more = self.load_groups(plane);
+        let others = self.usage_of_other_shards();
+        let now = now(plane);
+        let coordinators = &mut self.groups.coordinators;
+        if coordinators.run_carry_over() {
+            plane.post(0, Message::CarriedOver);
+        }
+        coordinators.handle_others(others);
+        if coordinators.try_serve(now) {
+            more |= coordinators.run(now);
+        } else {
+            more |= coordinators.can_restore();
+        }
+        while let Some((tp, batch)) = coordinators.poll_append(now) {
+            self.partitions.append_own(plane, tp, ReplyTo::Coordinators, &batch, now.wall_ms);
+        }
+        more
+    }
+
+    /// Returns what the groups of all other shards take, as of their last turns.
+    fn usage_of_other_shards(&self) -> GroupUsage {
+        let counters = self.setup.counters.iter().zip(0..).filter(|(_, shard)| *shard != self.me);
+        counters.map(|(counters, _)| counters.group_usage()).fold(GroupUsage::default(), |all, of| {
+            GroupUsage {
+                groups: all.groups + of.groups,
+                offsets_bytes: all.offsets_bytes + of.offsets_bytes,
+                members_bytes: all.members_bytes + of.members_bytes,
+            }
+        })
+    }
+
+    /// The high watermark of a partition has advanced: replies that waited for it can leave.
+    pub(super) fn group_records_are_durable(&mut self, id: PartitionId) {
+        if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.is_internal()) {
+            let (partition, high_watermark) = (partition.tp.partition, partition.high_watermark());
+            self.groups.coordinators.handle_high_watermark(partition, high_watermark);
+        }
+    }
+
+    /// Sends replies of the coordinators. Returns whether there is more to do than one turn allows.
+    pub(super) fn answer_groups(&mut self, plane: &mut dyn Plane<Message>) -> bool {
+        // Nobody waits for what the disk has just had no space for.
+        let is_stalled = self.groups.coordinators.partitions().any(|tp| self.partitions.is_stalled(tp));
+        self.groups.coordinators.handle_stalled(now(plane), is_stalled);
         let mut left = ANSWERS_PER_TURN_MAX;
         while left > 0
-            && let Some(((shard, ticket), reply)) = groups.log.poll()
+            && let Some(((shard, ticket), reply)) = self.groups.coordinators.poll()
         {
             left -= 1;
-            plane.post(shard, Message::GroupReply(ticket, Ok(reply)));
+            plane.post(shard, Message::GroupReply(ticket, reply));
         }
         self.plan_groups(plane);
-        more || left == 0
+        left == 0 || self.groups.coordinators.has_appends()
     }
 
     /// Sets the timer for the next deadline of the groups.
     fn plan_groups(&mut self, plane: &mut dyn Plane<Message>) {
-        let Some(groups) = self.groups.as_mut().filter(|groups| groups.ready && self.drain.is_none()) else {
+        let Some(at) = self.groups.coordinators.next_deadline().filter(|_| self.drain.is_none()) else {
             return;
         };
-        let at = Instant(groups.log.next_deadline().saturating_mul(NANOS_PER_MS));
-        if groups.timer == Some(at) {
+        let at = Instant(at.saturating_mul(NANOS_PER_MS));
+        if self.groups.timer == Some(at) {
             return;
         }
-        if let Some(before) = groups.timer.replace(at) {
+        if let Some(before) = self.groups.timer.replace(at) {
             self.timers.cancel(before, Timer::Groups);
         }
         self.timers.set(plane, at, Timer::Groups);
@@ -110,11 +234,10 @@ impl Shard {
 
     /// The timer for groups is due.
     pub(super) fn groups_are_due(&mut self, plane: &mut dyn Plane<Message>) {
-        let Some(groups) = &mut self.groups else { return };
-        groups.timer = None;
+        self.groups.timer = None;
         // Members cannot send heartbeats while the broker stops, so none is removed.
         if self.drain.is_none() {
-            groups.log.handle_time(now(plane));
+            self.groups.coordinators.handle_time(now(plane));
         }
     }
 }

@@ -9,7 +9,9 @@ use highwater_runtime::fs::RESERVE_NAME;
 use highwater_runtime::plane::{Completion, Disk, FileJob, Plane, ShardIndex, Token};
 
 use super::Shard;
+use super::carry_over::read_old_groups;
 use crate::api::{ApiError, ControllerRequest, Service, Ticket};
+use crate::coord::carry_over::CarryOver;
 use crate::data_dir::{META, RESERVE_BYTES};
 use crate::limits::ANSWERS_PER_TURN_MAX;
 use crate::message::{Message, Prepare};
@@ -20,13 +22,17 @@ use crate::setup::{OpenError, ShardSetup};
 
 pub(super) struct Lead {
     pub(super) controller: Controller,
+    /// Partitions of the topic that keeps groups, if it is created.
+    pub(super) groups_partitions: u32,
+    /// What is carried over from an earlier build, if there is anything.
+    pub(super) carry_over: Option<CarryOver>,
     /// Changes that the coordinators of groups are getting to know, in their order.
     preparing: VecDeque<Publish>,
     /// The version of the metadata that each of them knows.
     prepared: Vec<u64>,
     /// Whether the reserve file of the data directory is being created.
     making_reserve: bool,
-    ready: bool,
+    pub(super) ready: bool,
 }
 
 impl Lead {
@@ -48,7 +54,15 @@ impl Lead {
             )));
         }
         let prepared = vec![0; usize::from(setup.shards)];
-        Ok(Self { controller, preparing: VecDeque::new(), prepared, making_reserve: false, ready: false })
+        Ok(Self {
+            controller,
+            groups_partitions: setup.groups_partitions,
+            carry_over: read_old_groups(plane, setup, warnings)?,
+            preparing: VecDeque::new(),
+            prepared,
+            making_reserve: false,
+            ready: false,
+        })
     }
 
     /// Recreates the reserve file of the data directory, if a log used it to be rewritten on a full disk.
@@ -72,23 +86,22 @@ impl Lead {
         &mut self,
         to: (ShardIndex, Ticket),
         request: ControllerRequest,
-        mut random: impl FnMut() -> u64,
+        random: impl FnMut() -> u64,
     ) -> Result<(), ApiError> {
         if !self.ready {
             return Err(ApiError::Starting(service_of(&request)));
         }
         match request {
             ControllerRequest::CreateTopic(request) => {
-                let mut random_bytes = [0; 16];
-                random_bytes[..8].copy_from_slice(&random().to_le_bytes());
-                random_bytes[8..].copy_from_slice(&random().to_le_bytes());
-                let id = *uuid::Builder::from_random_bytes(random_bytes).as_uuid().as_bytes();
-                self.controller.create_topic(to, &request, TopicId(id));
+                self.controller.create_topic(to, &request, topic_id(random));
             }
             ControllerRequest::DeleteTopic(request) => self.controller.delete_topic(to, &request.0),
             ControllerRequest::DeleteTopicById(request) => self.controller.delete_topic_by_id(to, request.0),
             ControllerRequest::AlterTopic(request) => self.controller.alter_topic(to, &request),
             ControllerRequest::ConfigureTopic(request) => self.controller.configure_topic(to, &request),
+            ControllerRequest::CreateGroupsTopic => {
+                self.controller.create_groups_topic(to, self.groups_partitions, topic_id(random));
+            }
             ControllerRequest::ReserveProducerIds => self.controller.producer_ids(to),
         }
         Ok(())
@@ -99,7 +112,11 @@ impl Lead {
     /// Sends changes to the coordinators of groups first: before any shard knows a topic, so that nobody can commit offsets to one that is
     /// unknown there.
     fn prepare(&mut self, plane: &mut dyn Plane<Message>, publish: Publish) {
-        let prepare = Prepare { version: publish.version, changes: Arc::clone(&publish.changes) };
+        let prepare = Prepare {
+            version: publish.version,
+            changes: Arc::clone(&publish.changes),
+            is_carrying_over: self.carry_over.as_ref().is_some_and(|carry_over| !carry_over.is_over()),
+        };
         self.preparing.push_back(publish);
         for shard in 0..plane.shards() {
             plane.post(shard, Message::Prepare(prepare.clone()));
@@ -125,8 +142,17 @@ fn service_of(request: &ControllerRequest) -> Service {
         | ControllerRequest::DeleteTopicById(_)
         | ControllerRequest::AlterTopic(_)
         | ControllerRequest::ConfigureTopic(_) => Service::Controller,
+        ControllerRequest::CreateGroupsTopic => Service::Groups,
         ControllerRequest::ReserveProducerIds => Service::ProducerIds,
     }
+}
+
+/// Makes the id of a new topic.
+pub(super) fn topic_id(mut random: impl FnMut() -> u64) -> TopicId {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&random().to_le_bytes());
+    bytes[8..].copy_from_slice(&random().to_le_bytes());
+    TopicId(*uuid::Builder::from_random_bytes(bytes).as_uuid().as_bytes())
 }
 
 impl Shard {
@@ -158,7 +184,9 @@ impl Shard {
             left -= 1;
             match action {
                 Action::Publish(publish) => {
-                    lead.ready = true;
+                    if !std::mem::replace(&mut lead.ready, true) {
+                        lead.carry_over(plane);
+                    }
                     left = left.saturating_sub(publish.changes.len());
                     lead.prepare(plane, publish);
                 }

@@ -8,6 +8,7 @@
 //!
 //! Invariant: no acknowledgement is sent before the partition's [`Quorum`](highwater_replication::Quorum) allows it.
 
+mod carry_over;
 mod compaction;
 mod connection;
 mod connection_map;
@@ -79,8 +80,8 @@ pub struct Shard {
     setup: Arc<ShardSetup>,
     me: ShardIndex,
     lead: Option<Box<Lead>>,
-    /// The coordinator of groups, on shard 0.
-    groups: Option<Box<Groups>>,
+    /// The coordinators of groups.
+    groups: Box<Groups>,
     /// `None` until shard 0 publishes it for the first time.
     metadata: Option<Arc<Metadata>>,
     partitions: Partitions,
@@ -137,11 +138,11 @@ impl Shard {
     pub fn open(plane: &mut dyn Plane<Message>, setup: &Arc<ShardSetup>) -> Result<Self, OpenError> {
         let me = plane.shard();
         let (stores, mut opened) = open_all(plane, &setup.of_stores())?;
-        let (mut lead, mut groups) = (None, None);
-        if me == 0 {
-            lead = Some(Box::new(Lead::open(plane, setup, &mut opened.warnings)?));
-            groups = Some(Box::new(Groups::open(plane, setup, &mut opened.warnings)?));
-        }
+        let lead = match me {
+            0 => Some(Box::new(Lead::open(plane, setup, &mut opened.warnings)?)),
+            _ => None,
+        };
+        let groups = Box::new(Groups::new(setup, groups::now(plane)));
         plane.post(0, Message::Opened(Box::new(opened)));
         let mut timers = Timers::default();
         let retention_at = plane.now().after(setup.limits.cleanup_interval);
@@ -237,19 +238,18 @@ impl Shard {
         if let Some(lead) = &mut self.lead {
             lead.controller.retry_stalled(plane);
             lead.make_reserve(plane, &self.setup.data_dir);
+            lead.carry_over(plane);
         }
-        if let Some(groups) = &mut self.groups {
-            groups.log.retry_stalled(plane);
-        }
+        self.groups.coordinators.retry_stalled();
         let full = self.partitions.is_full() || self.log_is_stalled();
         let interval = self.setup.limits.cleanup_interval;
         self.plan_retention(plane, if full { interval.min(SPACE_INTERVAL) } else { interval });
     }
 
-    /// Returns whether a state log of this shard waits for disk space.
+    /// Returns whether the metadata log or the coordinators wait for disk space.
     fn log_is_stalled(&self) -> bool {
         self.lead.as_ref().is_some_and(|lead| lead.controller.is_stalled())
-            || self.groups.as_ref().is_some_and(|groups| groups.log.is_stalled())
+            || self.groups.coordinators.is_stalled()
     }
 
     /// Schedules the next time that retention is enforced, and that a full disk is checked for space.
@@ -334,6 +334,9 @@ impl ShardApp for Shard {
                 self.handle_group_request(plane, from, ticket, *request);
             }
             Message::GroupReply(ticket, reply) => self.handle_call_reply(plane, ticket, Reply::Group(reply)),
+            Message::CarryOver(records) => self.groups.coordinators.carry_over(records),
+            Message::CarriedOver => self.handle_carried_over(plane),
+            Message::Serve => self.groups.coordinators.end_carry_over(),
             Message::PartitionQuery(ticket, query) => self.on_query(plane, from, ticket, query),
             Message::PartitionAnswer(ticket, answer) => {
                 self.handle_call_reply(plane, ticket, Reply::Owner(answer));
@@ -392,6 +395,7 @@ impl ShardApp for Shard {
 
     fn on_turn_end(&mut self, plane: &mut dyn Plane<Message>) {
         let mut more = self.run_jobs(plane);
+        more |= self.run_groups(plane);
         let wall_ms = plane.wall_clock_ms();
         more |= self.partitions.run_retention(plane, wall_ms);
         // The disk first: it works while the rest of the turn runs.
@@ -403,7 +407,7 @@ impl ShardApp for Shard {
         more |= self.run_searches(plane);
         more |= self.run_compaction(plane);
         more |= self.run_lead(plane);
-        more |= self.run_groups(plane);
+        more |= self.answer_groups(plane);
         self.publish_counters();
         self.send_replies(plane);
         more |= self.run_long_answers(plane);

@@ -22,10 +22,12 @@ impl Shard {
         token: Token,
         completion: Completion,
     ) {
-        let result = match ((token.0 >> 56) as u8, &mut self.lead, &mut self.groups) {
-            (META_SPACE, Some(lead), _) => lead.controller.on_disk(plane, token, completion),
-            (OFFSETS_SPACE, _, Some(groups)) => groups.log.on_disk(plane, token, completion),
-            (RESERVE_SPACE, Some(lead), _) => {
+        if (token.0 >> 56) as u8 == OFFSETS_SPACE {
+            return self.handle_old_file_removed(plane, &completion);
+        }
+        let result = match ((token.0 >> 56) as u8, &mut self.lead) {
+            (META_SPACE, Some(lead)) => lead.controller.on_disk(plane, token, completion),
+            (RESERVE_SPACE, Some(lead)) => {
                 lead.reserve_made(plane, &completion);
                 Ok(())
             }
@@ -70,8 +72,17 @@ impl Shard {
                 PartitionEvent::Appended { reply_to: ReplyTo::Kafka(batch), outcome, .. } => {
                     self.finish_kafka_append(batch, outcome);
                 }
-                PartitionEvent::HighWatermarkMoved(id) => self.wake_waiters(id),
+                PartitionEvent::Appended { reply_to: ReplyTo::Coordinators, tp, outcome } => {
+                    self.groups.coordinators.handle_appended(tp.partition, outcome);
+                }
+                PartitionEvent::HighWatermarkMoved(id) => {
+                    self.group_records_are_durable(id);
+                    self.wake_waiters(id);
+                }
                 PartitionEvent::LogStartMoved(id, outcome) => self.log_start_moved(plane, id, outcome),
+                PartitionEvent::Read { store, id, result } if self.groups.is_reading(store, id) => {
+                    self.apply_group_read(result);
+                }
                 PartitionEvent::Read { store, id, result } => {
                     match self.reads.handle_done(store, id, result) {
                         Some((ReadFor::Native(reader, conn), found)) => {

@@ -59,7 +59,7 @@ impl Shard {
             Batch::Small(bytes) => BatchBytes::Borrowed(bytes),
             Batch::Bulk { pages, batch_bytes } => BatchBytes::Owned(OwnedBatch::Bulk { pages, batch_bytes }),
             Batch::TooLarge { bytes } => {
-                let max = self.setup.limits.batch_bytes_max();
+                let max = self.setup.limits.batch_bytes_max;
                 return Err(AppendFailure::TooLargeForBroker { bytes, max });
             }
         };

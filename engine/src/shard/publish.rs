@@ -62,6 +62,7 @@ impl Publishing {
             // A copy: changing metadata that is shared with other shards would copy all of it.
             shard.metadata = Some(Arc::new(Metadata::clone(&first)));
         }
+        shard.open_group_partitions();
         plane.post(0, Message::Applied(self.publish.version));
         if is_first {
             let all: Vec<_> = shard.connections.keys().copied().collect();

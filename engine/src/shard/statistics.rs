@@ -29,6 +29,10 @@ impl Shard {
         now.compacted_to = compacted.bytes_after;
         now.uncompacted_batches = compacted.unreadable;
         now.dirty = compacted.dirty_bytes;
+        let groups = self.groups.coordinators.usage();
+        now.groups = groups.groups as u64;
+        now.group_offset_bytes = groups.offsets_bytes as u64;
+        now.group_member_bytes = groups.members_bytes as u64;
         for store in self.partitions.stores() {
             let stats = store.stats();
             now.frame_bytes += stats.bytes_appended;

@@ -112,7 +112,7 @@ impl Shard {
 
     /// Returns the most work on members of groups done in one turn so far; see `groups::limits::WORK_PER_TURN_MAX`.
     pub fn busiest_turn_group_work(&self) -> usize {
-        self.groups.as_ref().map_or(0, |groups| groups.log.busiest_turn_work())
+        self.groups.coordinators.busiest_turn_work()
     }
 
     /// Returns the largest number of list entries decoded in one turn so far.

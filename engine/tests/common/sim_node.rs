@@ -51,6 +51,7 @@ pub(crate) fn add(world: &mut SimWorld<Shard>, config: NodeConfig, node: &NodeSe
                     ..KafkaSetup::default()
                 },
                 groups: node.groups,
+                groups_partitions: 16,
                 on_ready: Box::new(|_| {}),
             }));
         }

@@ -8,9 +8,9 @@ use highwater_net::kafka::messages::{JoinGroupResponse, OffsetCommitTopic};
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, PartitionIndex};
 use highwater_protocol::native::{CommitOffsetsRequest, CommittedOffset};
-use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::Fault;
 
+use crate::client::Kafka;
 use crate::common::simulated::SimBroker;
 use crate::members::{Member, commit, committed, fetch_offsets, join, start, to_commit};
 
@@ -20,12 +20,25 @@ const REJECTED: KafkaError = KafkaError::COORDINATOR_NOT_AVAILABLE;
 /// Virtual time within which a request is answered, whatever the disk does.
 const ANSWER_MS_MAX: i64 = 2_000;
 
-/// Makes all writes to the offsets log fail.
+/// Makes all writes of the stores fail.
 fn fill_disk(broker: &SimBroker) {
-    let mut disk = broker.disk();
-    disk.remove_file("/data/reserve".as_ref()).expect("it is there");
+    let disk = broker.disk();
     disk.set_capacity(Some(0));
-    disk.inject(Fault::write_no_space("/data/offsets.b"));
+    for store in 0..2 {
+        for file in ["slab-000000", "journal"] {
+            disk.inject(Fault::write_no_space(format!("/data/store-{store:03}/{file}")));
+        }
+    }
+}
+
+/// Lets the coordinators of both shards find out that there is no space: a commit waits for its log when they do.
+fn find_out(client: &mut Kafka) {
+    for group in ["a", "b", "c", "d"] {
+        let partitions = vec![to_commit(0, 7)];
+        let request =
+            commit(group, vec![OffsetCommitTopic { name: "orders", topic_id: [0; 16], partitions }]);
+        assert_eq!(committed(client, 8, &request), [REJECTED], "{group}");
+    }
 }
 
 #[test]
@@ -49,7 +62,7 @@ fn group_requests_fail_at_once_while_the_log_of_groups_has_no_space() {
         metadata: String::new(),
     };
     let named = CommitOffsetsRequest { consumer: "named".into(), topic, positions: vec![position] };
-    // The first request waits for the log, which then turns out to have no space.
+    find_out(&mut client);
     for _ in 0..2 {
         assert_eq!(committed(&mut client, 8, &request), [REJECTED]);
         let answer = native.call(&named);
@@ -88,11 +101,7 @@ fn a_member_that_waits_for_others_is_rejected_when_the_log_finds_no_space() {
     broker.run_for(Duration::from_millis(100));
     assert_eq!(first.heartbeat(), KafkaError::REBALANCE_IN_PROGRESS, "the second waits for the first");
     fill_disk(&broker);
-    let request = commit(
-        "other",
-        vec![OffsetCommitTopic { name: "orders", topic_id: [0; 16], partitions: vec![to_commit(0, 7)] }],
-    );
-    assert_eq!(committed(&mut first.client, 8, &request), [REJECTED]);
+    find_out(&mut first.client);
     let reply = second.client.read(ApiKey::JoinGroup, 9).expect("the connection stays");
     assert_eq!(reply.body::<JoinGroupResponse<'_>>().error_code, REJECTED);
     broker.stop();

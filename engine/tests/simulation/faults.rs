@@ -204,7 +204,7 @@ fn a_broker_on_a_full_disk_stops_in_bounded_time_and_starts_again() {
 
 #[test]
 fn a_disk_that_fails_to_write_ends_the_process_with_its_own_exit_code() {
-    for file in ["/data/meta.a", "/data/offsets.b", "/data/store-000/slab-000000"] {
+    for file in ["/data/meta.a", "/data/store-000/slab-000000"] {
         let (mut world, node) = world(0);
         world.start(node).expect("a first start");
         let address = world.address(node, 0);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use highwater_protocol::native::{
-    Body, CommitOffsetsRequest, CreateTopicRequest, DeleteTopicRequest, MetadataReply, MetadataRequest,
+    Body, CommitOffsetsRequest, CommittedOffset, CreateTopicRequest, DeleteTopicRequest, MetadataReply,
+    MetadataRequest, ReadOffsetsReply, ReadOffsetsRequest,
 };
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{CrashPolicy, Fault, NodeEnd, SimNode};
@@ -115,7 +116,7 @@ fn a_change_is_not_published_before_it_is_durable() {
 
 #[test]
 fn a_stop_does_not_wait_for_space_on_the_disk() {
-    for file in ["/data/meta.b", "/data/offsets.b", "/data/store-000/state.b", "/data/store-001/state.b"] {
+    for file in ["/data/meta.b", "/data/store-000/state.b", "/data/store-001/state.b"] {
         let (mut world, node) = world(2);
         world.start(node).expect("a first start");
         let address = world.address(node, 0);
@@ -127,7 +128,7 @@ fn a_stop_does_not_wait_for_space_on_the_disk() {
         fill_disk(&world, node, file);
         let mut admin = Wire::connect(&mut world, address, None);
         admin.send(&new_topic("other"));
-        admin.send(&commit(partitions[0].0, topic));
+        admin.send(&commit("c", topic, 1));
         for (to, shard) in &partitions {
             let mut wire = Wire::connect(&mut world, address, Some(*shard));
             wire.produce(*to, 100);
@@ -144,13 +145,69 @@ fn a_stop_does_not_wait_for_space_on_the_disk() {
     }
 }
 
-fn commit(to: TopicPartition, topic: highwater_protocol::ids::TopicId) -> CommitOffsetsRequest {
+#[test]
+fn a_start_without_space_for_all_records_never_returns_an_offset_older_than_the_last_acknowledged_one() {
+    let consumers = ["a", "b", "c", "d", "e", "f"];
+    let mut rejected = 0;
+    for seed in 0..4 {
+        let (mut world, node) = world(seed);
+        world.start(node).expect("a first start");
+        let address = world.address(node, 0);
+        let (topic, _) = create(&mut world, address, 1);
+        let mut wire = Wire::connect(&mut world, address, None);
+        for offset in 1..=4 {
+            for consumer in consumers {
+                call(&mut world, &mut wire, &commit(consumer, topic, offset)).expect("there is space");
+            }
+        }
+        world.crash(node, CrashPolicy::LOSE_ALL);
+        for store in 0..2 {
+            let slab = format!("/data/store-{store:03}/slab-000000");
+            world.disk(node).inject(Fault::write_no_space(slab));
+        }
+        world.start(node).expect("a start needs no space");
+        let mut wire = Wire::connect(&mut world, address, None);
+        for consumer in consumers {
+            match committed(&mut world, &mut wire, consumer, topic) {
+                Ok(offset) => assert_eq!(offset, Some(4), "seed {seed}, {consumer}"),
+                Err((code, text)) => {
+                    assert_eq!(code, ErrorCode::Unavailable, "{text}");
+                    assert!(text.contains("__consumer_offsets/"), "{text}");
+                    rejected += 1;
+                }
+            }
+        }
+        world.crash(node, CrashPolicy::LOSE_ALL);
+        world.disk(node).clear_faults();
+        world.start(node).expect("there is space");
+        let mut wire = Wire::connect(&mut world, address, None);
+        for consumer in consumers {
+            let offset = committed(&mut world, &mut wire, consumer, topic);
+            assert_eq!(offset.expect("it is in service again"), Some(4), "seed {seed}, {consumer}");
+        }
+    }
+    assert!(rejected > 0, "some partitions lacked records");
+}
+
+/// Returns the offset of a consumer in the first partition of a topic.
+fn committed(
+    world: &mut World,
+    wire: &mut Wire,
+    consumer: &str,
+    topic: TopicId,
+) -> Result<Option<i64>, (ErrorCode, String)> {
+    let read = call(world, wire, &ReadOffsetsRequest { consumer: consumer.into(), topic })?;
+    let positions = ReadOffsetsReply::decode(&read).expect("a reply").positions;
+    Ok(positions.first().map(|position| position.offset.0))
+}
+
+fn commit(consumer: &str, topic: TopicId, offset: i64) -> CommitOffsetsRequest {
     CommitOffsetsRequest {
-        consumer: "c".into(),
+        consumer: consumer.into(),
         topic,
-        positions: vec![highwater_protocol::native::CommittedOffset {
-            partition: to.partition,
-            offset: highwater_protocol::ids::Offset(1),
+        positions: vec![CommittedOffset {
+            partition: PartitionIndex(0),
+            offset: Offset(offset),
             leader_epoch: -1,
             metadata: String::new(),
         }],

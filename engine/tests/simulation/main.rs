@@ -6,6 +6,7 @@
 
 mod admin;
 mod bounds;
+mod carry_over;
 mod closed;
 mod compaction;
 mod consumer;

@@ -84,7 +84,7 @@ fn limits(seed: u64) -> ShardLimits {
         store_unacked_bytes_max: 512 << 10,
         ..tiny.store
     };
-    ShardLimits { store, ..tiny }
+    ShardLimits { batch_bytes_max: store.payload_bytes_max, store, ..tiny }
 }
 
 /// Returns whether batches above the bulk threshold are allowed.

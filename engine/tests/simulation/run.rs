@@ -8,7 +8,7 @@ use highwater_protocol::native::{
     Body, CreateTopicReply, CreateTopicRequest, MessageKind, MetadataReply, MetadataRequest,
 };
 use highwater_runtime::fs::Fs;
-use highwater_runtime::sim::{CrashPolicy, Fault, NodeEnd, SimNode, SimRng, stream};
+use highwater_runtime::sim::{CrashPolicy, NodeEnd, SimNode, SimRng, stream};
 use rand::RngExt;
 
 use crate::crowd::Crowd;
@@ -204,14 +204,12 @@ fn maybe_fail(
     }
 }
 
-/// Fills the disk: nothing can be allocated, and the log of groups and offsets has no space for its next records.
+/// Fills the disk: nothing can be allocated, and neither records nor the offsets of groups can be written that need another extent.
 fn fill_disk(world: &World, node: SimNode) {
     let mut disk = world.disk(node);
     // A disk that was full before may have no space.
     let _ = disk.remove_file("/data/reserve".as_ref());
     disk.set_capacity(Some(0));
-    disk.inject(Fault::write_no_space("/data/offsets.a"));
-    disk.inject(Fault::write_no_space("/data/offsets.b"));
 }
 
 /// Frees space on the disk.

@@ -7,5 +7,6 @@ import java.console  # noqa: F401
 import java.groups  # noqa: F401
 import java.kills  # noqa: F401
 import java.members  # noqa: F401
+import java.offsets_topic  # noqa: F401
 import java.streams  # noqa: F401
 import java.unsupported  # noqa: F401

@@ -28,6 +28,9 @@ pub(crate) enum TopicCommand {
     },
     /// List topics
     List {
+        /// Leave out topics of the broker itself, such as __consumer_offsets
+        #[arg(long)]
+        exclude_internal: bool,
         /// Print one JSON object per line
         #[arg(long)]
         json: bool,

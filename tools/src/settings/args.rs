@@ -49,6 +49,11 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_DEFAULT_PARTITIONS", value_name = "N", hide_env_values = true)]
     pub default_partitions: Option<u32>,
 
+    /// Number of partitions of the topic that keeps groups and their offsets; it is created when a client first asks for a group, and keeps
+    /// this number [default: 16]
+    #[arg(long, env = "HIGHWATER_OFFSETS_TOPIC_PARTITIONS", value_name = "N", hide_env_values = true)]
+    pub offsets_topic_partitions: Option<u32>,
+
     /// Number of cores to use, with one thread each [default: every core the process may use]
     #[arg(long, env = "HIGHWATER_CORES", value_name = "N", hide_env_values = true)]
     pub cores: Option<u16>,

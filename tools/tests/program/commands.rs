@@ -76,6 +76,21 @@ fn a_topic_is_created_listed_described_altered_and_deleted() {
 }
 
 #[test]
+fn the_topic_that_keeps_groups_is_listed_unless_internal_topics_are_excluded() {
+    let (_place, broker) = with_topic("1");
+    broker.run(&["group", "list"], b"");
+    let listed = |arguments: &[&str]| -> Vec<(String, bool)> {
+        let lines = text(broker.run(&[&["topic", "list", "--json"], arguments].concat(), b""));
+        let of = |line: serde_json::Value| {
+            (line["topic"].as_str().expect("a name").to_owned(), line["internal"].as_bool().expect("a flag"))
+        };
+        lines.lines().map(|line| of(json(line))).collect()
+    };
+    assert_eq!(listed(&[]), [("__consumer_offsets".to_owned(), true), ("t".to_owned(), false)]);
+    assert_eq!(listed(&["--exclude-internal"]), [("t".to_owned(), false)]);
+}
+
+#[test]
 fn a_failing_topic_command_prints_the_reason_in_one_line() {
     let (_place, broker) = with_topic("3");
     for (arguments, word) in [

@@ -34,6 +34,14 @@ impl GroupBatch {
         }
         builder.finish(BatchProducer::NONE).expect("a batch has at least one record")
     }
+
+    /// Returns about how many bytes it takes in the log.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
+            BATCH_BYTES_PER_RECORD + key.len() + value.as_ref().map_or(0, Vec::len)
+        };
+        self.records.iter().map(of).sum()
+    }
 }
 
 /// Encodes records of a group as batches, each of about [`BATCH_BYTES_SPLIT`] at most unless it has a single record.

@@ -103,7 +103,7 @@ impl GroupCoordinator {
         let none = GroupOffsets::default();
         let kept = self.groups.get(&request.group).map_or(&none, |group| &group.offsets);
         let more = kept.growth(offsets, request.group.len());
-        if more > 0 && self.offsets_bytes + more > self.config.offsets_bytes_max {
+        if more > 0 && self.offsets_bytes + self.others.offsets_bytes + more > self.config.offsets_bytes_max {
             return Err(GroupError::InvalidCommitOffsetSize);
         }
         Ok(())

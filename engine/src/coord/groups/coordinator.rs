@@ -20,7 +20,7 @@ use super::record::Record;
 use super::reply::GroupReply;
 use super::request::{GroupRequest, Now, Token};
 use super::topics::Topics;
-use crate::counters::PerTurn;
+use crate::counters::{GroupUsage, PerTurn};
 use crate::mutants::{Mutant, is_planted};
 
 /// All groups of the broker. See the module's doc.
@@ -49,6 +49,8 @@ pub struct GroupCoordinator {
     /// About what all offsets take in a snapshot, and what all members do.
     pub(super) offsets_bytes: usize,
     pub(super) members_bytes: usize,
+    /// What the groups of other coordinators take.
+    pub(super) others: GroupUsage,
     /// Whether nothing can be written down at present.
     pub(super) stalled: bool,
     /// Whether it writes keys and values, and not payloads of a state log.
@@ -171,6 +173,7 @@ impl GroupCoordinator {
             cleanup_at: now.ms + config.cleanup_interval_ms,
             offsets_bytes: 0,
             members_bytes: 0,
+            others: GroupUsage::default(),
             stalled: false,
             is_keyed: false,
             appended: 0,
@@ -187,6 +190,20 @@ impl GroupCoordinator {
     /// What was configured.
     pub fn config(&self) -> &GroupConfig {
         &self.config
+    }
+
+    /// Returns what its groups take.
+    pub fn usage(&self) -> GroupUsage {
+        GroupUsage {
+            groups: self.groups.len(),
+            offsets_bytes: self.offsets_bytes,
+            members_bytes: self.members_bytes,
+        }
+    }
+
+    /// Says what the groups of other coordinators take: limits hold for all together.
+    pub fn handle_others(&mut self, others: GroupUsage) {
+        self.others = others;
     }
 
     /// The most work on members that was done in one turn so far, in the units of [`WORK_PER_TURN_MAX`].
@@ -297,15 +314,6 @@ impl GroupCoordinator {
         }
     }
 
-    /// Forgets the offsets in topics that are not known: a crash may have come between a topic's deletion and this log's record.
-    pub fn retain_known_topics(&mut self) {
-        let is_unknown = |topic: &TopicId| self.topics.partitions(*topic).is_none();
-        let topics: Vec<TopicId> = self.holders.keys().copied().filter(is_unknown).collect();
-        for topic in topics {
-            self.handle_topic_deleted(topic);
-        }
-    }
-
     /// Counts all offsets anew. Costs as much as there are: for the start.
     pub(super) fn measure_offsets(&mut self) {
         self.offsets_bytes = self.groups.iter().map(|(name, g)| g.offsets.bytes(name.len())).sum();
@@ -319,7 +327,7 @@ impl GroupCoordinator {
 
     /// Returns what to warn of if the offsets of all groups take more than they may: the broker had more memory when they were kept.
     pub fn too_many_offsets(&self) -> Option<String> {
-        let (bytes, max) = (self.offsets_bytes, self.config.offsets_bytes_max);
+        let (bytes, max) = (self.offsets_bytes + self.others.offsets_bytes, self.config.offsets_bytes_max);
         (bytes > max).then(|| {
             format!(
                 "the offsets of all groups and consumers take {bytes} bytes, and a broker with this --memory keeps at most {max}: all are kept, \
@@ -355,7 +363,7 @@ impl GroupCoordinator {
 
     /// Whether there is space for one more group.
     pub(super) fn has_space(&self) -> bool {
-        self.groups.len() < GROUPS_MAX
+        self.groups.len() + self.others.groups < GROUPS_MAX
     }
 
     /// Works on a group that is there, and takes what comes of it.

@@ -113,6 +113,18 @@ pub struct GroupConfig {
     pub offsets_bytes_max: usize,
     /// Bytes of the members of all groups together; at most [`GROUPS_BYTES_MAX`].
     pub members_bytes_max: usize,
+    /// Bytes of the members of a group; at most [`GROUP_BYTES_MAX`].
+    pub group_bytes_max: usize,
+}
+
+impl GroupConfig {
+    /// Limits the members of a group so that its record fits a batch of this size.
+    #[must_use]
+    pub fn with_batches_of(self, batch_bytes_max: usize) -> Self {
+        // An eighth is for the names of the group and of the member that comes last, and for what encodes them.
+        let group_bytes_max = self.group_bytes_max.min(batch_bytes_max - batch_bytes_max / 8);
+        Self { group_bytes_max, ..self }
+    }
 }
 
 impl Default for GroupConfig {
@@ -129,6 +141,7 @@ impl Default for GroupConfig {
             group_members_max: GROUP_MEMBERS_MAX,
             offsets_bytes_max: OFFSETS_BYTES_MAX,
             members_bytes_max: GROUPS_BYTES_MAX,
+            group_bytes_max: GROUP_BYTES_MAX,
         }
     }
 }

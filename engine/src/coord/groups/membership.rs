@@ -8,7 +8,7 @@ use super::classic::{ClassicGroup, State, said_bytes};
 use super::consumer::ConsumerGroup;
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;
-use super::limits::{GROUP_BYTES, GROUP_BYTES_MAX, NAME_BYTES_MAX};
+use super::limits::{GROUP_BYTES, NAME_BYTES_MAX};
 use super::reply::{ConsumerHeartbeatReply, GroupReply, JoinReply, LeaveReply, SyncReply};
 use super::request::{
     ConsumerHeartbeatRequest, HeartbeatRequest, JoinRequest, LeaveRequest, Now, SyncRequest, Token,
@@ -76,8 +76,8 @@ impl GroupCoordinator {
     /// Checks whether the members of a group may take this many more bytes. A request that needs no more than before is always allowed.
     fn check_bytes(&self, group: &str, more: usize) -> Result<(), GroupError> {
         let of_group = self.groups.get(group).map_or(0, |group| group.bytes);
-        let is_too_much =
-            of_group + more > GROUP_BYTES_MAX || self.members_bytes + more > self.config.members_bytes_max;
+        let is_too_much = of_group + more > self.config.group_bytes_max
+            || self.members_bytes + self.others.members_bytes + more > self.config.members_bytes_max;
         if more > 0 && is_too_much {
             return Err(GroupError::GroupMaxSizeReached);
         }

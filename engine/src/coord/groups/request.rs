@@ -55,6 +55,28 @@ pub enum GroupRequest {
     },
 }
 
+impl GroupRequest {
+    /// Returns the groups that it names.
+    pub fn groups(&self) -> Vec<&str> {
+        match self {
+            Self::Join(JoinRequest { group, .. })
+            | Self::Sync(SyncRequest { group, .. })
+            | Self::Heartbeat(HeartbeatRequest { group, .. })
+            | Self::Leave(LeaveRequest { group, .. })
+            | Self::Commit(CommitRequest { group, .. })
+            | Self::DeleteOffsets(DeleteOffsetsRequest { group, .. })
+            | Self::ConsumerHeartbeat(ConsumerHeartbeatRequest { group, .. })
+            | Self::DescribeOne(group) => vec![group],
+            Self::Fetch(requests) => requests.iter().map(|request| request.group.as_str()).collect(),
+            Self::Describe(groups) | Self::Delete(groups) | Self::ConsumerDescribe(groups) => {
+                groups.iter().map(String::as_str).collect()
+            }
+            Self::List(_) => Vec::new(),
+            Self::Within { request, .. } => request.groups(),
+        }
+    }
+}
+
 /// Who sent a request.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Client {

@@ -41,7 +41,7 @@ impl Shard {
             plane.close(conn, Close::Now);
             return false;
         }
-        let net = Net::Kafka(KafkaConn::new(plane.now(), self.setup.limits.batch_bytes_max()));
+        let net = Net::Kafka(KafkaConn::new(plane.now(), self.setup.limits.batch_bytes_max));
         self.insert_connection(plane, conn, Connection::new(net, via, stage));
         true
     }

@@ -369,7 +369,7 @@ fn bytes_of<'a>(records: Records<'a>, limits: &ShardLimits) -> Result<BatchBytes
             Err((KafkaError::INVALID_RECORD, text.into()))
         }
         Records::Batch(Batch::TooLarge { bytes }) => {
-            let max = limits.batch_bytes_max();
+            let max = limits.batch_bytes_max;
             Err(kafka::append_error(&AppendFailure::TooLargeForBroker { bytes, max }))
         }
         Records::Batch(Batch::Small(bytes)) => Ok(BatchBytes::Borrowed(bytes)),

@@ -1,9 +1,8 @@
 //! Extracts the batches for a Kafka client from frames.
 
 use bytes::{Bytes, BytesMut};
-use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 
-use crate::read::Charge;
+use crate::read::{Charge, batches_of};
 
 /// Batches smaller than this are copied together: a slice for each would cost more than copying.
 const SLICE_BYTES_MIN: usize = 4 << 10;
@@ -13,7 +12,7 @@ const SLICE_BYTES_MIN: usize = 4 << 10;
 pub(super) fn batches(frames: Vec<Bytes>, mut charge: Charge) -> (Vec<Bytes>, usize) {
     let (memory, total) = (charge.bytes(), frames.iter().map(Bytes::len).sum::<usize>().max(1));
     let small_bytes =
-        frames.iter().flat_map(payloads).map(|(_, bytes)| bytes).filter(|bytes| *bytes < SLICE_BYTES_MIN);
+        frames.iter().flat_map(batches_of).map(|(_, bytes)| bytes).filter(|bytes| *bytes < SLICE_BYTES_MIN);
     let small_bytes = small_bytes.sum();
     let mut small =
         Copies { bytes: BytesMut::with_capacity(small_bytes), charge: charge.of_copy(small_bytes) };
@@ -21,7 +20,7 @@ pub(super) fn batches(frames: Vec<Bytes>, mut charge: Charge) -> (Vec<Bytes>, us
     for chunk in frames {
         let mut part = Some(charge.split(memory * chunk.len() / total));
         let mut rests = chunk.clone();
-        for (start, bytes) in payloads(&chunk) {
+        for (start, bytes) in batches_of(&chunk) {
             batch_bytes += bytes;
             if bytes < SLICE_BYTES_MIN {
                 small.bytes.extend_from_slice(&chunk[start..start + bytes]);
@@ -36,21 +35,6 @@ pub(super) fn batches(frames: Vec<Bytes>, mut charge: Charge) -> (Vec<Bytes>, us
     }
     out.extend(small.take());
     (out, batch_bytes)
-}
-
-/// Returns the position and length of each batch in whole frames.
-fn payloads(chunk: &Bytes) -> impl Iterator<Item = (usize, usize)> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        while let Ok((header, kind)) = FrameHeader::parse(&chunk[at.min(chunk.len())..]) {
-            let start = at + FRAME_HEADER_BYTES;
-            at += header.frame_bytes();
-            if kind == FrameKind::Batch {
-                return Some((start, header.payload_bytes.get() as usize));
-            }
-        }
-        None
-    })
 }
 
 /// Small batches, copied together.

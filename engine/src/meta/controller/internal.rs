@@ -1,0 +1,39 @@
+//! The topics of the broker itself.
+
+use highwater_protocol::ids::TopicId;
+use highwater_protocol::topic::GROUPS_TOPIC;
+use highwater_runtime::plane::ShardIndex;
+
+use super::Controller;
+use crate::api::{ApiError, ControllerReply, Ticket};
+use crate::meta::{Record, TopicRecord, place};
+
+/// The settings of the topic that keeps groups. The segment that is written to is not compacted, and all of it is read at every start.
+const GROUPS_TOPIC_CONFIGS: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.bytes", "4194304")];
+
+impl Controller {
+    /// Creates the topic that keeps groups, unless it exists: with so many partitions and the id `new_id`.
+    pub(crate) fn create_groups_topic(&mut self, to: (ShardIndex, Ticket), partitions: u32, new_id: TopicId) {
+        let outcome = self.write_groups_topic(partitions, new_id).map(|()| ControllerReply::Done);
+        self.answer_when_applied(to, outcome);
+    }
+
+    /// The same, without a reply.
+    pub(crate) fn write_groups_topic(&mut self, partitions: u32, new_id: TopicId) -> Result<(), ApiError> {
+        self.check_space()?;
+        if self.tip.topic(GROUPS_TOPIC).is_some() {
+            return Ok(());
+        }
+        // The limits on partitions are for clients: without this topic, nobody could use a group.
+        let stores = self.stores;
+        let placed = place(&self.tip.loads(stores), &vec![0; stores], partitions as usize);
+        tracing::info!(topic = GROUPS_TOPIC, id = %new_id, partitions, "topic for groups and offsets created");
+        self.write(&Record::TopicCreated(TopicRecord {
+            id: new_id.0,
+            name: GROUPS_TOPIC.to_owned(),
+            stores: placed.iter().map(|store| store.0).collect(),
+            configs: GROUPS_TOPIC_CONFIGS.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        }));
+        Ok(())
+    }
+}
