@@ -37,7 +37,7 @@ pub enum Mutant {
     ForgetTruncation,
     /// A record counts as durable when its entry of the journal is handed to the disk.
     AckBeforeJournal,
-    /// An entry of the journal counts as durable before those in front of it.
+    /// An entry of the journal counts as durable before the entries before it.
     AckJournalOutOfOrder,
     /// Entries of the journal are forgotten when their bytes were written to the extents, not when these are durable.
     TrimBeforeSync,

@@ -59,7 +59,7 @@ pub struct Bounds {
 #[non_exhaustive]
 pub enum LogStartError {
     /// Records that are not durable yet, or do not exist.
-    #[error("offset {offset} is behind the end of the log, {durable_end}")]
+    #[error("offset {offset} is after the end of the log, {durable_end}")]
     BeyondEnd {
         /// The requested index or offset.
         offset: Offset,

@@ -98,13 +98,13 @@ pub enum ReplicateError {
         index: LogIndex,
     },
     /// Frames are missing before it, which compaction has not removed.
-    #[error("the log ends at index {end}, in front of this frame")]
+    #[error("the log ends at index {end}, before this frame")]
     Ahead {
         /// The next index that would be taken.
         end: LogIndex,
     },
     /// Its epoch is below that of the frame before it.
-    #[error("epoch {epoch} is below epoch {last} of the frame in front")]
+    #[error("epoch {epoch} is below epoch {last} of the frame before it")]
     EpochFalls {
         /// Its epoch.
         epoch: LeaderEpoch,
@@ -112,7 +112,7 @@ pub enum ReplicateError {
         last: LeaderEpoch,
     },
     /// Its offset, or a field of its batch, does not follow from the frame before it.
-    #[error("its {what} differs from what follows the frame in front")]
+    #[error("its {what} differs from what follows the frame before it")]
     Mismatch {
         /// The field that differs.
         what: &'static str,

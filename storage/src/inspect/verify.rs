@@ -345,7 +345,7 @@ impl Verification {
             && scanned.found != FrameCondition::Zero
         {
             self.notes.push(format!(
-                "{}: what rests behind offset {} (index {}) was never acknowledged ({:?})",
+                "{}: the bytes after offset {} (index {}) were never acknowledged ({:?})",
                 context.tp, scanned.end.offset, scanned.end.index, scanned.found
             ));
         }

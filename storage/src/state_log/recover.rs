@@ -397,7 +397,7 @@ impl Walk<'_> {
             let rest = image.and_then(|image| image.bytes.get(at as usize..)).unwrap_or_default();
             if rest.iter().any(|b| *b != 0) {
                 analysis.notes.push(format!(
-                    "{name}: bytes behind the end at {at} were never acknowledged and are dropped"
+                    "{name}: bytes after the end at {at} were never acknowledged and are dropped"
                 ));
             }
         }

@@ -65,7 +65,7 @@ impl Store {
         self.check_cut(slot, start.index)?;
         assert!(
             epochs.iter().all(|epoch| epoch.index < start.index),
-            "epochs of frames in front of the start"
+            "the epochs are those of frames before the start"
         );
         self.begin_cut(disk, slot, CutGoal::StartAt(start, epochs.into_iter().collect()));
         Ok(())

@@ -271,7 +271,7 @@ impl Recovery<'_> {
         let missing = format!("frames {} to {} are missing between two extents", end.index, next.base_index);
         if next.base_index < end.index.0 {
             return Gap::Missing(format!(
-                "extent {} begins in front of the end of the one before it",
+                "extent {} begins before the end of the one before it",
                 next.incarnation
             ));
         }
