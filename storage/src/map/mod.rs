@@ -3,11 +3,12 @@
 //! It is a cache. Lost, it is rebuilt from the headers of the extents; then the start of logs is lost that was moved by
 //! deleting records, and time.
 //!
-//! Records are applied in order on top of a snapshot. [`archive`] has their form on disk, [`older`] that of versions before, [`check`]
+//! Records are applied in order on top of a snapshot. [`entries`] has what both consist of, [`archive`] their form on disk, [`older`] that of versions before, [`check`]
 //! the checks of their numbers.
 
 mod archive;
 mod check;
+mod entries;
 mod older;
 #[cfg(test)]
 mod tests;
@@ -15,238 +16,18 @@ mod write_bounds;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_protocol::ids::{
-    Incarnation, LeaderEpoch, LogIndex, Offset, PartitionIndex, TopicId, TopicPartition,
-};
+use highwater_protocol::ids::{Incarnation, TopicPartition};
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::epochs::{EpochStart, Epochs};
 use crate::extent::APPENDED_UNKNOWN;
-use crate::layout::ExtentId;
-use crate::mac::{MAC_KEY_BYTES, MacKey, StoreMacs};
-use crate::producers::Producer;
+use crate::mac::StoreMacs;
 
 pub use archive::MapError;
+pub(crate) use entries::MacsEntry;
+pub use entries::{
+    CheckpointEntry, EpochEntry, ExtentEntry, OrphanEntry, PartitionEntry, PartitionKey, SealEntry,
+};
 pub(crate) use write_bounds::WriteBounds;
-
-/// A partition, as archives name it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Archive, Serialize, Deserialize)]
-pub struct PartitionKey {
-    /// The topic.
-    pub topic: [u8; 16],
-    /// The partition's number.
-    pub partition: u32,
-}
-
-impl From<TopicPartition> for PartitionKey {
-    fn from(tp: TopicPartition) -> Self {
-        Self { topic: tp.topic.0, partition: tp.partition.0 }
-    }
-}
-
-impl From<PartitionKey> for TopicPartition {
-    fn from(key: PartitionKey) -> Self {
-        Self { topic: TopicId(key.topic), partition: PartitionIndex(key.partition) }
-    }
-}
-
-/// Where a sealed extent ends. Recorded once everything before it is durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
-pub struct SealEntry {
-    /// Where its last frame ends.
-    pub position: u32,
-    /// Index after it.
-    pub index: u64,
-    /// Offset after it.
-    pub offset: i64,
-    /// Largest timestamp of its batches; `i64::MIN` if it has none.
-    pub max_timestamp: i64,
-}
-
-/// An extent in use.
-#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
-pub struct ExtentEntry {
-    /// Number of its slab.
-    pub slab: u32,
-    /// Where it begins in the slab.
-    pub at: u64,
-    /// Binary logarithm of its size.
-    pub log2_bytes: u8,
-    /// Version of its header: [`EXTENT_VERSION`](crate::layout::EXTENT_VERSION) or an older one.
-    pub version: u16,
-    /// Its place in the chain of the partition's extents. Rises along the chain.
-    pub sequence: u64,
-    /// How often its content was rewritten: 0 as it was appended.
-    pub generation: u32,
-    /// This use of the space.
-    pub incarnation: u64,
-    /// Index of its first frame.
-    pub base_index: u64,
-    /// Offset of its first record.
-    pub base_offset: i64,
-    /// Epoch of the leader when it was allocated.
-    pub leader_epoch: i32,
-    /// Frames may be missing between its frames: it was compacted.
-    pub has_gaps: bool,
-    /// When it was allocated, by the broker's clock.
-    pub created_ms: i64,
-    /// Where it ends, if it is sealed.
-    pub sealed: Option<SealEntry>,
-}
-
-impl ExtentEntry {
-    /// The entry that follows from the header of an extent. The header does not say when the extent was allocated, and where it ends only if it was rewritten.
-    pub(crate) fn of_header(id: &ExtentId, created_ms: i64) -> Self {
-        Self {
-            slab: id.place.slab.0,
-            at: id.place.at,
-            log2_bytes: id.log2_bytes,
-            version: id.version,
-            sequence: id.sequence.0,
-            generation: id.generation,
-            incarnation: id.incarnation.0,
-            base_index: id.base_index.0,
-            base_offset: id.base_offset.0,
-            leader_epoch: id.leader_epoch.0,
-            has_gaps: id.has_gaps,
-            created_ms,
-            sealed: id.end.map(|end| SealEntry {
-                position: end.position,
-                index: end.index.0,
-                offset: end.offset.0,
-                max_timestamp: i64::MIN,
-            }),
-        }
-    }
-}
-
-/// The first frame of a leader's epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
-pub struct EpochEntry {
-    /// The epoch.
-    pub epoch: i32,
-    /// Index of its first frame.
-    pub index: u64,
-    /// Offset of its first record.
-    pub offset: i64,
-}
-
-impl From<&EpochStart> for EpochEntry {
-    fn from(start: &EpochStart) -> Self {
-        Self { epoch: start.epoch.0, index: start.index.0, offset: start.offset.0 }
-    }
-}
-
-impl From<&EpochEntry> for EpochStart {
-    fn from(entry: &EpochEntry) -> Self {
-        Self { epoch: LeaderEpoch(entry.epoch), index: LogIndex(entry.index), offset: Offset(entry.offset) }
-    }
-}
-
-/// The durable state of a partition at some moment: recovery reads on from there.
-#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
-pub struct CheckpointEntry {
-    /// The place of the extent in the chain.
-    pub sequence: u64,
-    /// The extent.
-    pub incarnation: u64,
-    /// Where the next frame goes.
-    pub position: u32,
-    /// Its index.
-    pub index: u64,
-    /// Its offset.
-    pub offset: i64,
-    /// Every frame with a lower index was known to be committed.
-    pub commit_index: u64,
-    /// Every record with a lower offset was known to be committed.
-    pub commit_offset: i64,
-    /// The newest epoch: that of the last frame, or one that recovery began.
-    pub last_epoch: Option<i32>,
-    /// Largest timestamp of the extent's batches so far.
-    pub max_timestamp: i64,
-    /// Where each epoch began, as far as the log reaches back.
-    pub epochs: Vec<EpochEntry>,
-    /// The producers known.
-    pub(crate) producers: Vec<Producer>,
-}
-
-impl CheckpointEntry {
-    pub(crate) fn epochs(&self) -> Epochs {
-        self.epochs.iter().map(EpochStart::from).collect()
-    }
-}
-
-/// A partition in the map.
-#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
-pub struct PartitionEntry {
-    /// Which.
-    pub key: PartitionKey,
-    /// Its first offset.
-    pub log_start: i64,
-    /// Its extents, oldest first.
-    pub extents: Vec<ExtentEntry>,
-    /// Its last checkpoint.
-    pub checkpoint: Option<CheckpointEntry>,
-    /// The checkpoint is where the log ends: nothing was written after it.
-    pub complete: bool,
-}
-
-impl PartitionEntry {
-    /// About the bytes it takes in a snapshot.
-    pub(crate) fn snapshot_bytes(&self) -> usize {
-        let checkpoint = self.checkpoint.as_ref().map_or(0, |checkpoint| {
-            size_of_val(&checkpoint.epochs[..]) + size_of_val(&checkpoint.producers[..])
-        });
-        size_of::<Self>() + size_of_val(&self.extents[..]) + checkpoint
-    }
-
-    /// A partition of which nothing is known yet.
-    pub(crate) fn new(key: PartitionKey) -> Self {
-        Self { key, log_start: 0, extents: Vec::new(), checkpoint: None, complete: false }
-    }
-}
-
-/// Frames that were found when the map was rebuilt, in an extent whose header is damaged: of its partition only the tag is known.
-///
-/// Kept until that partition is deleted: it must not be taken for one without records, nor its space for free.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
-pub struct OrphanEntry {
-    /// Number of its slab.
-    pub slab: u32,
-    /// Where it begins in the slab.
-    pub at: u64,
-    /// Binary logarithm of the space set aside for it.
-    pub log2_bytes: u8,
-    /// [`TopicPartition::tag`] of its partition.
-    pub tag: u32,
-    /// Index of its first frame.
-    pub index: u64,
-}
-
-/// The key of the frames' codes, and the first incarnation that has them. See [`crate::mac`].
-#[derive(Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub(crate) struct MacsEntry {
-    key: [u8; MAC_KEY_BYTES],
-    since: u64,
-}
-
-impl std::fmt::Debug for MacsEntry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MacsEntry(.., {})", self.since)
-    }
-}
-
-impl From<StoreMacs> for MacsEntry {
-    fn from(macs: StoreMacs) -> Self {
-        Self { key: macs.key.0, since: macs.since.0 }
-    }
-}
-
-impl From<MacsEntry> for StoreMacs {
-    fn from(entry: MacsEntry) -> Self {
-        Self { key: MacKey(entry.key), since: Incarnation(entry.since) }
-    }
-}
 
 /// A change of the map.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use super::archive::MAP_VERSION;
 use super::older::{self, OLDEST_VERSION, VERSION_WITHOUT_TIMES};
 use super::*;
 use crate::layout::{EXTENT_VERSION, EXTENT_VERSION_WITHOUT_MACS, EXTENT_VERSION_WITHOUT_SEQUENCE};
+use crate::mac::{MAC_KEY_BYTES, MacKey};
 
 fn key(partition: u32) -> PartitionKey {
     PartitionKey { topic: [3; 16], partition }
