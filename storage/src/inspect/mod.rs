@@ -21,7 +21,7 @@ use crate::layout::{Place, SlabId, parse_store_dir_name};
 
 pub use dump::{Dumped, dump};
 pub use state::{Content as StateLogContent, StateLogListing, state_log, state_log_content};
-pub use verify::{Finding, FindingKind, Holds, PageHolds, Verification, verify};
+pub use verify::{Finding, FindingKind, Holds, Note, PageHolds, Verification, verify};
 
 use files::Files;
 use view::StoreView;

@@ -28,7 +28,16 @@ pub struct Verification {
     /// The faults. Empty: there are none.
     pub findings: Vec<Finding>,
     /// Findings that a crash explains and the next start repairs.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
+}
+
+/// Something that a crash explains.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// Whose log, if it is one.
+    pub tp: Option<TopicPartition>,
+    /// What was found.
+    pub text: String,
 }
 
 /// Something that is wrong.
@@ -203,7 +212,7 @@ impl Verification {
         for what in log.damage.iter().chain(&log.lost) {
             self.add(log.stem.clone(), 0, 0, None, FindingKind::StateLog(what.clone()), Vec::new());
         }
-        self.notes.extend(log.notes.iter().cloned());
+        self.notes.extend(log.notes.iter().map(|text| Note { tp: None, text: text.clone() }));
     }
 
     fn extent(&mut self, files: &mut Files<'_>, view: &StoreView, partition: &PartitionEntry, n: usize) {
@@ -344,10 +353,11 @@ impl Verification {
         } else if matches!(scanned.decision, Decision::Truncate { .. })
             && scanned.found != FrameCondition::Zero
         {
-            self.notes.push(format!(
-                "{}: the bytes after offset {} (index {}) were never acknowledged ({:?})",
-                context.tp, scanned.end.offset, scanned.end.index, scanned.found
-            ));
+            let text = format!(
+                "the bytes after offset {} (index {}) were never acknowledged ({:?})",
+                scanned.end.offset, scanned.end.index, scanned.found
+            );
+            self.notes.push(Note { tp: Some(context.tp), text });
         }
     }
 }

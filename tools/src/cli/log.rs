@@ -60,6 +60,7 @@ pub(crate) enum LogCommand {
 #[derive(Args, Debug)]
 pub(crate) struct RepairArgs {
     /// Repair only this topic: its name or id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub topic: Option<String>,
     /// Repair only this partition of the topic
     #[arg(long, short, value_name = "N", requires = "topic")]

@@ -44,15 +44,19 @@ pub(super) fn run(data: &Data<'_>, json: bool) -> Result<(), Failure> {
         if json { output::print_json(&line)? } else { output::print(&text(&line))? }
     }
     if !json {
-        output::print(&summary(&verification))?;
+        output::print(&summary(data, &verification))?;
     }
     if verification.findings.is_empty() { Ok(()) } else { Err(Failure::Quiet(failure::GENERAL)) }
 }
 
-fn summary(verification: &Verification) -> String {
+fn summary(data: &Data<'_>, verification: &Verification) -> String {
     let mut out = String::new();
     for note in &verification.notes {
-        out += note;
+        if let Some(tp) = note.tp {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "{}/{}: ", data.name(tp.topic), tp.partition);
+        }
+        out += &note.text;
         out += " (expected after a crash; the next start repairs it)\n";
     }
     let found = match verification.findings.len() {
