@@ -105,6 +105,11 @@ pub trait Fs {
     }
     /// Makes a file's data durable (`fdatasync`).
     fn sync_file(&mut self, file: FileId) -> io::Result<()>;
+    /// Makes the data of several files durable. Where each would wait for the disk, they wait together. An error comes with the place of its file among
+    /// `files`.
+    fn sync_many(&mut self, files: &[FileId]) -> Result<(), (usize, io::Error)> {
+        files.iter().enumerate().try_for_each(|(n, file)| self.sync_file(*file).map_err(|e| (n, e)))
+    }
     /// Closes a file. Operations in flight on it still complete.
     fn close_file(&mut self, file: FileId);
     /// Does what a [`FileJob::Create`](crate::plane::FileJob::Create) does, blocking.

@@ -115,6 +115,10 @@ impl Fs for OfflineDisk<'_> {
         self.fs.sync_file(file)
     }
 
+    fn sync_many(&mut self, files: &[FileId]) -> Result<(), (usize, io::Error)> {
+        self.fs.sync_many(files)
+    }
+
     fn close_file(&mut self, file: FileId) {
         self.fs.close_file(file);
     }

@@ -29,7 +29,7 @@ pub const FILES_OPEN_MAX: usize = 1 << INDEX_BITS;
 /// Threads that one call of [`Fs::read_many`] or [`Fs::write_many`] uses. They only wait for the disk.
 const THREADS_MAX: usize = 16;
 
-/// Operations for which a thread is worth its start.
+/// Reads or writes for which a thread is worth its start.
 const OPERATIONS_PER_THREAD_MIN: usize = 4;
 
 /// The operating system's file system. Files are opened for direct I/O if the file system supports it.
@@ -67,9 +67,9 @@ impl OsFs {
     }
 }
 
-/// Performs operations on several threads.
-fn together<T: Send>(operations: &mut [T], perform: impl Fn(&mut T) + Copy + Send) {
-    let per_thread = operations.len().div_ceil(THREADS_MAX).max(OPERATIONS_PER_THREAD_MIN);
+/// Performs operations on several threads, of which each gets at least `per_thread_min`.
+fn together<T: Send>(operations: &mut [T], per_thread_min: usize, perform: impl Fn(&mut T) + Copy + Send) {
+    let per_thread = operations.len().div_ceil(THREADS_MAX).max(per_thread_min);
     let (first, rest) = operations.split_at_mut(per_thread.min(operations.len()));
     std::thread::scope(|scope| {
         for part in rest.chunks_mut(per_thread) {
@@ -143,14 +143,14 @@ impl Fs for OsFs {
 
     fn read_many(&mut self, reads: &mut [FileRead]) {
         let this = &*self;
-        together(reads, |read| {
+        together(reads, OPERATIONS_PER_THREAD_MIN, |read| {
             read.outcome = this.file(read.file).and_then(|file| file.read_at(read.at, &mut read.buf));
         });
     }
 
     fn write_many(&mut self, writes: &mut [FileWrite]) {
         let this = &*self;
-        together(writes, |write| {
+        together(writes, OPERATIONS_PER_THREAD_MIN, |write| {
             write.outcome = Some(this.file(write.file).and_then(|file| file.write_at(write.at, &write.data)));
         });
     }
@@ -161,6 +161,15 @@ impl Fs for OsFs {
 
     fn sync_file(&mut self, file: FileId) -> io::Result<()> {
         Ok(rustix::fs::fdatasync(self.file(file)?.as_fd())?)
+    }
+
+    fn sync_many(&mut self, files: &[FileId]) -> Result<(), (usize, io::Error)> {
+        let this = &*self;
+        let mut syncs: Vec<(FileId, io::Result<()>)> = files.iter().map(|file| (*file, Ok(()))).collect();
+        together(&mut syncs, 1, |(file, outcome)| {
+            *outcome = this.file(*file).and_then(|file| Ok(rustix::fs::fdatasync(file.as_fd())?));
+        });
+        syncs.into_iter().enumerate().try_for_each(|(n, (_, outcome))| outcome.map_err(|e| (n, e)))
     }
 
     fn close_file(&mut self, file: FileId) {
@@ -318,6 +327,8 @@ mod tests {
         let mut writes: Vec<FileWrite> = (0..100).map(|n| write(file, n)).collect();
         writes.push(write(gone, 0));
         fs.write_many(&mut writes);
+        fs.sync_many(&[file; 20]).expect("synced");
+        assert!(matches!(fs.sync_many(&[file, gone, file]), Err((1, _))));
         assert!(matches!(writes.pop(), Some(FileWrite { outcome: Some(Err(_)), .. })));
         assert!(writes.iter().all(|write| matches!(write.outcome, Some(Ok(())))));
         for count in [0, 1, 3, 99] {

@@ -241,6 +241,10 @@ impl<M: Send + 'static> Fs for UringPlane<M> {
         self.fs.write_many(writes);
     }
 
+    fn sync_many(&mut self, files: &[FileId]) -> Result<(), (usize, io::Error)> {
+        self.fs.sync_many(files)
+    }
+
     fn write_at(&mut self, file: FileId, at: u64, data: &[u8]) -> io::Result<()> {
         self.fs.write_at(file, at, data)
     }

@@ -224,8 +224,11 @@ impl Pages {
             let Some(payload) = payload else { continue };
             let start = target.place.at.saturating_add(u64::from(target.position));
             let end = start.saturating_add(payload.len() as u64);
-            if end <= slabs.bytes(target.place.slab) {
+            let slab_bytes = slabs.bytes(target.place.slab);
+            if end <= slab_bytes {
                 let first = start - start % PAGE_BYTES as u64;
+                // What follows is looked at too.
+                let end = end.saturating_add(FRAME_HEADER_BYTES as u64).min(slab_bytes);
                 let pages = (first..end).step_by(PAGE_BYTES).map(|at| (target.place.slab, at));
                 wanted.extend(pages.filter(|page| !self.by_place.contains_key(page)));
             }
@@ -331,11 +334,14 @@ impl Pages {
     /// Whether a frame of the same incarnation begins here: it has reached the extent in another way.
     fn goes_on(&mut self, target: &PieceTarget, at: u64, slabs: &mut dyn SlabPages) -> bool {
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        for (n, byte) in bytes.iter_mut().enumerate() {
-            let at = at + n as u64;
-            let within = at % PAGE_BYTES as u64;
-            let Ok(page) = self.page(target.place.slab, at - within, slabs) else { return false };
-            *byte = page.bytes[within as usize];
+        let (mut rest, mut at) = (&mut bytes[..], at);
+        while !rest.is_empty() {
+            let within = (at % PAGE_BYTES as u64) as usize;
+            let Ok(page) = self.page(target.place.slab, at - within as u64, slabs) else { return false };
+            let (here, later) = rest.split_at_mut(rest.len().min(PAGE_BYTES - within));
+            here.copy_from_slice(&page.bytes[within..within + here.len()]);
+            at += here.len() as u64;
+            rest = later;
         }
         FrameHeader::parse(&bytes).is_ok_and(|(next, _)| next.incarnation.get() == target.incarnation.0)
     }

@@ -274,16 +274,18 @@ type Copies = ([Option<FileId>; 2], [Option<Image>; 2]);
 fn open_copies(disk: &mut dyn Disk, paths: &[PathBuf; 2]) -> Result<Copies, StateLogError> {
     let (mut files, mut images) = ([None; 2], [None, None]);
     for (copy, path) in paths.iter().enumerate() {
-        match disk.open(path, OpenMode::ReadWrite) {
-            Ok(file) => {
-                // Bytes that a cache holds from before a crash of the process must not count as durable.
-                disk.sync_file(file).map_err(io_error(path))?;
-                images[copy] = Some(read_image(disk, file).map_err(io_error(path))?);
-                files[copy] = Some(file);
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        files[copy] = match disk.open(path, OpenMode::ReadWrite) {
+            Ok(file) => Some(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(StateLogError::Io { path: path.clone(), error }),
-        }
+        };
+    }
+    let (of, found): (Vec<usize>, Vec<FileId>) =
+        files.iter().enumerate().filter_map(|(copy, file)| Some((copy, (*file)?))).unzip();
+    // Bytes that a cache holds from before a crash of the process must not count as durable.
+    disk.sync_many(&found).map_err(|(n, e)| io_error(&paths[of[n]])(e))?;
+    for (copy, file) in of.into_iter().zip(found) {
+        images[copy] = Some(read_image(disk, file).map_err(io_error(&paths[copy]))?);
     }
     Ok((files, images))
 }

@@ -273,7 +273,9 @@ fn write_entries(
         }
     }
     write_pages(disk, slabs, pages, &mut written)?;
-    written.iter().try_for_each(|slab| disk.sync_file(slabs[slab].file).map_err(|e| (*slab, e)))
+    let (of, files): (Vec<SlabId>, Vec<FileId>) =
+        written.iter().map(|slab| (*slab, slabs[slab].file)).unzip();
+    disk.sync_many(&files).map_err(|(n, e)| (of[n], e))
 }
 
 fn write_pages(

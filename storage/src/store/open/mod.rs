@@ -18,7 +18,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use highwater_protocol::ids::{Incarnation, LogIndex, Offset, TopicPartition};
-use highwater_runtime::fs::{OpenMode, RESERVE_NAME};
+use highwater_runtime::fs::{FileId, OpenMode, RESERVE_NAME};
 use highwater_runtime::plane::Disk;
 use highwater_runtime::slab::Slab;
 
@@ -236,7 +236,7 @@ fn open_slabs(
     disk: &mut dyn Disk,
     report: &mut RecoveryReport,
 ) -> Result<Slabs, OpenError> {
-    let mut slabs = Slabs::new();
+    let mut opened = Vec::new();
     for entry in disk.list(&config.dir).map_err(io_error(&config.dir))? {
         let path = config.dir.join(&entry.name);
         let Some(id) = parse_slab_name(&entry.name).filter(|_| !entry.is_dir) else {
@@ -249,8 +249,13 @@ fn open_slabs(
             continue;
         };
         let file = disk.open(&path, OpenMode::ReadWrite).map_err(io_error(&path))?;
-        // Bytes that are only in the page cache since a crash of the process must not count as durable.
-        disk.sync_file(file).map_err(io_error(&path))?;
+        opened.push((id, path, file));
+    }
+    // Bytes that are only in the page cache since a crash of the process must not count as durable.
+    let files: Vec<FileId> = opened.iter().map(|(_, _, file)| *file).collect();
+    disk.sync_many(&files).map_err(|(n, e)| io_error(&opened[n].1)(e))?;
+    let mut slabs = Slabs::new();
+    for (id, path, file) in opened {
         let bytes = disk.file_bytes(file).map_err(io_error(&path))?;
         let is_whole = disk.allocated_bytes(file).map_err(io_error(&path))? >= bytes;
         let backing = if is_whole { Backing::Whole } else { Backing::Partial };
