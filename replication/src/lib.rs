@@ -1,9 +1,14 @@
 //! Quorum consensus per partition, as pure state machines.
 //!
-//! Invariant: this crate has no access to disks, sockets or clocks. Events go in through `handle_*`, which return their
-//! consequences.
+//! Invariant: this crate has no access to disks, sockets or clocks. Events go in through `handle_*`; what follows from them is returned, or
+//! taken by `poll_*`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "mutants")]
+pub mod mutants;
+#[cfg(not(feature = "mutants"))]
+mod mutants;
 mod quorum;
+pub mod raft;
 
 pub use quorum::{Quorum, Voter};
