@@ -1,13 +1,13 @@
-//! Carries over what an earlier build kept in a log of its own: the state log `offsets` of shard 0.
+//! Migrates groups and offsets that an earlier build kept in the state log `offsets` of shard 0.
 //!
 //! ```text
-//!   shard 0:  reads the old log -- CarryOver --> every coordinator: applies and appends, when it has read its partitions
-//!             all have it <------- CarriedOver -- when everything is durable
-//!             removes the old files -- Serve ---> every coordinator: serves
+//!   shard 0:  reads the old log -- CarryOver --> every shard's coordinator: reads its partitions, then applies and appends the records
+//!             all shards are done <- CarriedOver -- all of them are durable
+//!             removes the old files -- Serve ---> every shard's coordinator: serves
 //! ```
 //!
-//! No request is handled before the old files are gone. So a crash at any moment leads to the same groups: as long as the old files are there,
-//! everything is carried over again, and nothing is newer.
+//! No request is handled before the old files are removed. So a crash at any point leads to the same groups: while the old files exist, the next
+//! start carries over everything again, and no newer record exists.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use super::groups::{GroupBatch, GroupCoordinator, SnapshotCursor};
 use super::placement::GroupOwners;
 use crate::meta::Topic;
 
-/// About how many bytes are taken from the old groups at once.
+/// Approximate bytes of a piece of the old groups' snapshot.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// The carrying over on shard 0.
+/// The state of the migration on shard 0.
 #[derive(Debug)]
 pub(crate) struct CarryOver {
     stage: Stage,
@@ -28,11 +28,11 @@ pub(crate) struct CarryOver {
 
 #[derive(Debug)]
 enum Stage {
-    /// The old log has been read. The topic that keeps groups may not exist yet.
+    /// The old log has been read. The groups' topic may not exist yet.
     Read(Box<GroupCoordinator>),
-    /// So many coordinators have not made theirs durable.
+    /// The groups have been sent. This many shards have not made theirs durable yet.
     Sent(usize),
-    /// So many of the old files are gone.
+    /// This many old files have been removed.
     Removing(usize),
     Done,
 }
@@ -42,12 +42,12 @@ enum Stage {
 pub(crate) enum NextStep {
     /// Remove the old file with this number.
     RemoveFile(usize),
-    /// Tell the coordinators to serve.
+    /// Let the coordinators serve.
     Serve,
 }
 
 impl CarryOver {
-    /// Carries over the groups of `old`.
+    /// Creates a migration of the groups of `old`.
     pub(crate) fn new(old: GroupCoordinator) -> Self {
         Self { stage: Stage::Read(Box::new(old)) }
     }
@@ -57,7 +57,7 @@ impl CarryOver {
         matches!(self.stage, Stage::Read(_))
     }
 
-    /// Returns what each of `shards` shards has to take; there may be nothing for some. Offsets in topics that are gone are left behind.
+    /// Returns the changes for each of `shards` shards, in an empty list if there are none. Drops offsets of deleted topics.
     pub(crate) fn send<'a>(
         &mut self,
         topics: impl Iterator<Item = &'a Topic>,
@@ -80,7 +80,7 @@ impl CarryOver {
         parts
     }
 
-    /// A coordinator has made its records durable.
+    /// Handles the report of a coordinator that its records are durable.
     pub(crate) fn handle_carried(&mut self) -> Option<NextStep> {
         let Stage::Sent(missing) = &mut self.stage else { return None };
         *missing = missing.saturating_sub(1);
@@ -91,7 +91,7 @@ impl CarryOver {
         Some(NextStep::RemoveFile(0))
     }
 
-    /// A file of `files` is gone.
+    /// Handles the removal of one of the `files` old files.
     pub(crate) fn handle_removed(&mut self, files: usize) -> Option<NextStep> {
         let Stage::Removing(gone) = &mut self.stage else { return None };
         *gone += 1;

@@ -1,14 +1,14 @@
-//! The coordinators of a shard: of the groups that its partitions of the topic [`GROUPS_TOPIC`](highwater_protocol::topic::GROUPS_TOPIC) keep.
+//! The coordinator of a shard's groups: those in the shard's partitions of [`GROUPS_TOPIC`](highwater_protocol::topic::GROUPS_TOPIC).
 //!
 //! ```text
-//!   the topic's partitions of this shard --(read from their start)--> Replay --(group by group)--> GroupCoordinator
+//!   the shard's partitions of the topic --(read from their start)--> Replay --(group by group)--> GroupCoordinator
 //!   handle(request) --> GroupCoordinator --> change --> the partition of its group --> high watermark --> reply
 //! ```
 //!
-//! One [`GroupCoordinator`] coordinates the groups of all these partitions, so that they share what it knows of topics, and its limits of work
-//! in a turn. Changes are numbered over all partitions; a reply waits until all changes up to its own are durable.
+//! One [`GroupCoordinator`] serves the groups of all these partitions, which share its topics and its limits of work per turn. Changes have sequence
+//! numbers across all partitions; a reply waits until all changes up to its own are durable.
 //!
-//! Until all groups have been restored, requests are held. Groups of a damaged partition are out of service: the last of their acknowledged
+//! Requests are held until all groups have been restored. Groups of a damaged partition are out of service, because their last acknowledged
 //! records may be missing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,36 +33,36 @@ use crate::partition::AppendOutcome;
 /// See the module's doc.
 pub(crate) struct Coordinators {
     coordinator: GroupCoordinator,
-    /// Who waits for the reply to which token.
+    /// The sender of each request without a reply.
     waiting: BTreeMap<Token, (ShardIndex, Ticket)>,
     last_token: u64,
-    /// The topic's number of partitions; 0 as long as there is no such topic.
+    /// The number of partitions of the groups' topic; 0 until the topic exists.
     partitions: u32,
-    /// The logs of the partitions of this shard.
+    /// The logs of this shard's undamaged partitions.
     logs: BTreeMap<PartitionIndex, PartitionLog>,
-    /// Partitions of this shard that lack acknowledged records.
+    /// This shard's partitions that may lack acknowledged records.
     damaged: BTreeSet<PartitionIndex>,
-    /// The numbers of changes that are not durable.
+    /// The sequence numbers of the changes that are not durable.
     undurable: BTreeSet<u64>,
     last_change: u64,
-    /// Partitions that are being read. `None`: nothing is known of the topic's partitions yet.
+    /// Partitions that have not been read to their end. `None` until [`Self::open`].
     loading: Option<VecDeque<Loading>>,
-    /// What was read.
+    /// The records read so far.
     replay: Replay,
     serves: bool,
-    /// Whether something may still be carried over from an earlier build.
+    /// Whether groups of an earlier build are being carried over.
     awaits_carry_over: bool,
-    /// What is carried over and has not been written.
+    /// Changes that are carried over and have not been queued to be written. `None` before they arrive and after all of them are durable.
     carried: Option<VecDeque<GroupBatch>>,
-    /// Requests that wait until the coordinators serve.
+    /// Requests that wait until all groups have been restored.
     held: VecDeque<Held>,
-    /// Requests that were rejected.
+    /// Senders of rejected requests, with the errors to send.
     rejected: VecDeque<((ShardIndex, Ticket), ApiError)>,
-    /// Whether a store of one of the partitions waits for space.
+    /// Whether the store of one of the partitions waits for disk space.
     stores_stalled: bool,
 }
 
-/// A partition that is being read.
+/// A partition that is being read, up to `end`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loading {
     pub(crate) tp: TopicPartition,
@@ -76,15 +76,15 @@ struct Held {
     random: [u8; 16],
 }
 
-/// A partition of this shard, with where its log starts and ends.
+/// A partition of this shard, with the bounds of its log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnPartition {
     pub(crate) tp: TopicPartition,
     pub(crate) log_start: Offset,
     pub(crate) end: Offset,
-    /// Bytes of the largest batch that its store takes.
+    /// Maximum bytes of a batch in its store.
     pub(crate) batch_bytes_max: usize,
-    /// Whether acknowledged records may be missing at its end.
+    /// Whether acknowledged records may be missing at the end of its log.
     pub(crate) is_damaged: bool,
 }
 
@@ -112,7 +112,7 @@ impl Coordinators {
 
     // Topics and partitions.
 
-    /// A topic is new or has changed.
+    /// Adds or updates a topic.
     pub(crate) fn handle_topic(&mut self, topic: &Topic) {
         self.coordinator.handle_topic(topic.id, &topic.name, topic.stores.len() as u32);
     }
@@ -122,7 +122,7 @@ impl Coordinators {
         self.coordinator.handle_topic_deleted(topic);
     }
 
-    /// The topic that keeps groups exists, with so many partitions, of which this shard has `own`. They are read from now on.
+    /// Begins to read this shard's partitions of the groups' topic, `own`. The topic has `partitions` partitions on all shards.
     pub(crate) fn open(&mut self, partitions: u32, own: Vec<OwnPartition>) {
         if self.loading.is_some() {
             return;
@@ -140,17 +140,17 @@ impl Coordinators {
         self.loading = Some(loading.collect());
     }
 
-    /// Returns whether it knows the partitions.
+    /// Returns whether [`Self::open`] has been called.
     pub(crate) fn is_open(&self) -> bool {
         self.loading.is_some()
     }
 
-    /// Returns what has to be read next before the coordinators serve.
+    /// Returns the partition to read next, and from where.
     pub(crate) fn next_load(&self) -> Option<Loading> {
         self.loading.as_ref()?.front().copied()
     }
 
-    /// Applies the batches that were read, and goes on at `next`.
+    /// Applies batches read from the current partition. The next read begins at `next`.
     pub(crate) fn handle_loaded<'a>(&mut self, batches: impl Iterator<Item = &'a [u8]>, next: Cursor) {
         let Some(load) = self.loading.as_mut().and_then(VecDeque::front_mut) else { return };
         load.cursor = next;
@@ -158,48 +158,48 @@ impl Coordinators {
         let mut scratch = Vec::new();
         for batch in batches {
             if let Err(why) = replay(&mut self.replay, batch, &mut scratch) {
-                tracing::error!(%tp, "a batch of groups or offsets cannot be read and is left out: {why}");
+                tracing::error!(%tp, "skipped unreadable records of groups or offsets: {why}");
             }
         }
         if is_over {
-            self.skip_load();
+            self.finish_load();
         }
     }
 
-    /// Reads on at another offset: what comes before is gone.
-    pub(crate) fn move_load(&mut self, to: Offset) {
+    /// Continues the current partition at another offset, because the records before it are gone or damaged.
+    pub(crate) fn seek_load(&mut self, to: Offset) {
         let Some(load) = self.loading.as_mut().and_then(VecDeque::front_mut) else { return };
         load.cursor = Cursor::at(to);
         if to >= load.end {
-            self.skip_load();
+            self.finish_load();
         }
     }
 
-    /// There is nothing more to read in this partition.
-    pub(crate) fn skip_load(&mut self) {
+    /// Ends the reading of the current partition.
+    pub(crate) fn finish_load(&mut self) {
         if let Some(loading) = &mut self.loading {
             loading.pop_front();
         }
     }
 
-    /// Something is carried over from an earlier build: requests wait for [`Self::end_carry_over`].
+    /// Holds requests until [`Self::end_carry_over`], because groups of an earlier build are carried over.
     pub(crate) fn await_carry_over(&mut self) {
         self.awaits_carry_over = true;
     }
 
-    /// Takes what is carried over to this shard.
+    /// Accepts the changes that are carried over to this shard.
     pub(crate) fn carry_over(&mut self, changes: Vec<GroupBatch>) {
         self.carried = Some(changes.into());
     }
 
-    /// Everything has been carried over, on all shards.
+    /// Ends the migration, after all shards have carried over their groups.
     pub(crate) fn end_carry_over(&mut self) {
         self.awaits_carry_over = false;
     }
 
-    /// Goes on with what is carried over, once everything has been read. Returns true, once, when all of it is durable.
+    /// Applies and writes some of the carried-over changes, once all partitions have been read. Returns true once, when all of them are durable.
     pub(crate) fn run_carry_over(&mut self) -> bool {
-        // What a damaged partition cannot take stays where it is until a start finds that partition whole.
+        // A damaged partition cannot be written. The old files stay until a start finds all partitions intact.
         if !self.is_loaded() || !self.damaged.is_empty() {
             return false;
         }
@@ -208,15 +208,12 @@ impl Coordinators {
             let Some(change) = carried.pop_front() else { break };
             for (key, value) in &change.records {
                 if let Err(error) = self.replay.apply(key, value.as_deref()) {
-                    tracing::error!(
-                        group = change.group,
-                        "a record of an earlier build is left out: {error}"
-                    );
+                    tracing::error!(group = change.group, "skipped a record of an earlier build: {error}");
                 }
             }
             let partition = PartitionIndex(partition_of_group(&change.group, self.partitions));
             if let Some(log) = self.logs.get_mut(&partition) {
-                log.push(NOBODY_WAITS, change);
+                log.push(NO_REPLY, change);
             }
         }
         let is_durable = carried.is_empty() && self.logs.values().all(PartitionLog::is_idle);
@@ -226,7 +223,7 @@ impl Coordinators {
         is_durable
     }
 
-    /// Returns whether it can go on to restore what was kept in the next turn.
+    /// Returns whether the next turn can carry over or restore more groups.
     pub(crate) fn can_restore(&self) -> bool {
         let has_carried = self.damaged.is_empty() && self.carried.as_ref().is_some_and(|of| !of.is_empty());
         self.is_loaded() && !self.serves && (has_carried || !self.awaits_carry_over)
@@ -236,7 +233,7 @@ impl Coordinators {
         self.loading.as_ref().is_some_and(VecDeque::is_empty)
     }
 
-    /// Restores some more groups if everything has been read, and begins to serve after the last. Returns whether it serves.
+    /// Restores more groups once all partitions have been read, and serves after the last one. Returns whether it serves.
     pub(crate) fn try_serve(&mut self, now: Now) -> bool {
         if self.serves || self.awaits_carry_over || !self.is_loaded() {
             return self.serves;
@@ -260,14 +257,14 @@ impl Coordinators {
         true
     }
 
-    /// Returns whether it handles requests. Until it does, it holds them.
+    /// Returns whether it handles requests. Before that, it holds them.
     pub(crate) fn serves(&self) -> bool {
         self.serves
     }
 
     // Requests.
 
-    /// Handles a request. The reply is returned by [`poll`](Self::poll) once everything it reports is durable.
+    /// Handles a request. [`poll`](Self::poll) returns the reply once everything it reports is durable.
     pub(crate) fn handle(
         &mut self,
         now: Now,
@@ -293,7 +290,7 @@ impl Coordinators {
         self.coordinator.handle(now, token, request, random);
     }
 
-    /// Returns the damaged partition of one of the groups that a request names.
+    /// Returns the damaged partition of a group that the request names, if there is one.
     fn damaged_partition(&self, request: &GroupRequest) -> Option<PartitionIndex> {
         if self.damaged.is_empty() {
             return None;
@@ -302,12 +299,12 @@ impl Coordinators {
         request.groups().into_iter().map(partition).find(|partition| self.damaged.contains(partition))
     }
 
-    /// Takes the requests that wait, which cannot be handled any more.
+    /// Removes the held requests and returns their senders.
     pub(crate) fn take_held(&mut self) -> impl Iterator<Item = (ShardIndex, Ticket)> {
         std::mem::take(&mut self.held).into_iter().map(|held| held.to)
     }
 
-    /// When [`Self::handle_time`] has something to do, in milliseconds of [`Now::ms`]; `None` while it does not serve.
+    /// Returns when to call [`Self::handle_time`], by the clock of [`Now::ms`]; `None` before it serves.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.serves.then(|| self.coordinator.next_deadline())
     }
@@ -317,7 +314,7 @@ impl Coordinators {
         self.coordinator.handle_time(now);
     }
 
-    /// To be called once a turn: goes on with what takes more than one. True if more is left.
+    /// Continues requests that take more than one turn. Call it once a turn. Returns whether more is left.
     pub(crate) fn run(&mut self, now: Now) -> bool {
         self.coordinator.handle_stalled(now, self.is_stalled());
         let more = self.coordinator.run(now);
@@ -327,7 +324,7 @@ impl Coordinators {
             let Some(log) = self.logs.get_mut(&partition) else {
                 tracing::error!(
                     group = change.group,
-                    "a group of another shard's partition was changed here"
+                    "dropped a change of a group that belongs to another shard"
                 );
                 continue;
             };
@@ -337,14 +334,14 @@ impl Coordinators {
         more
     }
 
-    /// Returns what the groups of this shard take.
+    /// Returns the resource usage of this shard's groups.
     pub(crate) fn usage(&self) -> GroupUsage {
         self.coordinator.usage()
     }
 
-    /// Says what the groups of other shards take.
-    pub(crate) fn handle_others(&mut self, others: GroupUsage) {
-        self.coordinator.handle_others(others);
+    /// Sets the resource usage of other shards' groups.
+    pub(crate) fn handle_other_usage(&mut self, others: GroupUsage) {
+        self.coordinator.handle_other_usage(others);
     }
 
     /// See [`GroupCoordinator::busiest_turn_work`].
@@ -352,24 +349,24 @@ impl Coordinators {
         self.coordinator.busiest_turn_work()
     }
 
-    /// A reply whose time has come.
+    /// Returns the next reply that can be sent.
     pub(crate) fn poll(&mut self) -> Option<((ShardIndex, Ticket), Result<GroupReply, ApiError>)> {
         if let Some((to, error)) = self.rejected.pop_front() {
             return Some((to, Err(error)));
         }
         let (token, reply) = self.coordinator.poll_reply()?;
-        let to = self.waiting.remove(&token).expect("every token is answered once");
+        let to = self.waiting.remove(&token).expect("every token gets one reply");
         Some((to, Ok(reply)))
     }
 
     // Appends.
 
-    /// Returns the next batch to append to a partition.
+    /// Returns the next batch to append, with its partition.
     pub(crate) fn poll_append(&mut self, now: Now) -> Option<(TopicPartition, Bytes)> {
         self.logs.values_mut().find_map(|log| Some((log.tp, log.poll_append(now.wall_ms)?)))
     }
 
-    /// A batch is in the log of a partition, or was rejected. It may be durable already.
+    /// Handles the outcome of an append to a partition. The batch may already be durable.
     pub(crate) fn handle_appended(&mut self, partition: PartitionIndex, outcome: AppendOutcome) {
         let was_blocked = self.is_blocked();
         let Some(log) = self.logs.get_mut(&partition) else { return };
@@ -377,7 +374,7 @@ impl Coordinators {
             Ok(at) => log.handle_appended(at.base_offset),
             Err(failure) => {
                 if !was_blocked {
-                    tracing::error!(tp = %log.tp, "groups and offsets cannot be written: {failure}");
+                    tracing::error!(tp = %log.tp, "cannot write groups and offsets: {failure}");
                 }
                 log.handle_rejected();
             }
@@ -389,7 +386,7 @@ impl Coordinators {
         self.logs.values().any(PartitionLog::is_ready)
     }
 
-    /// Everything before this offset of a partition is durable.
+    /// Handles a partition's high watermark: everything before it is durable.
     pub(crate) fn handle_high_watermark(&mut self, partition: PartitionIndex, high_watermark: Offset) {
         let Some(log) = self.logs.get_mut(&partition) else { return };
         for number in log.take_durable(high_watermark) {
@@ -399,23 +396,23 @@ impl Coordinators {
         self.coordinator.handle_durable(durable);
     }
 
-    /// The partitions of this shard.
+    /// Returns this shard's undamaged partitions of the groups' topic.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = TopicPartition> {
         self.logs.values().map(|log| log.tp)
     }
 
-    /// Tries again what the disk had no space for.
+    /// Retries rejected appends.
     pub(crate) fn retry_stalled(&mut self) {
         self.logs.values_mut().for_each(PartitionLog::retry);
     }
 
-    /// Says whether a store of one of the partitions waits for space. To be called once a turn, when the outcomes of appends are known.
+    /// Sets whether the store of one of the partitions waits for disk space. Call it once a turn, after the outcomes of the turn's appends.
     pub(crate) fn handle_stalled(&mut self, now: Now, stores_are_stalled: bool) {
         self.stores_stalled = stores_are_stalled;
         self.coordinator.handle_stalled(now, self.is_stalled());
     }
 
-    /// Whether records wait for space on the disk.
+    /// Returns whether records wait for disk space.
     pub(crate) fn is_stalled(&self) -> bool {
         self.stores_stalled || self.is_blocked()
     }
@@ -425,10 +422,10 @@ impl Coordinators {
     }
 }
 
-/// The number of a change that no reply waits for.
-const NOBODY_WAITS: u64 = 0;
+/// The sequence number of changes that no reply waits for.
+const NO_REPLY: u64 = 0;
 
-/// Applies the records of a batch.
+/// Applies the records of a batch. Skips unreadable records and returns the last error.
 fn replay(replay: &mut Replay, batch: &[u8], scratch: &mut Vec<u8>) -> Result<(), String> {
     let view = BatchView::parse(batch).map_err(|e| e.to_string())?;
     view.check_checksum().map_err(|e| e.to_string())?;
@@ -438,7 +435,7 @@ fn replay(replay: &mut Replay, batch: &[u8], scratch: &mut Vec<u8>) -> Result<()
     let mut outcome = Ok(());
     for record in view.records(scratch).map_err(|e| e.to_string())? {
         let record = record.map_err(|e| e.to_string())?;
-        // One that cannot be read does not take the others along.
+        // An unreadable record does not affect the records after it.
         if let Err(error) = replay.apply(record.key.unwrap_or_default(), record.value) {
             outcome = Err(format!("offset {}: {error}", record.offset));
         }

@@ -1,4 +1,4 @@
-//! Coordinators: state machines over a durable log that serve groups of clients.
+//! The group coordinators: state machines over durable logs.
 
 pub(crate) mod carry_over;
 pub(crate) mod coordinators;

@@ -1,5 +1,5 @@
-//! One partition of the groups' topic, as its coordinator writes it: changes wait for a batch, batches wait to be appended, and appended ones for
-//! the high watermark.
+//! A coordinator's writes to one partition of the groups' topic: changes wait for a batch, the batch is appended, and appended batches wait for the
+//! high watermark.
 //!
 //! ```text
 //!   push --> pending --(one batch at a time)--> appending --> undurable --(high watermark)--> durable
@@ -7,7 +7,7 @@
 //!                                  retry_stalled --+ +--> no space: blocked
 //! ```
 //!
-//! Only one batch is being appended at a time, so that a rejected one is never overtaken by the next.
+//! Batches are appended one at a time, so the next batch never overtakes a rejected one.
 
 use std::collections::VecDeque;
 
@@ -23,40 +23,41 @@ use crate::limits::GROUP_BATCH_BYTES_MAX;
 pub(super) struct PartitionLog {
     pub(super) tp: TopicPartition,
     batch_bytes_max: usize,
-    /// Changes of groups with their numbers.
+    /// Changes of groups, with their sequence numbers.
     pending: VecDeque<(u64, GroupBatch)>,
     appending: Option<Appending>,
-    /// The end of each appended batch, with the numbers of its changes.
+    /// The end offset of each appended batch, with the sequence numbers of its changes.
     undurable: VecDeque<(Offset, Vec<u64>)>,
 }
 
 #[derive(Debug)]
 struct Appending {
     batch: Bytes,
-    /// The number of its records, and the numbers of the changes that they make.
+    /// The number of records.
     count: u32,
+    /// The sequence numbers of the changes whose last record is in the batch.
     numbers: Vec<u64>,
     state: State,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// To be appended.
+    /// Ready to be appended.
     Ready,
-    /// The partition has it.
+    /// The append is in flight.
     Sent,
-    /// There was no space for it.
+    /// The append was rejected, for example because the disk is full.
     Blocked,
 }
 
 impl PartitionLog {
-    /// The log of a partition whose store takes batches of up to `batch_bytes_max`.
+    /// Creates the log of a partition whose store accepts batches of up to `batch_bytes_max` bytes.
     pub(super) fn new(tp: TopicPartition, batch_bytes_max: usize) -> Self {
         let batch_bytes_max = batch_bytes_max.min(GROUP_BATCH_BYTES_MAX);
         Self { tp, batch_bytes_max, pending: VecDeque::new(), appending: None, undurable: VecDeque::new() }
     }
 
-    /// Adds a change after all others.
+    /// Adds a change at the end.
     pub(super) fn push(&mut self, number: u64, change: GroupBatch) {
         self.pending.push_back((number, change));
     }
@@ -71,8 +72,8 @@ impl PartitionLog {
         Some(appending.batch.clone())
     }
 
-    /// Makes a batch of the first change and those after it that fit. A change is only split if it is larger than a batch may be: its records are
-    /// in an order in which a part of them does no harm.
+    /// Builds a batch from the first changes that fit. A change is split only if it alone exceeds the limit: the order of its records makes every
+    /// prefix of them safe.
     fn next_batch(&mut self, wall_ms: i64) -> Appending {
         let mut builder = BatchBuilder::new(Compression::None, 0);
         let mut numbers = Vec::new();
@@ -86,7 +87,7 @@ impl PartitionLog {
                 if taken > 0 && builder.bytes_with(&entry) > self.batch_bytes_max {
                     break;
                 }
-                builder.append(&entry).expect("a record of a group is far smaller than the largest batch");
+                builder.append(&entry).expect("a group's record is far smaller than the largest batch");
                 taken += 1;
             }
             if taken < change.records.len() {
@@ -101,21 +102,21 @@ impl PartitionLog {
         Appending { batch, count, numbers, state: State::Ready }
     }
 
-    /// The batch was appended, beginning with this offset.
+    /// Handles the append of the batch at this offset.
     pub(super) fn handle_appended(&mut self, base_offset: Offset) {
         if let Some(Appending { numbers, count, .. }) = self.appending.take() {
             self.undurable.push_back((Offset(base_offset.0 + i64::from(count)), numbers));
         }
     }
 
-    /// The batch was not appended.
+    /// Handles the rejection of the batch. [`Self::retry`] makes it ready again.
     pub(super) fn handle_rejected(&mut self) {
         if let Some(appending) = &mut self.appending {
             appending.state = State::Blocked;
         }
     }
 
-    /// Tries again what was not appended.
+    /// Makes a rejected batch ready to be appended again.
     pub(super) fn retry(&mut self) {
         if let Some(appending) = self.appending.as_mut().filter(|appending| appending.state == State::Blocked)
         {
@@ -123,23 +124,23 @@ impl PartitionLog {
         }
     }
 
-    /// Whether there is a batch to append.
+    /// Returns whether there is a batch to append.
     pub(super) fn is_ready(&self) -> bool {
         self.appending.as_ref().map_or(!self.pending.is_empty(), |appending| appending.state == State::Ready)
     }
 
-    /// Whether a batch was not appended.
+    /// Returns whether a rejected batch waits for [`Self::retry`].
     pub(super) fn is_blocked(&self) -> bool {
         self.appending.as_ref().is_some_and(|appending| appending.state == State::Blocked)
     }
 
-    /// Returns the numbers of changes that are below the high watermark now.
+    /// Removes and returns the sequence numbers of the changes that are durable with this high watermark.
     pub(super) fn take_durable(&mut self, high_watermark: Offset) -> impl Iterator<Item = u64> {
         let count = self.undurable.partition_point(|(end, _)| *end <= high_watermark);
         self.undurable.drain(..count).flat_map(|(_, numbers)| numbers)
     }
 
-    /// Whether everything is durable.
+    /// Returns whether all changes are durable.
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.appending.is_none() && self.undurable.is_empty()
     }
@@ -162,7 +163,7 @@ mod tests {
         GroupBatch { group: "g".into(), records: vec![record; records] }
     }
 
-    /// The keys of a batch's records.
+    /// Returns the keys of a batch's records.
     fn keys(batch: &Bytes) -> Vec<u8> {
         let view = BatchView::parse(batch).expect("a batch");
         let mut scratch = Vec::new();
@@ -171,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_durable_when_the_high_watermark_has_passed_their_batch() {
+    fn changes_are_durable_once_the_high_watermark_reaches_the_end_of_their_batch() {
         let mut log = log();
         log.push(5, change(1, 2, 10));
         log.push(7, change(2, 1, 10));
         let batch = log.poll_append(0).expect("a batch");
         assert_eq!(keys(&batch), [1, 1, 2]);
         log.push(8, change(3, 1, 10));
-        assert_eq!(log.poll_append(0), None, "one at a time");
+        assert_eq!(log.poll_append(0), None, "one batch at a time");
         log.handle_appended(Offset(100));
         assert_eq!(keys(&log.poll_append(0).expect("the next one")), [3]);
         log.handle_appended(Offset(103));
@@ -190,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_batch_is_tried_again_before_the_next_one() {
+    fn a_rejected_batch_is_retried_before_the_next_one() {
         let mut log = log();
         log.push(1, change(1, 1, 10));
         let first = log.poll_append(0).expect("a batch");
         log.push(2, change(2, 1, 10));
         log.handle_rejected();
         assert!(log.is_blocked() && !log.is_ready());
-        assert_eq!(log.poll_append(0), None, "there is no space");
+        assert_eq!(log.poll_append(0), None, "it is blocked");
         log.retry();
         assert_eq!(log.poll_append(0), Some(first));
         log.handle_appended(Offset(0));
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_as_many_changes_as_fit_and_a_part_of_one_only_if_it_is_too_large() {
+    fn a_batch_has_as_many_changes_as_fit_and_only_a_change_larger_than_a_batch_is_split() {
         let mut log = log();
         let large = GROUP_BATCH_BYTES_MAX / 4;
         log.push(1, change(1, 1, 10));
@@ -218,8 +219,8 @@ mod tests {
         };
         assert_eq!(next(0), [1]);
         assert_eq!(next(1), [2; 3]);
-        assert_eq!(next(4), [2, 2, 3], "the rest of it, and another one");
-        assert!(log.take_durable(Offset(4)).eq([1_u64]), "the large one is durable in whole or not at all");
+        assert_eq!(next(4), [2, 2, 3], "the rest of the large change, and the next one");
+        assert!(log.take_durable(Offset(4)).eq([1_u64]), "the large change is durable after its last record");
         assert!(log.take_durable(Offset(7)).eq([2_u64, 3]));
     }
 }

@@ -1,4 +1,4 @@
-//! Which partition keeps a group, and which shard owns that partition: there is the group's coordinator.
+//! Placement of groups: the partition that keeps a group, and the shard of that partition, which runs the group's coordinator.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,19 +7,19 @@ use highwater_runtime::plane::ShardIndex;
 
 use crate::meta::Topic;
 
-/// Returns the partition that keeps a group, of so many, as Kafka's brokers choose it.
+/// Returns which of `partitions` partitions keeps a group: the one that a Kafka broker would choose.
 pub(crate) fn partition_of_group(group: &str, partitions: u32) -> u32 {
-    // The hash of a Java string, over its UTF-16 units.
+    // Java's `String.hashCode`, over UTF-16 units.
     let hash =
         group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    // The smallest number has no absolute value; Kafka takes 0.
+    // `i32::MIN` has no absolute value; Kafka uses 0.
     hash.checked_abs().unwrap_or(0).cast_unsigned() % partitions.max(1)
 }
 
-/// The shards with the coordinators of all groups.
+/// Maps groups to the shards of their coordinators.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupOwners {
-    /// The topic that keeps groups.
+    /// The groups' topic.
     topic: Arc<Topic>,
     shards: u16,
 }
@@ -29,13 +29,13 @@ impl GroupOwners {
         Self { topic, shards }
     }
 
-    /// Returns the shard with the coordinator of a group.
+    /// Returns the shard of a group's coordinator.
     pub(crate) fn of(&self, group: &str) -> ShardIndex {
         let partition = partition_of_group(group, self.topic.stores.len() as u32);
         self.topic.stores[partition as usize].0 % self.shards
     }
 
-    /// Returns all shards with coordinators.
+    /// Returns the shards that have partitions of the groups' topic.
     pub(crate) fn shards(&self) -> BTreeSet<ShardIndex> {
         self.topic.stores.iter().map(|store| store.0 % self.shards).collect()
     }
@@ -47,16 +47,16 @@ mod tests {
 
     #[test]
     fn a_group_is_in_the_partition_that_kafka_would_choose() {
-        // What `Utils.abs(group.hashCode()) % partitions` gives in Java.
+        // Computed in Java: `Utils.abs(group.hashCode()) % partitions`.
         for (group, partitions, expected) in [
             ("", 50, 0),
             ("a", 50, 97 % 50),
             ("hello", 50, 99_162_322 % 50),
-            // Its hash is the smallest integer.
+            // The hash is `i32::MIN`.
             ("polygenelubricants", 50, 0),
-            // Its hash is negative.
+            // The hash is negative.
             ("The quick brown fox", 16, 1_739_336_029 % 16),
-            // Two units each.
+            // Two UTF-16 units.
             ("\u{1f600}", 16, 1_772_899 % 16),
         ] {
             assert_eq!(partition_of_group(group, partitions), expected, "{group:?}");

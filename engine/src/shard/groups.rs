@@ -1,4 +1,4 @@
-//! The coordinators of groups of this shard: reads what was kept of their groups, appends what changes, and sends their replies.
+//! Runs the coordinator of this shard's groups: reads its partitions, appends its changes, and sends its replies.
 
 use highwater_protocol::topic::GROUPS_TOPIC;
 use highwater_runtime::plane::{Instant, Plane, ShardIndex};
@@ -19,14 +19,14 @@ use crate::read::batches_of;
 use crate::reply_to::ReplyTo;
 use crate::setup::ShardSetup;
 
-/// The coordinators of a shard, and what the reactor remembers for them.
+/// The coordinator of a shard's groups, with its timer and its pending read.
 pub(super) struct Groups {
     pub(super) coordinators: Coordinators,
-    /// When the timer for groups is due.
+    /// When the timer is due.
     timer: Option<Instant>,
-    /// The read of a partition that waits for the disk: its store and number there.
+    /// The disk read in flight: its store, and its id in that store.
     reading: Option<(usize, ReadId)>,
-    /// The memory that the next frame to read needs, if it is more than usual.
+    /// Bytes of memory that the next read needs, if more than [`GROUP_LOAD_MEMORY_BYTES_MAX`].
     needs_bytes: usize,
 }
 
@@ -36,14 +36,14 @@ impl Groups {
         Self { coordinators: Coordinators::new(config, now), timer: None, reading: None, needs_bytes: 0 }
     }
 
-    /// Returns whether a read of a store is one for the coordinators.
+    /// Returns whether a store's read is the coordinator's.
     pub(super) fn is_reading(&self, store: usize, id: ReadId) -> bool {
         self.reading == Some((store, id))
     }
 }
 
 impl Shard {
-    /// From shard 0: what is about to change in the metadata.
+    /// Handles changes of the metadata that shard 0 has not published yet.
     pub(super) fn prepare_groups(&mut self, plane: &mut dyn Plane<Message>, prepare: &Prepare) {
         for change in prepare.changes.iter() {
             match change {
@@ -57,7 +57,7 @@ impl Shard {
         plane.post(0, Message::Prepared(prepare.version));
     }
 
-    /// Changes of the metadata are in effect: if the topic that keeps groups exists, its partitions are read.
+    /// Begins to read this shard's partitions of the groups' topic, if the topic exists. Called after changes of the metadata are applied.
     pub(super) fn open_group_partitions(&mut self) {
         let Some(topic) = self.metadata.as_ref().and_then(|metadata| metadata.topic(GROUPS_TOPIC)) else {
             return;
@@ -79,14 +79,14 @@ impl Shard {
         self.groups.coordinators.open(topic.stores.len() as u32, own.collect());
     }
 
-    /// Reads some more of what was kept of the groups. Returns whether it can go on in the next turn.
+    /// Reads more of the groups' partitions. Returns whether the next turn can read on.
     fn load_groups(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let Some(load) = self.groups.coordinators.next_load() else { return false };
         if self.groups.reading.is_some() {
             return false;
         }
         let Some(partition) = self.partitions.of(load.tp) else {
-            self.groups.coordinators.skip_load();
+            self.groups.coordinators.finish_load();
             return true;
         };
         let (store, slot) = (partition.store, partition.slot);
@@ -102,7 +102,7 @@ impl Shard {
         true
     }
 
-    /// A read for the coordinators is done.
+    /// Handles the result of a read for the coordinator.
     pub(super) fn apply_group_read(&mut self, result: ReadResult) {
         self.groups.reading = None;
         let needs_bytes = std::mem::take(&mut self.groups.needs_bytes);
@@ -114,11 +114,11 @@ impl Shard {
                 });
                 coordinators.handle_loaded(batches, frames.next);
             }
-            ReadResult::AtEnd => coordinators.skip_load(),
-            ReadResult::OutOfRange { log_start, .. } => coordinators.move_load(log_start),
+            ReadResult::AtEnd => coordinators.finish_load(),
+            ReadResult::OutOfRange { log_start, .. } => coordinators.seek_load(log_start),
             ReadResult::Damaged { resume_at } => {
                 if let Some(load) = coordinators.next_load() {
-                    coordinators.move_load(resume_at);
+                    coordinators.seek_load(resume_at);
                     if let Some(id) = self.partitions.find(load.tp) {
                         self.partitions.note_damage(id, load.cursor.offset(), resume_at);
                     }
@@ -137,7 +137,7 @@ impl Shard {
     ) {
         let is_closing = matches!(self.drain, Some(Drain::Closing | Drain::Exited));
         if is_closing || self.drain.is_some() && !self.groups.coordinators.serves() {
-            // Nobody would wait for what is still to be read.
+            // The broker stops before the groups would be restored.
             let error = ApiError::Stopping(Service::Groups);
             return plane.post(from, Message::GroupReply(ticket, Err(error)));
         }
@@ -148,7 +148,7 @@ impl Shard {
         self.groups.coordinators.handle(now(plane), (from, ticket), request, random);
     }
 
-    /// The broker is stopping: requests that wait until the coordinators have read everything are not handled any more.
+    /// Rejects the held requests, because the broker is stopping.
     pub(super) fn end_held_group_requests(&mut self, plane: &mut dyn Plane<Message>) {
         for (shard, ticket) in self.groups.coordinators.take_held() {
             let error = ApiError::Stopping(Service::Groups);
@@ -156,8 +156,8 @@ impl Shard {
         }
     }
 
-    /// Goes on with requests that take more than one turn, and appends what has changed: before the commit round of the turn begins. Returns
-    /// whether there is more to do than one turn allows.
+    /// Continues requests that take more than one turn, and appends changes. Called before the turn's commit round begins. Returns whether more is
+    /// left for the next turn.
     pub(super) fn run_groups(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         if matches!(self.drain, Some(Drain::Closing | Drain::Exited)) {
             return false;
@@ -169,7 +169,7 @@ impl Shard {
         if coordinators.run_carry_over() {
             plane.post(0, Message::CarriedOver);
         }
-        coordinators.handle_others(others);
+        coordinators.handle_other_usage(others);
         if coordinators.try_serve(now) {
             more |= coordinators.run(now);
         } else {
@@ -181,7 +181,7 @@ impl Shard {
         more
     }
 
-    /// Returns what the groups of all other shards take, as of their last turns.
+    /// Returns the resource usage of all other shards' groups, as of their last turns.
     fn usage_of_other_shards(&self) -> GroupUsage {
         let counters = self.setup.counters.iter().zip(0..).filter(|(_, shard)| *shard != self.me);
         counters.map(|(counters, _)| counters.group_usage()).fold(GroupUsage::default(), |all, of| {
@@ -193,7 +193,7 @@ impl Shard {
         })
     }
 
-    /// The high watermark of a partition has advanced: replies that waited for it can leave.
+    /// Handles an advanced high watermark: replies that waited for it can be sent.
     pub(super) fn group_records_are_durable(&mut self, id: PartitionId) {
         if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.is_internal()) {
             let (partition, high_watermark) = (partition.tp.partition, partition.high_watermark());
@@ -201,9 +201,9 @@ impl Shard {
         }
     }
 
-    /// Sends replies of the coordinators. Returns whether there is more to do than one turn allows.
+    /// Sends the coordinator's replies. Returns whether more is left for the next turn.
     pub(super) fn answer_groups(&mut self, plane: &mut dyn Plane<Message>) -> bool {
-        // Nobody waits for what the disk has just had no space for.
+        // Replies that wait for a record without disk space become errors in this turn.
         let is_stalled = self.groups.coordinators.partitions().any(|tp| self.partitions.is_stalled(tp));
         self.groups.coordinators.handle_stalled(now(plane), is_stalled);
         let mut left = ANSWERS_PER_TURN_MAX;
@@ -217,7 +217,7 @@ impl Shard {
         left == 0 || self.groups.coordinators.has_appends()
     }
 
-    /// Sets the timer for the next deadline of the groups.
+    /// Sets the timer to the coordinator's next deadline.
     fn plan_groups(&mut self, plane: &mut dyn Plane<Message>) {
         let Some(at) = self.groups.coordinators.next_deadline().filter(|_| self.drain.is_none()) else {
             return;
@@ -232,10 +232,10 @@ impl Shard {
         self.timers.set(plane, at, Timer::Groups);
     }
 
-    /// The timer for groups is due.
+    /// Handles the groups' timer.
     pub(super) fn groups_are_due(&mut self, plane: &mut dyn Plane<Message>) {
         self.groups.timer = None;
-        // Members cannot send heartbeats while the broker stops, so none is removed.
+        // Members cannot send heartbeats while the broker stops, so they must not time out.
         if self.drain.is_none() {
             self.groups.coordinators.handle_time(now(plane));
         }

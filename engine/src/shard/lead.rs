@@ -22,13 +22,13 @@ use crate::setup::{OpenError, ShardSetup};
 
 pub(super) struct Lead {
     pub(super) controller: Controller,
-    /// Partitions of the topic that keeps groups, if it is created.
+    /// The number of partitions that the groups' topic gets when it is created.
     pub(super) groups_partitions: u32,
-    /// What is carried over from an earlier build, if there is anything.
+    /// The migration of an earlier build's groups, if there are any.
     pub(super) carry_over: Option<CarryOver>,
-    /// Changes that the coordinators of groups are getting to know, in their order.
+    /// Changes that not all group coordinators have applied yet, in order.
     preparing: VecDeque<Publish>,
-    /// The version of the metadata that each of them knows.
+    /// The version of the metadata that each shard's group coordinator has applied.
     prepared: Vec<u64>,
     /// Whether the reserve file of the data directory is being created.
     making_reserve: bool,
@@ -45,8 +45,8 @@ impl Lead {
         let room = MetadataRoom::new(&setup.limits);
         let controller = Controller::new(log, &recovered, usize::from(setup.stores), setup.shards, room)?;
         let metadata = controller.tip();
-        let homeless = metadata.topics().find(|t| t.stores.iter().any(|s| s.0 >= setup.stores));
-        if let Some(topic) = homeless {
+        let without_store = metadata.topics().find(|t| t.stores.iter().any(|s| s.0 >= setup.stores));
+        if let Some(topic) = without_store {
             return Err(OpenError::Incomplete(format!(
                 "topic {} has partitions in a store whose directory is missing from {}; restore the missing store-… directory",
                 topic.name,
@@ -65,7 +65,7 @@ impl Lead {
         })
     }
 
-    /// Recreates the reserve file of the data directory, if a log used it to be rewritten on a full disk.
+    /// Recreates the data directory's reserve file, whose space a log may have used to be rewritten on a full disk.
     pub(super) fn make_reserve(&mut self, disk: &mut dyn Disk, data_dir: &Path) {
         if !std::mem::replace(&mut self.making_reserve, true) {
             let job = FileJob::Create { path: data_dir.join(RESERVE_NAME), bytes: RESERVE_BYTES };
@@ -73,7 +73,7 @@ impl Lead {
         }
     }
 
-    /// The reserve file was created, existed already, or there is no space for it yet.
+    /// Handles the end of the job: the reserve file was created, already existed, or there is no space for it yet.
     pub(super) fn reserve_made(&mut self, disk: &mut dyn Disk, completion: &Completion) {
         self.making_reserve = false;
         if let Completion::Created(Ok(file)) = completion {
@@ -81,7 +81,7 @@ impl Lead {
         }
     }
 
-    /// Carries out a request; the reply comes by [`Controller::poll`].
+    /// Handles a request. [`Controller::poll`] returns the reply. An error means that the request was rejected and gets no other reply.
     fn handle(
         &mut self,
         to: (ShardIndex, Ticket),
@@ -109,8 +109,8 @@ impl Lead {
 }
 
 impl Lead {
-    /// Sends changes to the coordinators of groups first: before any shard knows a topic, so that nobody can commit offsets to one that is
-    /// unknown there.
+    /// Sends changes to the group coordinators before they are published, so no client can commit offsets to a topic that its coordinator does not
+    /// know yet.
     fn prepare(&mut self, plane: &mut dyn Plane<Message>, publish: Publish) {
         let prepare = Prepare {
             version: publish.version,
@@ -123,7 +123,7 @@ impl Lead {
         }
     }
 
-    /// Publishes the changes that all coordinators know.
+    /// Publishes the changes that all group coordinators have applied.
     fn handle_prepared(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, version: u64) {
         self.prepared[usize::from(from)] = version;
         let everywhere = self.prepared.iter().copied().min().unwrap_or(0);
@@ -147,7 +147,7 @@ fn service_of(request: &ControllerRequest) -> Service {
     }
 }
 
-/// Makes the id of a new topic.
+/// Generates the id of a new topic.
 pub(super) fn topic_id(mut random: impl FnMut() -> u64) -> TopicId {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&random().to_le_bytes());
@@ -165,15 +165,14 @@ impl Shard {
     ) {
         let outcome = match &mut self.lead {
             Some(lead) => lead.handle((from, ticket), request, || plane.random_u64()),
-            None => Err(ApiError::Internal("a request for shard 0 came to another shard")),
+            None => Err(ApiError::Internal("a controller request was sent to a shard other than 0")),
         };
         if let Err(error) = outcome {
             plane.post(from, Message::ControllerReply(ticket, Err(error)));
         }
     }
 
-    /// Flushes decisions to the logs, publishes those that are durable, and sends replies. Returns whether there is more to do than one turn
-    /// allows.
+    /// Flushes decisions to the metadata log, publishes those that are durable, and sends replies. Returns whether more is left for the next turn.
     pub(super) fn run_lead(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let Some(lead) = &mut self.lead else { return false };
         let more = lead.controller.flush(plane);
@@ -199,7 +198,7 @@ impl Shard {
         more || left == 0
     }
 
-    /// A coordinator knows the changes up to a version.
+    /// Handles the report of a group coordinator that it has applied all changes up to a version.
     pub(super) fn handle_prepared(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, version: u64) {
         if let Some(lead) = &mut self.lead {
             lead.handle_prepared(plane, from, version);

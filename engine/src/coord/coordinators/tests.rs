@@ -1,4 +1,4 @@
-//! Tests of the coordinators of a shard.
+//! Tests of a shard's coordinator.
 
 use highwater_protocol::ids::{LeaderEpoch, TopicId};
 
@@ -13,7 +13,7 @@ fn tp(partition: u32) -> TopicPartition {
     TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(partition) }
 }
 
-/// Coordinators that know a topic, of two partitions.
+/// Creates a coordinator that knows a topic with four partitions.
 fn coordinators() -> Coordinators {
     let mut coordinators = Coordinators::new(GroupConfig::default(), NOW);
     coordinators.coordinator.handle_topic(TOPIC, "t", 4);
@@ -35,7 +35,7 @@ fn to(call: u64) -> (ShardIndex, Ticket) {
     (0, Ticket { call, number: 0 })
 }
 
-/// A name of a group in this partition.
+/// Returns the name of a group in this partition.
 fn group_in(partition: u32) -> String {
     let names = (0..).map(|n| format!("g{n}"));
     names.into_iter().find(|name| partition_of_group(name, 2) == partition).expect("there are many")
@@ -67,7 +67,7 @@ fn appended(base: i64) -> AppendedAt {
     }
 }
 
-/// The batches that are to be appended, by partition.
+/// Returns the batches to append, by partition.
 fn batches(coordinators: &mut Coordinators) -> BTreeMap<u32, Bytes> {
     coordinators.run(NOW);
     let batches = std::iter::from_fn(|| coordinators.poll_append(NOW));
@@ -75,7 +75,7 @@ fn batches(coordinators: &mut Coordinators) -> BTreeMap<u32, Bytes> {
 }
 
 #[test]
-fn a_reply_waits_for_its_own_record_and_for_those_before_it() {
+fn a_reply_waits_for_its_own_record_and_all_earlier_ones() {
     let mut coordinators = coordinators();
     open(&mut coordinators, [0, 0]);
     assert!(coordinators.try_serve(NOW));
@@ -89,14 +89,14 @@ fn a_reply_waits_for_its_own_record_and_for_those_before_it() {
     }
     assert!(coordinators.poll().is_none());
     coordinators.handle_high_watermark(PartitionIndex(1), Offset(11));
-    assert!(coordinators.poll().is_none(), "the record before it is not durable");
+    assert!(coordinators.poll().is_none(), "the earlier record is not durable");
     coordinators.handle_high_watermark(PartitionIndex(0), Offset(11));
     let replied: Vec<_> = std::iter::from_fn(|| coordinators.poll()).map(|(to, _)| to).collect();
     assert_eq!(replied, [to(0), to(1)]);
 }
 
 #[test]
-fn requests_are_held_until_everything_has_been_read() {
+fn requests_are_held_until_all_partitions_have_been_read() {
     let mut before = coordinators();
     open(&mut before, [0, 0]);
     before.try_serve(NOW);
@@ -106,7 +106,7 @@ fn requests_are_held_until_everything_has_been_read() {
     let mut after = coordinators();
     let fetch = FetchRequest { group: group_in(1), member: None, partitions: None, require_stable: true };
     after.handle(NOW, to(9), GroupRequest::Fetch(vec![fetch]), [0; 16]);
-    assert!(after.poll().is_none(), "it is held");
+    assert!(after.poll().is_none(), "the request is held");
     open(&mut after, [0, 1]);
     assert!(!after.try_serve(NOW) && after.next_deadline().is_none());
     assert_eq!(after.next_load().map(|load| load.tp), Some(tp(1)));
@@ -119,7 +119,7 @@ fn requests_are_held_until_everything_has_been_read() {
 }
 
 #[test]
-fn no_more_requests_are_held_than_may_be() {
+fn the_number_of_held_requests_is_limited() {
     let mut coordinators = coordinators();
     for n in 0..HELD_GROUP_REQUESTS_MAX as u64 {
         coordinators.handle(NOW, to(n), commit("g".into(), 1), [0; 16]);
@@ -131,7 +131,7 @@ fn no_more_requests_are_held_than_may_be() {
 }
 
 #[test]
-fn nothing_is_served_before_everything_was_carried_over_and_is_durable() {
+fn nothing_is_served_before_all_old_groups_are_carried_over_and_durable() {
     let mut old = coordinators();
     open(&mut old, [0, 0]);
     old.try_serve(NOW);
@@ -142,15 +142,15 @@ fn nothing_is_served_before_everything_was_carried_over_and_is_durable() {
     let mut new = coordinators();
     new.await_carry_over();
     new.carry_over(vec![change]);
-    assert!(!new.run_carry_over() && !new.can_restore(), "nothing is known of the partitions");
+    assert!(!new.run_carry_over() && !new.can_restore(), "the partitions are unknown");
     open(&mut new, [0, 0]);
     assert!(!new.run_carry_over() && !new.try_serve(NOW));
     assert!(new.poll_append(NOW).is_some());
     new.handle_appended(PartitionIndex(0), Ok(appended(0)));
     assert!(!new.run_carry_over());
     new.handle_high_watermark(PartitionIndex(0), Offset(1));
-    assert!(new.run_carry_over(), "it is durable");
-    assert!(!new.run_carry_over(), "said once");
+    assert!(new.run_carry_over(), "everything is durable");
+    assert!(!new.run_carry_over(), "reported once");
     assert!(!new.try_serve(NOW), "other shards may not be done");
     new.end_carry_over();
     while !new.try_serve(NOW) {}
@@ -167,10 +167,10 @@ fn groups_of_a_damaged_partition_are_out_of_service_and_those_of_others_are_not(
         batch_bytes_max: usize::MAX,
         is_damaged,
     };
-    // This one waits before anything is known of the partitions.
+    // This request is held before the partitions are known.
     coordinators.handle(NOW, to(0), commit(group_in(1), 5), [0; 16]);
     coordinators.open(2, vec![own(0, false), own(1, true)]);
-    assert!(coordinators.next_load().is_none(), "a part of its records would be taken for all");
+    assert!(coordinators.next_load().is_none(), "its records are incomplete, so they are not read");
     while !coordinators.try_serve(NOW) {}
     let fetch = |partition| FetchRequest {
         group: group_in(partition),
