@@ -1,9 +1,9 @@
-//! What lists of groups say of each.
+//! Entries of group lists.
 
 use super::coordinator::{Group, Kind};
 use super::reply::ListedGroup;
 
-/// Protocol type of consumers.
+/// Protocol type of consumer groups.
 const CONSUMER: &str = "consumer";
 
 impl Group {

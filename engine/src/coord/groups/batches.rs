@@ -1,4 +1,4 @@
-//! What is written down: batches of keys and values.
+//! The coordinator's output: batches of keys and values.
 
 use bytes::BytesMut;
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
@@ -11,7 +11,7 @@ use super::limits::{BATCH_BYTES_PER_RECORD, BATCH_BYTES_SPLIT};
 use super::record::Record;
 use super::snapshot::SnapshotCursor;
 
-/// Records of a group, which are written together and in this order.
+/// Records of a group, to be written together and in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupBatch {
     /// The group.
@@ -25,17 +25,17 @@ impl GroupBatch {
         Self { group: group.to_owned(), records: Vec::new() }
     }
 
-    /// Encodes it as a record batch, written at this time, after `prefix_bytes` of free space.
+    /// Encodes the records as a record batch with this timestamp, after `prefix_bytes` of free space.
     pub fn encode(&self, at: Timestamp, prefix_bytes: usize) -> BytesMut {
         let mut builder = BatchBuilder::new(Compression::None, prefix_bytes);
         for (key, value) in &self.records {
             let record = NewRecord::new(at, Some(key), value.as_deref());
-            builder.append(&record).expect("a batch of a group is far smaller than the largest");
+            builder.append(&record).expect("a group's batch is far smaller than the largest batch");
         }
         builder.finish(BatchProducer::NONE).expect("a batch has at least one record")
     }
 
-    /// Returns about how many bytes it takes in the log.
+    /// Returns the approximate bytes of the records in the log.
     pub(crate) fn bytes(&self) -> usize {
         let of = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
             BATCH_BYTES_PER_RECORD + key.len() + value.as_ref().map_or(0, Vec::len)
@@ -44,7 +44,7 @@ impl GroupBatch {
     }
 }
 
-/// Encodes records of a group as batches, each of about [`BATCH_BYTES_SPLIT`] at most unless it has a single record.
+/// Encodes records of a group as batches of about [`BATCH_BYTES_SPLIT`] bytes or less. A larger record gets its own batch.
 fn batches_of(group: &str, records: &[KeyedRecord]) -> Vec<GroupBatch> {
     let mut batches: Vec<GroupBatch> = Vec::new();
     let mut bytes = BATCH_BYTES_SPLIT;
@@ -56,13 +56,14 @@ fn batches_of(group: &str, records: &[KeyedRecord]) -> Vec<GroupBatch> {
             batches.push(GroupBatch::new(group));
             bytes = more;
         }
-        batches.last_mut().expect("the first record begins one").records.push((key, value));
+        batches.last_mut().expect("the first record begins a batch").records.push((key, value));
     }
     batches
 }
 
 impl GroupCoordinator {
-    /// Takes a record down, of a group of which `written` has been written so far. Returns its number, or that of its last batch.
+    /// Queues a record to be written. `written` is the kind of records that the log already has of its group. Returns the sequence number of the
+    /// record, or of its last batch.
     pub(super) fn append(&mut self, record: &Record, written: Written) -> u64 {
         if !self.is_keyed {
             return self.append_payload(record.encode());
@@ -72,7 +73,7 @@ impl GroupCoordinator {
         self.append_keyed(group, &records)
     }
 
-    /// Takes keys and values of a group down. Returns the number of their last batch.
+    /// Queues keys and values of a group to be written. Returns the sequence number of their last batch.
     pub(super) fn append_keyed(&mut self, group: &str, records: &[KeyedRecord]) -> u64 {
         for batch in batches_of(group, records) {
             self.appended += 1;
@@ -81,12 +82,12 @@ impl GroupCoordinator {
         self.appended
     }
 
-    /// The next batch to write, with its number. Numbers begin with 1 and have no gaps.
+    /// Returns the next batch to write, with its sequence number. Sequence numbers begin with 1 and have no gaps.
     pub fn poll_batch(&mut self) -> Option<(u64, GroupBatch)> {
         self.batches.pop_front()
     }
 
-    /// The next piece of everything written down, of about this many bytes, as batches. `None`: there is no more.
+    /// Returns the next piece of a snapshot of all groups as batches, of about `bytes_max` bytes in total. `None` at the end.
     pub fn batches_of_all(&self, cursor: &mut SnapshotCursor, bytes_max: usize) -> Option<Vec<GroupBatch>> {
         let snapshot = self.snapshot_record(cursor, bytes_max)?;
         let commits = snapshot.commits.into_iter().map(Record::Commits);

@@ -1,4 +1,4 @@
-//! Offsets of groups: commits and reads.
+//! Commits and reads of a group's offsets.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use super::topics::Topics;
 use crate::mutants::{Mutant, is_planted};
 
 impl GroupCoordinator {
-    /// Commits some of the offsets of a request, given in `offsets`. Returns the record that has to be durable before the reply, and the outcome of
-    /// each offset.
+    /// Commits `offsets`, a part of the request's offsets. Returns the sequence number of the record that must be durable before the reply, and the
+    /// outcome of each offset.
     pub(super) fn commit_offsets(
         &mut self,
         now: Now,
@@ -75,7 +75,7 @@ impl GroupCoordinator {
             (more, taken, outcomes)
         });
         for topic in topics {
-            self.note_holder(topic, &name);
+            self.add_holder(topic, &name);
         }
         self.offsets_bytes = self.offsets_bytes.saturating_add_signed(more);
         (self.groups.get(&name).map_or(0, Group::last_seq), outcomes)
@@ -103,14 +103,16 @@ impl GroupCoordinator {
         let none = GroupOffsets::default();
         let kept = self.groups.get(&request.group).map_or(&none, |group| &group.offsets);
         let more = kept.growth(offsets, request.group.len());
-        if more > 0 && self.offsets_bytes + self.others.offsets_bytes + more > self.config.offsets_bytes_max {
+        if more > 0
+            && self.offsets_bytes + self.other_usage.offsets_bytes + more > self.config.offsets_bytes_max
+        {
             return Err(GroupError::InvalidCommitOffsetSize);
         }
         Ok(())
     }
 
-    /// Reads at most `count_max` offsets of a group, from `at` on. Returns the record that has to be durable before the reply, since an offset that was
-    /// returned must not go back after a crash; how many were looked up; and whether these were the last.
+    /// Reads at most `count_max` offsets of a group, from `at` on. Returns the sequence number of the record that must be durable before the reply
+    /// (an offset must not go back after a crash), the number of lookups, and whether the request is complete.
     pub(super) fn find_offsets(
         &self,
         request: &FetchRequest,
@@ -154,7 +156,7 @@ impl GroupCoordinator {
 }
 
 impl Group {
-    /// Returns whether members subscribe to a topic.
+    /// Returns whether a member subscribes to a topic.
     pub(super) fn reads(&self, topics: &Topics, topic: TopicId) -> bool {
         match &self.kind {
             Kind::Classic(group) => group.is_subscribed(topics, topic),

@@ -1,4 +1,4 @@
-//! All groups: finds the one that is meant, and keeps replies back until their records are durable.
+//! The state of all groups: dispatches requests to them, and holds replies until their records are durable.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -23,47 +23,47 @@ use super::topics::Topics;
 use crate::counters::{GroupUsage, PerTurn};
 use crate::mutants::{Mutant, is_planted};
 
-/// All groups of the broker. See the module's doc.
+/// The groups of a coordinator. See the module's doc.
 #[derive(Debug)]
 pub struct GroupCoordinator {
     pub(super) config: GroupConfig,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) topics: Topics,
-    /// Requests that wait until expressions have been matched, or for another turn.
+    /// Requests that wait for a later turn, or until their regular expressions have been matched.
     pub(super) deferred: VecDeque<Deferred>,
-    /// The work that may still be done in this turn.
+    /// Remaining work of this turn, in the units of [`WORK_PER_TURN_MAX`].
     pub(super) work: usize,
-    /// Groups whose assignments are being made, in turns.
+    /// Groups whose assignments are being computed, round-robin.
     pub(super) assigning: VecDeque<String>,
-    /// Work on members, in turns.
-    pub(super) counted: PerTurn,
-    /// Requests that are carried out slice by slice, in turns.
+    /// Work on members per turn, for [`Self::busiest_turn_work`].
+    pub(super) work_done: PerTurn,
+    /// Requests that are handled in slices, round-robin.
     pub(super) long: VecDeque<Long>,
-    /// What of these may still be done in this turn.
+    /// Remaining items of this turn for these requests.
     pub(super) long_items: usize,
-    /// The groups that have offsets in each topic.
+    /// The groups with offsets in each topic.
     holders: BTreeMap<TopicId, BTreeSet<String>>,
-    /// When groups have something to do; at most one entry each.
+    /// The alarms of groups by time; at most one for each group.
     alarms: BTreeSet<(u64, String)>,
     pub(super) cleanup_at: u64,
-    /// About what all offsets take in a snapshot, and what all members do.
+    /// Approximate bytes of all offsets in a snapshot, and of all members.
     pub(super) offsets_bytes: usize,
     pub(super) members_bytes: usize,
-    /// What the groups of other coordinators take.
-    pub(super) others: GroupUsage,
-    /// Whether nothing can be written down at present.
+    /// Resource usage of other coordinators' groups.
+    pub(super) other_usage: GroupUsage,
+    /// Whether the log has no disk space.
     pub(super) stalled: bool,
-    /// Whether it writes keys and values, and not payloads of a state log.
+    /// Whether it writes keys and values instead of payloads of a state log.
     pub(super) is_keyed: bool,
     pub(super) appended: u64,
     durable: u64,
     records: VecDeque<(u64, Vec<u8>)>,
     pub(super) batches: VecDeque<(u64, GroupBatch)>,
-    /// Offsets in deleted topics that want tombstones.
+    /// Offsets in deleted topics that need tombstones.
     ///
-    /// Invariant: if there are some, `long` has an entry for them.
+    /// Invariant: if it is not empty, `long` has a [`Long::WriteTombstones`].
     pub(super) stale: VecDeque<StaleOffsets>,
-    /// Replies by the record they wait for, in the order in which they were made.
+    /// Replies by the record they wait for and by their creation order.
     pub(super) waiting: BTreeMap<(u64, u64), (Token, GroupReply)>,
     pub(super) ready: VecDeque<(Token, GroupReply)>,
     replies: u64,
@@ -75,9 +75,9 @@ pub(super) struct Group {
     pub(super) kind: Kind,
     pub(super) offsets: GroupOffsets,
     alarm: Option<u64>,
-    /// About what members take.
+    /// Approximate bytes of the members.
     pub(super) bytes: usize,
-    /// The last records about members, and about offsets.
+    /// Sequence numbers of the last records about members and about offsets.
     pub(super) members_seq: u64,
     pub(super) offsets_seq: u64,
 }
@@ -104,7 +104,7 @@ impl Group {
         }
     }
 
-    /// Whether it has no members.
+    /// Returns whether it has no members.
     pub(super) fn is_empty(&self) -> bool {
         match &self.kind {
             Kind::Classic(group) => group.is_empty(),
@@ -112,7 +112,7 @@ impl Group {
         }
     }
 
-    /// Returns which protocol's records there are of it.
+    /// Returns the kind of records that the log has of it.
     pub(super) fn written(&self) -> Written {
         match &self.kind {
             Kind::Classic(group) if group.persisted().is_none() => Written::OffsetsOnly,
@@ -121,13 +121,13 @@ impl Group {
         }
     }
 
-    /// The last record about it.
+    /// Returns the sequence number of the last record about it.
     pub(super) fn last_seq(&self) -> u64 {
         self.members_seq.max(self.offsets_seq)
     }
 
-    /// Whether nothing is known of it that anybody could miss.
-    fn is_void(&self) -> bool {
+    /// Returns whether it can be dropped without a record: it has no members and no offsets, and the log has nothing of it.
+    fn is_discardable(&self) -> bool {
         let is_unwritten = match &self.kind {
             Kind::Classic(group) => group.is_deserted() && group.persisted().is_none(),
             Kind::Consumer(_) => false,
@@ -142,7 +142,7 @@ impl Group {
         }
     }
 
-    fn wanted_alarm(&self) -> Option<u64> {
+    fn next_alarm(&self) -> Option<u64> {
         match &self.kind {
             Kind::Classic(group) => group.alarm(),
             Kind::Consumer(group) => group.alarm(),
@@ -151,12 +151,12 @@ impl Group {
 }
 
 impl GroupCoordinator {
-    /// A coordinator without groups that writes keys and values ([`Self::poll_batch`]).
+    /// Creates a coordinator without groups that writes keys and values ([`Self::poll_batch`]).
     pub fn keyed(config: GroupConfig, now: Now) -> Self {
         Self { is_keyed: true, ..Self::new(config, now) }
     }
 
-    /// A coordinator without groups that writes payloads of a state log ([`Self::poll_record`]).
+    /// Creates a coordinator without groups that writes payloads of a state log ([`Self::poll_record`]).
     pub fn new(config: GroupConfig, now: Now) -> Self {
         Self {
             config,
@@ -165,7 +165,7 @@ impl GroupCoordinator {
             deferred: VecDeque::new(),
             work: WORK_PER_TURN_MAX,
             assigning: VecDeque::new(),
-            counted: PerTurn::default(),
+            work_done: PerTurn::default(),
             long: VecDeque::new(),
             long_items: LONG_ITEMS_PER_TURN_MAX,
             holders: BTreeMap::new(),
@@ -173,7 +173,7 @@ impl GroupCoordinator {
             cleanup_at: now.ms + config.cleanup_interval_ms,
             offsets_bytes: 0,
             members_bytes: 0,
-            others: GroupUsage::default(),
+            other_usage: GroupUsage::default(),
             stalled: false,
             is_keyed: false,
             appended: 0,
@@ -187,12 +187,12 @@ impl GroupCoordinator {
         }
     }
 
-    /// What was configured.
+    /// Returns the configuration.
     pub fn config(&self) -> &GroupConfig {
         &self.config
     }
 
-    /// Returns what its groups take.
+    /// Returns the resource usage of its groups.
     pub fn usage(&self) -> GroupUsage {
         GroupUsage {
             groups: self.groups.len(),
@@ -201,18 +201,18 @@ impl GroupCoordinator {
         }
     }
 
-    /// Says what the groups of other coordinators take: limits hold for all together.
-    pub fn handle_others(&mut self, others: GroupUsage) {
-        self.others = others;
+    /// Sets the resource usage of other coordinators' groups. Limits apply to the groups of all coordinators together.
+    pub fn handle_other_usage(&mut self, others: GroupUsage) {
+        self.other_usage = others;
     }
 
-    /// The most work on members that was done in one turn so far, in the units of [`WORK_PER_TURN_MAX`].
+    /// Returns the most work on members done in one turn so far, in the units of [`WORK_PER_TURN_MAX`].
     pub fn busiest_turn_work(&self) -> usize {
-        self.counted.most()
+        self.work_done.most()
     }
 
-    /// Carries out a request for which everything that it needs is known.
-    pub(super) fn carry_out(&mut self, now: Now, token: Token, request: GroupRequest, random: [u8; 16]) {
+    /// Executes a request whose regular expressions have been matched.
+    pub(super) fn execute(&mut self, now: Now, token: Token, request: GroupRequest, random: [u8; 16]) {
         let id = uuid::Builder::from_random_bytes(random).into_uuid();
         let (request, bytes_max) = match request {
             GroupRequest::Within { request, bytes_max } => (*request, bytes_max),
@@ -239,16 +239,16 @@ impl GroupCoordinator {
                 self.describe(now, token, protocol, vec![name], bytes_max);
             }
             // Limits are not nested.
-            GroupRequest::Within { request, .. } => self.carry_out(now, token, *request, random),
+            GroupRequest::Within { request, .. } => self.execute(now, token, *request, random),
         }
     }
 
-    /// The next record to write, with its number. Numbers begin with 1 and have no gaps.
+    /// Returns the next record to write, with its sequence number. Sequence numbers begin with 1 and have no gaps.
     pub fn poll_record(&mut self) -> Option<(u64, Vec<u8>)> {
         self.records.pop_front()
     }
 
-    /// All records up to and with this number are on stable storage.
+    /// Handles durability: all records up to and including this sequence number are on stable storage.
     pub fn handle_durable(&mut self, seq: u64) {
         self.durable = self.durable.max(seq);
         while let Some(entry) = self.waiting.first_entry().filter(|e| e.key().0 <= self.durable) {
@@ -256,19 +256,19 @@ impl GroupCoordinator {
         }
     }
 
-    /// A reply whose time has come.
+    /// Returns the next reply that can be sent.
     pub fn poll_reply(&mut self) -> Option<(Token, GroupReply)> {
         self.ready.pop_front()
     }
 
-    /// When [`Self::handle_time`] has something to do, by the clock of [`Now::ms`].
+    /// Returns when to call [`Self::handle_time`], by the clock of [`Now::ms`].
     pub fn next_deadline(&self) -> u64 {
         self.alarms.first().map_or(self.cleanup_at, |(at, _)| self.cleanup_at.min(*at))
     }
 
-    /// Does what is due.
+    /// Handles the alarms that are due, and begins the cleanup of expired offsets if it is due.
     pub fn handle_time(&mut self, now: Now) {
-        // Each group once: one that wants to be woken at once again does not keep all others waiting.
+        // Each group once, so a group that sets another alarm for now does not block the others.
         let due: Vec<String> =
             self.alarms.iter().take_while(|(at, _)| *at <= now.ms).map(|(_, name)| name.clone()).collect();
         for name in due {
@@ -283,24 +283,24 @@ impl GroupCoordinator {
         }
     }
 
-    /// A topic is new, or has more partitions than before. Groups find out when they look next.
+    /// Adds a topic or increases its partitions. Groups notice the new version of the topics later.
     pub fn handle_topic(&mut self, id: TopicId, name: &str, partitions: u32) {
         self.topics.insert(id, name, partitions);
     }
 
-    /// A topic is gone; its offsets are forgotten.
+    /// Removes a topic, with its offsets in all groups.
     pub fn handle_topic_deleted(&mut self, id: TopicId) {
         let topic = self.topics.name(id).map(str::to_owned);
         self.topics.remove(id);
         let Some(holders) = self.holders.remove(&id) else { return };
         if self.is_keyed {
-            // The tombstones can wait: nobody restores offsets in a topic that is gone.
+            // The tombstones can be written later: a restart does not restore offsets of a deleted topic.
             for name in holders {
                 let Some(group) = self.groups.get_mut(&name) else { continue };
                 let partitions = group.offsets.partitions(id);
                 self.offsets_bytes -= group.offsets.remove_topic(id, name.len());
                 if let Some(topic) = &topic {
-                    self.note_stale(&name, topic, partitions);
+                    self.add_stale_offsets(&name, topic, partitions);
                 }
             }
             return;
@@ -314,7 +314,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Counts all offsets anew. Costs as much as there are: for the start.
+    /// Recomputes the bytes of all offsets and the groups of each topic. Takes time linear in the number of offsets, so only a start calls it.
     pub(super) fn measure_offsets(&mut self) {
         self.offsets_bytes = self.groups.iter().map(|(name, g)| g.offsets.bytes(name.len())).sum();
         self.holders.clear();
@@ -325,34 +325,35 @@ impl GroupCoordinator {
         }
     }
 
-    /// Returns what to warn of if the offsets of all groups take more than they may: the broker had more memory when they were kept.
+    /// Returns a warning if the offsets of all groups exceed their limit, because the broker had more memory when they were committed.
     pub fn too_many_offsets(&self) -> Option<String> {
-        let (bytes, max) = (self.offsets_bytes + self.others.offsets_bytes, self.config.offsets_bytes_max);
+        let (bytes, max) =
+            (self.offsets_bytes + self.other_usage.offsets_bytes, self.config.offsets_bytes_max);
         (bytes > max).then(|| {
             format!(
-                "the offsets of all groups and consumers take {bytes} bytes, and a broker with this --memory keeps at most {max}: all are kept, \
-                 commits of further partitions are rejected; delete groups and consumers that are not needed, or start it with a larger --memory"
+                "the offsets of all groups and consumers take {bytes} bytes, over the limit of {max} with this --memory: all of them are kept, but \
+                 commits to further partitions are rejected; delete unused groups and consumers, or start the broker with a larger --memory"
             )
         })
     }
 
-    /// Whether the count of the offsets' bytes and the holders are what a look at all groups gives.
-    pub(super) fn counts_offsets_right(&self) -> bool {
+    /// Returns whether `offsets_bytes` and `holders` are correct, by recounting all offsets.
+    pub(super) fn offset_accounting_is_correct(&self) -> bool {
         let bytes: usize = self.groups.iter().map(|(name, g)| g.offsets.bytes(name.len())).sum();
         let pairs: usize = self.groups.values().map(|group| group.offsets.topics().count()).sum();
         bytes == self.offsets_bytes && pairs == self.holders.values().map(BTreeSet::len).sum::<usize>()
     }
 
-    /// A group has offsets in a topic.
-    pub(super) fn note_holder(&mut self, topic: TopicId, group: &str) {
+    /// Records that a group has offsets in a topic.
+    pub(super) fn add_holder(&mut self, topic: TopicId, group: &str) {
         let holders = self.holders.entry(topic).or_default();
         if !holders.contains(group) {
             holders.insert(group.to_owned());
         }
     }
 
-    /// A group has no offsets in a topic any more.
-    pub(super) fn forget_holder(&mut self, topic: TopicId, group: &str) {
+    /// Records that a group no longer has offsets in a topic.
+    pub(super) fn remove_holder(&mut self, topic: TopicId, group: &str) {
         if let Some(holders) = self.holders.get_mut(&topic) {
             holders.remove(group);
             if holders.is_empty() {
@@ -361,25 +362,26 @@ impl GroupCoordinator {
         }
     }
 
-    /// Whether there is space for one more group.
+    /// Returns whether one more group is allowed.
     pub(super) fn has_space(&self) -> bool {
-        self.groups.len() + self.others.groups < GROUPS_MAX
+        self.groups.len() + self.other_usage.groups < GROUPS_MAX
     }
 
-    /// Works on a group that is there, and takes what comes of it.
+    /// Runs `work` on an existing group. Then queues its records and replies, updates the accounting and its alarm, and drops the group if it is
+    /// discardable.
     pub(super) fn with<R>(
         &mut self,
         now: Now,
         name: &str,
         work: impl FnOnce(&mut Group, &mut Context<'_>, &Topics) -> R,
     ) -> R {
-        let group = self.groups.get_mut(name).expect("the caller has looked");
+        let group = self.groups.get_mut(name).expect("the caller checks that the group exists");
         let mut written = group.written();
         let mut cx = Context::new(now, &self.config);
         let result = work(group, &mut cx, &self.topics);
         let Context { records, replies, resized, spent, begins_assigning, .. } = cx;
         self.work = self.work.saturating_sub(spent);
-        self.counted.add(spent);
+        self.work_done.add(spent);
         if begins_assigning {
             self.assigning.push_back(name.to_owned());
         }
@@ -399,13 +401,13 @@ impl GroupCoordinator {
             group.bytes = bytes;
         }
         let (members, offsets) = (group.members_seq, group.offsets_seq);
-        let alarm = group.wanted_alarm();
+        let alarm = group.next_alarm();
         let before = std::mem::replace(&mut group.alarm, alarm);
         if before != alarm {
             before.map(|at| self.alarms.remove(&(at, name.to_owned())));
             alarm.map(|at| self.alarms.insert((at, name.to_owned())));
         }
-        let is_void = group.is_void();
+        let is_discardable = group.is_discardable();
         for (token, reply, wait_for) in replies {
             let seq = match wait_for {
                 WaitFor::Members => members,
@@ -413,13 +415,13 @@ impl GroupCoordinator {
             };
             self.reply(seq, token, reply);
         }
-        if is_void {
+        if is_discardable {
             self.remove(name);
         }
         result
     }
 
-    /// Answers, when everything up to a record is durable. While nothing becomes durable, that is an error at once.
+    /// Sends a reply once all records up to `seq` are durable. While the log is stalled, sends an error at once instead of waiting.
     pub(super) fn reply(&mut self, seq: u64, token: Token, reply: GroupReply) {
         if seq <= self.durable || is_planted(Mutant::ReplyBeforeRecordDurable) {
             self.ready.push_back((token, reply));
@@ -431,17 +433,17 @@ impl GroupCoordinator {
         }
     }
 
-    /// Answers at once: the reply tells of nothing that could be lost.
+    /// Sends a reply at once. It must not report anything that a crash could lose.
     pub(super) fn reply_now(&mut self, token: Token, reply: GroupReply) {
         self.reply(0, token, reply);
     }
 
-    /// The last record there is.
+    /// Returns the sequence number of the last record.
     pub(super) fn last_record(&self) -> u64 {
         self.appended
     }
 
-    /// Answers when everything so far is durable.
+    /// Sends a reply once all records so far are durable.
     pub(super) fn reply_after_all(&mut self, token: Token, reply: GroupReply) {
         self.reply(self.appended, token, reply);
     }
@@ -452,7 +454,7 @@ impl GroupCoordinator {
         self.appended
     }
 
-    /// Takes a group out.
+    /// Removes a group from memory. Writes no record.
     pub(super) fn remove(&mut self, name: &str) -> Option<Group> {
         let group = self.groups.remove(name)?;
         if let Some(at) = group.alarm {
@@ -461,7 +463,7 @@ impl GroupCoordinator {
         self.members_bytes -= group.bytes;
         self.offsets_bytes -= group.offsets.bytes(name.len());
         for topic in group.offsets.topics() {
-            self.forget_holder(topic, name);
+            self.remove_holder(topic, name);
         }
         Some(group)
     }

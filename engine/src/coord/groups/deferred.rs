@@ -1,15 +1,15 @@
-//! Requests that are not carried out at once: those whose regular expressions have to be matched, and members' heartbeats when the turn
-//! has done enough.
+//! Deferred requests: those whose regular expressions must be matched first, and heartbeats of the consumer protocol when the turn's work is used
+//! up.
 //!
 //! ```text
-//!   handle --> everything it needs is known, and work is left ---------------------> carried out
-//!          \-> else --> Deferred --(run, once a turn: slices of matching, then these)--^
+//!   handle --> its expressions are matched, and work is left -------------------------> executed
+//!          \-> otherwise --> Deferred --(run, once a turn: matching, then the requests)--^
 //! ```
 //!
-//! Assignments that take longer go on here as well (`consumer/assigning.rs`).
+//! Assignments that take more than one turn continue here as well (`consumer/assigning.rs`).
 //!
-//! A request waits for the version of the topics that there is when it comes. Later changes are for later heartbeats: a client that creates
-//! topics all the time keeps nobody waiting for ever.
+//! A request waits for the version of the topics that is current when it arrives. Later heartbeats handle later changes. So a client that keeps
+//! creating topics cannot delay a request forever.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use super::limits::{ASSIGN_WORK_PER_SLICE_MAX, WORK_PER_TURN_MAX};
 use super::request::{GroupRequest, Now, Token};
 use super::topics::Topics;
 
-/// A request that waits.
+/// A deferred request.
 #[derive(Debug)]
 pub(super) struct Deferred {
     token: Token,
@@ -30,14 +30,13 @@ pub(super) struct Deferred {
 }
 
 impl Deferred {
-    fn may_go_on(&self, topics: &Topics) -> bool {
+    fn is_ready(&self, topics: &Topics) -> bool {
         self.regexes.iter().all(|regex| topics.matched_version(regex).is_some_and(|v| v >= self.version))
     }
 }
 
 impl GroupCoordinator {
-    /// Takes a request. Its reply comes out of [`Self::poll_reply`], now or when others have done their part. `random` makes member
-    /// ids that nobody else has.
+    /// Handles a request. [`Self::poll_reply`] returns the reply, possibly after requests of other members. `random` makes new member ids unique.
     pub fn handle(&mut self, now: Now, token: Token, request: GroupRequest, random: [u8; 16]) {
         let regexes = self.begin_matching(&request);
         let version = self.topics.version();
@@ -46,26 +45,27 @@ impl GroupCoordinator {
             self.topics.match_some(&mut self.work);
         }
         let has_work = self.work > 0 || !matches!(deferred.request, GroupRequest::ConsumerHeartbeat(_));
-        if has_work && deferred.may_go_on(&self.topics) {
-            self.carry_out(now, token, deferred.request, random);
+        if has_work && deferred.is_ready(&self.topics) {
+            self.execute(now, token, deferred.request, random);
         } else {
             self.deferred.push_back(deferred);
         }
     }
 
-    /// To be called once a turn: goes on matching expressions, and carries out the requests that waited for it. True if more is left.
+    /// Matches regular expressions, executes deferred requests, and continues assignments and long requests. Call it once a turn. Returns whether
+    /// more is left.
     pub fn run(&mut self, now: Now) -> bool {
-        // Half a turn is theirs, whatever was done at once.
+        // Deferred requests get at least half a turn's work, however much the turn's new requests have used.
         self.work = self.work.max(WORK_PER_TURN_MAX / 2);
         let mut more = self.topics.match_some(&mut self.work);
-        // Matching does not use up the turns of those who wait for nothing else.
+        // Even if matching has used all work, requests that are ready and cheap are executed.
         self.work = self.work.max(1);
         let mut waiting = std::mem::take(&mut self.deferred);
         while self.work > 0
             && let Some(deferred) = waiting.pop_front()
         {
-            if deferred.may_go_on(&self.topics) {
-                self.carry_out(now, deferred.token, deferred.request, deferred.random);
+            if deferred.is_ready(&self.topics) {
+                self.execute(now, deferred.token, deferred.request, deferred.random);
             } else {
                 self.deferred.push_back(deferred);
             }
@@ -74,30 +74,30 @@ impl GroupCoordinator {
         self.deferred.append(&mut waiting);
         more |= self.continue_assigning(now);
         more |= self.run_long(now);
-        self.counted.end_turn();
+        self.work_done.end_turn();
         self.work = WORK_PER_TURN_MAX;
         more
     }
 
-    /// Goes on with assignments, each for a slice of its own before it is another group's turn. True if more is left.
+    /// Continues assignments, one slice of each group at a time. Returns whether more is left.
     fn continue_assigning(&mut self, now: Now) -> bool {
         if self.stalled {
-            // They would write records.
+            // Assignments write records.
             return false;
         }
         let mut left = ASSIGN_WORK_PER_SLICE_MAX;
         while left > 0
             && let Some(name) = self.assigning.pop_front()
         {
-            let before = self.counted.this_turn();
-            // The group may be gone, or another one of that name.
-            let is_there = self.groups.get(&name).is_some_and(|group| group.as_consumer().is_some());
-            let more = is_there
+            let before = self.work_done.this_turn();
+            // The group may have been deleted, or replaced by another one of the same name.
+            let exists = self.groups.get(&name).is_some_and(|group| group.as_consumer().is_some());
+            let more = exists
                 && self.with(now, &name, |group, cx, topics| match &mut group.kind {
                     Kind::Classic(_) => false,
                     Kind::Consumer(group) => group.assign_some(cx, topics, left),
                 });
-            left = left.saturating_sub((self.counted.this_turn() - before).max(1));
+            left = left.saturating_sub((self.work_done.this_turn() - before).max(1));
             if more {
                 self.assigning.push_back(name);
             }
@@ -105,9 +105,9 @@ impl GroupCoordinator {
         !self.assigning.is_empty()
     }
 
-    /// Begins to have matched what a request needs. Gives the expressions that it has to wait for: not those for which there is no space.
+    /// Queues the regular expressions that a request needs for matching. Returns those to wait for, without those over the limit.
     fn begin_matching(&mut self, request: &GroupRequest) -> Vec<String> {
-        let (name, said) = match request {
+        let (name, new_regex) = match request {
             GroupRequest::ConsumerHeartbeat(request) if !request.epoch.is_negative() => {
                 (&request.group, request.topic_regex.as_deref())
             }
@@ -115,7 +115,7 @@ impl GroupCoordinator {
             _ => return Vec::new(),
         };
         let mut regexes: BTreeSet<String> =
-            said.filter(|regex| !regex.is_empty()).map(str::to_owned).into_iter().collect();
+            new_regex.filter(|regex| !regex.is_empty()).map(str::to_owned).into_iter().collect();
         if let Some(Kind::Consumer(group)) = self.groups.get(name).map(|group| &group.kind)
             && group.has_new_topics(&self.topics)
         {
@@ -123,19 +123,19 @@ impl GroupCoordinator {
         }
         let version = self.topics.version();
         regexes.retain(|regex| self.topics.matched_version(regex).is_none_or(|v| v < version));
-        regexes.into_iter().filter(|regex| self.want_regex(regex)).collect()
+        regexes.into_iter().filter(|regex| self.queue_regex(regex)).collect()
     }
 
-    /// Has an expression matched. False if there are too many, even without those that nobody uses.
-    fn want_regex(&mut self, regex: &str) -> bool {
+    /// Queues a regular expression for matching. Returns false if there are too many, even after unused ones are dropped.
+    fn queue_regex(&mut self, regex: &str) -> bool {
         if self.topics.patterns().want(regex) {
             return true;
         }
-        self.forget_unused_regexes();
+        self.drop_unused_regexes();
         self.topics.patterns().want(regex)
     }
 
-    fn forget_unused_regexes(&mut self) {
+    fn drop_unused_regexes(&mut self) {
         let of_groups = self.groups.values().filter_map(Group::as_consumer).flat_map(ConsumerGroup::regexes);
         let of_requests = self.deferred.iter().flat_map(|deferred| &deferred.regexes).map(String::as_str);
         let used: BTreeSet<&str> = of_groups.chain(of_requests).collect();

@@ -1,4 +1,4 @@
-//! Deletion of groups and offsets, at a request or because they have expired, slice by slice: every offset takes a tombstone.
+//! Deletion of groups and offsets, by request or because they have expired. It is done in slices, because every deleted offset needs a tombstone.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -21,7 +21,7 @@ use super::request::{DeleteOffsetsRequest, Now, Token};
 pub(super) struct DeletingGroups {
     token: Token,
     groups: IntoIter<String>,
-    /// A group that still has offsets.
+    /// The group that is being deleted, while it still has offsets.
     current: Option<String>,
     outcomes: Vec<(String, Option<GroupError>)>,
 }
@@ -35,7 +35,7 @@ pub(super) struct DeletingOffsets {
     outcomes: Vec<CommitOutcome>,
 }
 
-/// Offsets in a topic that was deleted, which are no longer in memory.
+/// Offsets in a deleted topic that are no longer in memory and need tombstones.
 #[derive(Debug)]
 pub(super) struct StaleOffsets {
     group: String,
@@ -79,7 +79,7 @@ impl GroupCoordinator {
                         continue;
                     }
                     tracing::info!(group = name, "group deleted");
-                    self.forget(&name, written);
+                    self.delete_empty(&name, written);
                     None
                 }
             };
@@ -102,7 +102,7 @@ impl GroupCoordinator {
         items: usize,
     ) -> (Slice, usize) {
         let error = match self.groups.get(&of.group).map(|group| &group.kind) {
-            // Those that were deleted before may have been all that it had.
+            // The group may be gone because earlier slices deleted all its offsets.
             None if of.outcomes.is_empty() => Some(GroupError::GroupIdNotFound),
             _ if self.stalled => Some(GroupError::CoordinatorNotAvailable),
             Some(Kind::Classic(group)) => group.check_delete_offsets(),
@@ -121,13 +121,13 @@ impl GroupCoordinator {
             let topic = *topic;
             let group = self.groups.get(&of.group);
             let is_read = group.is_some_and(|group| group.reads(&self.topics, topic));
-            let refused = is_read.then_some(GroupError::GroupSubscribedToTopic);
+            let error = is_read.then_some(GroupError::GroupSubscribedToTopic);
             let some: Vec<_> = partitions.drain(..partitions.len().min(items - spent)).collect();
             spent += some.len();
-            of.outcomes.extend(some.iter().map(|partition| (topic, *partition, refused)));
+            of.outcomes.extend(some.iter().map(|partition| (topic, *partition, error)));
             let had = some.into_iter().filter(|p| group.is_some_and(|g| g.offsets.has(topic, *p)));
             let had: Vec<_> = had.collect();
-            if refused.is_none() && !had.is_empty() {
+            if error.is_none() && !had.is_empty() {
                 tracing::info!(group = of.group, %topic, partitions = ?had, "offsets of a group deleted");
                 deleted.push((topic, had));
             }
@@ -148,7 +148,7 @@ impl GroupCoordinator {
         (None, spent)
     }
 
-    /// Removes offsets of a group. Returns how many.
+    /// Removes offsets of a group and writes tombstones. Returns their number.
     fn remove_offsets(&mut self, now: Now, name: &str, offsets: Offsets) -> usize {
         if offsets.is_empty() {
             return 0;
@@ -165,25 +165,25 @@ impl GroupCoordinator {
         });
         self.offsets_bytes -= bytes;
         for topic in emptied {
-            self.forget_holder(topic, name);
+            self.remove_holder(topic, name);
         }
         count
     }
 
-    /// Deletes a group that has neither members nor offsets, and of which this was written down.
-    fn forget(&mut self, name: &str, written: Written) {
+    /// Deletes a group without members and offsets, and writes tombstones for the records that the log has of it.
+    fn delete_empty(&mut self, name: &str, written: Written) {
         self.remove(name);
         self.append(&Record::GroupDeleted(name.to_owned()), written);
     }
 
-    /// Begins to delete expired offsets, and groups that have neither members nor offsets.
+    /// Begins to delete expired offsets, and groups without members and offsets.
     pub(super) fn clean_up(&mut self, now: Now) {
         if !self.stalled && !self.long.iter().any(|long| matches!(long, Long::CleanUp(_))) {
             self.begin(now, Long::CleanUp(None));
         }
     }
 
-    /// Goes on with the groups after `after`.
+    /// Continues the cleanup with the groups after `after`.
     pub(super) fn clean_up_some(
         &mut self,
         now: Now,
@@ -194,7 +194,7 @@ impl GroupCoordinator {
         while spent < items && !self.stalled {
             let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let Some((name, _)) = self.groups.range::<str, _>((from, Bound::Unbounded)).next() else {
-                debug_assert!(self.counts_offsets_right(), "what is added and taken away is what is there");
+                debug_assert!(self.offset_accounting_is_correct(), "incremental accounting equals a recount");
                 return (None, spent);
             };
             let name = name.clone();
@@ -203,21 +203,21 @@ impl GroupCoordinator {
             let count = self.expire_some(now, &name, count_max);
             spent += count;
             if count < count_max {
-                self.forget_if_over(&name);
+                self.delete_if_unused(&name);
                 after = Some(name);
             }
         }
         ((!self.stalled).then_some(Long::CleanUp(after)), spent)
     }
 
-    /// Deletes at most `count_max` expired offsets of a group. Returns how many.
+    /// Deletes at most `count_max` expired offsets of a group. Returns their number.
     fn expire_some(&mut self, now: Now, name: &str, count_max: usize) -> usize {
         let before_ms = now.wall_ms - self.config.offsets_retention_ms;
         let topics = &self.topics;
         let Some(group) = self.groups.get(name) else { return 0 };
         let (may_expire, idle_since_ms) = match &group.kind {
             Kind::Classic(g) => (g.offsets_may_expire(), g.idle_since_ms()),
-            // The topics that expressions match are known as of the last heartbeat; after a start, as of the next one.
+            // Matches are as of the last heartbeat. After a restart, they are unknown until the next one.
             Kind::Consumer(g) => (g.is_matched(topics), g.idle_since_ms()),
         };
         if !may_expire {
@@ -228,28 +228,29 @@ impl GroupCoordinator {
         self.remove_offsets(now, name, expired)
     }
 
-    fn forget_if_over(&mut self, name: &str) {
+    fn delete_if_unused(&mut self, name: &str) {
         let Some(group) = self.groups.get(name) else { return };
         let is_deserted = match &group.kind {
             Kind::Classic(g) => g.is_deserted(),
             Kind::Consumer(g) => g.is_empty(),
         };
         if is_deserted && group.offsets.is_empty() {
-            tracing::info!(group = name, "group forgotten: it has no members and its offsets have expired");
-            self.forget(name, group.written());
+            tracing::info!(group = name, "group removed: it has no members and its offsets have expired");
+            self.delete_empty(name, group.written());
         }
     }
 
-    /// Takes note of offsets of a group in a topic that was deleted, and are no longer in memory.
-    pub(super) fn note_stale(&mut self, group: &str, topic: &str, partitions: Vec<u32>) {
+    /// Queues tombstones for a group's offsets in a deleted topic. The offsets are no longer in memory.
+    pub(super) fn add_stale_offsets(&mut self, group: &str, topic: &str, partitions: Vec<u32>) {
         if self.stale.is_empty() {
-            self.long.push_back(Long::Bury);
+            self.long.push_back(Long::WriteTombstones);
         }
         self.stale.push_back(StaleOffsets { group: group.to_owned(), topic: topic.to_owned(), partitions });
     }
 
-    /// Writes tombstones for offsets in deleted topics, except for those that the group has in a newer topic of that name.
-    pub(super) fn bury_some(&mut self, items: usize) -> (Slice, usize) {
+    /// Writes tombstones for offsets in deleted topics. Skips partitions in which the group has offsets of a newer topic of the same name: the keys
+    /// are the same.
+    pub(super) fn write_some_tombstones(&mut self, items: usize) -> (Slice, usize) {
         let mut spent = 0;
         while spent < items
             && let Some(mut stale) = self.stale.pop_front()
@@ -273,6 +274,6 @@ impl GroupCoordinator {
                 self.stale.push_front(stale);
             }
         }
-        ((!self.stale.is_empty()).then_some(Long::Bury), spent)
+        ((!self.stale.is_empty()).then_some(Long::WriteTombstones), spent)
     }
 }

@@ -1,7 +1,7 @@
-//! Descriptions of groups of either protocol, made in slices: a group may have ten thousand members.
+//! Descriptions of groups of either protocol, made in slices, because a group may have ten thousand members.
 //!
-//! A group that changes between slices is described as its parts were found. One that is deleted meanwhile, or whose protocol changes, ends
-//! there.
+//! A group may change between slices, so a description is not a snapshot. If a group is deleted or changes its protocol meanwhile, its
+//! description ends there.
 
 use std::ops::Bound;
 
@@ -28,20 +28,20 @@ pub(super) trait Description: Sized {
     type Group;
     type Member;
 
-    /// Returns the group, if it speaks the protocol.
+    /// Returns the group if it uses this protocol.
     fn of(kind: &Kind) -> Option<&Self::Group>;
 
     /// Describes the group without its members.
     fn head(group: &Self::Group) -> Self;
 
-    /// Describes members, from the first after this bound on.
+    /// Describes members, from this bound on.
     fn members_from(group: &Self::Group, from: Bound<&str>) -> impl Iterator<Item = Self::Member>;
 
     fn members_mut(&mut self) -> &mut Vec<Self::Member>;
 
     fn id(member: &Self::Member) -> &str;
 
-    /// Returns the memory of a member's description, and the items that it counts for.
+    /// Returns the bytes of a member's description in memory, and its cost in items.
     fn cost(member: &Self::Member) -> (usize, usize);
 
     fn reply(described: Vec<Described<Self>>) -> GroupReply;
@@ -51,7 +51,7 @@ pub(super) trait Description: Sized {
     fn long(describing: Describing<Self>) -> Long;
 }
 
-/// A group by name, with its description.
+/// A group's name, and its description.
 type Described<D> = (String, Result<D, GroupError>);
 
 /// A request in progress.
@@ -59,17 +59,17 @@ type Described<D> = (String, Result<D, GroupError>);
 pub(super) struct Describing<D> {
     token: Token,
     names: Vec<String>,
-    /// The number of the group that is being described.
+    /// The index of the current group in `names`.
     next: usize,
-    /// The member after which its description continues; `None` if it has not begun.
+    /// The member after which the description of the current group continues; `None` before the description begins.
     after: Option<String>,
-    /// The descriptions so far; none once they would take too much memory.
+    /// The descriptions so far; emptied when they would exceed `bytes_max`.
     described: Vec<Described<D>>,
     bytes: usize,
     bytes_max: usize,
 }
 
-/// What a group counts for in a description's memory, apart from its members.
+/// Approximate bytes of a group's description in memory, apart from its name and members.
 const GROUP_BYTES: usize = 256;
 
 impl GroupCoordinator {

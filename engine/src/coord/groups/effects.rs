@@ -1,30 +1,30 @@
-//! What an operation on a group leads to: records to write down, and replies that wait for them.
+//! Effects of an operation on a group: records to write, and replies that wait for them.
 
 use super::limits::GroupConfig;
 use super::record::Record;
 use super::reply::{GroupReply, JoinReply, SyncReply};
 use super::request::{Now, Token};
 
-/// What has to be durable before a reply may leave.
+/// What must be durable before a reply is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum WaitFor {
-    /// The group's members, epochs and assignments.
+    /// The records of the group's members, epochs and assignments.
     Members,
-    /// All of the group.
+    /// All records of the group.
     AllRecords,
 }
 
-/// The surroundings of an operation.
+/// The inputs of an operation, and its effects so far.
 pub(super) struct Context<'a> {
     pub(super) now: Now,
     pub(super) config: &'a GroupConfig,
     pub(super) records: Vec<Record>,
     pub(super) replies: Vec<(Token, GroupReply, WaitFor)>,
-    /// Whether what the group takes may have changed.
+    /// Whether the bytes of the group's members may have changed.
     pub(super) resized: bool,
-    /// Work that it took, in the units of [`super::limits::WORK_PER_TURN_MAX`]; nothing for what is small.
+    /// Work done, in the units of [`super::limits::WORK_PER_TURN_MAX`]. Cheap operations count as 0.
     pub(super) spent: usize,
-    /// Whether the group has an assignment to go on with in later turns.
+    /// Whether the operation has begun an assignment that continues in later turns.
     pub(super) begins_assigning: bool,
 }
 

@@ -21,49 +21,49 @@ macro_rules! errors {
 
 errors! {
     /// The topic does not exist, or was just deleted.
-    UnknownTopicOrPartition = 3, "there is no such topic or partition";
+    UnknownTopicOrPartition = 3, "the topic or partition does not exist";
     /// The metadata of an offset is too long.
-    OffsetMetadataTooLarge = 12, "the metadata of the offset is too long";
-    /// The log cannot grow: the disk is full.
-    CoordinatorNotAvailable = 15, "the disk is full: the log of the groups cannot grow; free some space and try again";
+    OffsetMetadataTooLarge = 12, "the offset's metadata is longer than 4,096 UTF-16 units";
+    /// The disk is full, so the coordinator cannot write records.
+    CoordinatorNotAvailable = 15, "the disk is full, so changes of groups and offsets cannot be written; free disk space and retry";
     /// The generation is not the group's current one.
     IllegalGeneration = 22, "the generation is not the group's current one";
-    /// Not all members support a common protocol, or the group uses another protocol type.
-    InconsistentGroupProtocol = 23, "the member has no protocol in common with the group";
+    /// The member and the group have no protocol in common, or the group uses another protocol type.
+    InconsistentGroupProtocol = 23, "the member's protocol type or protocols do not match the group's";
     /// The group name is invalid.
-    InvalidGroupId = 24, "a group's name has 1 to 1,024 bytes";
-    /// Not a member.
-    UnknownMemberId = 25, "the member is not known; it has to join the group again";
+    InvalidGroupId = 24, "the group name is empty or longer than 1,024 bytes";
+    /// The member is unknown.
+    UnknownMemberId = 25, "the member is unknown; it must rejoin the group";
     /// The session timeout is out of range.
-    InvalidSessionTimeout = 26, "the session timeout is out of the bounds that are configured";
-    /// A rebalance is in progress: members have to rejoin.
-    RebalanceInProgress = 27, "the group rebalances; join again";
-    /// All offsets together have reached their limit.
-    InvalidCommitOffsetSize = 28, "the offsets of all groups have reached their limit";
+    InvalidSessionTimeout = 26, "the session timeout is out of the configured range";
+    /// A rebalance is in progress: members must rejoin.
+    RebalanceInProgress = 27, "the group is rebalancing; rejoin it";
+    /// There are too many groups, or the offsets of all groups have reached their limit.
+    InvalidCommitOffsetSize = 28, "there are too many groups, or the offsets of all groups have reached their limit";
     /// The request is invalid.
-    InvalidRequest = 42, "the request contradicts itself";
+    InvalidRequest = 42, "the request is invalid: a field is out of range, or fields contradict each other";
     /// A member of the consumer protocol commits with an old version of the request.
-    UnsupportedVersion = 35, "members of the consumer protocol commit with version 9 or later";
+    UnsupportedVersion = 35, "members of the consumer protocol must commit offsets with version 9 or later";
     /// The group has members.
     NonEmptyGroup = 68, "the group has members";
-    /// No such group.
-    GroupIdNotFound = 69, "there is no such group";
-    /// The member has to join again with the id in the reply.
-    MemberIdRequired = 79, "join again with the member id of this answer";
-    /// The group has reached its limit of members or memory.
-    GroupMaxSizeReached = 81, "the group, or all groups together, have reached their limit";
+    /// The group does not exist.
+    GroupIdNotFound = 69, "the group does not exist";
+    /// The member must rejoin with the id in the reply.
+    MemberIdRequired = 79, "rejoin with the member id in this reply";
+    /// The group, or all groups together, have reached a limit of members, bytes, regular expressions or groups.
+    GroupMaxSizeReached = 81, "the group, or all groups together, have reached a limit of members, memory, regular expressions or groups";
     /// Another member has taken over the instance id.
     FencedInstanceId = 82, "another member has taken over this instance id";
     /// The group subscribes to the topic, so its offsets cannot be deleted.
     GroupSubscribedToTopic = 86, "the group is subscribed to the topic";
-    /// The member has an epoch that is not the coordinator's.
-    FencedMemberEpoch = 110, "the member's epoch is not the coordinator's; give up all partitions and join again";
+    /// The member's epoch does not match the coordinator's.
+    FencedMemberEpoch = 110, "the member's epoch does not match the coordinator's; give up all partitions and rejoin";
     /// Another member has the instance id and has not left.
     UnreleasedInstanceId = 111, "another member has this instance id and has not left";
-    /// The coordinator does not have that assignor.
-    UnsupportedAssignor = 112, "there is no such assignor; there are uniform and range";
+    /// The assignor is not supported.
+    UnsupportedAssignor = 112, "the assignor is not supported; use uniform or range";
     /// The member's epoch is not the current one.
     StaleMemberEpoch = 113, "the member's epoch is not the current one";
-    /// The regular expression is invalid.
-    InvalidRegularExpression = 128, "the regular expression cannot be used";
+    /// The regular expression is invalid, or its automaton would be too large.
+    InvalidRegularExpression = 128, "the regular expression is invalid or too large";
 }

@@ -1,127 +1,127 @@
-//! Limits of the group coordinator, each with its unit in its name, and what can be configured.
+//! Limits of the group coordinator, and its configuration.
 
 use highwater_protocol::limits::GROUP_RECORD_BYTES_MAX;
 
 use crate::limits::{GROUPS_BYTES_MAX, OFFSETS_BYTES_MAX};
 
-/// Groups of a broker, those that only have offsets included.
+/// Maximum number of groups of a broker, including those with only offsets.
 pub const GROUPS_MAX: usize = 100_000;
 
-/// Members of a group.
+/// Maximum number of members of a group.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
 
-/// About what a group takes that is kept without members, apart from its names.
+/// Approximate bytes of a group without members, apart from its names.
 pub const GROUP_BYTES: usize = 64;
 
-/// Bytes of a group's members, with their metadata and assignments.
+/// Maximum bytes of a group's members, with their metadata and assignments.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
 
-/// About how many bytes of records of a group are written in one batch. More are divided into several, except for a group of the classic
-/// protocol, which is one record.
+/// Approximate maximum bytes of a group's records in one batch. More records are split into several batches; a group of the classic protocol is
+/// always one record.
 pub const BATCH_BYTES_SPLIT: usize = 1 << 20;
 
-/// What a record takes in a batch besides its key and its value, at most.
+/// Maximum bytes of a record in a batch, apart from its key and value.
 pub const BATCH_BYTES_PER_RECORD: usize = 32;
 
 const _: () = assert!(GROUP_BYTES_MAX + BATCH_BYTES_SPLIT <= GROUP_RECORD_BYTES_MAX);
 
-/// Bytes of a name: of a group, a member, an instance, a protocol or a protocol type.
+/// Maximum bytes of a name: of a group, a member, an instance, a protocol or a protocol type.
 pub const NAME_BYTES_MAX: usize = 1 << 10;
 
-/// UTF-16 units of what is kept with an offset; Kafka's `offset.metadata.max.bytes`, which counts the same.
+/// Maximum UTF-16 units of an offset's metadata. Kafka's `offset.metadata.max.bytes` also counts UTF-16 units.
 pub const OFFSET_METADATA_UNITS_MAX: usize = 4096;
 
-/// Bytes of a regular expression of a subscription.
+/// Maximum bytes of a subscription's regular expression.
 pub const REGEX_BYTES_MAX: usize = 1 << 10;
 
-/// Bytes of a regular expression's automaton. It is compiled again when topics have changed, so this also bounds the time for that.
+/// Maximum bytes of a regular expression's automaton. It is compiled again after topics change, so this also bounds the time of compilation.
 pub const REGEX_COMPILED_BYTES_MAX: usize = 160 << 10;
 
-/// Bytes that compiling one takes besides.
+/// Maximum bytes of the NFA of a regular expression, and of the working memory to turn it into the automaton.
 pub const REGEX_COMPILING_BYTES_MAX: usize = 256 << 10;
 
-/// Different regular expressions of the members of a group.
+/// Maximum number of different regular expressions of a group's members.
 pub const GROUP_REGEXES_MAX: usize = 64;
 
-/// The same of all groups together. For each a bit is kept for every topic.
+/// Maximum number of different regular expressions of all groups of a coordinator. Each takes a bit for every topic.
 pub const REGEXES_MAX: usize = 1024;
 
-/// Work of the coordinator in one turn, for what takes long: matching names with regular expressions, and assigning partitions. A unit is
-/// about as much as a byte of a name to match, a nanosecond or two. Half as much may be done besides for requests that have waited, and as
-/// much for assignments that take several turns. The last request of each may be over it: by compiling an expression, or by the slice of an
-/// assignment that it begins.
+/// Maximum work of the coordinator in one turn on expensive operations: matching topic names with regular expressions, and assigning partitions.
+/// A unit is about the cost of matching a byte of a name: a nanosecond or two. Half as much again is allowed for deferred requests, and half as
+/// much again for assignments that take several turns. The last request of each may exceed the limit by the compilation of an expression, or by
+/// the slice of an assignment that it begins.
 pub const WORK_PER_TURN_MAX: usize = 500_000;
 
-/// Groups and offsets that are listed, looked up or kept in one turn for requests about many of them; each takes about half a microsecond.
+/// Maximum number of groups and offsets that long requests list, look up or write in one turn. Each takes about half a microsecond.
 pub const LONG_ITEMS_PER_TURN_MAX: usize = 2048;
 
-/// The same for one request, before it is another one's turn.
+/// Maximum number of items of one long request in a slice, before the next request gets a slice.
 pub const LONG_ITEMS_PER_SLICE_MAX: usize = 512;
 
-/// Partitions of a member that are described for one of these.
+/// Partitions in a member's description that cost one item.
 pub const DESCRIBED_PARTITIONS_PER_ITEM: usize = 64;
 
-/// What a name counts for, apart from its bytes.
+/// Work of matching a name, apart from its bytes.
 pub const MATCH_WORK_PER_NAME: usize = 32;
 
-/// What compiling counts for, for each byte of the automaton.
+/// Work of compiling a regular expression, for each byte of the automaton.
 pub const MATCH_WORK_PER_AUTOMATON_BYTE: usize = 15;
 
-/// What assigning counts for, for each step that is little work: a class that wants a topic, a partition that stays.
+/// Work of a small step of an assignment: a class that wants a topic, a partition that keeps its owner.
 pub const ASSIGN_WORK_PER_ITEM: usize = 64;
 
-/// What it counts for, for each partition that is given to somebody.
+/// Work of an assignment for each partition that gets an owner.
 pub const ASSIGN_WORK_PER_PARTITION: usize = 256;
 
-/// What it counts for, for each member.
+/// Work of an assignment for each member.
 pub const ASSIGN_WORK_PER_MEMBER: usize = 512;
 
-/// What it counts for, for each name of a member's that is compared with those of other members.
+/// Work of an assignment for each subscribed name that is compared with those of other members.
 pub const ASSIGN_WORK_PER_COMPARED_NAME: usize = 8;
 
-/// Work on the assignment of one group at once, when a heartbeat begins it; and on all that take longer, in one turn.
+/// Maximum work on a group's assignment in the heartbeat that begins it; and, per turn, on all assignments that take longer.
 pub const ASSIGN_WORK_PER_SLICE_MAX: usize = WORK_PER_TURN_MAX / 2;
 
-/// What leading a member to its target counts for, for each member that may have what it is meant to get.
+/// Work of reconciling a member that lacks partitions of its target, for each member of the group: each may still own some of them.
 pub const RECONCILE_WORK_PER_MEMBER: usize = 16;
 
-/// How often members are to send heartbeats, at least, while their group's assignment is being made.
+/// Maximum heartbeat interval of members while their group's assignment is being computed.
 pub const ASSIGNING_HEARTBEAT_INTERVAL_MS: i32 = 500;
 
-/// What can be configured about groups. Times are in milliseconds.
+/// Configuration of the group coordinator. Times are in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupConfig {
     /// How long an empty group waits for more members before its first generation.
     pub initial_rebalance_delay_ms: u64,
-    /// The shortest session timeout a member of the classic protocol may ask for.
+    /// Minimum session timeout of a member of the classic protocol.
     pub session_timeout_min_ms: i32,
-    /// The longest.
+    /// Maximum session timeout of a member of the classic protocol.
     pub session_timeout_max_ms: i32,
     /// How long a member that joins for the first time may wait for the others.
     pub new_member_join_timeout_ms: u64,
     /// Session timeout of members of the consumer protocol.
     pub consumer_session_timeout_ms: u64,
-    /// How often they shall send heartbeats.
+    /// Heartbeat interval of members of the consumer protocol.
     pub consumer_heartbeat_interval_ms: i32,
-    /// How long offsets are kept that nobody uses.
+    /// How long unused offsets are kept.
     pub offsets_retention_ms: i64,
-    /// How often offsets are looked at for that.
+    /// Interval between checks for expired offsets.
     pub cleanup_interval_ms: u64,
-    /// Members of a group.
+    /// Maximum number of members of a group.
     pub group_members_max: usize,
-    /// Bytes of the offsets of all groups together; at most [`OFFSETS_BYTES_MAX`].
+    /// Maximum bytes of the offsets of all groups together; at most [`OFFSETS_BYTES_MAX`].
     pub offsets_bytes_max: usize,
-    /// Bytes of the members of all groups together; at most [`GROUPS_BYTES_MAX`].
+    /// Maximum bytes of the members of all groups together; at most [`GROUPS_BYTES_MAX`].
     pub members_bytes_max: usize,
-    /// Bytes of the members of a group; at most [`GROUP_BYTES_MAX`].
+    /// Maximum bytes of the members of a group; at most [`GROUP_BYTES_MAX`].
     pub group_bytes_max: usize,
 }
 
 impl GroupConfig {
-    /// Limits the members of a group so that its record fits a batch of this size.
+    /// Limits the bytes of a group's members so that its record fits into a batch of this size.
     #[must_use]
     pub fn with_batches_of(self, batch_bytes_max: usize) -> Self {
-        // An eighth is for the names of the group and of the member that comes last, and for what encodes them.
+        // Reserves an eighth for the names of the group and of the last member, and for the overhead of the encoding.
         let group_bytes_max = self.group_bytes_max.min(batch_bytes_max - batch_bytes_max / 8);
         Self { group_bytes_max, ..self }
     }

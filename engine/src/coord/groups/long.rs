@@ -1,7 +1,7 @@
-//! Requests about very many groups or offsets, handled in slices of a few hundred items; all such requests together take turns for a few thousand
-//! items per turn. Changes between slices may or may not be visible: a list of groups is not a snapshot.
+//! Long requests: those about very many groups or offsets. They are handled round-robin in slices of a few hundred items, a few thousand items per
+//! turn. Changes between slices may or may not be visible: a list of groups is not a snapshot.
 //!
-//! A reply may have a limit of memory. Once it would take more, what was found is dropped, and the rest is only counted.
+//! A reply may have a memory limit. When it would exceed the limit, the results are dropped and the remaining bytes are only counted.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -33,7 +33,7 @@ pub(super) enum Long {
     /// Expiration, in the groups after this one.
     CleanUp(Option<String>),
     /// Tombstones for offsets in deleted topics.
-    Bury,
+    WriteTombstones,
 }
 
 /// A list of groups.
@@ -41,9 +41,9 @@ pub(super) enum Long {
 pub(super) struct Listing {
     token: Token,
     request: ListRequest,
-    /// The last group that was looked at.
+    /// The last group that was visited.
     last: Option<String>,
-    /// The groups so far; none once they would take too much memory.
+    /// The groups so far; emptied when they would exceed `bytes_max`.
     listed: Vec<ListedGroup>,
     bytes: usize,
     bytes_max: usize,
@@ -54,25 +54,25 @@ pub(super) struct Listing {
 pub(super) struct Fetching {
     token: Token,
     requests: Vec<FetchRequest>,
-    /// The number of the current request.
+    /// The index of the current request.
     next: usize,
-    /// Where it continues; `None` if it has not begun.
+    /// Where the current request continues; `None` before it begins.
     at: Option<FetchAt>,
-    /// The replies so far, up to that of the current request. If they would take too much memory, those before the current one and its offsets
-    /// are dropped.
+    /// The replies so far, up to that of the current request. When they would exceed `bytes_max`, all of them are dropped except an empty reply of
+    /// the current request.
     found: Vec<FetchReply>,
     bytes: usize,
     bytes_max: usize,
-    /// The last record that has to be durable before the reply.
+    /// The sequence number of the last record that must be durable before the reply.
     last: u64,
 }
 
-/// Where in a group's offsets a request continues.
+/// Position in a group's offsets at which a request continues.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct FetchAt {
-    /// After this partition, for a request that asks for all.
+    /// For a request for all offsets: the last partition that was read.
     pub(super) after: Option<(TopicId, PartitionIndex)>,
-    /// Positions of the topic and the partition in the request, for one that names them.
+    /// For a request that names partitions: the indexes of the topic and the partition in the request.
     pub(super) topic: usize,
     pub(super) partition: usize,
     /// The topic of the last offset that was found.
@@ -83,15 +83,15 @@ pub(super) struct FetchAt {
 #[derive(Debug)]
 pub(super) struct Committing {
     token: Token,
-    /// Without its offsets.
+    /// The request without its offsets.
     request: CommitRequest,
     offsets: IntoIter<CommittedPartition>,
     outcomes: Vec<CommitOutcome>,
-    /// Later commits to the same group. They run after this one, so that no older offset overwrites a newer one.
+    /// Later commits to the same group. They run after this one, so an older offset never overwrites a newer one.
     next_commits: VecDeque<(Token, CommitRequest)>,
 }
 
-/// The rest of a request after a slice; `None` once it was answered.
+/// The rest of a request after a slice; `None` once its reply has been sent.
 pub(super) type Slice = Option<Long>;
 
 impl GroupCoordinator {
@@ -117,7 +117,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Handles the first slice of a new request, unless others wait.
+    /// Handles the first slice of a new request, unless other requests are waiting.
     pub(super) fn begin(&mut self, now: Now, long: Long) {
         if !self.long.is_empty() || self.long_items == 0 {
             return self.long.push_back(long);
@@ -151,7 +151,7 @@ impl GroupCoordinator {
             Long::Delete(of) => self.delete_groups_some(now, of, items),
             Long::DeleteOffsets(of) => self.delete_offsets_some(now, of, items),
             Long::CleanUp(after) => self.clean_up_some(now, after, items),
-            Long::Bury => self.bury_some(items),
+            Long::WriteTombstones => self.write_some_tombstones(items),
         };
         self.long_items = self.long_items.saturating_sub(spent.max(1));
         slice

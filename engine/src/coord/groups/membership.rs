@@ -1,4 +1,4 @@
-//! Requests of members: checks the limits of the coordinator as a whole, then passes them to their group.
+//! Requests of members: checks the coordinator's limits, then passes them to their group.
 
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ impl GroupCoordinator {
                 let since_ms = before.idle_since_ms().unwrap_or(now.wall_ms);
                 group.kind = Kind::Classic(Box::new(ClassicGroup::succeed(cx, &name, since_ms)));
             }
-            let Kind::Classic(group) = &mut group.kind else { unreachable!("made sure of above") };
+            let Kind::Classic(group) = &mut group.kind else { unreachable!("replaced above") };
             group.join(cx, token, request, new_id);
         });
     }
@@ -73,11 +73,11 @@ impl GroupCoordinator {
         }
     }
 
-    /// Checks whether the members of a group may take this many more bytes. A request that needs no more than before is always allowed.
+    /// Checks whether a group's members may grow by `more` bytes. A request that does not grow them is always allowed.
     fn check_bytes(&self, group: &str, more: usize) -> Result<(), GroupError> {
         let of_group = self.groups.get(group).map_or(0, |group| group.bytes);
         let is_too_much = of_group + more > self.config.group_bytes_max
-            || self.members_bytes + self.others.members_bytes + more > self.config.members_bytes_max;
+            || self.members_bytes + self.other_usage.members_bytes + more > self.config.members_bytes_max;
         if more > 0 && is_too_much {
             return Err(GroupError::GroupMaxSizeReached);
         }
@@ -90,7 +90,7 @@ impl GroupCoordinator {
         }
         let name = request.group.clone();
         self.with(now, &name, |group, cx, _| {
-            let Kind::Classic(group) = &mut group.kind else { unreachable!("made sure of above") };
+            let Kind::Classic(group) = &mut group.kind else { unreachable!("checked above") };
             group.sync(cx, token, request);
         });
     }
@@ -102,7 +102,7 @@ impl GroupCoordinator {
         let Some(Kind::Classic(group)) = self.groups.get(&request.group).map(|g| &g.kind) else {
             return Err(GroupError::UnknownMemberId);
         };
-        // Only a stable group has its assignments: in any other state the request would wait for a record, or write one.
+        // A stable group has its assignments. In any other state, the request would wait for a record or write one.
         if self.stalled && group.state() != State::Stable {
             return Err(GroupError::CoordinatorNotAvailable);
         }
@@ -167,7 +167,7 @@ impl GroupCoordinator {
             Err(error) => {
                 let mut reply = ConsumerHeartbeatReply::refused(&request.member, error);
                 if error == GroupError::InvalidRequest {
-                    reply.message = Some("a name or an id is empty or too long".to_owned());
+                    reply.message = Some("the group name is empty, or a name or id is too long".to_owned());
                 }
                 return self.reply_now(token, GroupReply::ConsumerHeartbeat(reply));
             }
@@ -194,7 +194,7 @@ impl GroupCoordinator {
         });
     }
 
-    /// Checks whether the group is, or can become, a consumer group.
+    /// Checks the request and whether the group is, or can become, a consumer group. Returns whether it becomes one.
     fn check_consumer_heartbeat(&self, request: &ConsumerHeartbeatRequest) -> Result<bool, GroupError> {
         if request.group.is_empty() || request.group.len() > NAME_BYTES_MAX {
             return Err(GroupError::InvalidRequest);

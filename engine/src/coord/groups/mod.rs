@@ -1,17 +1,16 @@
-//! The group coordinator: which member reads which partition, and the committed offsets.
+//! The group coordinator: assigns partitions to members of groups, and keeps committed offsets.
 //!
-//! [`GroupCoordinator`] is a pure state machine for all groups of the broker, of Kafka's classic protocol and of its consumer
-//! protocol (KIP-848), and for the offsets of all of them; a named consumer of the native protocol is a group that has nothing but
-//! offsets. It gets time and randomness with each request, and does no I/O:
+//! [`GroupCoordinator`] is a pure state machine for groups of Kafka's classic protocol and of its consumer protocol (KIP-848), with their offsets. A
+//! named consumer of the native protocol is a group with only offsets. It gets time and randomness with each request, and does no I/O:
 //!
 //! ```text
-//!   handle(now, token, request) ---> poll_record() ---> the caller's log ---> handle_durable(seq)
+//!   handle(now, token, request) ---> poll_batch() ----> the caller's log ---> handle_durable(seq)
 //!                               \                                              |
 //!                                `--> (waits for other members) ----------------+--> poll_reply(): token, reply
 //! ```
 //!
-//! Invariant: a reply is sent once everything it reports is durable, exactly one for every token. When nothing can become durable because the
-//! disk is full, it becomes an error and is sent at once (`stalled.rs`).
+//! Invariant: every token gets exactly one reply, after everything it reports is durable. While the disk is full and nothing can become durable,
+//! the reply becomes an error and is sent at once (`stalled.rs`).
 
 mod admin;
 mod batches;

@@ -1,4 +1,4 @@
-//! The offsets of one group.
+//! The committed offsets of a group.
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ impl GroupOffsets {
         self.by_topic.is_empty()
     }
 
-    /// Returns its approximate bytes in a snapshot, if the group's name has `name_bytes`.
+    /// Returns the approximate bytes of the offsets in a snapshot. The group's name has `name_bytes`.
     pub(super) fn bytes(&self, name_bytes: usize) -> usize {
         self.by_topic
             .values()
@@ -48,7 +48,7 @@ impl GroupOffsets {
             .sum()
     }
 
-    /// Returns by how many bytes these offsets would increase it, at most.
+    /// Returns an upper bound of the bytes that committing these offsets would add.
     pub(super) fn growth(&self, offsets: &[CommittedPartition], name_bytes: usize) -> usize {
         let growth_of = |of: &CommittedPartition| {
             let after = offset_bytes(&of.metadata);
@@ -107,7 +107,7 @@ impl GroupOffsets {
         bytes
     }
 
-    /// Returns whether a topic has offsets.
+    /// Returns whether the group has offsets in a topic.
     pub(super) fn has_topic(&self, topic: TopicId) -> bool {
         self.by_topic.contains_key(&topic)
     }
@@ -146,18 +146,18 @@ impl GroupOffsets {
         })
     }
 
-    /// Returns the partitions of a topic.
+    /// Returns the partitions of a topic that have offsets.
     pub(super) fn partitions(&self, topic: TopicId) -> Vec<u32> {
         self.by_topic.get(&topic).into_iter().flat_map(BTreeMap::keys).map(|partition| partition.0).collect()
     }
 
-    /// Returns at most `count_max` partitions.
+    /// Returns the first partitions with offsets, at most `count_max`.
     pub(super) fn first(&self, count_max: usize) -> Vec<(TopicId, Vec<PartitionIndex>)> {
         by_topic(self.after(None).map(|(topic, partition, _)| (topic, partition)).take(count_max))
     }
 
-    /// Returns at most `count_max` partitions whose offsets have been unused since before `before_ms`. If `idle_since_ms` is known, all are
-    /// unused since then.
+    /// Returns at most `count_max` partitions whose offsets have been unused since `before_ms` or earlier. An offset is unused since its commit or
+    /// since `idle_since_ms`, whichever is later. Offsets in subscribed topics and those kept forever never expire.
     pub(super) fn expired(
         &self,
         before_ms: i64,
@@ -176,8 +176,8 @@ impl GroupOffsets {
         by_topic(of_topics.take(count_max))
     }
 
-    /// Returns the offsets after `after` as records of a group, with about `bytes_max` bytes and at least one offset; their bytes; and the last
-    /// partition if others follow.
+    /// Returns the offsets after `after` as records of a group, of about `bytes_max` bytes but at least one offset; their approximate bytes; and
+    /// their last partition, if others follow.
     pub(super) fn records_after(
         &self,
         group: &str,
@@ -208,7 +208,7 @@ impl GroupOffsets {
     }
 }
 
-/// Groups partitions by topic; those of a topic follow each other.
+/// Groups partitions by topic. The partitions of a topic must be adjacent.
 fn by_topic(
     partitions: impl Iterator<Item = (TopicId, PartitionIndex)>,
 ) -> Vec<(TopicId, Vec<PartitionIndex>)> {

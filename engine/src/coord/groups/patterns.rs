@@ -1,11 +1,11 @@
-//! Regular expressions over the names of topics.
+//! Regular expressions over topic names.
 //!
-//! The expressions are in RE2's syntax and match a topic if they match all of its name. Each is compiled into a deterministic automaton
-//! of bounded size, so that matching a name takes time proportional to its length for any expression; one that needs a larger
-//! automaton is rejected. The matches of an expression are kept, its automaton is not.
+//! An expression has RE2's syntax and matches a topic if it matches the whole name. It is compiled into a deterministic automaton of bounded size,
+//! so matching takes time linear in the length of the name. An expression that needs a larger automaton is rejected. The matches of an expression
+//! are kept; its automaton is not.
 //!
-//! Matching every name of a broker with many topics takes longer than a turn allows. So it is done in slices, one expression after the
-//! other, and groups that subscribe to the same expression share the result.
+//! With many topics, matching every name takes longer than a turn allows. So it is done in slices, one expression after another. Groups with the
+//! same expression share its matches.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -27,11 +27,11 @@ use super::topics::{TopicNumber, TopicNumbers};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Unusable;
 
-/// The expressions in use, and those that wait to be matched.
+/// The matched expressions, and the queue of expressions to match.
 #[derive(Default, Debug)]
 pub(super) struct Patterns {
     known: BTreeMap<String, Pattern>,
-    /// Expressions to match. The first one is being matched if `matching` is there.
+    /// Expressions to match. `matching` belongs to the first one.
     queue: VecDeque<String>,
     matching: Option<Matching>,
 }
@@ -39,18 +39,18 @@ pub(super) struct Patterns {
 #[derive(Debug)]
 struct Pattern {
     matches: Result<TopicNumbers, Unusable>,
-    /// The version of the topics that it was matched with.
+    /// The version of the topics with which it was matched.
     version: u64,
 }
 
-/// An expression that has been matched with some of the names.
+/// The expression that is being matched.
 #[derive(Debug)]
 struct Matching {
     automaton: DFA<Vec<u32>>,
     matches: TopicNumbers,
     /// The version of the topics when matching began.
     version: u64,
-    /// The last name that it was matched with.
+    /// The last name that was compared.
     after: Option<String>,
 }
 
@@ -60,7 +60,7 @@ impl Patterns {
         self.known.get(regex).map(|pattern| pattern.matches.as_ref().map_err(|unusable| *unusable))
     }
 
-    /// Returns the version of the topics that an expression was matched with; the largest one for an unusable expression, which no version changes.
+    /// Returns the version of the topics with which an expression was matched; `u64::MAX` for an unusable expression, which stays unusable.
     pub(super) fn version(&self, regex: &str) -> Option<u64> {
         self.known.get(regex).map(|p| if p.matches.is_err() { u64::MAX } else { p.version })
     }
@@ -119,7 +119,7 @@ impl Patterns {
                     }
                 },
             };
-            if matching.go_on(names, work) {
+            if matching.step(names, work) {
                 self.finish(Ok(matching.matches), matching.version);
             } else {
                 self.matching = Some(matching);
@@ -135,15 +135,15 @@ impl Patterns {
 }
 
 impl Matching {
-    /// Matches more names. Returns whether these were the last.
-    fn go_on(&mut self, names: &BTreeMap<String, TopicNumber>, work: &mut usize) -> bool {
+    /// Matches more names while there is `work` left. Returns whether all names have been matched.
+    fn step(&mut self, names: &BTreeMap<String, TopicNumber>, work: &mut usize) -> bool {
         let from = self.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         for (name, number) in names.range::<str, _>((from, Bound::Unbounded)) {
             if *work == 0 {
                 return false;
             }
             *work = work.saturating_sub(MATCH_WORK_PER_NAME + name.len());
-            // The broker's own topics are read by name only: nobody means them with ".*".
+            // Expressions never match internal topics, which are read only by name: ".*" is not meant to include them.
             if !is_reserved_topic_name(name) && is_match(&self.automaton, name) {
                 self.matches.insert(*number);
             }
@@ -155,19 +155,19 @@ impl Matching {
     }
 }
 
-/// Compiles an expression that has to match a whole name.
+/// Compiles an expression into an automaton that matches whole names.
 fn compile(regex: &str) -> Result<DFA<Vec<u32>>, Unusable> {
     if regex.len() > REGEX_BYTES_MAX {
         return Err(Unusable);
     }
-    // Names are ASCII, so without Unicode classes an expression means the same and has a far smaller automaton. Only an expression that names
-    // such a class needs them.
+    // Names are ASCII, so an expression means the same without Unicode classes, and its automaton is far smaller. Only an expression that names a
+    // Unicode class needs them.
     build(regex, false).or_else(|_| build(regex, true))
 }
 
 fn build(regex: &str, unicode: bool) -> Result<DFA<Vec<u32>>, Unusable> {
     let config = syntax::Config::new().unicode(unicode).utf8(false);
-    // Parsed alone first: it may have an unbalanced parenthesis that closes the one put around it.
+    // Parsed alone first, because an unbalanced parenthesis could close the group that is put around the expression.
     syntax::parse_with(regex, &config).map_err(|_| Unusable)?;
     dense::Builder::new()
         .syntax(config)
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_large_automaton_is_refused() {
+    fn expressions_that_need_a_large_automaton_are_rejected() {
         for regex in ["[ab]*a[ab]{20}", "([ab]*a[ab]{100}|[ab]*b[ab]{99})", "(((a{100}){100}){100})"] {
             assert_eq!(compile(regex).err(), Some(Unusable), "{regex}");
         }
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn matching_is_done_in_slices_and_misses_nothing() {
+    fn matching_in_slices_finds_all_matches() {
         let names: BTreeMap<String, TopicNumber> =
             (0..5_000).map(|n| (format!("t{n}"), TopicNumber(n))).collect();
         let mut patterns = Patterns::default();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_of_the_broker_itself_are_matched_by_no_expression() {
+    fn no_expression_matches_an_internal_topic() {
         let names = ["__consumer_offsets", "__mine"].map(str::to_owned);
         let names: BTreeMap<String, TopicNumber> = names.into_iter().zip((0..).map(TopicNumber)).collect();
         let mut patterns = Patterns::default();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_more_expressions_than_there_may_be() {
+    fn the_number_of_expressions_is_limited() {
         let mut patterns = Patterns::default();
         for n in 0..REGEXES_MAX {
             assert!(patterns.want(&format!("x{n}")));

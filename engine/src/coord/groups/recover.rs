@@ -1,4 +1,4 @@
-//! Recovers groups from their records.
+//! Recovery of groups from their records.
 
 use highwater_protocol::ids::{PartitionIndex, TopicId};
 
@@ -11,7 +11,7 @@ use super::record::{CommitsRecord, GroupsError, Record};
 use super::request::Now;
 
 impl GroupCoordinator {
-    /// Applies the pieces of a snapshot and the records after it. Members' sessions begin with [`Self::resume`].
+    /// Creates a coordinator from the pieces of a snapshot and the records after it. Members' sessions begin with [`Self::resume`].
     pub fn recover<'a>(
         config: GroupConfig,
         now: Now,
@@ -32,10 +32,10 @@ impl GroupCoordinator {
         Ok(coordinator)
     }
 
-    /// Takes in the next group of those that were read. To be called when all records have been read, until it returns false; the topics have to be
-    /// known by then. Members' sessions begin with [`Self::resume`].
+    /// Restores the next group of `replay`. Call it after all records have been read and all topics are known, until it returns false. Members'
+    /// sessions begin with [`Self::resume`].
     pub fn restore_next(&mut self, now: Now, replay: &mut Replay) -> bool {
-        let Some(replayed) = replay.finish(now, &self.topics) else { return false };
+        let Some(replayed) = replay.pop_group(now, &self.topics) else { return false };
         self.restore(now, replayed);
         true
     }
@@ -43,7 +43,7 @@ impl GroupCoordinator {
     pub(super) fn restore(&mut self, now: Now, replayed: Replayed) {
         let Replayed { group: name, records, stale } = replayed;
         for (topic, partitions) in stale {
-            self.note_stale(&name, &topic, partitions);
+            self.add_stale_offsets(&name, &topic, partitions);
         }
         for record in records {
             self.apply(now, record);
@@ -54,11 +54,11 @@ impl GroupCoordinator {
         self.offsets_bytes += group.offsets.bytes(name.len());
         let topics: Vec<TopicId> = group.offsets.topics().collect();
         for topic in topics {
-            self.note_holder(topic, &name);
+            self.add_holder(topic, &name);
         }
     }
 
-    /// Counts what was recovered as these many records, which are not durable yet: the disk had no space for the last one.
+    /// Treats all recovered state as `records` records that are not durable, because the disk had no space for the last one.
     pub fn count_recovered_as_written(&mut self, records: u64) {
         self.appended = records;
         for group in self.groups.values_mut() {
@@ -66,7 +66,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Starts the session timeouts of all members, when the broker begins to serve.
+    /// Starts the session timeouts of all members. Call it when the broker begins to serve.
     pub fn resume(&mut self, now: Now) {
         let names: Vec<String> = self.groups.keys().cloned().collect();
         for name in names {

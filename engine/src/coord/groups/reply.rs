@@ -1,4 +1,4 @@
-//! Replies of the coordinator. An `error` of `None` is success.
+//! Replies of the coordinator. An `error` of `None` means success.
 
 use bytes::Bytes;
 use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
@@ -6,7 +6,7 @@ use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 use super::error::GroupError;
 use super::request::{CommittedPartition, GroupRequest};
 
-/// Topic, partition, and why its offset was not committed or deleted.
+/// A topic, a partition, and the error if its offset was not committed or deleted.
 pub type CommitOutcome = (TopicId, PartitionIndex, Option<GroupError>);
 
 /// A reply, of the kind of its request.
@@ -20,17 +20,17 @@ pub enum GroupReply {
     Heartbeat(Option<GroupError>),
     /// To `Leave`.
     Leave(LeaveReply),
-    /// To `Commit`: in the order of the request.
+    /// To `Commit`, in the order of the request.
     Commit(Vec<CommitOutcome>),
     /// To `Fetch`, in the order of the request.
     Fetch(Vec<FetchReply>),
-    /// To `DeleteOffsets`: partition by partition, or an error for all.
+    /// To `DeleteOffsets`: an outcome for each partition, or an error for all.
     DeleteOffsets(Result<Vec<CommitOutcome>, GroupError>),
     /// To `List`.
     List {
         /// The groups, by name.
         groups: Vec<ListedGroup>,
-        /// Whether more follow, because the list was cut.
+        /// Whether more groups follow, because the list was cut.
         is_cut: bool,
     },
     /// To `Describe`, in the order of the request.
@@ -41,9 +41,9 @@ pub enum GroupReply {
     ConsumerHeartbeat(ConsumerHeartbeatReply),
     /// To `ConsumerDescribe`, in the order of the request.
     ConsumerDescribe(Vec<(String, Result<DescribedConsumerGroup, GroupError>)>),
-    /// To `Within`: the reply would take more memory than it may.
+    /// To `Within`: the reply would exceed its memory limit.
     NeedsMemory {
-        /// The bytes that it would take now.
+        /// The bytes that the reply would take.
         bytes: usize,
         /// The request, without its limit.
         request: Box<GroupRequest>,
@@ -53,9 +53,9 @@ pub enum GroupReply {
 /// The outcome of a join.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinReply {
-    /// Why not.
+    /// Why the join failed.
     pub error: Option<GroupError>,
-    /// The generation, or −1.
+    /// The generation; −1 on failure.
     pub generation: i32,
     /// The protocol type.
     pub protocol_type: Option<String>,
@@ -65,13 +65,13 @@ pub struct JoinReply {
     pub leader: String,
     /// Whether the leader need not assign partitions.
     pub skip_assignment: bool,
-    /// The member's id, given by the coordinator.
+    /// The member's id, chosen by the coordinator.
     pub member: String,
     /// All members, for the leader only.
     pub members: Vec<JoinedMember>,
 }
 
-/// A member in the reply to the leader.
+/// A member in the leader's [`JoinReply`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinedMember {
     /// Its id.
@@ -85,7 +85,7 @@ pub struct JoinedMember {
 /// A member's assignment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SyncReply {
-    /// Why there is none.
+    /// Why there is no assignment.
     pub error: Option<GroupError>,
     /// The protocol type.
     pub protocol_type: Option<String>,
@@ -100,16 +100,16 @@ pub struct SyncReply {
 pub struct LeaveReply {
     /// Why no member was removed.
     pub error: Option<GroupError>,
-    /// In the order of the request: member id and instance id as sent, and why not.
+    /// In the order of the request: member id and instance id as sent, and the error if the member was not removed.
     pub members: Vec<(String, Option<String>, Option<GroupError>)>,
 }
 
-/// Offsets.
+/// The committed offsets of a group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FetchReply {
-    /// Why there are none.
+    /// Why there are no offsets.
     pub error: Option<GroupError>,
-    /// The offsets. A requested partition that is missing has none (Kafka writes −1 and no error).
+    /// The offsets. Requested partitions without an offset are missing (Kafka replies with −1 and no error).
     pub offsets: Vec<CommittedPartition>,
 }
 
@@ -118,33 +118,33 @@ pub struct FetchReply {
 pub struct ListedGroup {
     /// Its name.
     pub group: String,
-    /// `consumer`, `connect`, and so on; empty if it never had members.
+    /// `consumer`, `connect`, and so on; empty if the group never had members.
     pub protocol_type: String,
-    /// As Kafka writes it: `Stable`, `Empty`, and so on.
+    /// Kafka's name of the state: `Stable`, `Empty`, and so on.
     pub state: &'static str,
     /// `classic` or `consumer`.
     pub group_type: &'static str,
 }
 
-/// What an entry of a list counts for in a reply's memory, apart from its texts: its place, and what their allocations take.
+/// Approximate bytes of memory of a list entry, apart from its struct and texts: spare capacity of the list and overhead of allocations.
 const ENTRY_BYTES: usize = 64;
 
-/// What an offset counts for apart from its metadata: its entry as the coordinator made it, and as an adapter keeps it.
+/// Approximate bytes of memory of an offset, apart from its metadata: the coordinator's entry and a protocol adapter's copy.
 const OFFSET_BYTES: usize = 160;
 
-/// What a topic counts for in a list of offsets or of partitions: with its name, which an adapter adds.
+/// Approximate bytes of memory of a topic in a list of offsets or partitions, with its name, which a protocol adapter adds.
 const TOPIC_BYTES: usize = 384;
 
 impl ListedGroup {
-    /// Returns about how many bytes of memory it takes.
+    /// Returns its approximate bytes in memory.
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of::<Self>() + ENTRY_BYTES + self.group.len() + self.protocol_type.len()
     }
 }
 
 impl FetchReply {
-    /// Returns about how many bytes of memory the offsets from number `from` on take, with what adapters make of them. `last` is the topic of
-    /// the one before.
+    /// Returns the approximate bytes in memory of the offsets from index `from` on, with protocol adapters' copies. `last` is the topic of the offset
+    /// before them.
     pub(super) fn memory_bytes_from(&self, from: usize, mut last: Option<TopicId>) -> usize {
         let mut bytes = 0;
         for of in self.offsets.iter().skip(from) {
@@ -156,7 +156,7 @@ impl FetchReply {
 }
 
 impl DescribedMember {
-    /// Returns about how many bytes of memory it takes.
+    /// Returns its approximate bytes in memory.
     pub(super) fn memory_bytes(&self) -> usize {
         let instance = self.instance.as_ref().map_or(0, String::len);
         let names = self.member.len() + instance + self.client_id.len() + self.client_host.len();
@@ -165,7 +165,7 @@ impl DescribedMember {
 }
 
 impl DescribedConsumerMember {
-    /// Returns about how many bytes of memory it takes, with the names of topics that adapters add.
+    /// Returns its approximate bytes in memory, with the topic names that protocol adapters add.
     pub(super) fn memory_bytes(&self) -> usize {
         let options = [&self.instance, &self.rack].into_iter().flatten();
         let names = [&self.member, &self.client_id, &self.client_host, &self.topic_regex].into_iter();
@@ -180,7 +180,7 @@ impl DescribedConsumerMember {
 /// A group of the classic protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DescribedGroup {
-    /// As Kafka writes it.
+    /// Kafka's name of the state.
     pub state: &'static str,
     /// The protocol type.
     pub protocol_type: String,
@@ -190,7 +190,7 @@ pub struct DescribedGroup {
     pub members: Vec<DescribedMember>,
 }
 
-/// A member of it.
+/// A member of a group of the classic protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DescribedMember {
     /// Its id.
@@ -201,7 +201,7 @@ pub struct DescribedMember {
     pub client_id: String,
     /// Its address.
     pub client_host: String,
-    /// What it said about the protocol that was chosen; empty unless the group is stable.
+    /// Its metadata for the chosen protocol; empty unless the group is stable.
     pub metadata: Bytes,
     /// Its assignment; empty unless the group is stable.
     pub assignment: Bytes,
@@ -212,7 +212,7 @@ pub struct DescribedMember {
 pub struct ConsumerHeartbeatReply {
     /// Why it was rejected.
     pub error: Option<GroupError>,
-    /// The same as text.
+    /// The error as text.
     pub message: Option<String>,
     /// The member's id.
     pub member: String,
@@ -229,7 +229,7 @@ pub struct ConsumerHeartbeatReply {
 /// A group of the consumer protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DescribedConsumerGroup {
-    /// As Kafka writes it.
+    /// Kafka's name of the state.
     pub state: &'static str,
     /// Its epoch.
     pub epoch: GroupEpoch,
@@ -241,7 +241,7 @@ pub struct DescribedConsumerGroup {
     pub members: Vec<DescribedConsumerMember>,
 }
 
-/// A member of it.
+/// A member of a group of the consumer protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DescribedConsumerMember {
     /// Its id.

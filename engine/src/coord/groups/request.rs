@@ -1,16 +1,16 @@
-//! What the coordinator is asked, independent of any protocol's encoding.
+//! Requests to the coordinator, independent of any protocol's encoding.
 
 use bytes::Bytes;
 use highwater_protocol::ids::{GroupEpoch, LeaderEpoch, Offset, PartitionIndex, TopicId};
 
-/// Names a request; its reply repeats it. The caller takes care that it is unique.
+/// Identifies a request; its reply has the same token. The caller makes it unique.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Token(pub u64);
 
-/// The time, by both clocks.
+/// The current time by a monotonic clock and by the wall clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Now {
-    /// Milliseconds of a clock that never goes back; it may begin anywhere.
+    /// Milliseconds of a monotonic clock with an arbitrary origin.
     pub ms: u64,
     /// Milliseconds since the Unix epoch.
     pub wall_ms: i64,
@@ -19,11 +19,11 @@ pub struct Now {
 /// A request. Group names and member ids are as the client sent them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum GroupRequest {
-    /// Become a member, or begin the next generation.
+    /// Joins a group, or its next generation.
     Join(JoinRequest),
-    /// Get the assignment; the leader brings all.
+    /// Gets the member's assignment; the leader's request has the assignments of all members.
     Sync(SyncRequest),
-    /// Still there.
+    /// Keeps the session of a member of the classic protocol alive.
     Heartbeat(HeartbeatRequest),
     /// Removes members.
     Leave(LeaveRequest),
@@ -33,20 +33,20 @@ pub enum GroupRequest {
     Fetch(Vec<FetchRequest>),
     /// Deletes offsets.
     DeleteOffsets(DeleteOffsetsRequest),
-    /// Which groups there are.
+    /// Lists groups.
     List(ListRequest),
-    /// What groups of the classic protocol look like.
+    /// Describes groups of the classic protocol.
     Describe(Vec<String>),
-    /// Forget groups.
+    /// Deletes groups.
     Delete(Vec<String>),
-    /// Everything a member of the consumer protocol says.
+    /// Joins, updates, keeps alive or removes a member of the consumer protocol.
     ConsumerHeartbeat(ConsumerHeartbeatRequest),
-    /// What groups of the consumer protocol look like.
+    /// Describes groups of the consumer protocol.
     ConsumerDescribe(Vec<String>),
-    /// What a group looks like, whichever protocol its members speak.
+    /// Describes a group of either protocol.
     DescribeOne(String),
-    /// One of those that list, describe or read offsets, whose reply may hold only so much memory. If it would hold more, the reply is
-    /// [`NeedsMemory`](super::GroupReply::NeedsMemory).
+    /// A request to list or describe groups or to read offsets, with a memory limit of its reply. If the reply would exceed it, the reply is
+    /// [`NeedsMemory`](super::GroupReply::NeedsMemory) instead.
     Within {
         /// The request.
         request: Box<GroupRequest>,
@@ -77,41 +77,41 @@ impl GroupRequest {
     }
 }
 
-/// Who sent a request.
+/// The client that sent a request.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Client {
-    /// The client id it gave.
+    /// Its client id.
     pub id: String,
-    /// Its address, as it is shown to people: Kafka writes `/127.0.0.1`.
+    /// Its address as Kafka shows it: `/127.0.0.1`.
     pub host: String,
 }
 
-/// Become a member of a group of the classic protocol.
+/// Joins a group of the classic protocol.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinRequest {
     /// The group.
     pub group: String,
-    /// The member's id, or empty.
+    /// The member's id; empty for a new member.
     pub member: String,
     /// Its instance id, if it is static.
     pub instance: Option<String>,
     /// The client.
     pub client: Client,
-    /// What kind of group this is: `consumer`, `connect`, `sr`, or anything else.
+    /// The kind of group: `consumer`, `connect`, `sr`, or anything else.
     pub protocol_type: String,
-    /// What it can do, best first, with bytes that only members understand.
+    /// The protocols that it supports, in order of preference, each with metadata that is opaque to the coordinator.
     pub protocols: Vec<(String, Bytes)>,
-    /// It is gone when nothing is heard from it for so long.
+    /// The member is removed after this time without a request.
     pub session_timeout_ms: i32,
-    /// How long it may take to join again when the group rebalances.
+    /// How long it may take to rejoin when the group rebalances.
     pub rebalance_timeout_ms: i32,
-    /// Whether it knows that it may be told to come again with an id (version 4).
+    /// Whether a new member must rejoin with the id that the reply gives it (version 4).
     pub requires_member_id: bool,
-    /// Whether it knows that a leader may be told not to assign (version 9).
+    /// Whether the client supports a leader that need not assign partitions (version 9).
     pub can_skip_assignment: bool,
 }
 
-/// Get the assignment.
+/// Gets a member's assignment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SyncRequest {
     /// The group.
@@ -126,7 +126,7 @@ pub struct SyncRequest {
     pub protocol_type: Option<String>,
     /// The protocol it expects (version 5).
     pub protocol: Option<String>,
-    /// From the leader: each member's assignment.
+    /// Each member's assignment, from the leader only.
     pub assignments: Vec<(String, Bytes)>,
 }
 
@@ -148,7 +148,7 @@ pub struct HeartbeatRequest {
 pub struct LeaveRequest {
     /// The group.
     pub group: String,
-    /// The members: member id (may be empty for a static one) and instance id.
+    /// Member id (may be empty for a static member) and instance id of each.
     pub members: Vec<(String, Option<String>)>,
 }
 
@@ -157,15 +157,15 @@ pub struct LeaveRequest {
 pub struct CommitRequest {
     /// The group.
     pub group: String,
-    /// The member, or empty.
+    /// The member; may be empty.
     pub member: String,
     /// Its instance id, if it is static.
     pub instance: Option<String>,
-    /// Its generation or epoch; −1 if it is no member.
+    /// Its generation or epoch; −1 if it is not a member.
     pub generation: i32,
-    /// Whether the request's version knows member epochs (version 9).
+    /// Whether the request's version has member epochs (version 9).
     pub knows_epochs: bool,
-    /// Whether the offsets are kept until they are deleted: those of named consumers of the native protocol are.
+    /// Whether the offsets never expire, like those of the native protocol's named consumers.
     pub forever: bool,
     /// The offsets.
     pub offsets: Vec<CommittedPartition>,
@@ -191,11 +191,11 @@ pub struct CommittedPartition {
 pub struct FetchRequest {
     /// The group.
     pub group: String,
-    /// The member and its epoch (version 9): checked if the group speaks the consumer protocol.
+    /// The member and its epoch (version 9), checked if the group uses the consumer protocol.
     pub member: Option<(String, GroupEpoch)>,
-    /// The partitions; `None` for all that have offsets.
+    /// The partitions; `None` for all partitions with offsets.
     pub partitions: Option<Vec<(TopicId, Vec<PartitionIndex>)>>,
-    /// Whether to wait for transactions that have offsets of the group. There are none yet, so all offsets are stable.
+    /// Whether to wait for pending transactional offsets. There are no transactions yet, so all offsets are stable.
     pub require_stable: bool,
 }
 
@@ -211,13 +211,13 @@ pub struct DeleteOffsetsRequest {
 /// Lists groups. An empty filter matches all.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ListRequest {
-    /// States, in any case.
+    /// States; case-insensitive.
     pub states: Vec<String>,
-    /// Types (`classic`, `consumer`), in any case.
+    /// Types (`classic`, `consumer`); case-insensitive.
     pub types: Vec<String>,
     /// Only groups after this name.
     pub after: String,
-    /// Stops once the list takes more bytes than this in memory.
+    /// Ends the list once it takes more bytes than this in memory.
     pub cut_at_bytes: Option<usize>,
 }
 
@@ -226,9 +226,9 @@ pub struct ListRequest {
 pub struct ConsumerHeartbeatRequest {
     /// The group.
     pub group: String,
-    /// The member's id; empty only at the first join of a client that speaks version 0.
+    /// The member's id; empty only at the first join of a client that uses version 0.
     pub member: String,
-    /// Its epoch; 0 joins, −1 leaves, −2 leaves for a while with the instance id kept.
+    /// Its epoch; 0 joins, −1 leaves, −2 leaves temporarily and keeps the instance id.
     pub epoch: GroupEpoch,
     /// Its instance id, if it is static.
     pub instance: Option<String>,
@@ -250,7 +250,7 @@ pub struct ConsumerHeartbeatRequest {
 
 #[cfg(test)]
 impl Default for ConsumerHeartbeatRequest {
-    /// A member without an id joins.
+    /// Returns a heartbeat that joins without a member id.
     fn default() -> Self {
         Self {
             group: String::new(),

@@ -1,8 +1,8 @@
 //! Snapshots of all groups, written over many turns while the groups change.
 //!
-//! A snapshot goes through the groups by name and writes each as it is when its turn comes. So it is *fuzzy*: it may already have
-//! some of the changes whose records were made since it was begun. The log carries all of these records over, and applying them
-//! leads to the same groups, because a record sets what it names (an offset, a member, a group's kind) and the last one decides.
+//! A snapshot visits the groups in order of their names and writes each in its state at that time. So it is *fuzzy*: it may contain changes whose
+//! records were written after it began. The log keeps all these records. Applying them again leads to the same groups, because a record sets what
+//! it names (an offset, a member, a group's kind) and the last record wins.
 
 use std::ops::Bound;
 
@@ -12,31 +12,31 @@ use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::limits::GROUP_BYTES;
 use super::record::{Record, SnapshotRecord};
 
-/// How far a snapshot has got.
+/// Position of a snapshot.
 #[derive(Clone, Default, Debug)]
 pub struct SnapshotCursor {
-    /// The group that comes next, or that was there last.
+    /// The current group, or the last one if `next` is [`Next::Done`].
     group: String,
     next: Next,
     has_any: bool,
 }
 
-/// What of the group comes next.
+/// The next part of the current group.
 #[derive(Clone, Default, Debug)]
 enum Next {
     #[default]
     Start,
-    /// Its members with greater ids.
+    /// Its members after this id.
     Members(String),
-    /// Its offsets, those after this partition.
+    /// Its offsets after this partition.
     Offsets(Option<(TopicId, PartitionIndex)>),
-    /// The next group.
+    /// Nothing; the next group follows.
     Done,
 }
 
 impl GroupCoordinator {
-    /// The next piece of a snapshot of everything written down, of about this many bytes. `None`: the snapshot is complete.
-    /// A group of the classic protocol goes in whole.
+    /// Returns the next piece of a snapshot of all groups, of about `bytes_max` bytes. `None` if the snapshot is complete. A group of the classic
+    /// protocol is never split.
     pub fn snapshot_piece(&self, cursor: &mut SnapshotCursor, bytes_max: usize) -> Option<Vec<u8>> {
         self.snapshot_record(cursor, bytes_max).map(|record| Record::Snapshot(record).encode())
     }
@@ -60,7 +60,7 @@ impl GroupCoordinator {
             if piece.bytes_left == 0 {
                 break;
             }
-            // The group at which the piece before ended may be gone.
+            // The group at which the previous piece ended may have been deleted.
             if *name != cursor.group {
                 next = Next::Start;
             }
@@ -78,7 +78,7 @@ impl GroupCoordinator {
         (any || is_first).then_some(piece.record)
     }
 
-    /// A snapshot of everything in one piece.
+    /// Returns a snapshot in one piece.
     #[cfg(test)]
     pub fn encode_snapshot(&self) -> Vec<u8> {
         self.snapshot_piece(&mut SnapshotCursor::default(), usize::MAX).expect("the first piece")
@@ -99,7 +99,7 @@ impl Default for Piece {
 }
 
 impl Piece {
-    /// Adds as much of a group as there is room for, and returns what comes next.
+    /// Adds as much of a group as fits, from `from` on. Returns the next part.
     fn add(&mut self, name: &str, group: &Group, from: Next) -> Next {
         let after = match from {
             Next::Start => match self.add_kind(group, None) {
@@ -122,7 +122,7 @@ impl Piece {
         last.map_or(Next::Done, |last| Next::Offsets(Some(last)))
     }
 
-    /// Adds what the group is, with its members after `after`. Returns the last member added if others follow.
+    /// Adds the group's protocol state, with its members after `after`. Returns the last member added if others follow.
     fn add_kind(&mut self, group: &Group, after: Option<&str>) -> Option<String> {
         match &group.kind {
             Kind::Classic(classic) => {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pieces_of_a_snapshot_add_up_to_all_groups_whatever_their_size() {
+    fn the_pieces_of_a_snapshot_contain_all_groups_whatever_their_size() {
         let records = [
             commits("a", 1, 0..7),
             commits("a", 2, 0..1),

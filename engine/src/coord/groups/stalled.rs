@@ -1,26 +1,26 @@
-//! A full disk: the log of the coordinator has no space, so that nothing becomes durable until some is freed.
+//! Handling of a full disk: the coordinator's log is stalled, so nothing becomes durable until disk space is freed.
 //!
 //! ```text
 //!   the log stalls --> replies that wait for a record ----------------> CoordinatorNotAvailable
 //!                  \-> members that wait for others (join, sync) -----> CoordinatorNotAvailable
 //!   while it is stalled: requests that would write a record ----------> CoordinatorNotAvailable
-//!                        replies that tell of one that is not durable > CoordinatorNotAvailable
-//!                        everything else ------------------------------> as always
+//!                        replies that report an undurable record -----> CoordinatorNotAvailable
+//!                        everything else -----------------------------> handled as usual
 //! ```
 //!
-//! A rejected request is unknown, not undone: its record is written when there is space, unless the process ends first. Clients retry, and
-//! a retry finds what the request has done. Nobody is kept waiting for space, which may never come.
+//! The outcome of such a request is unknown; it is not undone. Its record is written when there is space, unless the process ends first. Clients
+//! retry, and the retry finds the changes of the first request. No request waits for disk space, which may never be freed.
 
 use super::coordinator::{GroupCoordinator, Kind};
 use super::error::GroupError;
 use super::reply::{ConsumerHeartbeatReply, FetchReply, GroupReply, JoinReply, LeaveReply, SyncReply};
 use super::request::Now;
 
-/// What clients are told; they find the coordinator again and retry.
+/// The error sent to clients. It makes them look up the coordinator again and retry.
 const STALLED: GroupError = GroupError::CoordinatorNotAvailable;
 
 impl GroupCoordinator {
-    /// Says whether the log has no space. To be called before the coordinator does anything else in a turn.
+    /// Sets whether the log has no disk space. Call it before the coordinator does anything else in a turn.
     pub fn handle_stalled(&mut self, now: Now, stalled: bool) {
         let was_stalled = std::mem::replace(&mut self.stalled, stalled);
         if !stalled || was_stalled {
@@ -46,7 +46,7 @@ impl GroupCoordinator {
 }
 
 impl GroupReply {
-    /// The same kind of reply, but an error. Parts of a request that have failed by themselves keep their error.
+    /// Turns a reply into an error of the same kind. Parts that have failed already keep their errors.
     pub(super) fn rejected(self, error: GroupError) -> Self {
         match self {
             Self::Join(reply) => Self::Join(JoinReply::refused(&reply.member, error)),
@@ -72,7 +72,7 @@ impl GroupReply {
             Self::ConsumerHeartbeat(reply) => {
                 Self::ConsumerHeartbeat(ConsumerHeartbeatReply::refused(&reply.member, error))
             }
-            // They tell of what is in memory and wait for nothing.
+            // These report the state in memory and never wait for records.
             Self::List { .. } | Self::Describe(_) | Self::ConsumerDescribe(_) | Self::NeedsMemory { .. } => {
                 self
             }

@@ -1,4 +1,4 @@
-//! The topics as the coordinator knows them: names, ids and numbers of partitions, and what regular expressions match of them.
+//! The coordinator's view of topics: names, ids, partition counts, and matches of regular expressions.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use highwater_protocol::ids::TopicId;
 use super::keyed::TopicNames;
 use super::patterns::{Patterns, Unusable};
 
-/// A small number that stands for a topic as long as it exists.
+/// A small number that identifies a topic while it exists. Numbers of deleted topics are reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct TopicNumber(pub(super) u32);
 
-/// A set of topics, a bit for each.
+/// A set of topics as a bitmap.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(super) struct TopicNumbers(Vec<u64>);
 
@@ -34,7 +34,7 @@ impl TopicNumbers {
         self.0.get(number as usize / 64).is_some_and(|word| word & 1 << (number % 64) != 0)
     }
 
-    /// Those from this number on, in ascending order.
+    /// Returns the numbers from this one on, in ascending order.
     pub(super) fn iter_from(&self, TopicNumber(first): TopicNumber) -> impl Iterator<Item = TopicNumber> {
         let words = (0..).zip(&self.0).skip(first as usize / 64);
         let numbers = words.flat_map(|(word, bits)| {
@@ -50,16 +50,16 @@ impl TopicNumbers {
     }
 }
 
-/// The topics there are.
+/// All topics.
 ///
-/// Invariant: all maps hold the same topics.
+/// Invariant: all maps have the same topics.
 #[derive(Default, Debug)]
 pub(super) struct Topics {
     by_name: BTreeMap<String, TopicNumber>,
     by_id: BTreeMap<TopicId, Topic>,
     by_number: Vec<Option<TopicId>>,
     free: Vec<TopicNumber>,
-    /// Counts their changes.
+    /// Increases with every change.
     version: u64,
     patterns: Patterns,
 }
@@ -72,7 +72,7 @@ struct Topic {
 }
 
 impl Topics {
-    /// A topic is new or has more partitions.
+    /// Adds a topic or updates its number of partitions.
     pub(super) fn insert(&mut self, id: TopicId, name: &str, partitions: u32) {
         if let Some(known) = self.by_id.get_mut(&id).filter(|known| known.name == name) {
             if known.partitions != partitions {
@@ -95,7 +95,7 @@ impl Topics {
         self.version += 1;
     }
 
-    /// A topic is gone.
+    /// Removes a topic.
     pub(super) fn remove(&mut self, id: TopicId) {
         if let Some(Topic { name, number, .. }) = self.by_id.remove(&id) {
             self.by_name.remove(&name);
@@ -106,7 +106,7 @@ impl Topics {
         }
     }
 
-    /// Another number when something about topics is new.
+    /// Returns the version of the topics, which increases with every change.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
@@ -119,7 +119,7 @@ impl Topics {
         self.by_id.get(&id).map(|topic| topic.name.as_str())
     }
 
-    /// The number of partitions of a topic; none if there is no such topic.
+    /// Returns a topic's number of partitions; `None` if the topic does not exist.
     pub(super) fn partitions(&self, id: TopicId) -> Option<u32> {
         self.by_id.get(&id).map(|topic| topic.partitions)
     }
@@ -128,27 +128,27 @@ impl Topics {
         self.by_number.get(number.0 as usize).copied().flatten()
     }
 
-    /// The topics that a regular expression matches, as far as they have been matched. None if it has been matched with none.
+    /// Returns the topics that a regular expression matches, as of [`Self::matched_version`]; `None` if it has not been matched yet.
     pub(super) fn matches(&self, regex: &str) -> Option<Result<&TopicNumbers, Unusable>> {
         self.patterns.matches(regex)
     }
 
-    /// Whether a topic is among those that an expression matches.
+    /// Returns whether a topic is among an expression's matches.
     pub(super) fn is_matched(&self, matches: &TopicNumbers, id: TopicId) -> bool {
         self.by_id.get(&id).is_some_and(|topic| matches.contains(topic.number))
     }
 
-    /// The version of the topics that an expression has been matched with.
+    /// Returns the version of the topics with which an expression has been matched; `None` if it has not been matched yet.
     pub(super) fn matched_version(&self, regex: &str) -> Option<u64> {
         self.patterns.version(regex)
     }
 
-    /// The expressions, to have them matched.
+    /// Returns the expressions.
     pub(super) fn patterns(&mut self) -> &mut Patterns {
         &mut self.patterns
     }
 
-    /// Goes on matching expressions for as long as there is work to spend. True if more is left.
+    /// Continues matching expressions while there is `work` left. Returns whether more is left.
     pub(super) fn match_some(&mut self, work: &mut usize) -> bool {
         self.patterns.step(&self.by_name, self.version, work)
     }
@@ -180,22 +180,22 @@ mod tests {
 
     fn of(topics: &Topics, regex: &str) -> Vec<u8> {
         let numbers = topics.matches(regex).expect("matched").expect("usable").iter();
-        let mut ids: Vec<u8> = numbers.map(|n| topics.id_of(n).expect("it is there").0[0]).collect();
+        let mut ids: Vec<u8> = numbers.map(|n| topics.id_of(n).expect("it exists").0[0]).collect();
         ids.sort_unstable();
         ids
     }
 
     #[test]
-    fn a_number_that_is_used_again_stands_for_the_new_topic_only() {
+    fn a_reused_number_identifies_the_new_topic_only() {
         let mut topics = Topics::default();
         topics.insert(id(1), "a", 1);
         topics.insert(id(2), "ab", 1);
         assert_eq!(matched(&mut topics, "a.*"), [1, 2]);
         topics.remove(id(1));
         topics.insert(id(3), "x", 1);
-        assert_eq!(of(&topics, "a.*"), [2], "x has the number that a had");
+        assert_eq!(of(&topics, "a.*"), [2], "x reuses the number of a");
         topics.insert(id(4), "ab", 2);
-        assert_eq!((topics.id("ab"), topics.partitions(id(2))), (Some(id(4)), None), "made anew");
+        assert_eq!((topics.id("ab"), topics.partitions(id(2))), (Some(id(4)), None), "recreated");
         assert_eq!(matched(&mut topics, "a.*"), [4]);
         assert_eq!((topics.name(id(3)), topics.id("a")), (Some("x"), None));
     }

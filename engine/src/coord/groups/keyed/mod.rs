@@ -1,24 +1,25 @@
-//! The records of groups as keys and values in Kafka's formats, as the topic `__consumer_offsets` keeps them.
+//! Encoding of groups as keys and values in Kafka's formats, for the topic `__consumer_offsets`.
 //!
 //! ```text
 //!                records_of                            Replay
-//!   [`Record`] --------------> keys and values ... ---------------> [`Record`]s, one or two for each group
-//!                              (the last for each key is enough)
+//!   [`Record`] --------------> keys and values ... ---------------> [`Record`]s of each group
+//!                              (the last value of each key is enough)
 //! ```
 //!
-//! Invariant: the last value of each key leads to the same groups as all of them, whatever a compaction has removed of the others.
+//! Invariant: replaying only the last value of each key gives the same groups as replaying all values, whichever earlier values a compaction has
+//! removed.
 //!
-//! Where a group's state is, besides the fields that Kafka has for it:
+//! How state is encoded beyond Kafka's usual fields:
 //! - An offset that is kept forever has the commit time −1.
-//! - An offset's key has the topic's name and its value the topic's id. An offset of a topic that was deleted, or replaced by one of the
-//!   same name, is not restored (the coordinator writes a tombstone).
-//! - The epochs of assigned partitions, one by one, are Kafka's `AssignmentEpochs` (version 4.3); the hash of the topics is Kafka's
-//!   `MetadataHash`, computed by a function of our own, which no other reader depends on.
-//! - All protocols of a member of a classic group, and since when a consumer group is empty, are tagged fields of our own. Kafka keeps a
-//!   classic member's metadata for the chosen protocol only, and would let a new member in by that one alone after a restart.
-//! - Regular expressions are in the members' records; the topics that they match are matched again at a start, and not written.
+//! - An offset's key has the topic's name, and its value has the topic's id. If the topic has been deleted or recreated, the offset is not restored,
+//!   and the coordinator writes a tombstone.
+//! - The epoch of each assigned partition is in Kafka's `AssignmentEpochs` (version 4.3). The hash of the topics is in Kafka's `MetadataHash`; its
+//!   hash function differs from Kafka's, but no other reader depends on it.
+//! - All protocols of a classic member, and the time since which a consumer group is empty, are tagged fields that Kafka does not have. Kafka keeps
+//!   only a classic member's metadata for the chosen protocol; after a restart, it admits new members only if they support that protocol.
+//! - Regular expressions are in the members' records. Their matches are not written; they are computed again after a restart.
 //!
-//! A group is of one protocol at a time. When that changes, tombstones for what the other one had precede its first record.
+//! A group uses one protocol at a time. When the protocol changes, tombstones for the records of the old protocol precede the first new record.
 
 mod replay;
 #[cfg(test)]
@@ -32,21 +33,21 @@ pub use replay::Replay;
 pub(super) use replay::Replayed;
 pub(super) use write::records_of;
 
-/// Which protocol's records there are of a group.
+/// The kind of records that the log has of a group, apart from offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Written {
     /// None: the group only has offsets.
     OffsetsOnly,
-    /// Those of the classic protocol.
+    /// Records of the classic protocol.
     Classic,
-    /// Those of the consumer protocol.
+    /// Records of the consumer protocol.
     Consumer,
 }
 
-/// Names and ids of the topics that there are.
+/// Names and ids of the existing topics.
 pub(super) trait TopicNames {
     /// Returns the name of a topic.
     fn name(&self, id: TopicId) -> Option<&str>;
-    /// Returns the id of the topic that has a name now.
+    /// Returns the id of the topic that currently has a name.
     fn id(&self, name: &str) -> Option<TopicId>;
 }

@@ -1,4 +1,4 @@
-//! From keys and values to records.
+//! Conversion of keys and values to records.
 
 use std::collections::BTreeMap;
 
@@ -16,27 +16,27 @@ use crate::coord::groups::record::{
 };
 use crate::coord::groups::request::Now;
 
-/// Collects the last value of every key of some groups, as far as a log has been read.
+/// Collects the last value of every key while a log is read.
 #[derive(Default, Debug)]
 pub struct Replay {
     groups: BTreeMap<String, GroupReplay>,
 }
 
-/// A group as it was written down.
+/// A group as restored from the log.
 #[derive(PartialEq, Eq, Debug)]
 pub(in crate::coord::groups) struct Replayed {
     /// Its name.
     pub(in crate::coord::groups) group: String,
-    /// What leads to it.
+    /// The records that restore it.
     pub(in crate::coord::groups) records: Vec<Record>,
-    /// Partitions with offsets by the names of topics that are gone: tombstones for these are due.
+    /// Partitions with offsets in topics that have been deleted or recreated, by the topic's name. They need tombstones.
     pub(in crate::coord::groups) stale: Vec<(String, Vec<u32>)>,
 }
 
-/// The values of a group.
+/// The last values of a group's keys.
 #[derive(Default, Debug)]
 struct GroupReplay {
-    /// Which of both protocols was written last.
+    /// Whether the last protocol written is the consumer protocol.
     is_consumer: bool,
     classic: Option<GroupMetadata>,
     consumer: Option<ConsumerGroupMetadata>,
@@ -46,7 +46,7 @@ struct GroupReplay {
     offsets: BTreeMap<String, BTreeMap<u32, OffsetCommit>>,
 }
 
-/// The values of a member of a consumer group.
+/// The last values of the keys of a consumer group's member.
 #[derive(Default, Debug)]
 struct MemberReplay {
     subscription: Option<ConsumerGroupMemberMetadata>,
@@ -55,7 +55,7 @@ struct MemberReplay {
 }
 
 impl Replay {
-    /// Applies the next batch of the log, whose checksum has been checked. Control batches have no records about groups.
+    /// Applies the next batch of the log, whose checksum the caller has checked. Ignores control batches, which have no records of groups.
     pub fn apply_batch(&mut self, batch: &BatchView<'_>) -> Result<(), GroupsError> {
         if batch.header().is_control() {
             return Ok(());
@@ -81,14 +81,14 @@ impl Replay {
         let name = name.to_owned();
         let group = self.groups.entry(name.clone()).or_default();
         group.set(key, value)?;
-        if group.is_void() {
+        if group.is_empty() {
             self.groups.remove(&name);
         }
         Ok(())
     }
 
-    /// Takes out the next group, when all records have been applied.
-    pub(in crate::coord::groups) fn finish(
+    /// Removes and returns the next group. Call it after all records have been applied.
+    pub(in crate::coord::groups) fn pop_group(
         &mut self,
         now: Now,
         topics: &impl TopicNames,
@@ -103,7 +103,9 @@ impl GroupReplay {
         match (key, value) {
             (Key::OffsetCommit { topic, partition, .. }, value) => {
                 let Ok(partition) = u32::try_from(partition) else {
-                    return Err(GroupsError::from_text(format!("an offset in partition {partition}")));
+                    return Err(GroupsError::from_text(format!(
+                        "an offset has the invalid partition {partition}"
+                    )));
                 };
                 match value {
                     Some(Value::OffsetCommit(value)) => {
@@ -146,7 +148,7 @@ impl GroupReplay {
                     _ => None,
                 };
             }),
-            // What expressions match is found out anew, and Kafka has not written the topics of a group since version 4.1.
+            // Expressions are matched again after a restart, and Kafka has not written a group's topics since version 4.1.
             (Key::RegularExpression { .. } | Key::ConsumerGroupPartitionMetadata { .. }, _) => {}
         }
         Ok(())
@@ -169,7 +171,7 @@ impl GroupReplay {
         }
     }
 
-    fn is_void(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.classic.is_none()
             && self.consumer.is_none()
             && self.target_epoch == 0
@@ -221,7 +223,7 @@ impl GroupReplay {
 }
 
 impl MemberReplay {
-    /// Returns the member; none if its subscription was not written, or removed.
+    /// Returns the member; `None` if its subscription is missing.
     fn finish(self, member: String) -> Option<ConsumerMemberRecord> {
         let subscription = self.subscription?;
         let current = self.current.unwrap_or(CurrentMemberAssignment {
@@ -255,7 +257,7 @@ impl MemberReplay {
     }
 }
 
-/// Returns partitions with the epochs in which they were assigned; that of the member where these are not known.
+/// Returns partitions with the epochs in which they were assigned. Unknown epochs become `epoch`, the member's.
 fn assigned(partitions: Vec<CurrentPartitions>, epoch: i32) -> Vec<AssignedRecord> {
     let of_topic = partitions.into_iter().map(|of| {
         let epochs = of.epochs.unwrap_or_else(|| vec![epoch; of.partitions.len()]);

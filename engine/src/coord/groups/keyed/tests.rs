@@ -1,4 +1,4 @@
-//! State, records, any compaction of them, state: the same.
+//! Round-trip tests: writing groups as records, compacting the records in any way, and replaying them gives the same groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,11 +32,11 @@ impl TopicNames for Names {
     }
 }
 
-/// A coordinator that is changed by records, with the log of the same changes as keys and values.
+/// A coordinator that is changed by records, and a log of the same changes as keys and values.
 struct Pair {
     coordinator: GroupCoordinator,
     topics: Names,
-    topics_made: u8,
+    topics_created: u8,
     log: Log,
 }
 
@@ -77,16 +77,16 @@ impl Pair {
         let mut pair = Self {
             coordinator: GroupCoordinator::new(GroupConfig::default(), NOW),
             topics: Names::default(),
-            topics_made: 0,
+            topics_created: 0,
             log: Vec::new(),
         };
-        (0..TOPICS.len()).for_each(|topic| pair.make_topic(topic));
+        (0..TOPICS.len()).for_each(|topic| pair.create_topic(topic));
         pair
     }
 
-    fn make_topic(&mut self, topic: usize) {
-        self.topics_made += 1;
-        self.topics.0.insert(TOPICS[topic], TopicId([self.topics_made; 16]));
+    fn create_topic(&mut self, topic: usize) {
+        self.topics_created += 1;
+        self.topics.0.insert(TOPICS[topic], TopicId([self.topics_created; 16]));
     }
 
     fn apply(&mut self, group: &str, record: Record) {
@@ -119,10 +119,10 @@ impl Pair {
                 let topic = self.topics.0[TOPICS[topic]];
                 self.delete_offset(GROUPS[group], topic, partition);
             }
-            // Nobody writes tombstones for the offsets in the topic that was there before.
+            // No tombstones are written for the offsets in the old topic.
             Change::RecreateTopic(topic) => {
                 self.coordinator.apply(NOW, Record::TopicDeleted(self.topics.0[TOPICS[topic]].0));
-                self.make_topic(topic);
+                self.create_topic(topic);
             }
             Change::Classic { group, members, seed } => {
                 let is_consumer = self.written(GROUPS[group]) == Written::Consumer;
@@ -164,7 +164,7 @@ impl Pair {
     }
 }
 
-/// Everything that is written down of the groups. One without offsets that never had members is nothing.
+/// Returns a snapshot of the groups. A group without offsets that never had members has nothing in it.
 fn state(coordinator: &GroupCoordinator) -> Vec<u8> {
     coordinator.encode_snapshot()
 }
@@ -230,8 +230,8 @@ fn consumer(group: &str, changed: u8, removed: u8, seed: u64) -> ConsumerRecord 
     }
 }
 
-/// Removes records as compactions may: of a part of the log from its beginning, the last of every key stays, and those before it are there
-/// or not; a tombstone goes only if no record of its key before it is left.
+/// Removes records as a compaction may. In a random prefix of the log, the last record of every key stays and earlier ones stay at random. A last
+/// record that is a tombstone may be removed, but only if no earlier record of its key is left.
 fn compact(log: &Log, random: &mut SmallRng) -> Log {
     let end = random.random_range(0..=log.len());
     let last: BTreeMap<&[u8], usize> =
@@ -262,18 +262,18 @@ fn replay(log: &Log, topics: &Names) -> (GroupCoordinator, Vec<Vec<u8>>) {
     }
     let mut coordinator = GroupCoordinator::new(GroupConfig::default(), NOW);
     let mut stale = Vec::new();
-    while let Some(replayed) = replay.finish(NOW, topics) {
+    while let Some(replayed) = replay.pop_group(NOW, topics) {
         for (topic, partitions) in &replayed.stale {
             stale.extend(partitions.iter().map(|p| encode_key(&Key::offset(&replayed.group, topic, *p))));
         }
         coordinator.restore(NOW, replayed);
     }
-    assert!(coordinator.counts_offsets_right());
+    assert!(coordinator.offset_accounting_is_correct());
     (coordinator, stale)
 }
 
-/// Leaves the groups of which nothing is written down out: those whose last offset was deleted.
-fn without_void(mut coordinator: GroupCoordinator) -> GroupCoordinator {
+/// Drops the groups of which the log has nothing: those whose last offset was deleted.
+fn without_unwritten(mut coordinator: GroupCoordinator) -> GroupCoordinator {
     coordinator.groups.retain(|_, g| g.written() != Written::OffsetsOnly || !g.offsets.is_empty());
     coordinator
 }
@@ -291,14 +291,14 @@ fn any_compaction_of_the_records_leads_to_the_same_groups() {
             log = compact(&log, &mut random);
         }
         let (replayed, stale) = replay(&log, &pair.topics);
-        pair.coordinator = without_void(pair.coordinator);
+        pair.coordinator = without_unwritten(pair.coordinator);
         assert_eq!(state(&replayed), pair.state(), "seed {seed}: {log:?}");
-        // Tombstones for what is stale change nothing, and are the last that is heard of it.
+        // Tombstones for stale offsets change nothing, and the offsets are not reported again after them.
         log.extend(stale.into_iter().map(|key| (key, None)));
         let (again, stale) = replay(&log, &pair.topics);
         assert_eq!((state(&again), stale), (state(&replayed), vec![]), "seed {seed}");
-        // A snapshot as records is the same groups, too.
-        let records = Record::decode(&pair.state()).expect("it was encoded just now");
+        // A snapshot converted to records gives the same groups as well.
+        let records = Record::decode(&pair.state()).expect("it was just encoded");
         let records =
             records.iter().flat_map(|record| records_of(record, Written::OffsetsOnly, &pair.topics));
         let log = records.map(|(key, value)| (encode_key(&key), value.as_ref().map(encode_value))).collect();
@@ -307,7 +307,7 @@ fn any_compaction_of_the_records_leads_to_the_same_groups() {
 }
 
 #[test]
-fn a_topic_that_was_made_anew_does_not_inherit_offsets() {
+fn a_recreated_topic_does_not_inherit_offsets() {
     let mut pair = Pair::new();
     pair.change(&Change::Commit { group: 0, topic: 0, partition: 1, offset: 7, forever: false });
     pair.change(&Change::RecreateTopic(0));
@@ -321,7 +321,7 @@ fn a_topic_that_was_made_anew_does_not_inherit_offsets() {
 
 #[test]
 fn records_that_kafka_wrote_are_read() {
-    // An offset of version 1 without an id, a group with one protocol and no timeout of its own, and an assignment without epochs.
+    // An offset of version 1 without a topic id, a group with one protocol and no rebalance timeout, and an assignment without epochs.
     let hex = |text: &str| -> Vec<u8> {
         (0..text.len())
             .step_by(2)
@@ -352,15 +352,15 @@ fn records_that_kafka_wrote_are_read() {
     assert_eq!((offset.partition, offset.offset, offset.leader_epoch), (1, 4096, -1));
     let group = &snapshot.classic[0];
     assert_eq!((group.generation, group.since_ms), (3, NOW.wall_ms));
-    assert_eq!(group.members[0].rebalance_timeout_ms, 45_000, "as long as its session");
+    assert_eq!(group.members[0].rebalance_timeout_ms, 45_000, "the session timeout");
     assert_eq!(group.members[0].protocols, [("range".to_owned(), vec![1, 2, 3])]);
     let member = &snapshot.consumer[0].members[0];
     assert_eq!((member.epoch, member.state, &member.target), (8, 1, &vec![]));
-    assert_eq!(member.revoking[0].1, [(300, 8)], "the epoch of the member");
+    assert_eq!(member.revoking[0].1, [(300, 8)], "the member's epoch");
 }
 
 #[test]
-fn records_that_cannot_be_are_errors() {
+fn invalid_records_are_errors() {
     let mut replay = Replay::default();
     assert!(replay.apply(&[0], None).is_err());
     assert!(replay.apply(&[0, 2, 0, 1, b'g'], Some(&[0, 9])).is_err());

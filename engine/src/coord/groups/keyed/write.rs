@@ -1,4 +1,4 @@
-//! From records to keys and values.
+//! Conversion of records to keys and values.
 
 use highwater_protocol::group_records::{
     ClassicMember, ConsumerGroupMemberMetadata, ConsumerGroupMetadata, CurrentMemberAssignment,
@@ -13,8 +13,8 @@ use crate::coord::groups::record::{
     Record,
 };
 
-/// Returns a record as keys and values, which have to be written in this order. `written` is what there is of the group so far. Offsets in topics
-/// without a name, and the deletion of a topic, which concerns many groups, are left out.
+/// Converts a record to keys and values, to be written in this order. `written` is the kind of records that the log already has of the group. Skips
+/// offsets in unknown topics, and [`Record::TopicDeleted`], which concerns many groups.
 pub(in crate::coord::groups) fn records_of(
     record: &Record,
     written: Written,
@@ -31,18 +31,18 @@ pub(in crate::coord::groups) fn records_of(
         }
         Record::Classic(group) => {
             if written == Written::Consumer {
-                bury(&mut out, &group.group, written);
+                add_tombstones(&mut out, &group.group, written);
             }
             let key = Key::GroupMetadata { group: group.group.clone() };
             out.push((key, Some(Value::GroupMetadata(classic_value(group)))));
         }
         Record::Consumer(group) => {
             if written == Written::Classic {
-                bury(&mut out, &group.group, written);
+                add_tombstones(&mut out, &group.group, written);
             }
             consumer_to(&mut out, group);
         }
-        Record::GroupDeleted(group) => bury(&mut out, group, written),
+        Record::GroupDeleted(group) => add_tombstones(&mut out, group, written),
         Record::Snapshot(snapshot) => {
             for commits in &snapshot.commits {
                 offsets_to(&mut out, commits, topics);
@@ -59,8 +59,8 @@ pub(in crate::coord::groups) fn records_of(
     out
 }
 
-/// Adds tombstones for a group without members.
-fn bury(out: &mut Vec<KeyedRecord>, group: &str, written: Written) {
+/// Adds tombstones for the protocol records of a group without members.
+fn add_tombstones(out: &mut Vec<KeyedRecord>, group: &str, written: Written) {
     let group = group.to_owned();
     match written {
         Written::OffsetsOnly => {}
@@ -119,8 +119,8 @@ fn classic_member(m: &ClassicMemberRecord, chosen: Option<&str>) -> ClassicMembe
     }
 }
 
-/// Adds the changes of a consumer group. Its epoch comes first and that of the target assignment last: if only some of it is written, the group
-/// is in an epoch without an assignment, and makes one.
+/// Adds the changes of a consumer group. The group epoch comes first and the epoch of the target assignment last: if only a prefix is written, the
+/// group epoch is ahead of the target's, so the group computes a new assignment.
 fn consumer_to(out: &mut Vec<KeyedRecord>, record: &ConsumerRecord) {
     let group = || record.group.clone();
     let value = ConsumerGroupMetadata {
