@@ -33,7 +33,7 @@ use crate::partition::AppendOutcome;
 /// See the module's doc.
 pub(crate) struct Coordinators {
     coordinator: GroupCoordinator,
-    /// The sender of each request without a reply.
+    /// The sender of each pending request.
     waiting: BTreeMap<Token, (ShardIndex, Ticket)>,
     last_token: u64,
     /// The number of partitions of the groups' topic; 0 until the topic exists.
@@ -117,7 +117,7 @@ impl Coordinators {
         self.coordinator.handle_topic(topic.id, &topic.name, topic.stores.len() as u32);
     }
 
-    /// Forgets a topic.
+    /// Removes a topic, with its offsets in all groups.
     pub(crate) fn delete_topic(&mut self, topic: TopicId) {
         self.coordinator.handle_topic_deleted(topic);
     }

@@ -4,7 +4,7 @@
 //! ```text
 //!   push --> pending --(one batch at a time)--> appending --> undurable --(high watermark)--> durable
 //!                                                  ^ |
-//!                                  retry_stalled --+ +--> no space: blocked
+//!                                          retry --+ +--> rejected: blocked
 //! ```
 //!
 //! Batches are appended one at a time, so the next batch never overtakes a rejected one.

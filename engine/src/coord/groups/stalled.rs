@@ -8,8 +8,8 @@
 //!                        everything else -----------------------------> handled as usual
 //! ```
 //!
-//! The outcome of such a request is unknown; it is not undone. Its record is written when there is space, unless the process ends first. Clients
-//! retry, and the retry finds the changes of the first request. No request waits for disk space, which may never be freed.
+//! A rejection does not undo a request: if it has made a record, that record is written when there is space, unless the process ends first.
+//! Clients retry, and the retry finds the changes of the first request. No request waits for disk space, which may never be freed.
 
 use super::coordinator::{GroupCoordinator, Kind};
 use super::error::GroupError;
