@@ -7,7 +7,7 @@ use crate::coord::groups::reply::{JoinReply, JoinedMember, SyncReply};
 use crate::coord::groups::request::{JoinRequest, Token};
 
 impl JoinReply {
-    /// A reply with an error.
+    /// Creates an error reply.
     pub(in crate::coord::groups) fn refused(member: &str, error: GroupError) -> Self {
         Self {
             error: Some(error),
@@ -23,7 +23,7 @@ impl JoinReply {
 }
 
 impl ClassicGroup {
-    /// `new_id` becomes the id of a member that has none yet.
+    /// Handles JoinGroup. `new_id` is the id of the member if it has none yet.
     pub(in crate::coord::groups) fn join(
         &mut self,
         cx: &mut Context<'_>,
@@ -47,6 +47,7 @@ impl ClassicGroup {
         }
     }
 
+    /// Returns whether the limit on members allows this one to join.
     fn accepts(&self, cx: &Context<'_>, member: &str) -> bool {
         let max = cx.config.group_members_max;
         match self.state {
@@ -61,7 +62,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Checks that the member's protocol type is the group's and that it supports a protocol that all others support as well.
+    /// Returns whether the member's protocol type is the group's, and it supports a protocol that all other members support.
     fn supports(&self, request: &JoinRequest) -> bool {
         if self.is_empty() {
             return !request.protocol_type.is_empty() && !request.protocols.is_empty();
@@ -140,19 +141,19 @@ impl ClassicGroup {
         self.rebalance_or_complete(cx);
     }
 
-    /// Updates a member, and lets it wait for the next generation.
+    /// Updates a member, which then waits for the next generation.
     fn update(&mut self, cx: &mut Context<'_>, id: &str, request: &JoinRequest, token: Token) {
-        let member = self.members.get_mut(id).expect("the caller checked");
+        let member = self.members.get_mut(id).expect("the caller checked that it is a member");
         member.protocols.clone_from(&request.protocols);
         member.rebalance_timeout_ms = request.rebalance_timeout_ms;
         member.session_timeout_ms = request.session_timeout_ms;
         if let Some(earlier) = member.joining.replace(token) {
-            // The client has sent the request again on another connection; nobody reads this reply any more.
+            // The client has resent the request on another connection, so nobody reads this reply.
             cx.joined(earlier, JoinReply::refused(id, GroupError::RebalanceInProgress));
         }
     }
 
-    /// A static member was restarted and does not know its id. It gets a new one, and its predecessor is fenced.
+    /// Handles the restart of a static member that does not know its id: it gets a new one, and its predecessor is fenced.
     fn replace_static(
         &mut self,
         cx: &mut Context<'_>,
@@ -162,7 +163,7 @@ impl ClassicGroup {
         new_id: &str,
     ) {
         let old_leader = self.leader.clone();
-        let mut member = self.members.remove(old_id).expect("instances are members");
+        let mut member = self.members.remove(old_id).expect("an instance id belongs to a member");
         if let Some(token) = member.joining.take() {
             cx.joined(token, JoinReply::refused(old_id, GroupError::FencedInstanceId));
         }
@@ -179,7 +180,7 @@ impl ClassicGroup {
             self.leader = Some(new_id.to_owned());
         }
         member.client = request.client.clone();
-        // The predecessor's deadline for the first join does not apply; while it waits for others it need not send heartbeats.
+        // The deadline for a first join does not apply to it, and it need not send heartbeats while it waits for others.
         member.is_new = false;
         self.members.insert(new_id.to_owned(), member);
         self.update(cx, new_id, request, token);
@@ -187,14 +188,14 @@ impl ClassicGroup {
         match self.state {
             State::Stable if self.protocol == self.vote() => {
                 self.persist(cx);
-                let member = self.members.get_mut(new_id).expect("just put there");
+                let member = self.members.get_mut(new_id).expect("inserted above");
                 member.joining = None;
                 let is_leader = self.is_leader(new_id);
                 let mut reply = self.joined(new_id, is_leader && request.can_skip_assignment);
                 if request.can_skip_assignment {
                     reply.skip_assignment = is_leader;
                 } else {
-                    // The predecessor's id, so that this member behaves as a follower and only asks for its assignment.
+                    // With its predecessor's id as the leader, this member acts as a follower and only requests its assignment.
                     reply.leader = old_leader.unwrap_or_default();
                 }
                 cx.joined(token, reply);
@@ -209,7 +210,7 @@ impl ClassicGroup {
     /// Returns the reply to a member of the current generation.
     pub(super) fn joined(&self, id: &str, with_members: bool) -> JoinReply {
         let protocol = self.protocol.as_deref().unwrap_or("");
-        // All members get a reply, so that it looks at the others only if it tells of them.
+        // Every member gets such a reply: iterating over all members in each would take quadratic time.
         let members = with_members.then_some(&self.members).into_iter().flatten();
         let members = members.map(|(id, m)| JoinedMember {
             member: id.clone(),

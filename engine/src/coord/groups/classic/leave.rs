@@ -1,4 +1,4 @@
-//! LeaveGroup: removes members, several at a time, static ones by their instance id.
+//! LeaveGroup: removes one or more members. Static members may be named by instance id only.
 
 use super::{ClassicGroup, State};
 use crate::coord::groups::effects::Context;
@@ -6,7 +6,7 @@ use crate::coord::groups::error::GroupError;
 use crate::coord::groups::reply::LeaveReply;
 
 impl ClassicGroup {
-    /// Members are given by id (may be empty for a static one) and instance id.
+    /// Handles LeaveGroup. Members are named by member id (may be empty for a static one) and instance id.
     pub(in crate::coord::groups) fn leave(
         &mut self,
         cx: &mut Context<'_>,

@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use crate::coord::groups::request::{Client, Token};
 
-/// Approximate bytes of a member, without its variable parts.
+/// Approximate memory of a member without its variable-length parts, in bytes.
 const MEMBER_BYTES: usize = 256;
 
-/// Returns the approximate bytes of a member that sends this, without its assignment.
+/// Returns the approximate memory of a member that joins with this, without its assignment, in bytes.
 pub(in crate::coord::groups) fn said_bytes(
     protocols: &[(String, Bytes)],
     client: &Client,
@@ -25,13 +25,13 @@ pub(in crate::coord::groups) struct Member {
     pub(super) session_timeout_ms: i32,
     pub(super) protocols: Vec<(String, Bytes)>,
     pub(super) assignment: Bytes,
-    /// Its JoinGroup request that waits for the other members.
+    /// Its pending JoinGroup request, which waits for the other members.
     pub(super) joining: Option<Token>,
-    /// Its SyncGroup request that waits for the leader.
+    /// Its pending SyncGroup request, which waits for the leader.
     pub(super) syncing: Option<Token>,
     /// Whether it waits for its first generation.
     pub(super) is_new: bool,
-    /// When it is removed unless it sends something.
+    /// When it is removed unless it sends a request, in milliseconds of the monotonic clock.
     pub(super) deadline: Option<u64>,
 }
 
@@ -41,19 +41,19 @@ impl Member {
         self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, metadata)| metadata)
     }
 
-    /// Returns how long it may take to rejoin: its session timeout if the client sent no rebalance timeout.
+    /// Returns how long it may take to rejoin, in milliseconds: its session timeout if the client sent no rebalance timeout.
     pub(super) fn rebalance_timeout_ms(&self) -> u64 {
         let ms =
             if self.rebalance_timeout_ms > 0 { self.rebalance_timeout_ms } else { self.session_timeout_ms };
         ms.max(1) as u64
     }
 
-    /// Returns whether it need not send heartbeats because it waits for others. At its first join it has to: the client may have disconnected.
-    pub(super) fn is_excused(&self) -> bool {
+    /// Returns whether its session cannot expire because it waits for others. That of a new member can: its client may have disconnected.
+    pub(super) fn is_exempt_from_expiry(&self) -> bool {
         !self.is_new && (self.joining.is_some() || self.syncing.is_some())
     }
 
-    /// Returns its approximate bytes, without its assignment.
+    /// Returns its approximate memory without its assignment, in bytes.
     pub(super) fn said_bytes(&self) -> usize {
         said_bytes(&self.protocols, &self.client, self.instance.as_deref())
     }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The members' metadata and assignments are opaque here. Only a complete generation is persisted: after a crash during a rebalance the group has
-//! the last complete generation, which the members no longer know, so that they rejoin.
+//! its last complete generation. Members that had already joined a later one are rejected, and rejoin.
 
 mod join;
 mod leave;
@@ -34,7 +34,7 @@ use super::record::ClassicRecord;
 use super::reply::{DescribedGroup, DescribedMember};
 use super::topics::Topics;
 
-/// Protocol type of groups whose members are consumers.
+/// The protocol type of groups of consumers.
 const CONSUMER: &str = "consumer";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,23 +56,23 @@ impl State {
     }
 }
 
-/// The time in which an empty group waits for more members.
+/// The delay in which a group that was empty waits for more members.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct InitialDelay {
     delay_ms: u64,
     remaining_ms: u64,
-    /// Whether a member has joined meanwhile.
+    /// Whether a member has joined since the delay began.
     newcomers: bool,
 }
 
 /// A group of the classic protocol.
 ///
-/// Invariant: a token waits in at most one place, and is answered when it is removed from there.
+/// Invariant: a token is stored in at most one place, and gets its reply when it is removed from there.
 #[derive(Debug)]
 pub(super) struct ClassicGroup {
     name: String,
     state: State,
-    /// By the wall clock.
+    /// When it entered its state, in milliseconds since the Unix epoch.
     since_ms: i64,
     generation: i32,
     protocol_type: Option<String>,
@@ -81,14 +81,14 @@ pub(super) struct ClassicGroup {
     members: BTreeMap<String, Member>,
     /// Member ids by instance id.
     instances: BTreeMap<String, String>,
-    /// Ids assigned to members that have not joined with them yet, with their deadlines.
+    /// Ids given to clients that have not joined with them yet, with their deadlines.
     pending: BTreeMap<String, u64>,
     /// Members that have not sent SyncGroup yet.
     unsynced: BTreeSet<String>,
     initial: Option<InitialDelay>,
     join_deadline: Option<u64>,
     sync_deadline: Option<u64>,
-    /// Not later than any deadline of the group.
+    /// A time that is not later than any deadline of the group.
     alarm: Option<u64>,
     persisted: Option<Arc<ClassicRecord>>,
 }
@@ -123,7 +123,7 @@ impl ClassicGroup {
         self.state == State::Empty
     }
 
-    /// Returns whether it has no members and none that are about to join.
+    /// Returns whether it has no members, and none is about to join.
     pub(super) fn is_deserted(&self) -> bool {
         self.is_empty() && self.pending.is_empty()
     }
@@ -132,12 +132,12 @@ impl ClassicGroup {
         self.protocol_type.as_deref().unwrap_or("")
     }
 
-    /// Returns since when the offsets are unused, unless each offset has to be judged by its own commit time.
+    /// Returns since when all offsets have been unused; `None` if each offset expires by its own commit time.
     pub(super) fn idle_since_ms(&self) -> Option<i64> {
         (self.is_empty() && self.protocol_type.is_some()).then_some(self.since_ms)
     }
 
-    /// Returns whether offsets of topics without subscription may expire.
+    /// Returns whether offsets of topics that no member subscribes to may expire.
     pub(super) fn offsets_may_expire(&self) -> bool {
         match (&self.protocol_type, self.state) {
             (None, _) | (_, State::Empty) => true,
@@ -146,7 +146,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Returns the topics that members subscribe to, if these are consumers with metadata in the consumers' standard format.
+    /// Returns the topics that members subscribe to; `None` unless all members are consumers with metadata in the standard format.
     fn subscription(&self) -> Option<BTreeSet<String>> {
         if self.protocol_type.as_deref() != Some(CONSUMER) {
             return None;
@@ -161,7 +161,7 @@ impl ClassicGroup {
         Some(topics)
     }
 
-    /// Returns whether members subscribe to a topic. If that is unknown, consumers are taken to subscribe to all topics, and others to none.
+    /// Returns whether members subscribe to a topic. If that is unknown, consumers are assumed to subscribe to all topics, and others to none.
     pub(super) fn is_subscribed(&self, topics: &Topics, topic: TopicId) -> bool {
         if self.members.is_empty() {
             return false;
@@ -172,10 +172,10 @@ impl ClassicGroup {
         }
     }
 
-    /// Returns the subscribed topics that protect offsets from being deleted.
+    /// Returns an error if no offsets may be deleted: other members than consumers do not show which topics they read.
     pub(super) fn check_delete_offsets(&self) -> Option<GroupError> {
-        let refused = !self.is_empty() && self.protocol_type.as_deref() != Some(CONSUMER);
-        refused.then_some(GroupError::NonEmptyGroup)
+        let is_rejected = !self.is_empty() && self.protocol_type.as_deref() != Some(CONSUMER);
+        is_rejected.then_some(GroupError::NonEmptyGroup)
     }
 
     /// Checks a commit. `member` may be empty.
@@ -203,7 +203,7 @@ impl ClassicGroup {
         Ok(())
     }
 
-    /// Checks a member's id, instance id and generation.
+    /// Checks that a member id, and an instance id if there is one, are those of a member.
     fn check_member(&self, member: &str, instance: Option<&str>) -> Result<(), GroupError> {
         if let Some(instance) = instance {
             match self.instances.get(instance) {
@@ -257,7 +257,7 @@ impl ClassicGroup {
         self.leader.as_deref() == Some(member)
     }
 
-    /// Returns its approximate bytes, without offsets.
+    /// Returns the approximate memory of the group without offsets, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let is_kept = !self.members.is_empty() || self.persisted.is_some();
         let group = if is_kept { GROUP_BYTES + self.name.len() + self.protocol_type().len() } else { 0 };
@@ -266,12 +266,12 @@ impl ClassicGroup {
         group + members.chain(pending).sum::<usize>() + self.assignment_bytes()
     }
 
-    /// Returns the bytes of assignments.
+    /// Returns the memory of all assignments, in bytes.
     pub(super) fn assignment_bytes(&self) -> usize {
         self.members.values().map(|m| m.assignment.len()).sum()
     }
 
-    /// Returns the bytes of the member that sends this join request, without its assignment.
+    /// Returns the approximate memory, in bytes, of the member that sends a join request, without its assignment; 0 for a new one.
     pub(super) fn bytes_of(&self, member: &str, instance: Option<&str>) -> usize {
         let holder = || self.instances.get(instance?).and_then(|id| self.members.get(id));
         self.members.get(member).or_else(holder).map_or(0, Member::said_bytes)
@@ -292,7 +292,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Describes its members, from the first after this bound on.
+    /// Describes the members from this bound on, by id.
     pub(super) fn describe_members(&self, from: Bound<&str>) -> impl Iterator<Item = DescribedMember> {
         let protocol = self.described_protocol();
         self.members.range::<str, _>((from, Bound::Unbounded)).map(move |(id, m)| DescribedMember {

@@ -1,4 +1,4 @@
-//! Rebalance of a classic group: from one generation to the next.
+//! Rebalancing of a classic group, from one generation to the next.
 
 use super::{ClassicGroup, InitialDelay, Member, State};
 use crate::coord::groups::effects::Context;
@@ -65,8 +65,8 @@ impl ClassicGroup {
         self.pending.is_empty() && self.members.values().all(|m| m.joining.is_some())
     }
 
-    /// The deadline to join has passed.
-    fn join_time_is_over(&mut self, cx: &mut Context<'_>) {
+    /// Handles the end of the time to join.
+    fn handle_join_deadline(&mut self, cx: &mut Context<'_>) {
         match &mut self.initial {
             Some(initial) if initial.newcomers && initial.remaining_ms != 0 => {
                 let delay_ms = cx.config.initial_rebalance_delay_ms.min(initial.remaining_ms);
@@ -78,7 +78,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Starts the next generation with the members that have joined; static members may be late.
+    /// Starts the next generation. Dynamic members that have not joined are removed; static members stay.
     pub(super) fn complete(&mut self, cx: &mut Context<'_>) {
         self.join_deadline = None;
         self.initial = None;
@@ -109,7 +109,7 @@ impl ClassicGroup {
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
             let reply = self.joined(&id, self.is_leader(&id));
-            let member = self.members.get_mut(&id).expect("its own key");
+            let member = self.members.get_mut(&id).expect("a key of the map");
             member.is_new = false;
             if let Some(token) = member.joining.take() {
                 cx.joined(token, reply);
@@ -122,7 +122,7 @@ impl ClassicGroup {
         self.arm(deadline);
     }
 
-    /// Picks a leader among the members that wait for the generation. Returns whether there is one.
+    /// Elects a leader among the members that have joined, the current one if possible. Returns whether there is one.
     fn elect(&mut self) -> bool {
         if self.leader.as_ref().and_then(|l| self.members.get(l)).is_some_and(|m| m.joining.is_some()) {
             return true;
@@ -154,11 +154,11 @@ impl ClassicGroup {
             };
             self.members.values().filter(|m| choice(m)).count()
         };
-        // The first of those with the most votes.
+        // `max_by_key` returns the last maximum; in reverse order, that is the first candidate with the most votes.
         candidates.iter().rev().max_by_key(|c| votes(c)).map(|c| (*c).to_owned())
     }
 
-    /// Removes a member, and answers its pending requests.
+    /// Removes a member, and rejects its pending requests.
     pub(super) fn remove(&mut self, cx: &mut Context<'_>, id: &str) {
         let Some(member) = self.members.remove(id) else { return };
         cx.resized = true;
@@ -182,7 +182,7 @@ impl ClassicGroup {
         self.members.values().any(|member| member.joining.is_some() || member.syncing.is_some())
     }
 
-    /// Answers the requests of members that wait for others. They stay members, with a new session timeout.
+    /// Rejects the pending requests of members that wait for others. They stay members, with a new session timeout.
     pub(in crate::coord::groups) fn reject_waiting_members(
         &mut self,
         cx: &mut Context<'_>,
@@ -190,7 +190,7 @@ impl ClassicGroup {
     ) {
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
-            let member = self.members.get_mut(&id).expect("its own key");
+            let member = self.members.get_mut(&id).expect("a key of the map");
             let (joining, syncing) = (member.joining.take(), member.syncing.take());
             if let Some(token) = joining {
                 cx.joined(token, JoinReply::refused(&id, error));
@@ -211,11 +211,11 @@ impl ClassicGroup {
         let late: Vec<String> =
             self.members.iter().filter(|(_, m)| is_due(&m.deadline)).map(|(id, _)| id.clone()).collect();
         for id in late {
-            self.session_is_over(cx, &id);
+            self.handle_session_deadline(cx, &id);
         }
-        let forgotten: Vec<String> =
+        let expired: Vec<String> =
             self.pending.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
-        for id in forgotten {
+        for id in expired {
             self.pending.remove(&id);
             cx.resized = true;
             if self.state == State::Preparing && self.have_all_joined() {
@@ -223,24 +223,24 @@ impl ClassicGroup {
             }
         }
         if is_due(&self.join_deadline) {
-            self.join_time_is_over(cx);
+            self.handle_join_deadline(cx);
         }
         if is_due(&self.sync_deadline) {
-            self.sync_time_is_over(cx);
+            self.handle_sync_deadline(cx);
         }
         let sessions = self.members.values().filter_map(|m| m.deadline);
         let pending = self.pending.values().copied();
         self.alarm = sessions.chain(pending).chain(self.join_deadline).chain(self.sync_deadline).min();
     }
 
-    fn session_is_over(&mut self, cx: &mut Context<'_>, id: &str) {
+    fn handle_session_deadline(&mut self, cx: &mut Context<'_>, id: &str) {
         let now = cx.now.ms;
-        // Handling another member may have answered it and restarted its session.
+        // Removing another member may have answered this one's request and restarted its session.
         let Some(member) = self.members.get_mut(id).filter(|m| m.deadline.is_some_and(|at| at <= now)) else {
             return;
         };
         member.deadline = None;
-        if member.is_excused() {
+        if member.is_exempt_from_expiry() {
             return;
         }
         self.remove(cx, id);
@@ -252,7 +252,7 @@ impl ClassicGroup {
     }
 
     /// Removes members that have joined but have not sent SyncGroup in time.
-    fn sync_time_is_over(&mut self, cx: &mut Context<'_>) {
+    fn handle_sync_deadline(&mut self, cx: &mut Context<'_>) {
         self.sync_deadline = None;
         if !matches!(self.state, State::Completing | State::Stable) || self.unsynced.is_empty() {
             return;

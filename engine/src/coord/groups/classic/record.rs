@@ -35,8 +35,8 @@ impl ClassicGroup {
         cx.persist(Record::Classic(record));
     }
 
-    /// Returns the classic group that replaces a consumer group without members. It is persisted even if no member manages to join: after a
-    /// restart it must not be a consumer group again.
+    /// Creates the classic group that replaces an empty consumer group. It is persisted even if no member completes its join: after a restart
+    /// it must not be a consumer group again.
     pub(in crate::coord::groups) fn succeed(cx: &mut Context<'_>, name: &str, since_ms: i64) -> Self {
         let mut group = Self::new(name, since_ms);
         group.protocol_type = Some(CONSUMER.to_owned());
@@ -49,7 +49,7 @@ impl ClassicGroup {
         self.persisted.as_deref()
     }
 
-    /// Restores a group from its record. Its members' sessions begin with [`Self::resume`].
+    /// Restores a group from its record. Session timeouts start with [`Self::resume`].
     pub(in crate::coord::groups) fn restore(record: ClassicRecord) -> Self {
         let mut group = Self::new(&record.group, record.since_ms);
         group.state = if record.members.is_empty() { State::Empty } else { State::Stable };

@@ -1,4 +1,4 @@
-//! SyncGroup: the leader sends the assignments, the others wait for them.
+//! SyncGroup: the leader sends the assignments, the other members wait for them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::coord::groups::reply::SyncReply;
 use crate::coord::groups::request::{SyncRequest, Token};
 
 impl SyncReply {
-    /// A reply with an error.
+    /// Creates an error reply.
     pub(in crate::coord::groups) fn refused(error: GroupError) -> Self {
         Self { error: Some(error), protocol_type: None, protocol: None, assignment: Bytes::new() }
     }
@@ -35,16 +35,16 @@ impl ClassicGroup {
             State::Completing => {
                 let member = self.members.get_mut(&id).expect("checked above");
                 if let Some(earlier) = member.syncing.replace(token) {
-                    // The client has sent the request again on another connection; nobody reads this reply any more.
+                    // The client has resent the request on another connection, so nobody reads this reply.
                     cx.synced(earlier, SyncReply::refused(GroupError::RebalanceInProgress));
                 }
-                self.has_synced(&id);
+                self.mark_synced(&id);
                 if self.is_leader(&id) {
                     self.assign(cx, request.assignments.into_iter().collect());
                 }
             }
             State::Stable => {
-                self.has_synced(&id);
+                self.mark_synced(&id);
                 cx.synced(token, self.synced(&self.members[&id].assignment));
             }
         }
@@ -55,7 +55,8 @@ impl ClassicGroup {
         if request.generation != self.generation {
             return Err(GroupError::IllegalGeneration);
         }
-        let differs = |said: &Option<String>, is: &Option<String>| said.is_some() && said != is;
+        let differs =
+            |expected: &Option<String>, actual: &Option<String>| expected.is_some() && expected != actual;
         if differs(&request.protocol_type, &self.protocol_type) || differs(&request.protocol, &self.protocol)
         {
             return Err(GroupError::InconsistentGroupProtocol);
@@ -63,14 +64,14 @@ impl ClassicGroup {
         Ok(())
     }
 
-    fn has_synced(&mut self, id: &str) {
+    fn mark_synced(&mut self, id: &str) {
         self.unsynced.remove(id);
         if self.unsynced.is_empty() {
             self.sync_deadline = None;
         }
     }
 
-    /// Takes the leader's assignments. A member that it left out gets an empty one.
+    /// Stores the leader's assignments, and answers waiting members. A member that the leader left out gets an empty assignment.
     fn assign(&mut self, cx: &mut Context<'_>, mut assignments: BTreeMap<String, Bytes>) {
         for (id, member) in &mut self.members {
             member.assignment = assignments.remove(id).unwrap_or_default();
@@ -80,7 +81,7 @@ impl ClassicGroup {
         let waiting: Vec<String> =
             self.members.iter().filter(|(_, m)| m.syncing.is_some()).map(|(id, _)| id.clone()).collect();
         for id in waiting {
-            let member = self.members.get_mut(&id).expect("its own key");
+            let member = self.members.get_mut(&id).expect("a key of the map");
             let (token, assignment) = (member.syncing.take(), member.assignment.clone());
             self.renew_session(cx, &id);
             cx.synced(token.expect("filtered above"), self.synced(&assignment));

@@ -1,8 +1,8 @@
 //! The next assignment of a group, computed in as many turns as it takes.
 //!
 //! ```text
-//!   a change, or new topics --> what members want --> is anything new? --yes--> targets --> members get theirs
-//!                                                           \--no--> nothing
+//!   a change, or new topics --> resolve subscriptions --> topics changed? --yes--> compute targets --> set members' targets
+//!                                                               \--no--> done
 //! ```
 //!
 //! An assignment belongs to the group epoch at which it was started. Members that join, change or leave meanwhile begin further epochs. The
@@ -14,7 +14,7 @@ use std::vec::IntoIter;
 
 use highwater_protocol::ids::GroupEpoch;
 
-use super::assign::{Plan, Wanted};
+use super::assign::{Plan, Subscriptions};
 use super::{Assignor, ConsumerGroup, Target};
 use crate::coord::groups::effects::Context;
 use crate::coord::groups::limits::{ASSIGN_WORK_PER_ITEM, ASSIGN_WORK_PER_MEMBER, ASSIGN_WORK_PER_SLICE_MAX};
@@ -26,39 +26,39 @@ use crate::counters::Work;
 pub(super) struct Assigning {
     /// The epoch whose target it is; the epoch of the current target while it is unknown whether a new assignment is needed.
     epoch: GroupEpoch,
-    /// Whether that epoch was begun for it.
+    /// Whether that epoch was begun for this assignment.
     has_epoch: bool,
-    wanted: Wanted,
+    subscriptions: Subscriptions,
     stage: Stage,
 }
 
 #[derive(Debug)]
 enum Stage {
-    FindWanted,
+    ResolveSubscriptions,
     Assign(Plan),
-    /// Members get their targets, from this one on.
-    Adopt(IntoIter<Target>, usize),
-    /// It is the target, or none is needed.
+    /// Sets the targets of members, from this one on.
+    SetTargets(IntoIter<Target>, usize),
+    /// The target is set, or no new one is needed.
     Clear,
 }
 
 impl ConsumerGroup {
-    /// Begins a new epoch, if `must` or if topics have changed, and the target for it. It is computed at once if that is little work.
-    pub(super) fn next_epoch(&mut self, cx: &mut Context<'_>, topics: &Topics, must: bool) {
-        if must {
+    /// Begins a new epoch if `force` or if topics have changed, and starts computing its target. Little work is finished at once.
+    pub(super) fn next_epoch(&mut self, cx: &mut Context<'_>, topics: &Topics, force: bool) {
+        if force {
             self.epoch = self.epoch.next();
         }
         if self.assigning.is_some() || self.epoch <= self.target_epoch && !self.has_new_topics(topics) {
             return;
         }
-        self.begin_assigning(topics, must);
+        self.begin_assigning(topics, force);
         let mut work = Work::new(ASSIGN_WORK_PER_SLICE_MAX);
         self.continue_assigning(topics, &mut work);
         cx.spent += work.spent();
         if let Some(assigning) = &mut self.assigning {
             cx.begins_assigning = true;
             if self.target_epoch == GroupEpoch(0) {
-                // Members that have joined have an epoch. The first epoch has the empty assignment.
+                // A member that has joined must have an epoch greater than 0, so the first epoch gets the empty target.
                 self.target_epoch = self.epoch;
                 self.epoch = self.epoch.next();
                 assigning.epoch = self.epoch;
@@ -82,8 +82,8 @@ impl ConsumerGroup {
 
     fn begin_assigning(&mut self, topics: &Topics, has_epoch: bool) {
         self.topics_seen = Some(self.topics_known(topics));
-        let (wanted, stage) = (Wanted::new(), Stage::FindWanted);
-        self.assigning = Some(Box::new(Assigning { epoch: self.epoch, has_epoch, wanted, stage }));
+        let (subscriptions, stage) = (Subscriptions::new(), Stage::ResolveSubscriptions);
+        self.assigning = Some(Box::new(Assigning { epoch: self.epoch, has_epoch, subscriptions, stage }));
     }
 
     fn continue_assigning(&mut self, topics: &Topics, work: &mut Work) {
@@ -102,28 +102,28 @@ impl ConsumerGroup {
     fn step(&mut self, assigning: &mut Assigning, topics: &Topics, work: &mut Work) -> bool {
         loop {
             match &mut assigning.stage {
-                Stage::FindWanted => {
-                    if !assigning.wanted.go_on(&self.members, topics, work) {
+                Stage::ResolveSubscriptions => {
+                    if !assigning.subscriptions.advance(&self.members, topics, work) {
                         return false;
                     }
                     assigning.stage = if self.must_assign(assigning) {
                         work.spend(self.members.len());
-                        Stage::Assign(self.assignor().begin(&assigning.wanted))
+                        Stage::Assign(self.assignor().begin(&assigning.subscriptions))
                     } else {
                         Stage::Clear
                     };
                 }
                 Stage::Assign(plan) => {
-                    if !plan.go_on(&assigning.wanted, &self.members, work) {
+                    if !plan.advance(&assigning.subscriptions, &self.members, work) {
                         return false;
                     }
-                    assigning.stage = Stage::Adopt(plan.take_targets().into_iter(), 0);
+                    assigning.stage = Stage::SetTargets(plan.take_targets().into_iter(), 0);
                 }
-                Stage::Adopt(targets, next) => {
+                Stage::SetTargets(targets, next) => {
                     while !work.is_over()
                         && let Some(target) = targets.next()
                     {
-                        let id = assigning.wanted.id(*next);
+                        let id = assigning.subscriptions.id(*next);
                         *next += 1;
                         let count: usize = target.values().map(|partitions| 1 + partitions.len()).sum();
                         work.spend(ASSIGN_WORK_PER_MEMBER + count * ASSIGN_WORK_PER_ITEM);
@@ -135,7 +135,7 @@ impl ConsumerGroup {
                     self.target_epoch = assigning.epoch;
                     assigning.stage = Stage::Clear;
                 }
-                Stage::Clear => return assigning.wanted.clear(work),
+                Stage::Clear => return assigning.subscriptions.clear(work),
             }
         }
     }
@@ -143,7 +143,7 @@ impl ConsumerGroup {
     /// Returns whether an assignment is needed, now that the subscriptions are resolved. Begins an epoch for it if topics have changed and none was
     /// begun.
     fn must_assign(&mut self, assigning: &mut Assigning) -> bool {
-        let hash = assigning.wanted.hash();
+        let hash = assigning.subscriptions.hash();
         let is_new = hash != self.topics_hash;
         self.topics_hash = hash;
         if is_new && !assigning.has_epoch && self.epoch == assigning.epoch {
@@ -163,7 +163,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Returns the assignor that most members prefer; `uniform` if none names one.
+    /// Returns the assignor that more members prefer; `uniform` in a tie.
     pub(super) fn assignor(&self) -> Assignor {
         let votes = |assignor: Assignor| {
             self.members.values().filter(|m| m.assignor.as_deref() == Some(assignor.name())).count()

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use highwater_protocol::ids::GroupEpoch;
 
 use super::member::{Member, partitions_of};
-use super::subscription::Wants;
-use super::{AWAY, Assignor, ConsumerGroup, JOINING};
+use super::subscription::Subscription;
+use super::{Assignor, ConsumerGroup, JOINING, LEFT_TEMPORARILY};
 use crate::coord::groups::effects::Context;
 use crate::coord::groups::error::GroupError;
 use crate::coord::groups::limits::{ASSIGNING_HEARTBEAT_INTERVAL_MS, GroupConfig};
@@ -29,24 +29,24 @@ impl ConsumerHeartbeatReply {
     }
 }
 
-/// Returns what is wrong with a heartbeat (other than one that leaves) regardless of the group's state.
-pub(super) fn contradiction(request: &ConsumerHeartbeatRequest) -> Option<&'static str> {
+/// Returns why a heartbeat is invalid in any state of the group, if it is.
+fn invalid_reason(request: &ConsumerHeartbeatRequest) -> Option<&'static str> {
     let is_empty = |text: &Option<String>| text.as_deref() == Some("");
     if is_empty(&request.instance) || is_empty(&request.rack) {
-        return Some("instance id and rack are left out or not empty");
+        return Some("the instance id and the rack id must not be empty");
     }
-    if request.epoch == AWAY && request.instance.is_none() {
-        return Some("only a static member leaves with epoch -2");
+    if request.epoch == LEFT_TEMPORARILY && request.instance.is_none() {
+        return Some("only a static member may leave with epoch -2");
     }
     match request.epoch.0 {
-        ..-2 => Some("there are no epochs below -2"),
+        ..-2 => Some("the member epoch is less than -2"),
         1.. | -2..=-1 if request.member.is_empty() => Some("the member id is missing"),
-        0 if request.rebalance_timeout_ms < 0 => Some("a member that joins has a rebalance timeout"),
+        0 if request.rebalance_timeout_ms < 0 => Some("a member that joins must have a rebalance timeout"),
         0 if request.owned.as_ref().is_none_or(|owned| !owned.is_empty()) => {
-            Some("a member that joins has no partitions")
+            Some("a member that joins must report an empty list of partitions")
         }
         0 if request.topic_names.is_none() && request.topic_regex.is_none() => {
-            Some("a member that joins says what it wants")
+            Some("a member that joins must subscribe to topic names or an expression")
         }
         _ => None,
     }
@@ -61,7 +61,7 @@ impl ConsumerGroup {
         request: &ConsumerHeartbeatRequest,
         new_id: String,
     ) -> ConsumerHeartbeatReply {
-        if let Some(text) = contradiction(request) {
+        if let Some(text) = invalid_reason(request) {
             let mut reply = ConsumerHeartbeatReply::refused(&request.member, GroupError::InvalidRequest);
             reply.message = Some(text.to_owned());
             return reply;
@@ -98,8 +98,8 @@ impl ConsumerGroup {
         let after = updated(&before, request);
         let subscription_changed =
             before.topic_names != after.topic_names || before.topic_regex != after.topic_regex;
-        let votes_anew = before.assignor != after.assignor;
-        let assignor_before = votes_anew.then(|| self.assignor());
+        let preference_changed = before.assignor != after.assignor;
+        let assignor_before = preference_changed.then(|| self.assignor());
         if is_new || after != before {
             if let Some(instance) = &after.instance {
                 self.instances.insert(instance.clone(), id.clone());
@@ -113,37 +113,37 @@ impl ConsumerGroup {
         let assignor_changed = assignor_before.is_some_and(|before| before != self.assignor());
         self.next_epoch(cx, topics, is_new || subscription_changed || assignor_changed || is_renamed);
         if subscription_changed || !self.members[&id].is_reconciled(self.target_epoch) {
-            let wanted = Wants::of(&self.members[&id], topics);
-            if self.reconcile(cx, &id, subscription_changed, &wanted, request.owned.as_deref()) {
-                self.plan_revocation(cx.now, &id);
+            let subscription = Subscription::of(&self.members[&id], topics);
+            if self.reconcile(cx, &id, subscription_changed, &subscription, request.owned.as_deref()) {
+                self.start_revocation_timeout(cx.now, &id);
                 self.changed.insert(id.clone());
             }
         }
-        self.heard_from(cx, &id);
+        self.renew_session(cx, &id);
         self.persist(cx);
         let member = &self.members[&id];
         let is_full = request.rebalance_timeout_ms >= 0
             && (request.topic_names.is_some() || request.topic_regex.is_some())
             && request.owned.is_some();
-        let tells = request.epoch == JOINING || is_full || member.assigned != before.assigned;
+        let with_assignment = request.epoch == JOINING || is_full || member.assigned != before.assigned;
         Ok(ConsumerHeartbeatReply {
             error: None,
             message: None,
             epoch: member.epoch,
             heartbeat_interval_ms: self.heartbeat_interval_ms(cx.config),
             is_settled: self.epoch == self.target_epoch && member.is_reconciled(self.target_epoch),
-            assignment: tells.then(|| partitions_of(&member.assigned)),
+            assignment: with_assignment.then(|| partitions_of(&member.assigned)),
             member: id,
         })
     }
 
-    /// Returns the interval until the next heartbeat: a short one if the member may get another assignment soon.
+    /// Returns the interval until the next heartbeat, in milliseconds. It is short if the member may get another assignment soon.
     fn heartbeat_interval_ms(&self, config: &GroupConfig) -> i32 {
         let interval = config.consumer_heartbeat_interval_ms;
         if self.assigning.is_some() { interval.min(ASSIGNING_HEARTBEAT_INTERVAL_MS) } else { interval }
     }
 
-    /// Checks whether the member may send this. Returns the static member that it replaces.
+    /// Checks the ids and the epoch of a heartbeat. Returns the static member that the sender replaces, if any.
     fn check_member(
         &self,
         cx: &Context<'_>,
@@ -158,11 +158,13 @@ impl ConsumerGroup {
             return Err(GroupError::GroupMaxSizeReached);
         }
         match (holder, request.epoch) {
-            // The member has a place of its own, which would be left without a member.
-            (Some((holder, member)), JOINING) if member.epoch == AWAY && holder != id && is_known => {
+            // The id already belongs to another member, which would be overwritten.
+            (Some((holder, member)), JOINING)
+                if member.epoch == LEFT_TEMPORARILY && holder != id && is_known =>
+            {
                 Err(GroupError::InvalidRequest)
             }
-            (Some((holder, member)), JOINING) if member.epoch == AWAY => Ok(Some(holder.clone())),
+            (Some((holder, member)), JOINING) if member.epoch == LEFT_TEMPORARILY => Ok(Some(holder.clone())),
             (Some((holder, _)), JOINING) if holder == id => Ok(None),
             (Some(_), JOINING) => Err(GroupError::UnreleasedInstanceId),
             (Some((holder, _)), _) if holder != id => Err(GroupError::FencedInstanceId),
@@ -184,7 +186,7 @@ impl ConsumerGroup {
 
     /// Handles the return of a static member, perhaps with another id. It keeps its state.
     fn take_over(&mut self, old_id: &str, id: &str) {
-        let mut member = self.members.remove(old_id).expect("instances are members");
+        let mut member = self.members.remove(old_id).expect("an instance id belongs to a member");
         member.epoch = GroupEpoch(0);
         member.previous_epoch = GroupEpoch(0);
         if let Some(instance) = &member.instance {
@@ -204,14 +206,14 @@ impl ConsumerGroup {
         member.is_some_and(|member| request.epoch.is_negative() || updated(member, request) != *member)
     }
 
-    /// Returns by how many bytes the heartbeat would make its member grow.
+    /// Returns by how many bytes the heartbeat would increase the memory of its member.
     pub(in crate::coord::groups) fn growth(&self, request: &ConsumerHeartbeatRequest) -> usize {
         let holder = || self.instances.get(request.instance.as_ref()?).and_then(|id| self.members.get(id));
         let member = self.members.get(&request.member).or_else(holder);
         member.map_or_else(|| Self::bytes_of_new(request), |member| member.growth(request))
     }
 
-    /// Returns the bytes of a member that joins with this heartbeat.
+    /// Returns the approximate memory, in bytes, of a member that joins with this heartbeat.
     pub(in crate::coord::groups) fn bytes_of_new(request: &ConsumerHeartbeatRequest) -> usize {
         let member = Member::new(request.client.clone());
         request.member.len() + member.bytes() + member.growth(request)
@@ -220,16 +222,12 @@ impl ConsumerGroup {
 
 /// Checks the epoch of a member. A member that missed a reply still has the previous epoch; that is accepted if it owns only what it was assigned.
 fn check_epoch(member: &Member, request: &ConsumerHeartbeatRequest) -> Result<(), GroupError> {
-    let missed_an_answer = || {
+    let missed_reply = || {
         request.epoch == member.previous_epoch
             && request.epoch < member.epoch
-            && request.owned.as_ref().is_some_and(|owned| member.was_given(owned))
+            && request.owned.as_ref().is_some_and(|owned| member.is_assigned_all(owned))
     };
-    if request.epoch == member.epoch || missed_an_answer() {
-        Ok(())
-    } else {
-        Err(GroupError::FencedMemberEpoch)
-    }
+    if request.epoch == member.epoch || missed_reply() { Ok(()) } else { Err(GroupError::FencedMemberEpoch) }
 }
 
 /// Returns the member updated by the heartbeat.

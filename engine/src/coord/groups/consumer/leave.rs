@@ -1,9 +1,9 @@
-//! Members of the consumer protocol that leave: for good, or, static ones, temporarily.
+//! Members of the consumer protocol that leave, for good or, if they are static, temporarily.
 
 use highwater_protocol::ids::GroupEpoch;
 
 use super::member::{Member, MemberState};
-use super::{AWAY, ConsumerGroup};
+use super::{ConsumerGroup, LEFT_TEMPORARILY};
 use crate::coord::groups::effects::Context;
 use crate::coord::groups::error::GroupError;
 use crate::coord::groups::reply::{ConsumerHeartbeatReply, LeaveReply};
@@ -25,9 +25,9 @@ impl ConsumerGroup {
             }
         }
         let member = self.members.get_mut(id).ok_or(GroupError::UnknownMemberId)?;
-        if request.epoch == AWAY {
+        if request.epoch == LEFT_TEMPORARILY {
             // Its partitions stay assigned to it until its session ends.
-            member.epoch = AWAY;
+            member.epoch = LEFT_TEMPORARILY;
             member.state = MemberState::Stable;
             member.revoking.clear();
             member.revoke_deadline = None;
@@ -90,7 +90,7 @@ impl ConsumerGroup {
         self.discount_regex(&member.topic_regex);
         self.changed.remove(id);
         self.removed.insert(id.to_owned());
-        // Topics without another subscriber are no longer needed.
+        // The topics with subscribers may be fewer now.
         self.topics_seen = None;
     }
 

@@ -8,7 +8,7 @@ use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 use super::Target;
 use crate::coord::groups::request::{Client, ConsumerHeartbeatRequest};
 
-/// Approximate memory of a member without its variable parts.
+/// Approximate memory of a member without its variable-length parts, in bytes.
 const MEMBER_BYTES: usize = 256;
 
 /// Partitions by topic, each with the epoch in which it was assigned.
@@ -43,7 +43,7 @@ pub(super) struct Member {
     pub(super) target: Target,
     pub(super) session_deadline: Option<u64>,
     pub(super) revoke_deadline: Option<u64>,
-    /// Approximate bytes of the member and its id when it was last persisted.
+    /// Approximate memory of the member and its id when it was last persisted, in bytes.
     pub(super) counted_bytes: usize,
 }
 
@@ -73,20 +73,20 @@ impl Member {
         self.state == MemberState::Stable && self.epoch == target_epoch
     }
 
-    pub(super) fn reach(&mut self, epoch: GroupEpoch) {
+    pub(super) fn set_epoch(&mut self, epoch: GroupEpoch) {
         self.previous_epoch = self.epoch;
         self.epoch = epoch;
     }
 
-    /// Returns whether everything in `owned` was assigned to it.
-    pub(super) fn was_given(&self, owned: &[(TopicId, Vec<PartitionIndex>)]) -> bool {
+    /// Returns whether all partitions in `owned` are assigned to it.
+    pub(super) fn is_assigned_all(&self, owned: &[(TopicId, Vec<PartitionIndex>)]) -> bool {
         owned.iter().all(|(topic, partitions)| {
             let of_topic = self.assigned.get(topic);
             partitions.iter().all(|p| of_topic.is_some_and(|of_topic| of_topic.contains_key(p)))
         })
     }
 
-    /// Returns by how many bytes this heartbeat would make it grow.
+    /// Returns by how many bytes this heartbeat would increase its memory.
     pub(super) fn growth(&self, request: &ConsumerHeartbeatRequest) -> usize {
         let mut before = self.client.id.len() + self.client.host.len();
         let mut after = request.client.id.len() + request.client.host.len();
@@ -96,10 +96,10 @@ impl Member {
             (&request.rack, self.rack.as_deref()),
             (&request.topic_regex, regex),
         ];
-        for (said, had) in texts {
-            if let Some(said) = said {
-                before += had.map_or(0, str::len);
-                after += said.len();
+        for (new, old) in texts {
+            if let Some(new) = new {
+                before += old.map_or(0, str::len);
+                after += new.len();
             }
         }
         if let Some(names) = &request.topic_names

@@ -1,7 +1,7 @@
-//! A group of the consumer protocol (KIP-848): the coordinator assigns, and every member is led to its assignment by its own heartbeats.
+//! A group of the consumer protocol (KIP-848): the coordinator computes the assignment, and each member reaches it through its own heartbeats.
 //!
 //! There are three epochs: the *group epoch* grows with every change of members, subscriptions or topics; the epoch of the *target assignment* is the
-//! group epoch for which it was computed; the epoch of a *member* is the target that it has reached.
+//! group epoch for which it was computed; the epoch of a *member* is that of the target that it has reached.
 //!
 //! Invariant: a partition is in `assigned` or `revoking` of at most one member. A partition that a member has to revoke stays in its `revoking` until
 //! the member no longer reports it, or is fenced.
@@ -36,7 +36,7 @@ use super::topics::Topics;
 type Target = BTreeMap<TopicId, BTreeSet<PartitionIndex>>;
 
 /// Epoch of a static member that has left temporarily.
-const AWAY: GroupEpoch = GroupEpoch(-2);
+const LEFT_TEMPORARILY: GroupEpoch = GroupEpoch(-2);
 
 /// Epoch with which a member joins.
 const JOINING: GroupEpoch = GroupEpoch(0);
@@ -58,7 +58,7 @@ pub(super) struct ConsumerGroup {
     members_bytes: usize,
     /// The next assignment, while it is being computed.
     assigning: Option<Box<Assigning>>,
-    /// When it became empty, by the wall clock; `None` while it has members.
+    /// When it became empty, in milliseconds since the Unix epoch; `None` while it has members.
     empty_since_ms: Option<i64>,
     /// Member ids by instance id.
     ///
@@ -66,7 +66,7 @@ pub(super) struct ConsumerGroup {
     instances: BTreeMap<String, String>,
     /// Regular expressions of members, with the number of members for each.
     regexes: BTreeMap<String, usize>,
-    /// Members that have to be persisted.
+    /// New and changed members that have not been persisted yet; the same for removed ones.
     changed: BTreeSet<String>,
     removed: BTreeSet<String>,
     /// A time that is not later than any deadline of the group.
@@ -127,15 +127,15 @@ impl ConsumerGroup {
         self.alarm = Some(self.alarm.map_or(at, |alarm| alarm.min(at)));
     }
 
-    /// Restarts a member's session.
-    fn heard_from(&mut self, cx: &Context<'_>, member: &str) {
+    /// Restarts a member's session timeout.
+    fn renew_session(&mut self, cx: &Context<'_>, member: &str) {
         let Some(member) = self.members.get_mut(member) else { return };
         let deadline = cx.now.ms + cx.config.consumer_session_timeout_ms;
         member.session_deadline = Some(deadline);
         self.arm(deadline);
     }
 
-    /// Handles deadlines, and determines the next one.
+    /// Handles deadlines that have passed, and computes the next one.
     pub(super) fn handle_time(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.ms;
         let is_due = |at: Option<u64>| at.is_some_and(|at| at <= now);
@@ -156,16 +156,17 @@ impl ConsumerGroup {
             self.members.values().flat_map(|m| [m.session_deadline, m.revoke_deadline]).flatten().min();
     }
 
-    /// After a restart, members have a session timeout to send a heartbeat, and a rebalance timeout to revoke partitions.
+    /// Starts all timeouts after a restart: each member has a session timeout to send a heartbeat, and a rebalance timeout to revoke partitions.
     pub(super) fn resume(&mut self, cx: &Context<'_>) {
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
-            self.heard_from(cx, &id);
-            self.plan_revocation(cx.now, &id);
+            self.renew_session(cx, &id);
+            self.start_revocation_timeout(cx.now, &id);
         }
     }
 
-    fn plan_revocation(&mut self, now: Now, id: &str) {
+    /// Starts the timeout of a member that is revoking partitions.
+    fn start_revocation_timeout(&mut self, now: Now, id: &str) {
         let Some(member) = self.members.get_mut(id) else { return };
         member.revoke_deadline = (member.state == MemberState::Revoking)
             .then(|| now.ms + member.rebalance_timeout_ms.max(0) as u64);
@@ -174,7 +175,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Checks a commit as a whole. `Ok(true)`: call [`Self::check_commit_of`] for each partition.
+    /// Checks a commit as a whole. Returns whether [`Self::check_commit_of`] has to check each partition as well.
     pub(super) fn check_commit(
         &self,
         member: &str,
@@ -218,7 +219,7 @@ impl ConsumerGroup {
         if member.epoch == epoch { Ok(()) } else { Err(GroupError::StaleMemberEpoch) }
     }
 
-    /// Returns the approximate memory of the group without offsets.
+    /// Returns the approximate memory of the group without offsets, in bytes.
     pub(super) fn bytes(&self) -> usize {
         GROUP_BYTES + self.name.len() + self.members_bytes
     }
@@ -234,7 +235,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Describes its members, from the first after this bound on.
+    /// Describes the members from this bound on, by id.
     pub(super) fn describe_members(
         &self,
         from: Bound<&str>,

@@ -1,47 +1,48 @@
-//! Reconciles a member with its target, one heartbeat at a time.
+//! Moves a member to its target, one heartbeat at a time.
 //!
-//! First the member revokes what is not in its target. Then it reaches the target's epoch and gets the partitions that no other member owns. The rest
-//! follows when the others have revoked it.
+//! First the member revokes what is not in its target. Then it reaches the target's epoch and gets the partitions that no other member owns. It
+//! gets the rest when the others have revoked it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 
 use super::member::{Assigned, MemberState};
-use super::subscription::Wants;
+use super::subscription::Subscription;
 use super::{ConsumerGroup, Target};
 use crate::coord::groups::effects::Context;
 use crate::coord::groups::limits::RECONCILE_WORK_PER_MEMBER;
 
 impl ConsumerGroup {
-    /// Takes the next step of a member that reports `owned`. Returns whether its state has changed.
+    /// Moves a member that reports `owned` one step closer to its target. Returns whether its state has changed.
     pub(super) fn reconcile(
         &mut self,
         cx: &mut Context<'_>,
         id: &str,
         subscription_changed: bool,
-        wanted: &Wants<'_>,
+        subscription: &Subscription<'_>,
         owned: Option<&[(TopicId, Vec<PartitionIndex>)]>,
     ) -> bool {
         let member = &self.members[id];
-        let is_held_up = member.state == MemberState::Revoking && has_any(owned, &member.revoking);
-        let is_there = member.state == MemberState::Stable && member.epoch == self.target_epoch;
-        if is_held_up || is_there {
-            return subscription_changed && self.drop_unwanted(id, wanted, owned);
+        let is_revoking = member.state == MemberState::Revoking && may_own_any(owned, &member.revoking);
+        let has_arrived = member.state == MemberState::Stable && member.epoch == self.target_epoch;
+        if is_revoking || has_arrived {
+            return subscription_changed && self.revoke_unsubscribed(id, subscription, owned);
         }
-        self.advance(cx, id, wanted, owned)
+        self.advance(cx, id, subscription, owned)
     }
 
-    /// Revokes topics that the member no longer subscribes to at once, whatever its target.
-    fn drop_unwanted(
+    /// Immediately revokes the topics that the member no longer subscribes to, whatever its target.
+    fn revoke_unsubscribed(
         &mut self,
         id: &str,
-        wanted: &Wants<'_>,
+        subscription: &Subscription<'_>,
         owned: Option<&[(TopicId, Vec<PartitionIndex>)]>,
     ) -> bool {
-        let member = self.members.get_mut(id).expect("the caller has it");
-        let (kept, dropped): (Assigned, Assigned) =
-            std::mem::take(&mut member.assigned).into_iter().partition(|(topic, _)| wanted.contains(*topic));
+        let member = self.members.get_mut(id).expect("the caller has found the member");
+        let (kept, dropped): (Assigned, Assigned) = std::mem::take(&mut member.assigned)
+            .into_iter()
+            .partition(|(topic, _)| subscription.contains(*topic));
         member.assigned = kept;
         if dropped.is_empty() {
             return false;
@@ -51,8 +52,8 @@ impl ConsumerGroup {
             revoking.entry(topic).or_default().extend(partitions);
         }
         let epoch = member.epoch;
-        member.reach(epoch);
-        if has_any(owned, &revoking) {
+        member.set_epoch(epoch);
+        if may_own_any(owned, &revoking) {
             member.state = MemberState::Revoking;
             member.revoking = revoking;
         }
@@ -63,30 +64,30 @@ impl ConsumerGroup {
         &mut self,
         cx: &mut Context<'_>,
         id: &str,
-        wanted: &Wants<'_>,
+        subscription: &Subscription<'_>,
         owned: Option<&[(TopicId, Vec<PartitionIndex>)]>,
     ) -> bool {
         let member = &self.members[id];
         let target: Target = member
             .target
             .iter()
-            .filter(|(t, _)| wanted.contains(**t))
+            .filter(|(t, _)| subscription.contains(**t))
             .map(|(t, p)| (*t, p.clone()))
             .collect();
         let mut kept = Assigned::new();
         let mut revoking = Assigned::new();
         for (topic, partitions) in &member.assigned {
-            let meant = target.get(topic);
+            let in_target = target.get(topic);
             for (partition, epoch) in partitions {
-                let is_meant = meant.is_some_and(|m| m.contains(partition));
-                let into = if is_meant { &mut kept } else { &mut revoking };
+                let is_kept = in_target.is_some_and(|target| target.contains(partition));
+                let into = if is_kept { &mut kept } else { &mut revoking };
                 into.entry(*topic).or_default().insert(*partition, *epoch);
             }
         }
         let mut after = member.clone();
-        if has_any(owned, &revoking) {
+        if may_own_any(owned, &revoking) {
             let epoch = after.epoch;
-            after.reach(epoch);
+            after.set_epoch(epoch);
             after.state = MemberState::Revoking;
             after.assigned = kept;
             after.revoking = revoking;
@@ -108,7 +109,7 @@ impl ConsumerGroup {
                     kept.entry(topic).or_default().insert(partition, self.target_epoch);
                 }
             }
-            after.reach(self.target_epoch);
+            after.set_epoch(self.target_epoch);
             after.assigned = kept;
             after.revoking = BTreeMap::new();
         }
@@ -129,15 +130,15 @@ impl ConsumerGroup {
             return held;
         }
         for (_, other) in self.members.iter().filter(|(other, _)| *other != id) {
-            for has in [&other.assigned, &other.revoking] {
-                let mut note = |topic: &TopicId, of: &BTreeMap<PartitionIndex, GroupEpoch>| {
+            for owned in [&other.assigned, &other.revoking] {
+                let mut add = |topic: &TopicId, of: &BTreeMap<PartitionIndex, GroupEpoch>| {
                     held.extend(of.keys().map(|p| (*topic, *p)));
                 };
-                // Iterates over the smaller of the two: rarely are both large.
-                if has.len() < topics.len() {
-                    has.iter().filter(|(topic, _)| topics.contains(topic)).for_each(|(t, p)| note(t, p));
+                // Iterates over the smaller of the two: both are rarely large.
+                if owned.len() < topics.len() {
+                    owned.iter().filter(|(topic, _)| topics.contains(topic)).for_each(|(t, p)| add(t, p));
                 } else {
-                    topics.iter().filter_map(|t| Some((t, has.get(t)?))).for_each(|(t, p)| note(t, p));
+                    topics.iter().filter_map(|t| Some((t, owned.get(t)?))).for_each(|(t, p)| add(t, p));
                 }
             }
         }
@@ -145,8 +146,8 @@ impl ConsumerGroup {
     }
 }
 
-/// Returns whether a member owns any of these partitions. If it does not report what it owns, it may.
-fn has_any(owned: Option<&[(TopicId, Vec<PartitionIndex>)]>, of: &Assigned) -> bool {
+/// Returns whether a member may own any of these partitions. One that does not report its partitions may own all.
+fn may_own_any(owned: Option<&[(TopicId, Vec<PartitionIndex>)]>, of: &Assigned) -> bool {
     let Some(owned) = owned else { return !of.is_empty() };
     owned.iter().any(|(topic, partitions)| {
         of.get(topic).is_some_and(|of_topic| partitions.iter().any(|p| of_topic.contains_key(p)))

@@ -1,4 +1,4 @@
-//! The records of a group of the consumer protocol: they have the changed members.
+//! The records of a group of the consumer protocol. Each has the members that have changed.
 
 use std::ops::Bound;
 use std::rc::Rc;
@@ -52,7 +52,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Returns, for a snapshot, the group with the members after `after`, up to about this many bytes; the number of bytes; and the last of these
+    /// Returns, for a snapshot, the group with the members after `after`, up to about `bytes_max`; their number of bytes; and the last of these
     /// members if others follow.
     pub(in crate::coord::groups) fn to_record_after(
         &self,
@@ -75,7 +75,7 @@ impl ConsumerGroup {
         (self.record(records), bytes, None)
     }
 
-    /// Applies a record. Sessions begin with [`Self::resume`].
+    /// Applies a record. Session timeouts start with [`Self::resume`].
     pub(in crate::coord::groups) fn apply(&mut self, now: Now, record: ConsumerRecord) {
         self.epoch = GroupEpoch(record.epoch);
         self.target_epoch = GroupEpoch(record.target_epoch);
@@ -102,7 +102,7 @@ impl ConsumerGroup {
             self.members.insert(id.clone(), from_record(m));
             self.count_bytes(&id);
         }
-        // Earlier versions did not record this; rather too late than too early.
+        // Earlier versions did not record the time. Offsets should expire too late rather than too early.
         self.empty_since_ms = self.members.is_empty().then(|| record.empty_since_ms.unwrap_or(now.wall_ms));
     }
 }

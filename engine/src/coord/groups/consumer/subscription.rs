@@ -10,13 +10,13 @@ use crate::coord::groups::limits::GROUP_REGEXES_MAX;
 use crate::coord::groups::topics::{TopicNumbers, Topics};
 
 /// The existing topics that a member subscribes to.
-pub(super) struct Wants<'a> {
+pub(super) struct Subscription<'a> {
     named: BTreeSet<TopicId>,
     matched: Option<&'a TopicNumbers>,
     topics: &'a Topics,
 }
 
-impl<'a> Wants<'a> {
+impl<'a> Subscription<'a> {
     pub(super) fn of(member: &Member, topics: &'a Topics) -> Self {
         Self {
             named: named(topics, &member.topic_names),
@@ -40,7 +40,7 @@ fn matches<'a>(topics: &'a Topics, regex: &str) -> Option<&'a TopicNumbers> {
 }
 
 impl ConsumerGroup {
-    /// Returns whether a member may subscribe to an expression, which has been matched before if there was memory for it.
+    /// Checks whether a member may subscribe to an expression. It has been matched before, unless there was no memory for that.
     pub(super) fn check_regex(&self, regex: &str, topics: &Topics) -> Result<(), GroupError> {
         if regex.is_empty() || self.regexes.contains_key(regex) {
             return Ok(());
@@ -62,7 +62,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Counts one member less with this expression.
+    /// Counts one member fewer with this expression.
     pub(super) fn discount_regex(&mut self, regex: &str) {
         if let Some(count) = self.regexes.get_mut(regex) {
             *count -= 1;

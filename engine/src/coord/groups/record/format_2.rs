@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use crate::coord::groups::{GroupConfig, GroupCoordinator, Now};
 
-    /// Bytes that a build of that format wrote: a member joins, and leaves; then a snapshot from before it left.
+    /// Payloads from a build with this format: a member joins and leaves; the snapshot is from before it left.
     const JOINED: &[u8] = &[
         2, 47, 49, 50, 55, 46, 48, 46, 48, 46, 49, 0, 0, 111, 110, 101, 255, 255, 255, 255, 255, 0, 0, 0, 0,
         2, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 232, 255, 255, 255, 1, 0, 0, 0, 0, 0, 0,

@@ -1,7 +1,7 @@
-//! The records of the groups log, and those of earlier formats.
+//! The records of the groups log, in the current format and in earlier ones.
 //!
-//! Format version 1 held the positions of named consumers only; its records are read as commits that are kept forever. Version 2
-//! did not say since when a group of the consumer protocol has been empty.
+//! Format version 1 had only the positions of named consumers. They are read as commits that never expire. Version 2 did not
+//! record when a group of the consumer protocol became empty.
 
 mod format_2;
 
@@ -15,7 +15,7 @@ const FORMAT_VERSION: u8 = 3;
 const FORMAT_VERSION_2: u8 = 2;
 const FORMAT_VERSION_POSITIONS: u8 = 1;
 
-/// When an offset was committed, if it is kept forever.
+/// The commit time of an offset that never expires.
 pub(super) const FOREVER: i64 = -1;
 
 /// One payload of the log.
@@ -33,7 +33,7 @@ pub enum Record {
     Consumer(ConsumerRecord),
     /// A group was deleted, with its offsets.
     GroupDeleted(String),
-    /// A piece of a snapshot of everything. All pieces come first.
+    /// A piece of a snapshot of all groups. A log begins with all pieces of its snapshot.
     Snapshot(SnapshotRecord),
 }
 
@@ -68,7 +68,7 @@ pub struct OffsetRecord {
     pub leader_epoch: i32,
     /// The next offset to read.
     pub offset: i64,
-    /// When it was committed, in milliseconds since the Unix epoch; −1: it is kept forever.
+    /// When it was committed, in milliseconds since the Unix epoch; −1 if it never expires.
     pub committed_ms: i64,
     /// The client's metadata.
     pub metadata: String,
@@ -79,15 +79,15 @@ pub struct OffsetRecord {
 pub struct ClassicRecord {
     /// The group.
     pub group: String,
-    /// The kind of group.
+    /// The protocol type.
     pub protocol_type: Option<String>,
     /// The generation.
     pub generation: i32,
-    /// The protocol that was chosen.
+    /// The chosen protocol.
     pub protocol: Option<String>,
     /// The leader.
     pub leader: Option<String>,
-    /// Since when it is in its state, in milliseconds since the Unix epoch.
+    /// When it entered its state, in milliseconds since the Unix epoch.
     pub since_ms: i64,
     /// The members.
     pub members: Vec<ClassicMemberRecord>,
@@ -123,13 +123,13 @@ pub struct ConsumerRecord {
     pub epoch: i32,
     /// The epoch of the target assignment.
     pub target_epoch: i32,
-    /// A hash of the topics it is subscribed to.
+    /// A hash of the topics that it subscribes to.
     pub topics_hash: u64,
     /// Removed members.
     pub removed: Vec<String>,
     /// New and changed members, complete.
     pub members: Vec<ConsumerMemberRecord>,
-    /// Since when it has had no members, in milliseconds since the Unix epoch, if it has none and that is known.
+    /// When it became empty, in milliseconds since the Unix epoch; `None` if it has members or the time is unknown.
     pub empty_since_ms: Option<i64>,
 }
 
@@ -161,7 +161,7 @@ pub struct ConsumerMemberRecord {
     pub epoch: i32,
     /// Its previous epoch.
     pub previous_epoch: i32,
-    /// 0 stable, 1 revoking partitions, 2 waiting for partitions.
+    /// 0: stable; 1: revoking partitions; 2: waiting for partitions.
     pub state: u8,
     /// Its assigned partitions.
     pub assigned: Vec<AssignedRecord>,
@@ -183,7 +183,7 @@ impl GroupsError {
 }
 
 impl Record {
-    /// Returns what is written of a group with this record; `None` if it is about something else than members.
+    /// Returns which protocol's records the group has after this one; `None` if the record is not about members.
     pub(super) const fn written(&self) -> Option<Written> {
         match self {
             Self::Classic(_) => Some(Written::Classic),
@@ -193,7 +193,7 @@ impl Record {
         }
     }
 
-    /// Offsets of a group in partitions of a topic were deleted.
+    /// Creates a record of the deletion of a group's offsets in partitions of a topic.
     pub(super) fn offsets_deleted(group: &str, topic: TopicId, partitions: &[PartitionIndex]) -> Self {
         Self::OffsetsDeleted(group.to_owned(), topic.0, partitions.iter().map(|p| p.0).collect())
     }
@@ -218,7 +218,9 @@ impl Record {
                 let positions = rkyv::from_bytes::<positions::Payload, rancor::Error>(&aligned(body));
                 Ok(positions.map_err(unreadable)?.into_records())
             }
-            Some((version, _)) => Err(GroupsError(format!("format version {version}; start a newer build"))),
+            Some((version, _)) => {
+                Err(GroupsError(format!("unknown format version {version}; start a newer build")))
+            }
             None => Err(GroupsError("an empty payload".into())),
         }
     }
@@ -324,7 +326,7 @@ mod tests {
         assert_eq!(Record::decode(&payload), Ok(vec![Record::TopicDeleted([7; 16])]));
     }
 
-    /// Bytes that the build before this format wrote: consumer "c" at 9 of partition 2 and at 70,000 of partition 3; then the topic's end.
+    /// Payloads in format version 1 from an earlier build: consumer "c" commits 9 in partition 2 and 70,000 in partition 3; the topic is deleted.
     const OLD_COMMIT: &[u8] = &[
         1, 2, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 97, 116, 32, 57, 255, 255,
         255, 255, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 112, 17, 1, 0, 0, 0, 0, 0, 255, 255, 255, 255, 97, 116,
@@ -365,7 +367,7 @@ mod tests {
             matches!((&new, &commits), (Record::Snapshot(s), Record::Commits(c)) if s.commits == [c.clone()])
         );
         assert_eq!(recover(Some(&snapshot), &[]), snapshot);
-        assert_ne!(recover(Some(&snapshot), &[OLD_DELETED]), snapshot, "the topic has gone");
+        assert_ne!(recover(Some(&snapshot), &[OLD_DELETED]), snapshot, "the topic was deleted");
     }
 
     #[test]

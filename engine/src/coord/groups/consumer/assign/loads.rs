@@ -1,4 +1,4 @@
-//! The number of partitions of each member, and the members with the fewest.
+//! The *load* of each member, which is its number of partitions, and the members with the smallest load.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -21,8 +21,8 @@ impl Loads {
         }
     }
 
-    /// Adds the next member, of these classes, without partitions.
-    pub(super) fn enter(&mut self, classes: (usize, Option<usize>)) {
+    /// Adds the next member, in these classes, with no partitions.
+    pub(super) fn push(&mut self, classes: (usize, Option<usize>)) {
         let n = self.of.len();
         self.of.push(0);
         self.classes_of.push(classes);
@@ -56,18 +56,18 @@ impl Loads {
         }
     }
 
-    pub(super) fn are_even(&self) -> bool {
+    pub(super) fn are_balanced(&self) -> bool {
         let (least, most) = (self.all.first(), self.all.last());
         least.zip(most).is_none_or(|(least, most)| most.0 <= least.0 + 1)
     }
 }
 
-/// Returns the member with the smallest load among some classes, repeatedly. Loads may grow meanwhile. A load that shrinks is noticed later, which
-/// only means that another pass finds it.
+/// Returns the member with the smallest load in some classes, repeatedly. Loads may increase between the calls. A load that decreases may
+/// be noticed late; another pass then finds it.
 #[derive(Debug)]
-pub(super) struct Poorest(BinaryHeap<Reverse<(usize, usize, usize)>>);
+pub(super) struct LeastLoaded(BinaryHeap<Reverse<(usize, usize, usize)>>);
 
-impl Poorest {
+impl LeastLoaded {
     pub(super) fn new(loads: &Loads, classes: &[usize]) -> Self {
         Self(classes.iter().filter_map(|class| Self::head(loads, *class)).collect())
     }

@@ -7,15 +7,15 @@
 
 mod loads;
 mod range;
+mod subscriptions;
 mod uniform;
-mod wanted;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use highwater_protocol::ids::TopicId;
 
-pub(super) use wanted::Wanted;
+pub(super) use subscriptions::Subscriptions;
 
 use super::Target;
 use super::member::Member;
@@ -27,7 +27,7 @@ pub(super) type Members = BTreeMap<String, Member>;
 /// An assignment strategy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::coord::groups) enum Assignor {
-    /// Loads as equal as the subscriptions allow, with as few moves as possible.
+    /// Balances loads as well as the subscriptions allow, with few moves.
     Uniform,
     /// Contiguous ranges per topic; topics with equal partition counts are co-partitioned.
     Range,
@@ -46,10 +46,10 @@ impl Assignor {
     }
 
     /// Starts an assignment for these subscriptions.
-    pub(super) fn begin(self, wanted: &Wanted) -> Plan {
+    pub(super) fn begin(self, subscriptions: &Subscriptions) -> Plan {
         match self {
-            Self::Uniform => Plan::Uniform(Box::new(uniform::Uniform::new(wanted))),
-            Self::Range => Plan::Range(Box::new(range::Range::new(wanted))),
+            Self::Uniform => Plan::Uniform(Box::new(uniform::Uniform::new(subscriptions))),
+            Self::Range => Plan::Range(Box::new(range::Range::new(subscriptions))),
         }
     }
 }
@@ -62,11 +62,16 @@ pub(super) enum Plan {
 }
 
 impl Plan {
-    /// Continues. Returns whether it is finished. `members` have their current targets.
-    pub(super) fn go_on(&mut self, wanted: &Wanted, members: &Members, work: &mut Work) -> bool {
+    /// Continues. Returns whether it is finished. `members` have the previous targets.
+    pub(super) fn advance(
+        &mut self,
+        subscriptions: &Subscriptions,
+        members: &Members,
+        work: &mut Work,
+    ) -> bool {
         match self {
-            Self::Uniform(plan) => plan.go_on(wanted, members, work),
-            Self::Range(plan) => plan.go_on(wanted, work),
+            Self::Uniform(plan) => plan.advance(subscriptions, members, work),
+            Self::Range(plan) => plan.advance(subscriptions, work),
         }
     }
 
@@ -103,14 +108,14 @@ mod tests {
         TopicId([n; 16])
     }
 
-    /// Assigns to members "0", "1", .. with these subscriptions and current targets. Returns the new targets.
+    /// Assigns to members 0, 1, ... with these subscriptions and current targets. Returns the new targets.
     fn assign(assignor: Assignor, wants: &[&[u8]], has: &[Target], partitions: &[(u8, u32)]) -> Vec<Target> {
         let named =
             wants.iter().map(|wants| (wants.iter().map(|t| format!("t{t}")).collect(), String::new()));
         assign_to(assignor, &named.collect::<Vec<_>>(), has, partitions)
     }
 
-    /// The same for members that subscribe to these names and to what this expression matches.
+    /// Does the same for members that subscribe to names and an expression.
     fn assign_to(
         assignor: Assignor,
         wants: &[(BTreeSet<String>, String)],
@@ -125,7 +130,7 @@ mod tests {
             topics.patterns().want(regex);
         }
         while topics.match_some(&mut { usize::MAX }) {}
-        // Ids in the order of their numbers.
+        // Zero-padded ids, which are in the order of their numbers.
         let members: Members = wants
             .iter()
             .enumerate()
@@ -140,16 +145,16 @@ mod tests {
         // However the work is divided, the result is the same.
         let whole = assign_in_slices(assignor, &members, &topics, usize::MAX);
         if wants.len() < 100 {
-            assert!(assign_in_slices(assignor, &members, &topics, 1) == whole, "slice by slice");
+            assert!(assign_in_slices(assignor, &members, &topics, 1) == whole, "in small slices");
         }
         whole
     }
 
     fn assign_in_slices(assignor: Assignor, members: &Members, topics: &Topics, units: usize) -> Vec<Target> {
-        let mut wanted = Wanted::new();
-        while !wanted.go_on(members, topics, &mut Work::new(units)) {}
-        let mut plan = assignor.begin(&wanted);
-        while !plan.go_on(&wanted, members, &mut Work::new(units)) {}
+        let mut subscriptions = Subscriptions::new();
+        while !subscriptions.advance(members, topics, &mut Work::new(units)) {}
+        let mut plan = assignor.begin(&subscriptions);
+        while !plan.advance(&subscriptions, members, &mut Work::new(units)) {}
         plan.take_targets()
     }
 
@@ -190,7 +195,7 @@ mod tests {
         let targets = assign(Assignor::Uniform, &[&[1], &[1, 2], &[2]], &[], &[(1, 4), (2, 2)]);
         assert!(!targets[0].contains_key(&topic(2)) && !targets[2].contains_key(&topic(1)));
         assert_eq!(loads(&targets), [2, 2, 2]);
-        // The first member had all of topic 1 before the second joined, which wants nothing else.
+        // The first member had all partitions before the second, which subscribes only to topic 1, joined.
         let before =
             vec![Target::from([(topic(1), indexes(0..4).collect()), (topic(2), indexes(0..2).collect())])];
         let targets = assign(Assignor::Uniform, &[&[1, 2], &[1]], &before, &[(1, 4), (2, 2)]);
@@ -221,7 +226,7 @@ mod tests {
         for assignor in [Assignor::Uniform, Assignor::Range] {
             let targets = assign_to(assignor, &[both.clone(), named.clone()], &[], &[(1, 4), (2, 2)]);
             assert_eq!(all(&targets).len(), 6, "every partition once");
-            assert_eq!(targets[0][&topic(2)].len(), 2, "the other one does not want it");
+            assert_eq!(targets[0][&topic(2)].len(), 2, "the other member does not subscribe to it");
             let of_first = if assignor == Assignor::Range { 2 } else { 1 };
             assert_eq!(targets[0][&topic(1)].len(), of_first, "{assignor:?}");
         }

@@ -1,5 +1,5 @@
-//! The uniform assignor: every member keeps its partitions; the others go to the members with the smallest load; then members with the largest load
-//! pass partitions to those with the smallest, while that makes the loads more equal.
+//! The uniform assignor. Every member keeps its partitions. Unassigned ones are placed on the members with the smallest load. Then partitions move from
+//! members with the largest load to those with the smallest, as long as that makes the loads more equal.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -7,8 +7,8 @@ use std::ops::Bound;
 
 use highwater_protocol::ids::{PartitionIndex, TopicId};
 
-use super::loads::{Loads, Poorest};
-use super::wanted::Wanted;
+use super::loads::{LeastLoaded, Loads};
+use super::subscriptions::Subscriptions;
 use super::{Members, Target, after};
 use crate::coord::groups::limits::{ASSIGN_WORK_PER_ITEM, ASSIGN_WORK_PER_MEMBER, ASSIGN_WORK_PER_PARTITION};
 use crate::counters::Work;
@@ -17,7 +17,7 @@ use crate::counters::Work;
 #[derive(Debug)]
 pub(in crate::coord::groups::consumer) struct Uniform {
     stage: Stage,
-    /// The member, and the topic after which the stage continues.
+    /// The member at which the stage continues, and the topic after which it does.
     member: usize,
     topic: Option<TopicId>,
     pub(super) targets: Vec<Target>,
@@ -25,10 +25,10 @@ pub(in crate::coord::groups::consumer) struct Uniform {
     taken: BTreeMap<TopicId, Taken>,
     /// Topics with unassigned partitions, by the number of their subscribers.
     free: BTreeSet<(usize, TopicId)>,
-    giving: Option<Giving>,
+    placing: Option<Placing>,
     /// The members that have partitions of each topic.
     owners: BTreeMap<TopicId, BTreeSet<usize>>,
-    evening: Option<Evening>,
+    balancing: Option<Balancing>,
     /// Whether this pass over the topics has moved a partition.
     moved: bool,
 }
@@ -39,58 +39,63 @@ enum Stage {
     Keep,
     /// Finds topics with unassigned partitions.
     FindFree,
-    /// Assigns these to the members with the smallest load.
-    Give,
+    /// Places these partitions on the members with the smallest load.
+    Place,
     FindOwners,
-    EvenOut,
+    Balance,
     /// Frees memory that is no longer needed, in steps, because freeing much at once takes long.
     Clear,
 }
 
-/// A topic with partitions that are being assigned.
+/// A topic whose unassigned partitions are being placed.
 #[derive(Debug)]
-struct Giving {
+struct Placing {
     topic: TopicId,
     partitions: u32,
     next: u32,
-    poorest: Poorest,
+    least_loaded: LeastLoaded,
 }
 
-/// A topic with partitions that are being moved.
+/// A topic whose partitions are being moved.
 #[derive(Debug)]
-struct Evening {
+struct Balancing {
     topic: TopicId,
-    richest: BinaryHeap<(usize, Reverse<usize>)>,
-    poorest: Poorest,
+    most_loaded: BinaryHeap<(usize, Reverse<usize>)>,
+    least_loaded: LeastLoaded,
 }
 
 impl Uniform {
-    pub(super) fn new(wanted: &Wanted) -> Self {
+    pub(super) fn new(subscriptions: &Subscriptions) -> Self {
         Self {
             stage: Stage::Keep,
             member: 0,
             topic: None,
             targets: Vec::new(),
-            loads: Loads::new(wanted.classes.len()),
+            loads: Loads::new(subscriptions.classes.len()),
             taken: BTreeMap::new(),
             free: BTreeSet::new(),
-            giving: None,
+            placing: None,
             owners: BTreeMap::new(),
-            evening: None,
+            balancing: None,
             moved: false,
         }
     }
 
     /// Continues. Returns whether it is finished.
-    pub(super) fn go_on(&mut self, wanted: &Wanted, members: &Members, work: &mut Work) -> bool {
+    pub(super) fn advance(
+        &mut self,
+        subscriptions: &Subscriptions,
+        members: &Members,
+        work: &mut Work,
+    ) -> bool {
         loop {
             let (is_over, next) = match self.stage {
-                Stage::Keep => (self.keep(wanted, members, work), Stage::FindFree),
-                Stage::FindFree => (self.find_free(wanted, work), Stage::Give),
-                // Topics with few subscribers first: members with many subscriptions can be served later.
-                Stage::Give => (self.give(wanted, work), Stage::FindOwners),
-                Stage::FindOwners => (self.find_owners(work), Stage::EvenOut),
-                Stage::EvenOut => (self.even_out(wanted, work), Stage::Clear),
+                Stage::Keep => (self.keep(subscriptions, members, work), Stage::FindFree),
+                Stage::FindFree => (self.find_free(subscriptions, work), Stage::Place),
+                // Topics with few subscribers first: there are more members to place the others on.
+                Stage::Place => (self.place(subscriptions, work), Stage::FindOwners),
+                Stage::FindOwners => (self.find_owners(work), Stage::Balance),
+                Stage::Balance => (self.balance(subscriptions, work), Stage::Clear),
                 Stage::Clear => return self.clear(work),
             };
             if !is_over {
@@ -100,17 +105,17 @@ impl Uniform {
         }
     }
 
-    fn keep(&mut self, wanted: &Wanted, members: &Members, work: &mut Work) -> bool {
-        while let Some(candidate) = wanted.members.get(self.member) {
+    fn keep(&mut self, subscriptions: &Subscriptions, members: &Members, work: &mut Work) -> bool {
+        while let Some(candidate) = subscriptions.members.get(self.member) {
             if work.is_over() {
                 return false;
             }
             if self.member == self.targets.len() {
                 work.spend(ASSIGN_WORK_PER_MEMBER);
                 self.targets.push(Target::new());
-                self.loads.enter(candidate.classes);
+                self.loads.push(candidate.classes);
             }
-            // Iterates over what they have, which is less than what they subscribe to.
+            // Iterates over the partitions that they have, which are fewer than those that they subscribe to.
             let from = (after(self.topic), Bound::Unbounded);
             let has = members.get(&candidate.id).into_iter().flat_map(|member| member.target.range(from));
             for (topic, partitions) in has {
@@ -119,7 +124,8 @@ impl Uniform {
                 }
                 work.spend(ASSIGN_WORK_PER_ITEM * (1 + partitions.len()));
                 self.topic = Some(*topic);
-                let Some(of) = wanted.topics.get(topic).filter(|of| of.is_wanted_by(candidate.classes))
+                let Some(of) =
+                    subscriptions.topics.get(topic).filter(|of| of.is_subscribed_by(candidate.classes))
                 else {
                     continue;
                 };
@@ -137,61 +143,63 @@ impl Uniform {
         true
     }
 
-    fn find_free(&mut self, wanted: &Wanted, work: &mut Work) -> bool {
-        for (topic, of) in wanted.topics.range((after(self.topic), Bound::Unbounded)) {
+    fn find_free(&mut self, subscriptions: &Subscriptions, work: &mut Work) -> bool {
+        for (topic, of) in subscriptions.topics.range((after(self.topic), Bound::Unbounded)) {
             if work.is_over() {
                 return false;
             }
             work.spend(ASSIGN_WORK_PER_ITEM + of.classes.len());
             self.topic = Some(*topic);
             if self.taken.get(topic).map_or(0, |taken| taken.count) < of.partitions {
-                let subscribers = of.classes.iter().map(|class| wanted.classes[*class].members.len()).sum();
+                let subscribers =
+                    of.classes.iter().map(|class| subscriptions.classes[*class].members.len()).sum();
                 self.free.insert((subscribers, *topic));
             }
         }
         true
     }
 
-    /// Assigns partitions to the members with the smallest load.
-    fn give(&mut self, wanted: &Wanted, work: &mut Work) -> bool {
+    /// Places unassigned partitions on the members with the smallest load.
+    fn place(&mut self, subscriptions: &Subscriptions, work: &mut Work) -> bool {
         loop {
             if work.is_over() {
                 return false;
             }
-            let Some(mut giving) = self.giving.take().or_else(|| self.begin_giving(wanted, work)) else {
+            let Some(mut placing) = self.placing.take().or_else(|| self.begin_placing(subscriptions, work))
+            else {
                 return true;
             };
-            if !self.give_some(&mut giving, work) {
-                self.giving = Some(giving);
+            if !self.place_some(&mut placing, work) {
+                self.placing = Some(placing);
             }
         }
     }
 
     /// Starts the next topic.
-    fn begin_giving(&mut self, wanted: &Wanted, work: &mut Work) -> Option<Giving> {
+    fn begin_placing(&mut self, subscriptions: &Subscriptions, work: &mut Work) -> Option<Placing> {
         let (_, topic) = self.free.pop_first()?;
-        let of = &wanted.topics[&topic];
+        let of = &subscriptions.topics[&topic];
         work.spend(ASSIGN_WORK_PER_ITEM * (1 + of.classes.len()));
-        let poorest = Poorest::new(&self.loads, &of.classes);
-        Some(Giving { topic, partitions: of.partitions, next: 0, poorest })
+        let least_loaded = LeastLoaded::new(&self.loads, &of.classes);
+        Some(Placing { topic, partitions: of.partitions, next: 0, least_loaded })
     }
 
-    /// Assigns partitions of a topic. Returns whether none is left.
-    fn give_some(&mut self, giving: &mut Giving, work: &mut Work) -> bool {
-        let taken = self.taken.get(&giving.topic);
-        while giving.next < giving.partitions {
+    /// Places partitions of a topic. Returns whether none is left.
+    fn place_some(&mut self, placing: &mut Placing, work: &mut Work) -> bool {
+        let taken = self.taken.get(&placing.topic);
+        while placing.next < placing.partitions {
             if work.is_over() {
                 return false;
             }
-            let partition = PartitionIndex(giving.next);
-            giving.next += 1;
+            let partition = PartitionIndex(placing.next);
+            placing.next += 1;
             if taken.is_some_and(|taken| taken.contains(partition)) {
                 work.spend(1);
                 continue;
             }
             work.spend(ASSIGN_WORK_PER_PARTITION);
-            let Some(n) = giving.poorest.find(&self.loads) else { return true };
-            self.targets[n].entry(giving.topic).or_default().insert(partition);
+            let Some(n) = placing.least_loaded.find(&self.loads) else { return true };
+            self.targets[n].entry(placing.topic).or_default().insert(partition);
             self.loads.add(n, 1);
         }
         true
@@ -214,17 +222,17 @@ impl Uniform {
         true
     }
 
-    /// Runs passes of moves while they move something. Each move makes the loads more equal, so passes end.
-    fn even_out(&mut self, wanted: &Wanted, work: &mut Work) -> bool {
+    /// Runs passes over the topics until one moves nothing. Each move makes the loads more equal, so there is a last pass.
+    fn balance(&mut self, subscriptions: &Subscriptions, work: &mut Work) -> bool {
         loop {
             if work.is_over() {
                 return false;
             }
-            let mut evening = match self.evening.take() {
-                Some(evening) => evening,
-                None if self.loads.are_even() => return true,
-                None => match self.begin_evening(wanted, work) {
-                    Some(evening) => evening,
+            let mut balancing = match self.balancing.take() {
+                Some(balancing) => balancing,
+                None if self.loads.are_balanced() => return true,
+                None => match self.begin_balancing(subscriptions, work) {
+                    Some(balancing) => balancing,
                     None if self.moved => {
                         (self.moved, self.topic) = (false, None);
                         continue;
@@ -232,51 +240,52 @@ impl Uniform {
                     None => return true,
                 },
             };
-            if !self.even_out_topic(&mut evening, work) {
-                self.evening = Some(evening);
+            if !self.balance_topic(&mut balancing, work) {
+                self.balancing = Some(balancing);
             }
         }
     }
 
     /// Starts the next topic of a pass.
-    fn begin_evening(&mut self, wanted: &Wanted, work: &mut Work) -> Option<Evening> {
+    fn begin_balancing(&mut self, subscriptions: &Subscriptions, work: &mut Work) -> Option<Balancing> {
         let (topic, owners) = self.owners.range((after(self.topic), Bound::Unbounded)).next()?;
         self.topic = Some(*topic);
-        let classes = &wanted.topics[topic].classes;
+        let classes = &subscriptions.topics[topic].classes;
         work.spend(ASSIGN_WORK_PER_ITEM * (1 + owners.len() + classes.len()));
-        let richest = owners.iter().map(|n| (self.loads.of(*n), Reverse(*n))).collect();
-        Some(Evening { topic: *topic, richest, poorest: Poorest::new(&self.loads, classes) })
+        let most_loaded = owners.iter().map(|n| (self.loads.of(*n), Reverse(*n))).collect();
+        Some(Balancing { topic: *topic, most_loaded, least_loaded: LeastLoaded::new(&self.loads, classes) })
     }
 
     /// Moves partitions of a topic. Returns whether no move would make the loads more equal.
-    fn even_out_topic(&mut self, evening: &mut Evening, work: &mut Work) -> bool {
-        let topic = evening.topic;
+    fn balance_topic(&mut self, balancing: &mut Balancing, work: &mut Work) -> bool {
+        let topic = balancing.topic;
         let owners = self.owners.get_mut(&topic).expect("the topic has an entry");
         loop {
             if work.is_over() {
                 return false;
             }
-            let Some((load, Reverse(rich))) = evening.richest.pop() else { return true };
+            let Some((load, Reverse(from_member))) = balancing.most_loaded.pop() else { return true };
             work.spend(ASSIGN_WORK_PER_ITEM);
-            if self.loads.of(rich) != load || !owners.contains(&rich) {
+            if self.loads.of(from_member) != load || !owners.contains(&from_member) {
                 continue;
             }
-            let Some(poor) = evening.poorest.find(&self.loads) else { return true };
-            if load <= self.loads.of(poor) + 1 {
+            let Some(to_member) = balancing.least_loaded.find(&self.loads) else { return true };
+            if load <= self.loads.of(to_member) + 1 {
                 return true;
             }
             work.spend(2 * ASSIGN_WORK_PER_PARTITION);
-            let of_topic = self.targets[rich].get_mut(&topic).expect("an owner has some");
-            let partition = of_topic.pop_last().expect("an owner has some");
+            let of_topic =
+                self.targets[from_member].get_mut(&topic).expect("an owner has partitions of the topic");
+            let partition = of_topic.pop_last().expect("an owner has partitions of the topic");
             if of_topic.is_empty() {
-                self.targets[rich].remove(&topic);
-                owners.remove(&rich);
+                self.targets[from_member].remove(&topic);
+                owners.remove(&from_member);
             }
-            self.targets[poor].entry(topic).or_default().insert(partition);
-            owners.insert(poor);
-            self.loads.take(rich);
-            self.loads.add(poor, 1);
-            evening.richest.extend([rich, poor].map(|n| (self.loads.of(n), Reverse(n))));
+            self.targets[to_member].entry(topic).or_default().insert(partition);
+            owners.insert(to_member);
+            self.loads.take(from_member);
+            self.loads.add(to_member, 1);
+            balancing.most_loaded.extend([from_member, to_member].map(|n| (self.loads.of(n), Reverse(n))));
             self.moved = true;
         }
     }
@@ -299,7 +308,7 @@ struct Taken {
 }
 
 impl Taken {
-    /// Returns false if it was taken before.
+    /// Returns false if the partition was taken already.
     fn insert(&mut self, partition: PartitionIndex) -> bool {
         if self.contains(partition) {
             return false;

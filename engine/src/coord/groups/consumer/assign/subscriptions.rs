@@ -1,8 +1,8 @@
-//! Resolves the subscriptions of a group's members, step by step.
+//! Resolves the subscriptions of a group's members, in steps.
 //!
-//! Members that name the same topics form a *class*, and so do those with the same expression: there may be many members, and many topics that each
-//! of them subscribes to. Members, subscriptions and topics may change between the steps. The result is then a mixture of old and new. That does no
-//! harm: every change also begins an epoch, which gets its own assignment.
+//! Members that name the same topics form a *class*, and so do those with the same expression: there may be many members, and each may
+//! subscribe to many topics. Members, subscriptions and topics may change between the steps. The result is then a mixture of old and new. That does no
+//! harm, because every change also begins an epoch with its own assignment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
@@ -20,12 +20,12 @@ use crate::counters::Work;
 
 /// Members, the topics that they subscribe to, and a hash of these topics.
 #[derive(Debug)]
-pub(in crate::coord::groups::consumer) struct Wanted {
-    /// Members in the order of their ids.
+pub(in crate::coord::groups::consumer) struct Subscriptions {
+    /// Sorted by id.
     pub(super) members: Vec<Candidate>,
     pub(super) classes: Vec<Class>,
     /// The existing topics with at least one subscriber.
-    pub(super) topics: BTreeMap<TopicId, WantedTopic>,
+    pub(super) topics: BTreeMap<TopicId, SubscribedTopic>,
     by_names: BTreeMap<Rc<BTreeSet<String>>, usize>,
     by_regex: BTreeMap<String, usize>,
     stage: Stage,
@@ -44,20 +44,20 @@ pub(super) struct Candidate {
 #[derive(Debug)]
 pub(super) struct Class {
     source: Source,
-    /// The places of its members among all members.
+    /// The indexes of its members among all members.
     pub(super) members: Vec<usize>,
 }
 
 #[derive(Debug)]
-pub(super) struct WantedTopic {
+pub(super) struct SubscribedTopic {
     pub(super) partitions: u32,
     /// The classes that subscribe to it, in ascending order.
     pub(super) classes: Vec<usize>,
 }
 
-impl WantedTopic {
+impl SubscribedTopic {
     /// Returns whether members of these classes subscribe to it.
-    pub(super) fn is_wanted_by(&self, (named, matched): (usize, Option<usize>)) -> bool {
+    pub(super) fn is_subscribed_by(&self, (named, matched): (usize, Option<usize>)) -> bool {
         let has = |class: usize| self.classes.binary_search(&class).is_ok();
         has(named) || matched.is_some_and(has)
     }
@@ -74,22 +74,22 @@ enum Source {
 enum Stage {
     /// Puts the members after this one into classes.
     Members(Option<String>),
-    /// Finds the topics of this class from this place on, then those of later classes.
-    Topics(usize, Place),
+    /// Finds the topics of this class from this cursor on, then those of later classes.
+    Topics(usize, Cursor),
     /// Hashes the topics after this one.
     Hash(Option<TopicId>),
     Done,
 }
 
-/// A place among the topics of a class.
+/// Where to continue among the topics of a class.
 #[derive(Debug)]
-enum Place {
+enum Cursor {
     Start,
     AfterName(String),
     Number(TopicNumber),
 }
 
-impl Wanted {
+impl Subscriptions {
     pub(in crate::coord::groups::consumer) fn new() -> Self {
         Self {
             members: Vec::new(),
@@ -103,7 +103,7 @@ impl Wanted {
     }
 
     /// Continues. Returns whether it is complete.
-    pub(in crate::coord::groups::consumer) fn go_on(
+    pub(in crate::coord::groups::consumer) fn advance(
         &mut self,
         members: &Members,
         topics: &Topics,
@@ -116,11 +116,11 @@ impl Wanted {
                         self.stage = Stage::Members(Some(last));
                         return false;
                     }
-                    None => Stage::Topics(0, Place::Start),
+                    None => Stage::Topics(0, Cursor::Start),
                 },
-                Stage::Topics(class, place) => match self.find_topics(topics, class, place, work) {
-                    Some((class, place)) => {
-                        self.stage = Stage::Topics(class, place);
+                Stage::Topics(class, cursor) => match self.find_topics(topics, class, cursor, work) {
+                    Some((class, cursor)) => {
+                        self.stage = Stage::Topics(class, cursor);
                         return false;
                     }
                     None => Stage::Hash(None),
@@ -137,7 +137,7 @@ impl Wanted {
         }
     }
 
-    /// Returns the id of a member by its place in the order of ids.
+    /// Returns the id of the member with this index.
     pub(in crate::coord::groups::consumer) fn id(&self, n: usize) -> &str {
         &self.members[n].id
     }
@@ -147,7 +147,7 @@ impl Wanted {
         self.hash.finish()
     }
 
-    /// Frees its memory in steps, because freeing much at once takes long. Returns whether little is left.
+    /// Frees its memory in steps, because freeing much at once takes long. Returns whether the topics are freed.
     pub(in crate::coord::groups::consumer) fn clear(&mut self, work: &mut Work) -> bool {
         while !work.is_over() && self.topics.pop_first().is_some() {
             work.spend(ASSIGN_WORK_PER_ITEM);
@@ -164,7 +164,7 @@ impl Wanted {
             {
                 return Some(last.id.clone());
             }
-            // Compares the names with those of the existing classes.
+            // The lookup compares the names with those of existing classes.
             let compared = if self.by_names.is_empty() { 0 } else { member.topic_names.len() };
             work.spend(ASSIGN_WORK_PER_MEMBER + ASSIGN_WORK_PER_COMPARED_NAME * compared);
             let named = self.class_of_names(&member.topic_names);
@@ -207,20 +207,20 @@ impl Wanted {
         &mut self,
         topics: &Topics,
         first: usize,
-        mut place: Place,
+        mut cursor: Cursor,
         work: &mut Work,
-    ) -> Option<(usize, Place)> {
+    ) -> Option<(usize, Cursor)> {
         for class in first..self.classes.len() {
             if work.is_over() {
-                return Some((class, place));
+                return Some((class, cursor));
             }
             let next = match self.classes[class].source.clone() {
-                Source::Names(names) => self.find_named(topics, class, &names, &place, work),
-                Source::Regex(regex) => self.find_matched(topics, class, &regex, &place, work),
+                Source::Names(names) => self.find_named(topics, class, &names, &cursor, work),
+                Source::Regex(regex) => self.find_matched(topics, class, &regex, &cursor, work),
             };
             match next {
-                Some(place) => return Some((class, place)),
-                None => place = Place::Start,
+                Some(cursor) => return Some((class, cursor)),
+                None => cursor = Cursor::Start,
             }
         }
         None
@@ -231,11 +231,11 @@ impl Wanted {
         topics: &Topics,
         class: usize,
         names: &BTreeSet<String>,
-        place: &Place,
+        cursor: &Cursor,
         work: &mut Work,
-    ) -> Option<Place> {
-        let mut last = match place {
-            Place::AfterName(name) => Some(name),
+    ) -> Option<Cursor> {
+        let mut last = match cursor {
+            Cursor::AfterName(name) => Some(name),
             _ => None,
         };
         let from = last.map_or(Bound::Unbounded, |name| Bound::Excluded(name.as_str()));
@@ -243,7 +243,7 @@ impl Wanted {
             if work.is_over()
                 && let Some(last) = last
             {
-                return Some(Place::AfterName(last.clone()));
+                return Some(Cursor::AfterName(last.clone()));
             }
             work.spend(ASSIGN_WORK_PER_ITEM);
             if let Some(topic) = topics.id(name) {
@@ -259,17 +259,17 @@ impl Wanted {
         topics: &Topics,
         class: usize,
         regex: &str,
-        place: &Place,
+        cursor: &Cursor,
         work: &mut Work,
-    ) -> Option<Place> {
-        let first = match place {
-            Place::Number(number) => *number,
+    ) -> Option<Cursor> {
+        let first = match cursor {
+            Cursor::Number(number) => *number,
             _ => TopicNumber(0),
         };
         let Some(Ok(matched)) = topics.matches(regex) else { return None };
         for number in matched.iter_from(first) {
             if work.is_over() {
-                return Some(Place::Number(number));
+                return Some(Cursor::Number(number));
             }
             work.spend(ASSIGN_WORK_PER_ITEM);
             if let Some(topic) = topics.id_of(number) {
@@ -281,30 +281,30 @@ impl Wanted {
 
     fn add_topic(&mut self, topics: &Topics, topic: TopicId, class: usize) {
         let Some(partitions) = topics.partitions(topic) else { return };
-        let wanted =
-            self.topics.entry(topic).or_insert_with(|| WantedTopic { partitions, classes: Vec::new() });
+        let subscribed =
+            self.topics.entry(topic).or_insert_with(|| SubscribedTopic { partitions, classes: Vec::new() });
         // A topic that was deleted and recreated meanwhile may have another name or number.
-        if wanted.classes.last() != Some(&class) {
-            wanted.classes.push(class);
+        if subscribed.classes.last() != Some(&class) {
+            subscribed.classes.push(class);
         }
     }
 
     /// Hashes the topics after `last`. Returns the last one if others follow.
     fn hash_topics(&mut self, mut last: Option<TopicId>, work: &mut Work) -> Option<TopicId> {
-        for (topic, wanted) in self.topics.range((after(last), Bound::Unbounded)) {
+        for (topic, subscribed) in self.topics.range((after(last), Bound::Unbounded)) {
             if work.is_over() && last.is_some() {
                 return last;
             }
             work.spend(ASSIGN_WORK_PER_ITEM);
             self.hash.write(&topic.0);
-            self.hash.write(&wanted.partitions.to_be_bytes());
+            self.hash.write(&subscribed.partitions.to_be_bytes());
             last = Some(*topic);
         }
         None
     }
 }
 
-/// FNV-1a with 64 bits. Its keys are fixed, because a hash is compared with the one in a record from before a restart.
+/// FNV-1a with 64 bits. It has no random key, because a hash is compared with one that was recorded before a restart.
 #[derive(Debug)]
 struct Fnv(u64);
 
