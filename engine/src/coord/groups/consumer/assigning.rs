@@ -1,8 +1,8 @@
 //! The next assignment of a group, computed in as many turns as it takes.
 //!
 //! ```text
-//!   a change, or new topics --> resolve subscriptions --> topics changed? --yes--> compute targets --> set members' targets
-//!                                                               \--no--> done
+//!   a change, or new topics --> resolve subscriptions --> assignment needed? --yes--> compute targets --> set members' targets
+//!                                                                         \--no---> done
 //! ```
 //!
 //! An assignment belongs to the group epoch at which it was started. Members that join, change or leave meanwhile begin further epochs. The

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_that_nobody_uses_any_more_are_not_kept() {
+    fn unused_expressions_are_dropped() {
         let mut group = ConsumerGroup::new("g");
         join(&mut group, "other", "shared".into());
         for n in 0..200 {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_no_more_expressions_than_it_may() {
+    fn the_number_of_expressions_of_a_group_is_limited() {
         let mut group = ConsumerGroup::new("g");
         for n in 0..GROUP_REGEXES_MAX {
             assert_eq!(join(&mut group, &n.to_string(), format!("x{n}")), None);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_that_has_not_been_matched_for_want_of_space_is_refused() {
+    fn an_expression_that_could_not_be_matched_for_lack_of_memory_is_rejected() {
         let group = ConsumerGroup::new("g");
         assert_eq!(group.check_regex("x", &Topics::default()), Err(GroupError::GroupMaxSizeReached));
     }

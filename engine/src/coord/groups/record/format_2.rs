@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_of_that_format_are_read() {
+    fn version_2_payloads_are_readable() {
         assert_eq!(Record::decode(JOINED), Ok(vec![Record::Consumer(group(2, &[], vec![member()]))]));
         assert_eq!(Record::decode(LEFT), Ok(vec![Record::Consumer(group(3, &["m"], vec![]))]));
         let metadata = String::new();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_was_left_before_that_was_written_down_is_idle_since_the_log_was_read() {
+    fn an_empty_version_2_group_counts_as_empty_since_its_log_was_read() {
         let now = Now { ms: 0, wall_ms: 9_000 };
         let read = [LEFT].into_iter();
         let coordinator = GroupCoordinator::recover(GroupConfig::default(), now, Some(SNAPSHOT), read);

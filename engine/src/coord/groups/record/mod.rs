@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_that_an_earlier_build_wrote_are_commits_that_are_kept_forever() {
+    fn version_1_positions_are_read_as_commits_that_never_expire() {
         let old = positions::Payload::Commits(vec![positions::CommitRecord {
             consumer: "a".into(),
             topic: [7; 16],
@@ -337,7 +337,7 @@ mod tests {
     const OLD_DELETED: &[u8] = &[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0];
 
     #[test]
-    fn payloads_that_an_earlier_build_wrote_are_read() {
+    fn version_1_payloads_are_readable() {
         let at = |partition, offset| OffsetRecord {
             partition,
             leader_epoch: -1,
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_an_earlier_build_began_is_gone_on_with() {
+    fn a_log_that_begins_with_version_1_records_is_readable() {
         let now = Now { ms: 0, wall_ms: 0 };
         let recover = |snapshot, rest: &[&[u8]]| {
             let rest = rest.iter().copied();
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
+    fn records_round_trip() {
         let commits = CommitsRecord { group: "g".into(), topic: [1; 16], offsets: vec![offset(0, 5)] };
         for record in [
             Record::Commits(commits.clone()),
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_another_kind_are_an_error() {
+    fn undecodable_payloads_are_rejected() {
         for bytes in [&[][..], &[7, 0], &[1, 0, 3], &[2], &[2, 9, 9, 9], &[3], &[3, 9, 9, 9]] {
             assert!(Record::decode(bytes).is_err(), "{bytes:?}");
         }

@@ -1,4 +1,4 @@
-//! Assignments that take many turns.
+//! Assignments that take several turns.
 
 use highwater_protocol::ids::GroupEpoch;
 
@@ -15,7 +15,7 @@ fn wide(n: u16) -> TopicId {
     TopicId(id)
 }
 
-/// A desk with very many topics.
+/// Returns a harness with `TOPICS` topics.
 fn desk() -> Desk {
     let mut desk = Desk::new();
     for n in 0..TOPICS {
@@ -24,7 +24,7 @@ fn desk() -> Desk {
     desk
 }
 
-/// A member that wants all of them, by an expression of its own.
+/// Returns a member that subscribes to all of them with an expression of its own.
 fn matching(member: &str, extra: usize) -> Worker {
     let mut worker = worker("g", member, &[]);
     worker.request.topic_regex = Some(format!("wide-.*{}", "(x)?".repeat(extra)));
@@ -32,14 +32,14 @@ fn matching(member: &str, extra: usize) -> Worker {
 }
 
 impl Desk {
-    /// A turn passes.
+    /// Runs a turn. Returns whether there is more work.
     fn turn(&mut self) -> bool {
         let more = self.coordinator.run(self.now());
         self.settle();
         more
     }
 
-    /// Sends a heartbeat, and lets turns pass only until its expressions have been matched.
+    /// Sends a full heartbeat, and runs turns only until there is a reply.
     fn beat_now(&mut self, worker: &mut Worker) -> ConsumerHeartbeatReply {
         self.tokens += 1;
         let token = Token(self.tokens);
@@ -64,12 +64,12 @@ impl Desk {
 
     fn group_state(&self, group: &str) -> (&'static str, GroupEpoch, GroupEpoch) {
         let group = self.coordinator.groups.get(group).and_then(Group::as_consumer);
-        let group = group.expect("it is there").describe();
+        let group = group.expect("the group exists").describe();
         (group.state, group.epoch, group.assignment_epoch)
     }
 }
 
-/// Everybody has a turn as long as anything changes.
+/// Sends heartbeats of all members until they have their targets.
 fn settle_all(desk: &mut Desk, workers: &mut [Worker]) {
     for _ in 0..4 {
         for worker in &mut *workers {
@@ -88,14 +88,14 @@ fn assert_all_assigned_once(workers: &[Worker]) {
 }
 
 #[test]
-fn a_large_assignment_is_made_in_many_turns_and_others_are_answered_meanwhile() {
+fn a_large_assignment_takes_several_turns_and_other_requests_are_served_meanwhile() {
     for assignor in ["uniform", "range"] {
         let mut desk = desk();
         let mut workers: Vec<Worker> = (0..20).map(|n| matching(&format!("m{n:02}"), n)).collect();
         for worker in &mut workers {
             worker.request.assignor = Some(assignor.into());
             let reply = desk.beat_now(worker);
-            assert!(reply.epoch > GroupEpoch(0), "it is a member");
+            assert!(reply.epoch > GroupEpoch(0), "the member has joined");
             assert_eq!(reply.heartbeat_interval_ms, ASSIGNING_HEARTBEAT_INTERVAL_MS, "{assignor}");
             assert!(!reply.is_settled);
         }
@@ -115,16 +115,16 @@ fn a_large_assignment_is_made_in_many_turns_and_others_are_answered_meanwhile() 
         assert_eq!(
             is_even,
             assignor == "uniform",
-            "the other one gives the first member all topics of one partition"
+            "`range` assigns all topics with one partition to the first member"
         );
-        assert_eq!(described(&mut desk, "g").expect("there").state, "Stable");
+        assert_eq!(described(&mut desk, "g").expect("the group exists").state, "Stable");
         let busiest = desk.coordinator.busiest_turn_work();
         assert!(busiest <= 3 * WORK_PER_TURN_MAX, "{assignor}: {busiest} in a turn");
     }
 }
 
 #[test]
-fn members_that_come_all_the_time_do_not_keep_a_group_from_getting_an_assignment() {
+fn a_group_gets_assignments_even_if_members_keep_joining() {
     let mut desk = desk();
     let mut first = matching("first", 1);
     desk.beat_now(&mut first);
@@ -133,7 +133,7 @@ fn members_that_come_all_the_time_do_not_keep_a_group_from_getting_an_assignment
         desk.beat_now(&mut worker("g", &format!("m{n:03}"), &["wide-1"]));
         desk.turn();
         let (state, epoch, target_epoch) = desk.group_state("g");
-        assert_eq!((state == "Assigning", epoch > target_epoch), (true, true), "it never gets to the end");
+        assert_eq!((state == "Assigning", epoch > target_epoch), (true, true), "an assignment is always in progress");
         target_epochs.insert(target_epoch);
         desk.beat_now(&mut first);
     }
@@ -142,13 +142,13 @@ fn members_that_come_all_the_time_do_not_keep_a_group_from_getting_an_assignment
 }
 
 #[test]
-fn an_assignment_that_a_crash_has_cut_off_is_made_anew() {
+fn an_assignment_that_a_crash_interrupts_is_restarted() {
     let mut desk = desk();
     let mut workers: Vec<Worker> = (0..4).map(|n| matching(&format!("m{n}"), n)).collect();
     for worker in &mut workers {
         desk.beat_now(worker);
     }
-    // Whichever stage it is in.
+    // Crashes in every stage.
     for turns in [0, 1, 3, 5, 8, 12] {
         let mut more = matching(&format!("x{turns}"), turns + 5);
         desk.beat_now(&mut more);
@@ -166,7 +166,7 @@ fn an_assignment_that_a_crash_has_cut_off_is_made_anew() {
 }
 
 #[test]
-fn a_static_member_that_comes_back_with_another_id_while_an_assignment_is_made_gets_its_part() {
+fn a_static_member_that_returns_with_another_id_during_an_assignment_gets_its_share() {
     let mut desk = desk();
     let mut workers: Vec<Worker> = (0..3).map(|n| matching(&format!("m{n}"), n)).collect();
     workers[0].request.instance = Some("i".into());
@@ -175,7 +175,7 @@ fn a_static_member_that_comes_back_with_another_id_while_an_assignment_is_made_g
     }
     settle_all(&mut desk, &mut workers);
     assert_all_assigned_once(&workers);
-    // It leaves for a while; another member comes, and it comes back before there is an assignment.
+    // It leaves temporarily, another member joins, and it returns before the next assignment is finished.
     let leaving = ConsumerHeartbeatRequest { epoch: GroupEpoch(-2), ..workers[0].request.clone() };
     desk.ask(GroupRequest::ConsumerHeartbeat(leaving));
     let mut fourth = matching("m3", 7);
@@ -191,7 +191,7 @@ fn a_static_member_that_comes_back_with_another_id_while_an_assignment_is_made_g
 }
 
 #[test]
-fn topics_that_come_while_an_assignment_is_made_are_part_of_the_next() {
+fn topics_created_during_an_assignment_are_part_of_the_next_one() {
     let mut desk = desk();
     let mut workers: Vec<Worker> = (0..3).map(|n| matching(&format!("m{n}"), n)).collect();
     for worker in &mut workers {
@@ -201,14 +201,14 @@ fn topics_that_come_while_an_assignment_is_made_are_part_of_the_next() {
     desk.coordinator.handle_topic(topic(7), "wide-new", 1);
     settle_all(&mut desk, &mut workers);
     assert_eq!(workers.iter().map(Worker::count).sum::<usize>(), usize::from(TOPICS) + 1);
-    // And those that go are nobody's.
+    // Deleted topics are assigned to no member.
     desk.coordinator.handle_topic_deleted(topic(7));
     settle_all(&mut desk, &mut workers);
     assert_all_assigned_once(&workers);
 }
 
 #[test]
-fn no_assignment_is_written_down_while_the_disk_is_full() {
+fn no_assignment_is_persisted_while_the_disk_is_full() {
     let mut desk = desk();
     let mut workers: Vec<Worker> = (0..3).map(|n| matching(&format!("m{n}"), n)).collect();
     for worker in &mut workers {
@@ -217,7 +217,7 @@ fn no_assignment_is_written_down_while_the_disk_is_full() {
     desk.stall(true);
     let before = desk.log.len();
     for _ in 0..1000 {
-        assert!(!desk.coordinator.run(desk.now()), "it waits for space");
+        assert!(!desk.coordinator.run(desk.now()), "the assignment waits for space");
     }
     desk.write();
     assert_eq!(desk.log.len(), before);

@@ -6,7 +6,7 @@ use super::consumer::worker;
 use super::*;
 
 #[test]
-fn a_member_without_an_id_is_told_to_come_again_with_one() {
+fn a_member_without_an_id_has_to_rejoin_with_the_one_it_gets() {
     let mut desk = Desk::new();
     let request = JoinRequest { requires_member_id: true, ..join("g", "") };
     let token = desk.ask(GroupRequest::Join(request.clone()));
@@ -20,38 +20,38 @@ fn a_member_without_an_id_is_told_to_come_again_with_one() {
 }
 
 #[test]
-fn an_id_that_nobody_came_back_with_is_forgotten() {
+fn an_unused_member_id_expires() {
     let mut desk = Desk::new();
     let request = JoinRequest { requires_member_id: true, ..join("g", "") };
     let token = desk.ask(GroupRequest::Join(request.clone()));
     let id = desk.joined(token).member;
     desk.pass(SESSION_MS as u64);
-    assert_eq!(desk.state("g"), "Dead", "nothing is known of it that anybody could miss");
+    assert_eq!(desk.state("g"), "Dead", "the group has no state to keep");
     let token = desk.ask(GroupRequest::Join(JoinRequest { member: id, ..request }));
     assert_eq!(desk.joined(token).error, Some(GroupError::UnknownMemberId));
 }
 
 #[test]
-fn an_empty_group_waits_for_more_members_and_then_longer_if_some_came() {
+fn the_initial_delay_is_extended_if_members_join_meanwhile() {
     let mut desk = Desk::new();
     let first = desk.join("g", "");
     desk.pass(2_999);
     assert!(desk.reply(first).is_none());
     let second = desk.join("g", "");
     desk.pass(1);
-    assert!(desk.reply(first).is_none(), "somebody came, so that others may");
+    assert!(desk.reply(first).is_none(), "a member has joined, so others may follow");
     desk.pass(3_000);
     let (first, second) = (desk.joined(first), desk.joined(second));
     assert_eq!((first.generation, second.generation), (1, 1));
     assert_eq!(first.leader, second.leader);
-    assert_eq!(first.members.len() + second.members.len(), 2, "the leader gets all metadata, others none");
-    assert_eq!(first.leader, first.member, "the first one leads");
+    assert_eq!(first.members.len() + second.members.len(), 2, "only the leader gets the members");
+    assert_eq!(first.leader, first.member, "the first member is the leader");
     assert_eq!(first.members.iter().filter(|m| m.metadata.is_empty()).count(), 0);
     assert_eq!(desk.state("g"), "CompletingRebalance");
 }
 
 #[test]
-fn assignments_come_from_the_leader_whoever_asks_first() {
+fn members_get_the_leaders_assignments_in_whatever_order_they_sync() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 3);
     assert_eq!(desk.state("g"), "Stable");
@@ -61,7 +61,7 @@ fn assignments_come_from_the_leader_whoever_asks_first() {
 }
 
 #[test]
-fn a_follower_that_says_nothing_new_gets_the_current_generation() {
+fn a_follower_that_rejoins_without_changes_stays_in_the_generation() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     let token = desk.join("g", &joined[1].member);
@@ -71,7 +71,7 @@ fn a_follower_that_says_nothing_new_gets_the_current_generation() {
 }
 
 #[test]
-fn a_leader_that_joins_again_begins_a_generation() {
+fn a_leader_that_rejoins_starts_a_new_generation() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     let leader = desk.join("g", &joined[0].member);
@@ -83,7 +83,7 @@ fn a_leader_that_joins_again_begins_a_generation() {
 }
 
 #[test]
-fn a_follower_that_says_something_new_begins_a_generation() {
+fn a_follower_that_rejoins_with_new_metadata_starts_a_new_generation() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     let mut request = join("g", &joined[1].member);
@@ -91,12 +91,12 @@ fn a_follower_that_says_something_new_begins_a_generation() {
     let follower = desk.ask(GroupRequest::Join(request));
     let leader = desk.join("g", &joined[0].member);
     assert_eq!(desk.joined(follower).generation, 2);
-    let told = desk.joined(leader).members;
-    assert!(told.iter().any(|m| &m.metadata[..] == b"else"));
+    let members = desk.joined(leader).members;
+    assert!(members.iter().any(|m| &m.metadata[..] == b"else"));
 }
 
 #[test]
-fn whoever_does_not_join_in_time_is_out() {
+fn members_that_do_not_rejoin_in_time_are_removed() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     let leader = desk.join("g", &joined[0].member);
@@ -110,7 +110,7 @@ fn whoever_does_not_join_in_time_is_out() {
 }
 
 #[test]
-fn a_member_that_is_silent_for_its_session_is_out_and_the_others_rebalance() {
+fn a_member_whose_session_expires_is_removed_and_the_others_rebalance() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     desk.pass(SESSION_MS as u64 - 1);
@@ -118,11 +118,11 @@ fn a_member_that_is_silent_for_its_session_is_out_and_the_others_rebalance() {
     desk.pass(1);
     assert_eq!(desk.heartbeat("g", &joined[0].member, 1), Some(GroupError::RebalanceInProgress));
     let alone = desk.join("g", &joined[0].member);
-    assert_eq!(desk.joined(alone).generation, 2, "nobody else is to be waited for");
+    assert_eq!(desk.joined(alone).generation, 2, "there are no other members to wait for");
 }
 
 #[test]
-fn a_group_whose_members_are_all_gone_is_empty_and_goes_on_counting() {
+fn an_empty_group_keeps_counting_generations() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 1);
     assert_eq!(desk.leave("g", &[(&joined[0].member, None)]), [None]);
@@ -131,49 +131,49 @@ fn a_group_whose_members_are_all_gone_is_empty_and_goes_on_counting() {
 }
 
 #[test]
-fn members_that_wait_for_the_leader_are_sent_back_when_it_goes() {
+fn members_that_wait_for_the_leader_rejoin_when_it_leaves() {
     let mut desk = Desk::new();
     let tokens = [desk.join("g", ""), desk.join("g", "")];
     desk.pass(6_000);
     let mut joined = tokens.map(|t| desk.joined(t));
     joined.sort_by_key(|j| j.member != j.leader);
-    let waits = desk.sync(&joined[1], "g", &[]);
-    assert!(desk.reply(waits).is_none());
+    let waiting = desk.sync(&joined[1], "g", &[]);
+    assert!(desk.reply(waiting).is_none());
     assert_eq!(desk.leave("g", &[(&joined[0].member, None)]), [None]);
-    assert_eq!(desk.synced(waits).error, Some(GroupError::RebalanceInProgress));
+    assert_eq!(desk.synced(waiting).error, Some(GroupError::RebalanceInProgress));
     let token = desk.join("g", &joined[1].member);
     let reply = desk.joined(token);
     assert_eq!((reply.generation, reply.leader), (2, joined[1].member.clone()));
 }
 
 #[test]
-fn a_leader_that_never_assigns_is_out_after_the_rebalance_timeout() {
+fn a_leader_that_sends_no_assignments_is_removed_after_the_rebalance_timeout() {
     let mut desk = Desk::new();
     let tokens = [desk.join("g", ""), desk.join("g", "")];
     desk.pass(3_000 + 3_000);
     let mut joined = tokens.map(|t| desk.joined(t));
     joined.sort_by_key(|j| j.member != j.leader);
-    let waits = desk.sync(&joined[1], "g", &[]);
+    let waiting = desk.sync(&joined[1], "g", &[]);
     for _ in 0..REBALANCE_MS / 5_000 {
         assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None);
         desk.pass(5_000);
     }
-    assert_eq!(desk.synced(waits).error, Some(GroupError::RebalanceInProgress));
+    assert_eq!(desk.synced(waiting).error, Some(GroupError::RebalanceInProgress));
     assert_eq!(desk.heartbeat("g", &joined[0].member, 1), Some(GroupError::UnknownMemberId));
 }
 
 #[test]
-fn the_protocol_is_one_that_all_have_and_most_like_best() {
+fn the_protocol_is_the_one_most_members_prefer_among_the_common_ones() {
     let mut desk = Desk::new();
-    let likes = |names: &[&'static str]| JoinRequest {
+    let request = |names: &[&'static str]| JoinRequest {
         protocols: names.iter().map(|n| ((*n).to_owned(), Bytes::from_static(b"m"))).collect(),
         ..join("g", "")
     };
     let tokens = [["a", "b", "c"], ["b", "a", "x"], ["b", "a", "y"]]
-        .map(|names| desk.ask(GroupRequest::Join(likes(&names))));
-    let other = desk.ask(GroupRequest::Join(likes(&["x", "y"])));
+        .map(|names| desk.ask(GroupRequest::Join(request(&names))));
+    let other = desk.ask(GroupRequest::Join(request(&["x", "y"])));
     assert_eq!(desk.joined(other).error, Some(GroupError::InconsistentGroupProtocol));
-    let connect = JoinRequest { protocol_type: "connect".into(), ..likes(&["a"]) };
+    let connect = JoinRequest { protocol_type: "connect".into(), ..request(&["a"]) };
     let connect = desk.ask(GroupRequest::Join(connect));
     assert_eq!(desk.joined(connect).error, Some(GroupError::InconsistentGroupProtocol));
     desk.pass(6_000);
@@ -183,7 +183,7 @@ fn the_protocol_is_one_that_all_have_and_most_like_best() {
 }
 
 #[test]
-fn who_asks_with_another_generation_or_protocol_is_refused() {
+fn requests_with_another_generation_or_protocol_are_rejected() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 1);
     let id = joined[0].member.clone();
@@ -191,8 +191,8 @@ fn who_asks_with_another_generation_or_protocol_is_refused() {
     assert_eq!(desk.heartbeat("g", "nobody", 1), Some(GroupError::UnknownMemberId));
     assert_eq!(desk.heartbeat("none", &id, 1), Some(GroupError::UnknownMemberId));
     assert_eq!(desk.heartbeat("", &id, 1), Some(GroupError::InvalidGroupId));
-    let wrong = JoinReply { generation: 2, ..joined[0].clone() };
-    let token = desk.sync(&wrong, "g", &[]);
+    let stale = JoinReply { generation: 2, ..joined[0].clone() };
+    let token = desk.sync(&stale, "g", &[]);
     assert_eq!(desk.synced(token).error, Some(GroupError::IllegalGeneration));
     let request = SyncRequest {
         group: "g".into(),
@@ -208,7 +208,7 @@ fn who_asks_with_another_generation_or_protocol_is_refused() {
 }
 
 #[test]
-fn a_session_timeout_out_of_bounds_and_an_empty_group_name_are_refused() {
+fn a_session_timeout_out_of_bounds_and_an_empty_group_name_are_rejected() {
     let mut desk = Desk::new();
     for (session, error) in [
         (5_999, Some(GroupError::InvalidSessionTimeout)),
@@ -223,7 +223,7 @@ fn a_session_timeout_out_of_bounds_and_an_empty_group_name_are_refused() {
 }
 
 #[test]
-fn a_group_has_no_more_members_than_it_may() {
+fn the_number_of_members_of_a_group_is_limited() {
     let mut desk = Desk::new();
     let config = GroupConfig { group_members_max: 2, ..GroupConfig::default() };
     desk.coordinator = GroupCoordinator::keyed(config, desk.now());
@@ -235,7 +235,7 @@ fn a_group_has_no_more_members_than_it_may() {
 }
 
 #[test]
-fn what_members_say_is_bounded() {
+fn the_metadata_of_a_group_is_limited() {
     let mut desk = Desk::new();
     let big = JoinRequest {
         protocols: vec![("p".into(), Bytes::from(vec![0; limits::GROUP_BYTES_MAX / 2]))],
@@ -249,7 +249,7 @@ fn what_members_say_is_bounded() {
 }
 
 #[test]
-fn a_client_that_asks_again_gets_its_answer_on_the_later_request() {
+fn a_client_that_resends_a_join_gets_the_reply_to_the_later_one() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     let early = desk.join("g", &joined[0].member);
@@ -260,14 +260,14 @@ fn a_client_that_asks_again_gets_its_answer_on_the_later_request() {
 }
 
 #[test]
-fn members_metadata_and_assignments_are_shown_of_a_stable_group() {
+fn a_stable_group_is_described_with_metadata_and_assignments() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     let GroupReply::Describe(described) = desk.call(GroupRequest::Describe(vec!["g".into(), "none".into()]))
     else {
         panic!("another reply");
     };
-    let group = described[0].1.as_ref().expect("there is one");
+    let group = described[0].1.as_ref().expect("the group exists");
     assert_eq!((group.state, group.protocol.as_str(), group.members.len()), ("Stable", "range", 2));
     let leader = group.members.iter().find(|m| m.member == joined[0].member).expect("a member");
     assert_eq!((&leader.assignment[..], leader.client_host.as_str()), (&[0_u8][..], "/127.0.0.1"));
@@ -275,7 +275,7 @@ fn members_metadata_and_assignments_are_shown_of_a_stable_group() {
 }
 
 #[test]
-fn lists_take_states_and_types() {
+fn lists_can_be_filtered_by_state_and_type() {
     let mut desk = Desk::new();
     desk.stable("g", 1);
     desk.commit(commit("simple", "", -1, 5));
@@ -299,7 +299,7 @@ fn lists_take_states_and_types() {
 }
 
 #[test]
-fn what_the_members_of_all_groups_say_is_bounded_by_what_the_broker_has_for_them() {
+fn the_metadata_of_all_groups_is_limited_by_the_configured_memory() {
     let config = GroupConfig { members_bytes_max: 10_000, ..GroupConfig::default() };
     let mut desk = Desk::new();
     desk.coordinator = GroupCoordinator::keyed(config, desk.now());
@@ -311,19 +311,19 @@ fn what_the_members_of_all_groups_say_is_bounded_by_what_the_broker_has_for_them
         match desk.reply(Token(1_000_000 + n)) {
             Some(GroupReply::Join(reply)) => reply.error,
             reply => {
-                assert_eq!(reply, None, "it waits for others");
+                assert_eq!(reply, None, "the member waits for others");
                 None
             }
         }
     });
     let outcomes: Vec<_> = outcomes.collect();
-    let taken = outcomes.iter().take_while(|error| error.is_none()).count();
-    assert!((2..40).contains(&taken), "{outcomes:?}");
-    assert!(outcomes[taken..].iter().all(|error| *error == Some(GroupError::GroupMaxSizeReached)));
+    let accepted = outcomes.iter().take_while(|error| error.is_none()).count();
+    assert!((2..40).contains(&accepted), "{outcomes:?}");
+    assert!(outcomes[accepted..].iter().all(|error| *error == Some(GroupError::GroupMaxSizeReached)));
 }
 
 #[test]
-fn members_that_are_there_go_on_when_their_group_has_reached_its_limit() {
+fn existing_members_can_rejoin_a_group_that_has_reached_its_memory_limit() {
     let mut desk = Desk::new();
     let big = |member: &str, bytes: usize| JoinRequest {
         protocols: vec![("p".into(), Bytes::from(vec![0; bytes]))],
@@ -347,7 +347,7 @@ fn members_that_are_there_go_on_when_their_group_has_reached_its_limit() {
 }
 
 #[test]
-fn what_a_group_is_called_is_bounded_and_counts_for_as_long_as_it_is_kept() {
+fn names_are_limited_and_use_memory_until_the_group_is_deleted() {
     let mut desk = Desk::new();
     let long = "x".repeat(limits::NAME_BYTES_MAX + 1);
     let too_long = [

@@ -4,11 +4,11 @@ use highwater_protocol::ids::GroupEpoch;
 
 use super::*;
 
-/// Keeps up one member: what it says, and what it has.
+/// A member: its next request, and its assignment.
 #[derive(Clone, Debug)]
 pub(super) struct Worker {
     pub(super) request: ConsumerHeartbeatRequest,
-    /// What it was last told to have.
+    /// Its last assignment, which it owns.
     pub(super) told: Vec<(TopicId, Vec<PartitionIndex>)>,
 }
 
@@ -26,7 +26,7 @@ pub(super) fn worker(group: &str, member: &str, names: &[&str]) -> Worker {
 }
 
 impl Worker {
-    /// Says everything, as when it joins or after a failure, and takes over what it is told. It has what it was told before.
+    /// Sends a full heartbeat, as after joining or a failure. The member reports its assignment as owned, and adopts the one in the reply.
     pub(super) fn beat(&mut self, desk: &mut Desk) -> ConsumerHeartbeatReply {
         if self.request.epoch > GroupEpoch(0) {
             self.request.owned = Some(self.told.clone());
@@ -34,6 +34,7 @@ impl Worker {
         self.send(desk)
     }
 
+    /// Sends the request as it is, and adopts the assignment in the reply.
     pub(super) fn send(&mut self, desk: &mut Desk) -> ConsumerHeartbeatReply {
         let reply = match desk.call(GroupRequest::ConsumerHeartbeat(self.request.clone())) {
             GroupReply::ConsumerHeartbeat(reply) => reply,
@@ -64,7 +65,7 @@ pub(super) fn described(desk: &mut Desk, group: &str) -> Result<DescribedConsume
     }
 }
 
-/// Members "a" and "b" that share topic "one".
+/// Adds members "a" and "b", which share topic "one".
 fn two(desk: &mut Desk) -> [Worker; 2] {
     let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
     a.beat(desk);
@@ -74,42 +75,42 @@ fn two(desk: &mut Desk) -> [Worker; 2] {
         b.beat(desk);
     }
     assert_eq!((a.count(), b.count()), (2, 2));
-    assert_eq!(described(desk, "g").expect("there").state, "Stable");
+    assert_eq!(described(desk, "g").expect("the group exists").state, "Stable");
     [a, b]
 }
 
 #[test]
-fn the_first_member_gets_everything_at_once() {
+fn the_first_member_gets_all_partitions_immediately() {
     let mut desk = Desk::new();
-    let mut a = worker("g", "a", &["one", "two", "not there"]);
+    let mut a = worker("g", "a", &["one", "two", "missing"]);
     let reply = a.beat(&mut desk);
     assert_eq!((reply.error, reply.epoch.0, reply.heartbeat_interval_ms), (None, 1, 5_000));
     assert_eq!(a.told, [(topic(1), indexes([0, 1, 2, 3])), (topic(2), indexes([0, 1]))]);
 }
 
 #[test]
-fn a_partition_is_handed_over_when_its_owner_says_it_has_it_no_more() {
+fn a_partition_moves_after_its_owner_confirms_the_revocation() {
     let mut desk = Desk::new();
     let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
     a.beat(&mut desk);
     b.beat(&mut desk);
-    assert_eq!((b.request.epoch.0, b.count()), (2, 0), "all of it is the other's");
+    assert_eq!((b.request.epoch.0, b.count()), (2, 0), "the other member owns all partitions");
     let had = a.told.clone();
     let reply = a.beat(&mut desk);
-    assert_eq!((reply.epoch.0, a.count()), (1, 2), "it is asked to give up two");
-    assert_eq!(described(&mut desk, "g").expect("there").state, "Reconciling");
+    assert_eq!((reply.epoch.0, a.count()), (1, 2), "it has to revoke two");
+    assert_eq!(described(&mut desk, "g").expect("the group exists").state, "Reconciling");
     let still = ConsumerHeartbeatRequest { owned: Some(had), ..a.request.clone() };
     desk.call(GroupRequest::ConsumerHeartbeat(still));
     b.beat(&mut desk);
-    assert_eq!(b.count(), 0, "it has not said so");
+    assert_eq!(b.count(), 0, "the other member has not confirmed the revocation");
     assert_eq!(a.beat(&mut desk).epoch, GroupEpoch(2));
     b.beat(&mut desk);
     assert_eq!(b.count(), 2);
-    assert_eq!(described(&mut desk, "g").expect("there").state, "Stable");
+    assert_eq!(described(&mut desk, "g").expect("the group exists").state, "Stable");
 }
 
 #[test]
-fn a_heartbeat_that_changes_nothing_is_answered_without_an_assignment() {
+fn the_reply_to_a_heartbeat_without_changes_has_no_assignment() {
     let mut desk = Desk::new();
     let [a, _] = two(&mut desk);
     let written = desk.log.len();
@@ -123,11 +124,11 @@ fn a_heartbeat_that_changes_nothing_is_answered_without_an_assignment() {
         panic!("another reply");
     };
     assert_eq!((reply.error, reply.assignment), (None, None));
-    assert_eq!(desk.log.len(), written, "and nothing is written down");
+    assert_eq!(desk.log.len(), written, "nothing is persisted");
 }
 
 #[test]
-fn a_member_that_does_not_give_up_in_time_is_fenced() {
+fn a_member_that_does_not_revoke_in_time_is_fenced() {
     let mut desk = Desk::new();
     let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
     a.beat(&mut desk);
@@ -147,7 +148,7 @@ fn a_member_that_does_not_give_up_in_time_is_fenced() {
 }
 
 #[test]
-fn a_member_that_is_silent_for_its_session_is_out() {
+fn a_member_whose_session_expires_is_removed() {
     let mut desk = Desk::new();
     let [mut a, mut b] = two(&mut desk);
     desk.pass(44_000);
@@ -159,7 +160,7 @@ fn a_member_that_is_silent_for_its_session_is_out() {
 }
 
 #[test]
-fn a_member_that_leaves_frees_what_it_has() {
+fn a_member_that_leaves_frees_its_partitions() {
     let mut desk = Desk::new();
     let [mut a, mut b] = two(&mut desk);
     a.request.epoch = GroupEpoch(-1);
@@ -168,11 +169,11 @@ fn a_member_that_leaves_frees_what_it_has() {
     assert_eq!(b.count(), 4);
     b.request.epoch = GroupEpoch(-1);
     b.send(&mut desk);
-    assert_eq!(described(&mut desk, "g").expect("there").state, "Empty");
+    assert_eq!(described(&mut desk, "g").expect("the group exists").state, "Empty");
 }
 
 #[test]
-fn epochs_that_are_not_the_coordinators_are_fenced() {
+fn members_with_another_epoch_are_fenced() {
     let mut desk = Desk::new();
     let [mut a, _] = two(&mut desk);
     let epoch = a.request.epoch;
@@ -189,15 +190,15 @@ fn epochs_that_are_not_the_coordinators_are_fenced() {
 }
 
 #[test]
-fn a_member_that_missed_an_answer_may_come_again_with_the_epoch_before() {
+fn a_member_that_missed_a_reply_may_retry_with_the_previous_epoch() {
     let mut desk = Desk::new();
     let [mut a, _] = two(&mut desk);
     let before = a.request.clone();
-    let told = a.told.clone();
+    let owned = a.told.clone();
     desk.coordinator.handle_topic(topic(1), "one", 6);
     let reply = a.beat(&mut desk);
     assert!(reply.epoch > before.epoch);
-    let again = ConsumerHeartbeatRequest { owned: Some(told), ..before };
+    let again = ConsumerHeartbeatRequest { owned: Some(owned), ..before };
     let GroupReply::ConsumerHeartbeat(reply) = desk.call(GroupRequest::ConsumerHeartbeat(again)) else {
         panic!("another reply");
     };
@@ -205,7 +206,7 @@ fn a_member_that_missed_an_answer_may_come_again_with_the_epoch_before() {
 }
 
 #[test]
-fn more_partitions_are_assigned_with_the_next_heartbeats() {
+fn new_partitions_are_assigned_with_the_next_heartbeats() {
     let mut desk = Desk::new();
     let [mut a, mut b] = two(&mut desk);
     desk.coordinator.handle_topic(topic(1), "one", 6);
@@ -217,7 +218,7 @@ fn more_partitions_are_assigned_with_the_next_heartbeats() {
 }
 
 #[test]
-fn a_topic_that_is_deleted_is_given_up() {
+fn a_deleted_topic_is_revoked() {
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &["one", "two"]);
     a.beat(&mut desk);
@@ -226,7 +227,7 @@ fn a_topic_that_is_deleted_is_given_up() {
     a.beat(&mut desk);
     assert_eq!(a.told, [(topic(2), indexes([0, 1]))]);
     a.beat(&mut desk);
-    assert_eq!(described(&mut desk, "g").expect("there").state, "Stable");
+    assert_eq!(described(&mut desk, "g").expect("the group exists").state, "Stable");
 }
 
 #[test]
@@ -246,7 +247,7 @@ fn a_regular_expression_matches_whole_names_and_new_topics() {
 }
 
 #[test]
-fn a_regular_expression_that_cannot_be_used_is_refused() {
+fn invalid_regular_expressions_are_rejected() {
     let mut desk = Desk::new();
     for regex in ["(", "a)|(b", "\\1", "(?=a)", &"x".repeat(2_000), "(((a{100}){100}){100})"] {
         let mut a = worker("g", "a", &[]);
@@ -257,7 +258,7 @@ fn a_regular_expression_that_cannot_be_used_is_refused() {
 }
 
 #[test]
-fn expressions_are_matched_with_many_topics_in_slices_and_members_wait_for_it() {
+fn expressions_are_matched_with_many_topics_in_slices_while_their_members_wait() {
     let mut desk = Desk::new();
     for n in 0..40_000_u32 {
         let mut id = [0; 16];
@@ -271,11 +272,11 @@ fn expressions_are_matched_with_many_topics_in_slices_and_members_wait_for_it() 
     let now = desk.now();
     desk.coordinator.handle(now, Token(1), GroupRequest::ConsumerHeartbeat(a.request.clone()), [1; 16]);
     desk.settle();
-    assert_eq!(desk.reply(Token(1)), None, "there is more to match than a turn may take");
+    assert_eq!(desk.reply(Token(1)), None, "matching takes more than a turn");
     desk.coordinator.handle(now, Token(2), GroupRequest::ConsumerHeartbeat(other.request.clone()), [2; 16]);
     assert!(desk.coordinator.run(now));
     desk.settle();
-    assert!(desk.reply(Token(2)).is_some(), "who wants topics by their names waits for a turn at most");
+    assert!(desk.reply(Token(2)).is_some(), "a member that subscribes by name waits for one turn at most");
     assert_eq!(desk.reply(Token(1)), None);
     let mut turns = 2;
     while desk.coordinator.run(now) {
@@ -283,8 +284,8 @@ fn expressions_are_matched_with_many_topics_in_slices_and_members_wait_for_it() 
     }
     desk.settle();
     assert!(turns >= 3, "{turns}");
-    let Some(GroupReply::ConsumerHeartbeat(reply)) = desk.reply(Token(1)) else { panic!("no answer") };
-    // So many topics are not assigned at once either, and it is a member meanwhile.
+    let Some(GroupReply::ConsumerHeartbeat(reply)) = desk.reply(Token(1)) else { panic!("no reply") };
+    // Assigning so many topics takes several turns, too. It is a member with an empty assignment meanwhile.
     assert_eq!((reply.epoch.0, reply.assignment.map(|topics| topics.len())), (1, Some(0)));
     desk.tokens = 2;
     a.request.epoch = GroupEpoch(1);
@@ -296,18 +297,18 @@ fn expressions_are_matched_with_many_topics_in_slices_and_members_wait_for_it() 
 }
 
 #[test]
-fn members_choose_the_assignor_and_unknown_ones_are_refused() {
+fn members_choose_the_assignor_and_unknown_ones_are_rejected() {
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &["one"]);
     a.request.assignor = Some("mine".into());
     assert_eq!(a.refused(&mut desk), Some(GroupError::UnsupportedAssignor));
     a.request.assignor = Some("range".into());
     a.beat(&mut desk);
-    assert_eq!(described(&mut desk, "g").expect("there").assignor, "range");
+    assert_eq!(described(&mut desk, "g").expect("the group exists").assignor, "range");
 }
 
 #[test]
-fn a_first_heartbeat_that_says_too_little_is_refused() {
+fn an_incomplete_first_heartbeat_is_rejected() {
     let mut desk = Desk::new();
     let good = worker("g", "a", &["one"]).request;
     let owns = Some(vec![(topic(1), indexes([0]))]);
@@ -329,7 +330,7 @@ fn a_first_heartbeat_that_says_too_little_is_refused() {
 }
 
 #[test]
-fn members_commit_with_their_epoch_or_with_the_one_of_the_partition() {
+fn members_commit_with_their_epoch_or_one_since_the_partition_was_assigned() {
     let mut desk = Desk::new();
     let [mut a, _] = two(&mut desk);
     let epoch = a.request.epoch;
@@ -346,13 +347,13 @@ fn members_commit_with_their_epoch_or_with_the_one_of_the_partition() {
     a.beat(&mut desk);
     assert!(a.request.epoch > epoch);
     let new = *a.told[0].1.last().expect("some");
-    assert_eq!(desk.commit(with(epoch, kept, true)), None, "it has had that one since then");
+    assert_eq!(desk.commit(with(epoch, kept, true)), None, "it has owned that partition since that epoch");
     assert_eq!(desk.commit(with(epoch, new, true)), Some(GroupError::StaleMemberEpoch));
     assert_eq!(desk.commit(commit("g", "", -1, 1)), Some(GroupError::UnknownMemberId));
 }
 
 #[test]
-fn members_read_offsets_with_their_epoch() {
+fn members_fetch_offsets_with_their_epoch() {
     let mut desk = Desk::new();
     let [a, _] = two(&mut desk);
     let mut fetch = |member: Option<(String, GroupEpoch)>| {
@@ -369,17 +370,17 @@ fn members_read_offsets_with_their_epoch() {
 }
 
 #[test]
-fn an_empty_group_changes_its_protocol_and_keeps_its_offsets() {
+fn an_empty_group_can_change_its_protocol_and_keeps_its_offsets() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 1);
     desk.commit(commit("g", &joined[0].member, 1, 5));
     let mut a = worker("g", "a", &["one"]);
-    assert_eq!(a.refused(&mut desk), Some(GroupError::GroupIdNotFound), "it has members");
+    assert_eq!(a.refused(&mut desk), Some(GroupError::GroupIdNotFound), "the group has members");
     desk.leave("g", &[(&joined[0].member, None)]);
     assert_eq!(a.beat(&mut desk).error, None);
     assert_eq!((a.count(), desk.offset("g", 1, 0)), (4, Some(5)));
     let token = desk.join("g", "");
-    assert_eq!(desk.joined(token).error, Some(GroupError::InconsistentGroupProtocol), "it has members again");
+    assert_eq!(desk.joined(token).error, Some(GroupError::InconsistentGroupProtocol), "the group has members again");
     a.request.epoch = GroupEpoch(-1);
     a.send(&mut desk);
     desk.crash();
@@ -388,7 +389,7 @@ fn an_empty_group_changes_its_protocol_and_keeps_its_offsets() {
 }
 
 #[test]
-fn requests_of_the_other_protocol_are_refused() {
+fn requests_of_the_other_protocol_are_rejected() {
     let mut desk = Desk::new();
     let [a, _] = two(&mut desk);
     assert_eq!(desk.heartbeat("g", "a", a.request.epoch.0), Some(GroupError::UnknownMemberId));
@@ -402,7 +403,7 @@ fn requests_of_the_other_protocol_are_refused() {
 }
 
 #[test]
-fn a_member_that_says_nothing_new_is_heard_when_its_group_has_reached_its_limit() {
+fn heartbeats_without_changes_are_accepted_when_the_group_has_reached_its_memory_limit() {
     let mut desk = Desk::new();
     let name = |n: usize| format!("{n:0>1000}");
     let mut a = worker("g", "a", &[]);
@@ -412,13 +413,13 @@ fn a_member_that_says_nothing_new_is_heard_when_its_group_has_reached_its_limit(
     desk.pass(40_000);
     assert_eq!(a.beat(&mut desk).error, None);
     desk.pass(40_000);
-    assert_eq!(a.beat(&mut desk).error, None, "its session was renewed");
+    assert_eq!(a.beat(&mut desk).error, None, "its session was extended");
     a.request.topic_names = Some((0..limits::GROUP_BYTES_MAX / 1_000).map(name).collect());
     assert_eq!(a.refused(&mut desk), Some(GroupError::GroupMaxSizeReached));
 }
 
 #[test]
-fn an_empty_group_that_somebody_almost_joined_is_the_same_after_a_restart() {
+fn an_empty_group_with_an_abandoned_join_is_the_same_after_a_restart() {
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &["one"]);
     a.beat(&mut desk);

@@ -7,7 +7,7 @@ use super::consumer::{described, worker};
 use super::*;
 
 #[test]
-fn a_static_member_that_leaves_for_a_while_keeps_its_partitions() {
+fn a_static_member_that_leaves_temporarily_keeps_its_partitions() {
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &["one"]);
     a.request.instance = Some("i".into());
@@ -24,7 +24,7 @@ fn a_static_member_that_leaves_for_a_while_keeps_its_partitions() {
     let mut again = worker("g", "again", &["one"]);
     again.request.instance = Some("i".into());
     let reply = again.beat(&mut desk);
-    assert_eq!((reply.error, again.count()), (None, 2), "the other two are for the newcomer");
+    assert_eq!((reply.error, again.count()), (None, 2), "the other two are assigned to the new member");
     a.request.epoch = GroupEpoch(1);
     assert_eq!(a.refused(&mut desk), Some(GroupError::FencedInstanceId));
     b.beat(&mut desk);
@@ -32,7 +32,7 @@ fn a_static_member_that_leaves_for_a_while_keeps_its_partitions() {
 }
 
 #[test]
-fn a_static_member_that_stays_away_is_out_after_its_session() {
+fn a_static_member_that_does_not_return_is_removed_after_its_session_timeout() {
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &["one"]);
     a.request.instance = Some("i".into());
@@ -40,11 +40,11 @@ fn a_static_member_that_stays_away_is_out_after_its_session() {
     a.request.epoch = GroupEpoch(-2);
     a.send(&mut desk);
     desk.pass(45_000);
-    assert_eq!(described(&mut desk, "g").expect("there").state, "Empty");
+    assert_eq!(described(&mut desk, "g").expect("the group exists").state, "Empty");
 }
 
 #[test]
-fn a_member_keeps_its_instance_id_for_as_long_as_it_is_there() {
+fn a_member_cannot_change_its_instance_id() {
     let mut desk = Desk::new();
     let mut m = worker("g", "m", &["one"]);
     m.request.instance = Some("i1".into());
@@ -58,7 +58,7 @@ fn a_member_keeps_its_instance_id_for_as_long_as_it_is_there() {
     assert_eq!(named("i2", 0).refused(&mut desk), Some(GroupError::InvalidRequest));
     assert_eq!(named("i2", -1).refused(&mut desk), Some(GroupError::UnknownMemberId));
     assert_eq!(named("i1", -1).refused(&mut desk), None);
-    // Nobody has the name any more, here and after a restart.
+    // The instance id is free, also after a restart.
     for _ in 0..2 {
         let mut next = worker("g", "next", &["one"]);
         next.request.instance = Some("i1".into());
@@ -70,7 +70,7 @@ fn a_member_keeps_its_instance_id_for_as_long_as_it_is_there() {
 }
 
 #[test]
-fn a_member_does_not_take_over_from_another_one_while_it_has_a_place_of_its_own() {
+fn a_member_cannot_take_over_another_static_member() {
     let mut desk = Desk::new();
     let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
     a.request.instance = Some("ia".into());
@@ -82,11 +82,11 @@ fn a_member_does_not_take_over_from_another_one_while_it_has_a_place_of_its_own(
     let mut greedy = worker("g", "a", &["one"]);
     greedy.request.instance = Some("ib".into());
     assert_eq!(greedy.refused(&mut desk), Some(GroupError::InvalidRequest));
-    assert_eq!(described(&mut desk, "g").expect("there").members.len(), 2);
+    assert_eq!(described(&mut desk, "g").expect("the group exists").members.len(), 2);
 }
 
 #[test]
-fn a_log_in_which_a_member_changed_its_instance_id_is_read() {
+fn a_log_in_which_a_member_changed_its_instance_id_is_readable() {
     let m = |instance: &str| ConsumerMemberRecord {
         member: "m".into(),
         instance: Some(instance.into()),
@@ -120,8 +120,8 @@ fn a_log_in_which_a_member_changed_its_instance_id_is_read() {
         desk.crash();
         let mut next = worker("g", "next", &["one"]);
         next.request.instance = Some("i1".into());
-        assert_eq!(next.beat(&mut desk).error, None, "nobody has that name any more");
-        let members = described(&mut desk, "g").expect("there").members;
+        assert_eq!(next.beat(&mut desk).error, None, "the instance id is free");
+        let members = described(&mut desk, "g").expect("the group exists").members;
         assert_eq!(members.len(), if gone.is_some() { 1 } else { 2 });
     }
 }

@@ -1,15 +1,15 @@
-//! What survives a restart, and what is told before it does.
+//! What survives a restart, and which replies wait until it would.
 
 use super::consumer::worker;
 use super::*;
 
-/// The same desk whose log takes nothing until told.
+/// Returns a harness that holds back the writes to its log.
 fn held() -> Desk {
     Desk { writes: false, ..Desk::new() }
 }
 
 #[test]
-fn a_commit_is_answered_when_it_is_durable_and_not_read_before() {
+fn a_commit_is_acknowledged_and_readable_only_once_durable() {
     let mut desk = held();
     let committed = desk.ask(GroupRequest::Commit(commit("g", "", -1, 7)));
     let all = FetchRequest { group: "g".into(), member: None, partitions: None, require_stable: false };
@@ -18,13 +18,13 @@ fn a_commit_is_answered_when_it_is_durable_and_not_read_before() {
     desk.write();
     desk.settle();
     assert!(matches!(desk.reply(committed), Some(GroupReply::Commit(_))));
-    let Some(GroupReply::Fetch(replies)) = desk.reply(read) else { panic!("no answer") };
+    let Some(GroupReply::Fetch(replies)) = desk.reply(read) else { panic!("no reply") };
     let reply = &replies[0];
     assert_eq!(reply.offsets[0].offset, Offset(7));
 }
 
 #[test]
-fn nobody_learns_an_assignment_before_it_is_durable() {
+fn assignments_are_sent_only_once_durable() {
     let mut desk = held();
     let token = desk.join("g", "");
     desk.pass(6_000);
@@ -46,14 +46,14 @@ fn other_groups_do_not_wait_for_a_commit() {
 }
 
 #[test]
-fn members_of_the_classic_protocol_go_on_after_a_restart() {
+fn members_of_the_classic_protocol_continue_after_a_restart() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     desk.commit(commit("g", &joined[0].member, 1, 9));
     desk.pass(9_000);
     desk.crash();
     desk.pass(SESSION_MS as u64 - 1);
-    assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None, "sessions began anew");
+    assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None, "sessions have restarted");
     let token = desk.sync(&joined[1], "g", &[]);
     assert_eq!(&desk.synced(token).assignment[..], [1]);
     assert_eq!((desk.state("g"), desk.offset("g", 1, 0)), ("Stable", Some(9)));
@@ -62,7 +62,7 @@ fn members_of_the_classic_protocol_go_on_after_a_restart() {
 }
 
 #[test]
-fn a_crash_in_the_middle_of_a_rebalance_leads_back_to_the_last_generation() {
+fn a_crash_during_a_rebalance_restores_the_last_complete_generation() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 1);
     let token = desk.join("g", &joined[0].member);
@@ -75,7 +75,7 @@ fn a_crash_in_the_middle_of_a_rebalance_leads_back_to_the_last_generation() {
 }
 
 #[test]
-fn members_of_the_consumer_protocol_go_on_after_a_restart() {
+fn members_of_the_consumer_protocol_continue_after_a_restart() {
     let mut desk = Desk::new();
     let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
     a.beat(&mut desk);
@@ -88,7 +88,7 @@ fn members_of_the_consumer_protocol_go_on_after_a_restart() {
 }
 
 #[test]
-fn a_member_that_gives_partitions_up_has_the_time_for_it_again_after_a_restart() {
+fn the_timeout_of_a_revocation_restarts_after_a_restart() {
     let mut desk = Desk::new();
     let [mut a, mut b] = ["a", "b"].map(|m| worker("g", m, &["one"]));
     a.request.rebalance_timeout_ms = 20_000;
@@ -105,7 +105,7 @@ fn a_member_that_gives_partitions_up_has_the_time_for_it_again_after_a_restart()
 }
 
 #[test]
-fn a_snapshot_holds_what_was_written_and_nothing_else() {
+fn a_snapshot_has_exactly_the_persisted_state() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     let mut a = worker("h", "a", &["one"]);
@@ -123,7 +123,7 @@ fn a_snapshot_holds_what_was_written_and_nothing_else() {
 }
 
 #[test]
-fn topics_that_went_while_the_log_was_behind_take_their_offsets_along() {
+fn offsets_of_topics_that_are_missing_after_a_restart_are_deleted() {
     let mut desk = Desk::new();
     desk.commit(commit("g", "", -1, 3));
     desk.topics.retain(|(id, ..)| *id != topic(1));
@@ -136,7 +136,7 @@ fn topics_that_went_while_the_log_was_behind_take_their_offsets_along() {
 const FULL: Option<GroupError> = Some(GroupError::CoordinatorNotAvailable);
 
 #[test]
-fn a_full_disk_rejects_what_would_write_a_record() {
+fn requests_that_need_a_record_are_rejected_when_the_disk_is_full() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 1);
     let mut member = worker("h", "a", &["one"]);
@@ -156,10 +156,10 @@ fn a_full_disk_rejects_what_would_write_a_record() {
     member.request.topic_names = subscribed;
     assert!(
         desk.coordinator.poll_batch().is_none(),
-        "what is rejected leaves no record, however often it is tried"
+        "rejected requests leave no records, however often they are retried"
     );
 
-    // Who has all that it is to have goes on.
+    // Members that need no new records are not affected.
     assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None);
     assert_eq!(member.beat(&mut desk).error, None);
     let token = desk.sync(&joined[0], "g", &[]);
@@ -180,18 +180,18 @@ fn requests_that_wait_for_the_log_are_rejected_when_the_disk_is_full() {
     assert!(desk.replies.is_empty(), "nothing is durable");
 
     desk.stall(true);
-    let Some(GroupReply::Commit(outcomes)) = desk.reply(committed) else { panic!("no answer") };
+    let Some(GroupReply::Commit(outcomes)) = desk.reply(committed) else { panic!("no reply") };
     assert_eq!(outcomes, [(topic(1), PartitionIndex(0), FULL)]);
-    let Some(GroupReply::Fetch(replies)) = desk.reply(read) else { panic!("no answer") };
+    let Some(GroupReply::Fetch(replies)) = desk.reply(read) else { panic!("no reply") };
     let reply = &replies[0];
     assert_eq!((reply.error, reply.offsets.len()), (FULL, 0));
-    let Some(GroupReply::Delete(outcomes)) = desk.reply(deleted) else { panic!("no answer") };
+    let Some(GroupReply::Delete(outcomes)) = desk.reply(deleted) else { panic!("no reply") };
     let unknown = Some(GroupError::GroupIdNotFound);
     assert_eq!(outcomes, [("none".into(), unknown), ("g".into(), FULL)]);
-    let Some(GroupReply::ConsumerHeartbeat(reply)) = desk.reply(beat) else { panic!("no answer") };
+    let Some(GroupReply::ConsumerHeartbeat(reply)) = desk.reply(beat) else { panic!("no reply") };
     assert_eq!((reply.error, &reply.member[..]), (FULL, "a"));
 
-    // Nor is anybody told meanwhile of what is not durable.
+    // Replies report nothing that is not durable.
     let read = desk.ask(GroupRequest::Fetch(vec![all]));
     assert!(matches!(desk.reply(read), Some(GroupReply::Fetch(replies)) if replies[0].error == FULL));
     let again = desk.ask(GroupRequest::ConsumerHeartbeat(worker("h", "a", &["one"]).request));
@@ -205,12 +205,12 @@ fn requests_that_wait_for_the_log_are_rejected_when_the_disk_is_full() {
 }
 
 #[test]
-fn members_that_wait_for_others_are_rejected_when_the_disk_is_full_and_go_on_later() {
+fn waiting_members_are_rejected_when_the_disk_is_full_and_can_continue_later() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     let [leader, follower] = [&joined[0], &joined[1]];
     let waiting = desk.join("g", &leader.member);
-    assert!(desk.reply(waiting).is_none(), "it waits for the other member");
+    assert!(desk.reply(waiting).is_none(), "the request waits for the other member");
     desk.stall(true);
     assert_eq!(desk.joined(waiting).error, FULL);
     desk.stall(false);
@@ -218,18 +218,18 @@ fn members_that_wait_for_others_are_rejected_when_the_disk_is_full_and_go_on_lat
     let tokens = [leader, follower].map(|member| desk.join("g", &member.member));
     let joined = tokens.map(|token| desk.joined(token));
     let waiting = desk.sync(&joined[1], "g", &[]);
-    assert!(desk.reply(waiting).is_none(), "it waits for the leader");
+    assert!(desk.reply(waiting).is_none(), "the request waits for the leader");
     desk.stall(true);
     assert_eq!(desk.synced(waiting).error, FULL);
     let refused = desk.sync(&joined[1], "g", &[]);
-    assert_eq!(desk.synced(refused).error, FULL, "nobody waits for a leader that is rejected");
+    assert_eq!(desk.synced(refused).error, FULL, "a member does not wait for a leader whose requests are rejected");
     desk.stall(false);
     desk.sync_all("g", &joined);
     assert_eq!(desk.state("g"), "Stable");
 }
 
 #[test]
-fn sessions_begin_anew_when_the_broker_answers_again() {
+fn sessions_restart_when_the_broker_resumes_service() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     let mut a = worker("h", "a", &["one"]);

@@ -11,7 +11,7 @@ fn fixed(instance: &str, member: &str) -> JoinRequest {
     }
 }
 
-/// A stable group of static members "a" (the leader) and "b".
+/// Makes a stable group of static members "a" (the leader) and "b".
 fn two(desk: &mut Desk) -> [JoinReply; 2] {
     let tokens = ["a", "b"].map(|i| desk.ask(GroupRequest::Join(fixed(i, ""))));
     desk.pass(6_000);
@@ -22,7 +22,7 @@ fn two(desk: &mut Desk) -> [JoinReply; 2] {
 }
 
 #[test]
-fn a_static_member_that_starts_again_keeps_its_assignment_without_a_rebalance() {
+fn a_restarted_static_member_keeps_its_assignment_without_a_rebalance() {
     let mut desk = Desk::new();
     let before = two(&mut desk);
     let token = desk.ask(GroupRequest::Join(fixed("b", "")));
@@ -35,7 +35,7 @@ fn a_static_member_that_starts_again_keeps_its_assignment_without_a_rebalance() 
 }
 
 #[test]
-fn the_member_that_was_replaced_is_fenced() {
+fn a_replaced_static_member_is_fenced() {
     let mut desk = Desk::new();
     let before = two(&mut desk);
     desk.ask(GroupRequest::Join(fixed("b", "")));
@@ -56,7 +56,7 @@ fn the_member_that_was_replaced_is_fenced() {
 }
 
 #[test]
-fn a_static_leader_that_starts_again_is_told_not_to_assign() {
+fn a_restarted_static_leader_skips_the_assignment() {
     let mut desk = Desk::new();
     two(&mut desk);
     let token = desk.ask(GroupRequest::Join(fixed("a", "")));
@@ -65,7 +65,7 @@ fn a_static_leader_that_starts_again_is_told_not_to_assign() {
 }
 
 #[test]
-fn an_old_client_that_leads_takes_itself_for_a_follower() {
+fn a_restarted_static_leader_with_an_old_client_acts_as_a_follower() {
     let mut desk = Desk::new();
     let before = two(&mut desk);
     let old = JoinRequest { can_skip_assignment: false, ..fixed("a", "") };
@@ -75,7 +75,7 @@ fn an_old_client_that_leads_takes_itself_for_a_follower() {
 }
 
 #[test]
-fn a_static_member_that_wants_another_protocol_begins_a_generation() {
+fn a_restarted_static_member_with_another_protocol_starts_a_new_generation() {
     let mut desk = Desk::new();
     let request = |protocols: &[&'static str]| JoinRequest {
         protocols: protocols.iter().map(|p| ((*p).to_owned(), Bytes::new())).collect(),
@@ -91,7 +91,7 @@ fn a_static_member_that_wants_another_protocol_begins_a_generation() {
 }
 
 #[test]
-fn a_static_member_that_takes_over_while_its_predecessor_waits_sends_that_away() {
+fn a_static_member_that_replaces_a_waiting_one_fences_it() {
     let mut desk = Desk::new();
     let early = desk.ask(GroupRequest::Join(fixed("a", "")));
     let late = desk.ask(GroupRequest::Join(fixed("a", "")));
@@ -101,10 +101,10 @@ fn a_static_member_that_takes_over_while_its_predecessor_waits_sends_that_away()
 }
 
 #[test]
-fn a_static_member_is_waited_for_until_its_session_is_over() {
+fn a_static_member_stays_in_the_group_until_its_session_expires() {
     let mut desk = Desk::new();
     let before = two(&mut desk);
-    // The other one goes on; nothing is heard from "b".
+    // Only "a" sends heartbeats.
     desk.pass(SESSION_MS as u64 - 1);
     let request = HeartbeatRequest {
         group: "g".into(),
@@ -114,12 +114,12 @@ fn a_static_member_is_waited_for_until_its_session_is_over() {
     };
     assert_eq!(desk.call(GroupRequest::Heartbeat(request.clone())), GroupReply::Heartbeat(None));
     desk.pass(1);
-    let told = desk.call(GroupRequest::Heartbeat(request));
-    assert_eq!(told, GroupReply::Heartbeat(Some(GroupError::RebalanceInProgress)));
+    let reply = desk.call(GroupRequest::Heartbeat(request));
+    assert_eq!(reply, GroupReply::Heartbeat(Some(GroupError::RebalanceInProgress)));
 }
 
 #[test]
-fn an_administrator_removes_static_members_by_their_instance_id() {
+fn an_administrator_can_remove_static_members_by_instance_id() {
     let mut desk = Desk::new();
     let before = two(&mut desk);
     let outcomes = desk.leave("g", &[("", Some("b")), ("", Some("nobody")), (&before[1].member, Some("a"))]);
@@ -129,16 +129,16 @@ fn an_administrator_removes_static_members_by_their_instance_id() {
 }
 
 #[test]
-fn a_static_member_without_a_rebalance_timeout_has_the_time_of_its_session() {
+fn a_static_member_without_a_rebalance_timeout_uses_its_session_timeout() {
     for timeout in [0, -1] {
         let mut desk = Desk::new();
-        let hasty = JoinRequest { rebalance_timeout_ms: timeout, ..fixed("a", "") };
-        let tokens = [hasty, fixed("b", "")].map(|request| desk.ask(GroupRequest::Join(request)));
+        let request = JoinRequest { rebalance_timeout_ms: timeout, ..fixed("a", "") };
+        let tokens = [request, fixed("b", "")].map(|request| desk.ask(GroupRequest::Join(request)));
         desk.pass(6_000);
         let joined = tokens.map(|t| desk.joined(t));
         desk.sync_all("g", &joined);
         assert_eq!(desk.leave("g", &[("", Some("b"))]), [None]);
-        // The one that is left does not join again, and is waited for.
+        // The group waits for the remaining member, which does not rejoin.
         desk.pass(SESSION_MS as u64 - 1);
         assert_eq!(desk.state("g"), "PreparingRebalance");
         desk.pass(1);
@@ -147,13 +147,13 @@ fn a_static_member_without_a_rebalance_timeout_has_the_time_of_its_session() {
 }
 
 #[test]
-fn a_static_member_that_takes_over_before_the_first_generation_waits_for_it_as_long_as_anybody() {
+fn a_static_member_that_replaces_a_new_one_does_not_expire_while_it_waits() {
     let mut desk = Desk::new();
     two(&mut desk);
     let early = desk.ask(GroupRequest::Join(fixed("c", "")));
     let late = desk.ask(GroupRequest::Join(fixed("c", "")));
     assert_eq!(desk.joined(early).error, Some(GroupError::FencedInstanceId));
-    // The other two go on and are slow to join.
+    // The other two send heartbeats, but join late.
     let joins = desk.ms + 4 * SESSION_MS as u64;
     while desk.ms < joins {
         for instance in ["a", "b"] {

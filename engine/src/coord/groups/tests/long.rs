@@ -1,4 +1,4 @@
-//! Requests about very many groups and offsets, slice by slice.
+//! Requests about very many groups and offsets, which are handled in slices.
 
 use super::*;
 use crate::coord::groups::limits::{LONG_ITEMS_PER_SLICE_MAX, LONG_ITEMS_PER_TURN_MAX};
@@ -6,7 +6,7 @@ use crate::coord::groups::limits::{LONG_ITEMS_PER_SLICE_MAX, LONG_ITEMS_PER_TURN
 const PARTITIONS: u32 = 3 * LONG_ITEMS_PER_TURN_MAX as u32;
 
 impl Desk {
-    /// Asks, and lets no turn pass.
+    /// Sends a request without running a turn.
     pub(super) fn begin(&mut self, request: GroupRequest) -> Token {
         self.tokens += 1;
         let token = Token(self.tokens);
@@ -14,7 +14,7 @@ impl Desk {
         token
     }
 
-    /// So many members join a group; they wait for each other.
+    /// Sends this many joins of a group, which wait for each other.
     fn join_many(&mut self, group: &str, count: usize) {
         for n in 0..count as u128 {
             self.tokens += 1;
@@ -23,7 +23,7 @@ impl Desk {
         }
     }
 
-    /// Turns until there is a reply.
+    /// Runs turns until there is a reply. Returns their number, and the reply.
     fn turns_to(&mut self, token: Token) -> (usize, GroupReply) {
         for turns in 0..1000 {
             self.settle();
@@ -55,7 +55,7 @@ fn fetch_all(group: &str) -> GroupRequest {
 fn fetched(reply: GroupReply) -> Vec<(u32, i64)> {
     match reply {
         GroupReply::Fetch(mut replies) => {
-            let offsets = replies.pop().expect("one was asked for").offsets;
+            let offsets = replies.pop().expect("a reply for the group").offsets;
             offsets.into_iter().map(|of| (of.partition.0, of.offset.0)).collect()
         }
         other => panic!("{other:?}"),
@@ -63,7 +63,7 @@ fn fetched(reply: GroupReply) -> Vec<(u32, i64)> {
 }
 
 #[test]
-fn very_many_offsets_of_a_group_are_kept_and_given_in_slices_and_others_are_answered_meanwhile() {
+fn many_offsets_are_committed_and_fetched_in_slices_and_other_requests_are_served_meanwhile() {
     let mut desk = Desk::new();
     desk.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
     let long = desk.begin(GroupRequest::Commit(commit_all("g", 5)));
@@ -89,7 +89,7 @@ fn very_many_offsets_of_a_group_are_kept_and_given_in_slices_and_others_are_answ
 }
 
 #[test]
-fn a_commit_does_not_overtake_the_rest_of_one_to_the_same_group() {
+fn commits_to_a_group_are_applied_in_order() {
     let mut desk = Desk::new();
     desk.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
     let first = desk.begin(GroupRequest::Commit(commit_all("g", 5)));
@@ -104,7 +104,7 @@ fn a_commit_does_not_overtake_the_rest_of_one_to_the_same_group() {
 }
 
 #[test]
-fn what_a_long_commit_did_is_told_when_all_of_it_is_durable() {
+fn a_long_commit_is_acknowledged_once_all_of_it_is_durable() {
     let mut desk = Desk::new();
     desk.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
     desk.writes = false;
@@ -120,7 +120,7 @@ fn what_a_long_commit_did_is_told_when_all_of_it_is_durable() {
 }
 
 #[test]
-fn very_many_groups_are_listed_in_slices_and_each_once() {
+fn many_groups_are_listed_in_slices_and_each_once() {
     let mut desk = Desk::new();
     let count = 2 * LONG_ITEMS_PER_TURN_MAX + LONG_ITEMS_PER_SLICE_MAX + 1;
     let names: Vec<String> = (0..count).map(|n| format!("group-{n:05}")).collect();
@@ -135,7 +135,7 @@ fn very_many_groups_are_listed_in_slices_and_each_once() {
     let GroupReply::List { groups: listed, .. } = reply else { panic!("{reply:?}") };
     assert!(turns >= 2, "{turns} turns for {count} groups");
     assert!(listed.iter().map(|group| &group.group).eq(&names));
-    // No more than was asked for.
+    // A list is cut at the requested size.
     let bytes = listed[0].memory_bytes();
     let token = desk.begin(list("group-00009", Some(10 * bytes - 1)));
     let (turns, reply) = desk.turns_to(token);
@@ -144,13 +144,13 @@ fn very_many_groups_are_listed_in_slices_and_each_once() {
     assert!(listed.iter().map(|group| &group.group).eq(&names[10..20]));
 }
 
-/// Asks for a reply of at most so many bytes: the reply, or how much memory it needs.
+/// Sends a request whose reply may have this many bytes. Returns the reply, or the bytes that it needs.
 fn within(desk: &mut Desk, request: &GroupRequest, bytes_max: usize) -> Result<GroupReply, usize> {
     let limited = GroupRequest::Within { request: Box::new(request.clone()), bytes_max };
     let token = desk.begin(limited);
     match desk.turns_to(token).1 {
         GroupReply::NeedsMemory { bytes, request: returned } => {
-            assert_eq!(*returned, *request, "it can be asked again");
+            assert_eq!(*returned, *request, "the request is returned for a retry");
             Err(bytes)
         }
         reply => Ok(reply),
@@ -158,7 +158,7 @@ fn within(desk: &mut Desk, request: &GroupRequest, bytes_max: usize) -> Result<G
 }
 
 #[test]
-fn a_reply_that_would_take_more_memory_than_it_may_is_not_made_and_says_how_much_it_needs() {
+fn a_reply_beyond_its_memory_limit_is_replaced_by_the_size_it_needs() {
     let mut desk = Desk::new();
     desk.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
     let token = desk.begin(GroupRequest::Commit(commit_all("g", 5)));
@@ -181,16 +181,16 @@ fn a_reply_that_would_take_more_memory_than_it_may_is_not_made_and_says_how_much
         let token = desk.begin(request.clone());
         let whole = desk.turns_to(token).1;
         for bytes_max in [0, 1000] {
-            let needs = within(&mut desk, &request, bytes_max).expect_err("it does not fit");
+            let needs = within(&mut desk, &request, bytes_max).expect_err("the reply does not fit");
             assert!(needs > 100 * 2 * LONG_ITEMS_PER_SLICE_MAX, "{needs} bytes for {request:?}");
-            assert!(within(&mut desk, &request, needs - 1) == Err(needs), "not with a byte less");
-            assert!(within(&mut desk, &request, needs) == Ok(whole.clone()), "with that much");
+            assert!(within(&mut desk, &request, needs - 1) == Err(needs), "one byte is missing");
+            assert!(within(&mut desk, &request, needs) == Ok(whole.clone()), "it fits");
         }
     }
 }
 
 #[test]
-fn a_group_of_very_many_members_is_described_in_slices_and_others_are_answered_meanwhile() {
+fn a_group_with_many_members_is_described_in_slices_and_other_requests_are_served_meanwhile() {
     let mut desk = Desk::new();
     let count = 3 * LONG_ITEMS_PER_TURN_MAX + 1;
     desk.join_many("g", count);
@@ -201,6 +201,6 @@ fn a_group_of_very_many_members_is_described_in_slices_and_others_are_answered_m
     let (turns, reply) = desk.turns_to(long);
     assert!(turns >= 2, "{turns} turns for {count} members");
     let GroupReply::Describe(mut described) = reply else { panic!("{reply:?}") };
-    let members = described.remove(0).1.expect("it is there").members;
+    let members = described.remove(0).1.expect("the group exists").members;
     assert!(members.len() == count && members.is_sorted_by(|a, b| a.member < b.member));
 }

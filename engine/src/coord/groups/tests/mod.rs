@@ -1,4 +1,4 @@
-//! Tests of the coordinator, rule by rule. The simulation of the whole broker (`engine/tests/simulation/groups`) puts all of them together.
+//! Tests of single rules of the coordinator. The simulation of the whole broker (`engine/tests/simulation/groups`) tests their interaction.
 
 mod assigning;
 mod classic;
@@ -17,15 +17,15 @@ use highwater_protocol::ids::{LeaderEpoch, Offset, PartitionIndex, Timestamp, To
 
 use super::*;
 
-/// What the first member's session timeout is, and everybody's unless a test says otherwise.
+/// The session timeout of members, unless a test sets another one.
 const SESSION_MS: i32 = 10_000;
 const REBALANCE_MS: i32 = 60_000;
 
-/// A coordinator with its clock and its log.
+/// A coordinator with a clock and a log.
 struct Desk {
     coordinator: GroupCoordinator,
     ms: u64,
-    /// Whether records are durable at once.
+    /// Whether batches are durable at once.
     writes: bool,
     topics: Vec<(TopicId, &'static str, u32)>,
     log: Vec<GroupBatch>,
@@ -53,13 +53,13 @@ impl Desk {
         desk
     }
 
-    /// Topics 1 and 2, "one" with four partitions and "two" with two.
+    /// Adds topics 1 and 2: "one" with four partitions and "two" with two.
     fn add_topics(&mut self) {
         self.add_topic(1, "one", 4);
         self.add_topic(2, "two", 2);
     }
 
-    /// A topic is new, or has more partitions.
+    /// Adds a topic, or partitions to an existing one.
     fn add_topic(&mut self, id: u8, name: &'static str, partitions: u32) {
         self.topics.retain(|(known, ..)| *known != topic(id));
         self.topics.push((topic(id), name, partitions));
@@ -75,6 +75,7 @@ impl Desk {
         Now { ms: self.ms, wall_ms: 1_000_000 + self.ms as i64 }
     }
 
+    /// Sends a request, and runs turns until there is no more work.
     fn ask(&mut self, request: GroupRequest) -> Token {
         self.tokens += 1;
         let token = Token(self.tokens);
@@ -86,19 +87,20 @@ impl Desk {
         token
     }
 
-    /// The disk is full, or has space again.
+    /// Reports that the disk is full, or that it has space again.
     fn stall(&mut self, is_stalled: bool) {
         self.coordinator.handle_stalled(self.now(), is_stalled);
         self.writes = !is_stalled;
         self.settle();
     }
 
+    /// Makes batches durable, unless that is held back, and collects the replies.
     fn settle(&mut self) {
         if self.writes {
             self.write();
         }
         while let Some((token, reply)) = self.coordinator.poll_reply() {
-            assert!(self.replies.insert(token, reply).is_none(), "{token:?} was answered twice");
+            assert!(self.replies.insert(token, reply).is_none(), "{token:?} got two replies");
         }
     }
 
@@ -109,17 +111,17 @@ impl Desk {
         }
     }
 
-    /// The reply to a request that does not have to wait.
+    /// Returns the reply to a request, which must be available at once.
     fn call(&mut self, request: GroupRequest) -> GroupReply {
         let token = self.ask(request);
-        self.reply(token).expect("an answer at once")
+        self.reply(token).expect("an immediate reply")
     }
 
     fn reply(&mut self, token: Token) -> Option<GroupReply> {
         self.replies.remove(&token)
     }
 
-    /// Time goes by, with everything that is due.
+    /// Advances the clock, and handles all deadlines in between.
     fn pass(&mut self, ms: u64) {
         let end = self.ms + ms;
         while self.coordinator.next_deadline() <= end {
@@ -131,12 +133,12 @@ impl Desk {
         self.ms = end;
     }
 
-    /// The broker ends without a word and starts again with what its log holds.
+    /// Crashes the broker, and restarts it from its log.
     fn crash(&mut self) {
         self.crash_for(0);
     }
 
-    /// The same; it reads its log at once, and answers only after this time.
+    /// Crashes the broker. It reads its log immediately, but serves requests only after this time.
     fn crash_for(&mut self, ms: u64) {
         self.coordinator = self.recovered(GroupConfig::default());
         self.ms += ms;
@@ -145,7 +147,7 @@ impl Desk {
         self.settle();
     }
 
-    /// Carries over what an earlier version wrote to its state log.
+    /// Carries over the state log of an earlier version.
     fn recover_payloads<'a>(&mut self, payloads: impl Iterator<Item = &'a [u8]>) {
         let mut old =
             GroupCoordinator::recover(GroupConfig::default(), self.now(), None, payloads).expect("readable");
@@ -157,7 +159,7 @@ impl Desk {
         self.log = pieces.flatten().collect();
     }
 
-    /// A coordinator with what the log holds, and with the topics that there are.
+    /// Returns a coordinator that was restored from the log, with the existing topics.
     fn recovered(&self, config: GroupConfig) -> GroupCoordinator {
         let mut replay = Replay::default();
         for batch in &self.log {
@@ -175,14 +177,14 @@ impl Desk {
     fn joined(&mut self, token: Token) -> JoinReply {
         match self.reply(token) {
             Some(GroupReply::Join(reply)) => reply,
-            other => panic!("{other:?} is not an answer to a join"),
+            other => panic!("{other:?} is not the reply to a join"),
         }
     }
 
     fn synced(&mut self, token: Token) -> SyncReply {
         match self.reply(token) {
             Some(GroupReply::Sync(reply)) => reply,
-            other => panic!("{other:?} is not an answer to a sync"),
+            other => panic!("{other:?} is not the reply to a sync"),
         }
     }
 
@@ -203,7 +205,7 @@ impl Desk {
         }
     }
 
-    /// A member of the old clients that get their id with their first generation.
+    /// Sends a JoinGroup request of an old client, which gets its id with its first generation.
     fn join(&mut self, group: &str, member: &str) -> Token {
         self.ask(GroupRequest::Join(join(group, member)))
     }
@@ -222,7 +224,7 @@ impl Desk {
         }))
     }
 
-    /// A stable group of so many members, the leader first. Member n has the assignment `[n]`.
+    /// Makes a stable group of this many members. Returns them with the leader first. Member n has the assignment `[n]`.
     fn stable(&mut self, group: &str, members: usize) -> Vec<JoinReply> {
         let tokens: Vec<Token> = (0..members).map(|_| self.join(group, "")).collect();
         self.pass(6_000);
@@ -255,13 +257,13 @@ impl Desk {
         listed.iter().find(|g| g.group == group).map_or("Dead", |g| g.state)
     }
 
-    /// The id of a static member.
+    /// Returns the id of a static member.
     fn member_of(&mut self, group: &str, instance: &str) -> String {
         let GroupReply::Describe(mut described) = self.call(GroupRequest::Describe(vec![group.into()]))
         else {
             panic!("another reply");
         };
-        let members = described.remove(0).1.expect("there is one").members;
+        let members = described.remove(0).1.expect("the group exists").members;
         members.into_iter().find(|m| m.instance.as_deref() == Some(instance)).expect("a member").member
     }
 
@@ -305,7 +307,7 @@ fn join(group: &str, member: &str) -> JoinRequest {
     }
 }
 
-/// A commit of one offset of partition 0 of topic "one", as whoever is named.
+/// Returns a commit of an offset in partition 0 of topic "one".
 fn commit(group: &str, member: &str, generation: i32, offset: i64) -> CommitRequest {
     CommitRequest {
         group: group.into(),

@@ -1,4 +1,4 @@
-//! Offsets: who may commit and when, and what becomes of them.
+//! Offsets: who may commit them, when they expire, and who may delete them.
 
 use highwater_protocol::ids::GroupEpoch;
 
@@ -28,7 +28,7 @@ fn delete_offsets(desk: &mut Desk, group: &str, of: u8) -> Result<Option<GroupEr
 }
 
 #[test]
-fn an_offset_comes_back_with_its_epoch_and_metadata() {
+fn an_offset_is_returned_with_its_epoch_and_metadata() {
     let mut desk = Desk::new();
     assert_eq!(desk.commit(commit("g", "", -1, 42)), None);
     let all = FetchRequest { group: "g".into(), member: None, partitions: None, require_stable: false };
@@ -42,7 +42,7 @@ fn an_offset_comes_back_with_its_epoch_and_metadata() {
 }
 
 #[test]
-fn who_is_no_member_commits_only_while_there_are_none() {
+fn clients_that_are_not_members_can_commit_only_in_an_empty_group() {
     let mut desk = Desk::new();
     assert_eq!(desk.commit(commit("g", "", -1, 1)), None);
     let joined = desk.stable("g", 1);
@@ -54,7 +54,7 @@ fn who_is_no_member_commits_only_while_there_are_none() {
 }
 
 #[test]
-fn a_member_of_a_group_that_is_not_there_has_a_generation_nobody_knows() {
+fn commits_of_members_of_an_unknown_group_are_rejected() {
     let mut desk = Desk::new();
     assert_eq!(desk.commit(commit("g", "m", 1, 1)), Some(GroupError::GroupIdNotFound));
     let old = CommitRequest { knows_epochs: false, ..commit("g", "m", 1, 1) };
@@ -62,7 +62,7 @@ fn a_member_of_a_group_that_is_not_there_has_a_generation_nobody_knows() {
 }
 
 #[test]
-fn members_commit_while_others_join_but_not_before_they_know_what_they_have() {
+fn members_can_commit_during_a_rebalance_until_they_join_the_next_generation() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 2);
     let leader = desk.join("g", &joined[0].member);
@@ -74,7 +74,7 @@ fn members_commit_while_others_join_but_not_before_they_know_what_they_have() {
 }
 
 #[test]
-fn a_commit_is_a_sign_of_life() {
+fn a_commit_extends_the_session() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 1);
     for n in 0..4 {
@@ -84,7 +84,7 @@ fn a_commit_is_a_sign_of_life() {
 }
 
 #[test]
-fn metadata_may_be_as_long_as_in_kafka() {
+fn offset_metadata_is_limited_as_in_kafka() {
     let mut desk = Desk::new();
     let with = |metadata: String| {
         let mut request = commit("g", "", -1, 1);
@@ -96,7 +96,7 @@ fn metadata_may_be_as_long_as_in_kafka() {
 }
 
 #[test]
-fn a_partition_that_is_not_there_has_no_offset_and_the_others_do() {
+fn unknown_partitions_are_rejected_and_the_others_are_committed() {
     let mut desk = Desk::new();
     let mut request = commit("g", "", -1, 1);
     request.offsets.push(CommittedPartition { partition: PartitionIndex(4), ..request.offsets[0].clone() });
@@ -110,7 +110,7 @@ fn a_partition_that_is_not_there_has_no_offset_and_the_others_do() {
 }
 
 #[test]
-fn what_all_offsets_take_is_bounded_by_what_the_broker_has_for_them() {
+fn all_offsets_are_limited_by_the_configured_memory() {
     let mut desk = Desk::new();
     let max = OFFSETS_BYTES_MAX / 8;
     let config = GroupConfig { offsets_bytes_max: max, ..GroupConfig::default() };
@@ -135,13 +135,13 @@ fn what_all_offsets_take_is_bounded_by_what_the_broker_has_for_them() {
     assert_eq!(refused, Some(GroupError::InvalidCommitOffsetSize));
     assert!(desk.coordinator.encode_snapshot().len() <= max);
     assert_eq!(desk.coordinator.too_many_offsets(), None);
-    assert_eq!(desk.commit(four("g0", &metadata)), None, "those that are there may go on");
+    assert_eq!(desk.commit(four("g0", &metadata)), None, "existing offsets may still be committed");
     assert_eq!(desk.commit(four("g0", "less")), None);
 
-    // A start with less memory keeps what there is, and says so.
+    // A start with less memory keeps all offsets, and warns.
     let config = GroupConfig { offsets_bytes_max: max / 2, ..config };
     desk.coordinator = desk.recovered(config);
-    let warning = desk.coordinator.too_many_offsets().expect("they are too many");
+    let warning = desk.coordinator.too_many_offsets().expect("the offsets exceed the limit");
     assert!(warning.contains(&(max / 2).to_string()) && warning.contains("--memory"), "{warning}");
 }
 
@@ -158,7 +158,7 @@ fn offsets_of_a_simple_group_expire_a_week_after_their_commit() {
 }
 
 #[test]
-fn offsets_of_a_named_consumer_are_kept_until_somebody_deletes_them() {
+fn offsets_of_a_named_consumer_never_expire() {
     let mut desk = Desk::new();
     desk.commit(CommitRequest { forever: true, ..commit("g", "", -1, 1) });
     desk.pass(10 * WEEK_MS);
@@ -176,19 +176,19 @@ fn offsets_of_a_group_expire_a_week_after_its_last_member_left() {
         for _ in 0..2 {
             assert_eq!(desk.heartbeat("g", &joined[0].member, 1), None);
         }
-        // Sessions are shorter than this: the clock jumps and the member is heard from before anything is due.
+        // This is longer than the session timeout: the clock jumps, and the next heartbeat comes before the deadline is handled.
         desk.ms += 5_000_000;
     }
     desk.leave("g", &[(&joined[0].member, None)]);
     desk.crash();
     desk.pass(WEEK_MS - CLEANUP_MS);
-    assert_eq!(desk.offset("g", 1, 0), Some(1), "it is empty for less than a week");
+    assert_eq!(desk.offset("g", 1, 0), Some(1), "it has been empty for less than a week");
     desk.pass(2 * CLEANUP_MS);
     assert_eq!((desk.offset("g", 1, 0), desk.state("g")), (None, "Dead"));
 }
 
 #[test]
-fn a_live_group_of_consumers_loses_offsets_of_topics_it_does_not_read() {
+fn offsets_of_topics_without_subscribers_expire_in_a_group_with_members() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 1);
     let mut request = commit("g", &joined[0].member, 1, 7);
@@ -201,7 +201,7 @@ fn a_live_group_of_consumers_loses_offsets_of_topics_it_does_not_read() {
 }
 
 #[test]
-fn offsets_of_topics_that_are_read_are_not_deleted() {
+fn offsets_of_subscribed_topics_cannot_be_deleted() {
     let mut desk = Desk::new();
     assert_eq!(delete_offsets(&mut desk, "g", 1), Err(GroupError::GroupIdNotFound));
     let joined = desk.stable("g", 1);
@@ -216,7 +216,7 @@ fn offsets_of_topics_that_are_read_are_not_deleted() {
 }
 
 #[test]
-fn what_members_other_than_consumers_read_is_not_known() {
+fn offsets_cannot_be_deleted_in_a_group_with_members_other_than_consumers() {
     let mut desk = Desk::new();
     let token =
         desk.ask(GroupRequest::Join(JoinRequest { protocol_type: "connect".into(), ..join("c", "") }));
@@ -227,7 +227,7 @@ fn what_members_other_than_consumers_read_is_not_known() {
 }
 
 #[test]
-fn only_a_group_without_members_is_deleted() {
+fn only_a_group_without_members_can_be_deleted() {
     let mut desk = Desk::new();
     let joined = desk.stable("g", 1);
     desk.commit(commit("g", &joined[0].member, 1, 7));
@@ -240,7 +240,7 @@ fn only_a_group_without_members_is_deleted() {
 }
 
 #[test]
-fn a_deleted_topic_takes_its_offsets_along() {
+fn the_offsets_of_a_deleted_topic_are_deleted() {
     let mut desk = Desk::new();
     desk.commit(commit("g", "", -1, 1));
     desk.delete_topic(1);
@@ -251,7 +251,7 @@ fn a_deleted_topic_takes_its_offsets_along() {
 }
 
 #[test]
-fn a_topic_of_the_same_name_does_not_inherit_offsets_nor_lose_its_own() {
+fn a_recreated_topic_neither_inherits_offsets_nor_loses_its_own() {
     const PARTITIONS: u32 = 2 * limits::LONG_ITEMS_PER_SLICE_MAX as u32;
     for crashes in [false, true] {
         let mut desk = Desk::new();
@@ -266,7 +266,7 @@ fn a_topic_of_the_same_name_does_not_inherit_offsets_nor_lose_its_own() {
         if crashes {
             desk.crash();
         }
-        // The tombstone for the old offset in partition 0 is the last, and would come after this.
+        // The tombstone for the old offset in partition 0 is the last one; it would follow this commit.
         let mut new = commit("g", "", -1, 5);
         new.offsets[0].topic = topic(9);
         assert_eq!(desk.commit(new), None);
@@ -279,14 +279,14 @@ fn a_topic_of_the_same_name_does_not_inherit_offsets_nor_lose_its_own() {
 }
 
 #[test]
-fn offsets_that_members_of_the_consumer_protocol_left_expire_a_week_after_the_last_one() {
+fn offsets_of_a_consumer_protocol_group_expire_a_week_after_its_last_member_left() {
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &["one"]);
     a.beat(&mut desk);
     desk.commit(commit("g", "a", a.request.epoch.0, 1));
     for _ in 0..2 * WEEK_MS / 5_000_000 {
         assert_eq!(a.beat(&mut desk).error, None);
-        // Sessions are shorter than this: the clock jumps and the member is heard from before anything is due.
+        // This is longer than the session timeout: the clock jumps, and the next heartbeat comes before the deadline is handled.
         desk.ms += 5_000_000;
     }
     a.request.epoch = GroupEpoch(-1);
@@ -294,14 +294,14 @@ fn offsets_that_members_of_the_consumer_protocol_left_expire_a_week_after_the_la
     for _ in 0..2 {
         desk.crash();
         desk.pass(WEEK_MS / 2 - CLEANUP_MS);
-        assert_eq!(desk.offset("g", 1, 0), Some(1), "it is empty for less than a week");
+        assert_eq!(desk.offset("g", 1, 0), Some(1), "it has been empty for less than a week");
     }
     desk.pass(4 * CLEANUP_MS);
     assert_eq!((desk.offset("g", 1, 0), desk.state("g")), (None, "Dead"));
 }
 
 #[test]
-fn offsets_of_topics_that_match_an_expression_are_not_deleted_after_a_restart_either() {
+fn offsets_of_topics_that_match_an_expression_cannot_be_deleted_even_after_a_restart() {
     let mut desk = Desk::new();
     let mut a = worker("g", "a", &[]);
     a.request.topic_regex = Some("on.".into());

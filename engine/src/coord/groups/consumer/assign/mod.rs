@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_gets_as_much_and_every_partition_is_assigned_once() {
+    fn loads_are_equal_and_every_partition_is_assigned_once() {
         let targets = assign(Assignor::Uniform, &[&[1, 2], &[1, 2], &[1, 2]], &[], &[(1, 5), (2, 3)]);
         let mut loads = loads(&targets);
         loads.sort_unstable();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_takes_only_its_share() {
+    fn a_new_member_takes_only_its_share() {
         let two = assign(Assignor::Uniform, &[&[1], &[1]], &[], &[(1, 9)]);
         let three = assign(Assignor::Uniform, &[&[1], &[1], &[1]], &two, &[(1, 9)]);
         assert_eq!(loads(&three), [3, 3, 3]);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_want_different_topics_get_only_these() {
+    fn members_get_only_topics_that_they_subscribe_to() {
         let targets = assign(Assignor::Uniform, &[&[1], &[1, 2], &[2]], &[], &[(1, 4), (2, 2)]);
         assert!(!targets[0].contains_key(&topic(2)) && !targets[2].contains_key(&topic(1)));
         assert_eq!(loads(&targets), [2, 2, 2]);
@@ -203,13 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_nobody_has_partitions_of_is_left_out() {
+    fn a_topic_that_does_not_exist_is_left_out() {
         assert_eq!(assign(Assignor::Uniform, &[&[1, 9]], &[], &[(1, 1)])[0].len(), 1);
         assert_eq!(loads(&assign(Assignor::Uniform, &[&[], &[]], &[], &[(1, 1)])), [0, 0]);
     }
 
     #[test]
-    fn range_cuts_topics_of_the_same_size_alike() {
+    fn range_divides_topics_with_equal_partition_counts_alike() {
         let targets = assign(Assignor::Range, &[&[1, 2], &[1, 2]], &[], &[(1, 3), (2, 3)]);
         for t in [1, 2] {
             assert_eq!(targets[0][&topic(t)], indexes(0..2).collect());
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_expressions_are_counted_once_for_a_member_that_has_both() {
+    fn a_subscription_by_name_and_by_expression_counts_once() {
         let both = (BTreeSet::from(["t1".to_owned()]), "t.*".to_owned());
         let named = (BTreeSet::from(["t1".to_owned()]), String::new());
         for assignor in [Assignor::Uniform, Assignor::Range] {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn many_members_who_all_want_many_topics_are_served_by_both() {
+    fn both_assignors_handle_many_members_that_all_subscribe_to_many_topics() {
         let wants: Vec<_> =
             (0..2_000).map(|n| (BTreeSet::from([format!("t{n}")]), "t.*".to_owned())).collect();
         let partitions: Vec<(u8, u32)> = (0..=255).map(|t| (t, 20)).collect();
