@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn fixed(instance: &str, member: &str) -> JoinRequest {
+fn static_join(instance: &str, member: &str) -> JoinRequest {
     JoinRequest {
         instance: Some(instance.into()),
         requires_member_id: true,
@@ -12,33 +12,33 @@ fn fixed(instance: &str, member: &str) -> JoinRequest {
 }
 
 /// Makes a stable group of static members "a" (the leader) and "b".
-fn two(desk: &mut Desk) -> [JoinReply; 2] {
-    let tokens = ["a", "b"].map(|i| desk.ask(GroupRequest::Join(fixed(i, ""))));
-    desk.pass(6_000);
-    let joined = tokens.map(|t| desk.joined(t));
+fn two_members(harness: &mut Harness) -> [JoinReply; 2] {
+    let tokens = ["a", "b"].map(|i| harness.send(GroupRequest::Join(static_join(i, ""))));
+    harness.advance(6_000);
+    let joined = tokens.map(|t| harness.joined(t));
     assert_eq!(joined[0].leader, joined[0].member);
-    desk.sync_all("g", &joined);
+    harness.sync_all("g", &joined);
     joined
 }
 
 #[test]
 fn a_restarted_static_member_keeps_its_assignment_without_a_rebalance() {
-    let mut desk = Desk::new();
-    let before = two(&mut desk);
-    let token = desk.ask(GroupRequest::Join(fixed("b", "")));
-    let after = desk.joined(token);
+    let mut harness = Harness::new();
+    let before = two_members(&mut harness);
+    let token = harness.send(GroupRequest::Join(static_join("b", "")));
+    let after = harness.joined(token);
     assert_eq!((after.error, after.generation, after.skip_assignment), (None, 1, false));
     assert_ne!(after.member, before[1].member);
-    assert_eq!(desk.state("g"), "Stable");
-    let token = desk.sync(&after, "g", &[]);
-    assert_eq!(&desk.synced(token).assignment[..], [1]);
+    assert_eq!(harness.state("g"), "Stable");
+    let token = harness.sync(&after, "g", &[]);
+    assert_eq!(&harness.synced(token).assignment[..], [1]);
 }
 
 #[test]
 fn a_replaced_static_member_is_fenced() {
-    let mut desk = Desk::new();
-    let before = two(&mut desk);
-    desk.ask(GroupRequest::Join(fixed("b", "")));
+    let mut harness = Harness::new();
+    let before = two_members(&mut harness);
+    harness.send(GroupRequest::Join(static_join("b", "")));
     let request = HeartbeatRequest {
         group: "g".into(),
         member: before[1].member.clone(),
@@ -46,127 +46,128 @@ fn a_replaced_static_member_is_fenced() {
         generation: 1,
     };
     assert_eq!(
-        desk.call(GroupRequest::Heartbeat(request)),
+        harness.call(GroupRequest::Heartbeat(request)),
         GroupReply::Heartbeat(Some(GroupError::FencedInstanceId))
     );
-    let token = desk.ask(GroupRequest::Join(fixed("b", &before[1].member)));
-    assert_eq!(desk.joined(token).error, Some(GroupError::FencedInstanceId));
+    let token = harness.send(GroupRequest::Join(static_join("b", &before[1].member)));
+    assert_eq!(harness.joined(token).error, Some(GroupError::FencedInstanceId));
     let fenced = CommitRequest { instance: Some("b".into()), ..commit("g", &before[1].member, 1, 1) };
-    assert_eq!(desk.commit(fenced), Some(GroupError::FencedInstanceId));
+    assert_eq!(harness.commit(fenced), Some(GroupError::FencedInstanceId));
 }
 
 #[test]
 fn a_restarted_static_leader_skips_the_assignment() {
-    let mut desk = Desk::new();
-    two(&mut desk);
-    let token = desk.ask(GroupRequest::Join(fixed("a", "")));
-    let after = desk.joined(token);
+    let mut harness = Harness::new();
+    two_members(&mut harness);
+    let token = harness.send(GroupRequest::Join(static_join("a", "")));
+    let after = harness.joined(token);
     assert!(after.skip_assignment && after.leader == after.member && after.members.len() == 2);
 }
 
 #[test]
 fn a_restarted_static_leader_with_an_old_client_acts_as_a_follower() {
-    let mut desk = Desk::new();
-    let before = two(&mut desk);
-    let old = JoinRequest { can_skip_assignment: false, ..fixed("a", "") };
-    let token = desk.ask(GroupRequest::Join(old));
-    let after = desk.joined(token);
+    let mut harness = Harness::new();
+    let before = two_members(&mut harness);
+    let old = JoinRequest { can_skip_assignment: false, ..static_join("a", "") };
+    let token = harness.send(GroupRequest::Join(old));
+    let after = harness.joined(token);
     assert_eq!((after.leader, after.members.len()), (before[0].member.clone(), 0));
 }
 
 #[test]
 fn a_restarted_static_member_with_another_protocol_starts_a_new_generation() {
-    let mut desk = Desk::new();
+    let mut harness = Harness::new();
     let request = |protocols: &[&'static str]| JoinRequest {
         protocols: protocols.iter().map(|p| ((*p).to_owned(), Bytes::new())).collect(),
-        ..fixed("a", "")
+        ..static_join("a", "")
     };
-    let token = desk.ask(GroupRequest::Join(request(&["x", "y"])));
-    desk.pass(6_000);
-    let joined = [desk.joined(token)];
-    desk.sync_all("g", &joined);
-    let token = desk.ask(GroupRequest::Join(request(&["y", "x"])));
-    let after = desk.joined(token);
+    let token = harness.send(GroupRequest::Join(request(&["x", "y"])));
+    harness.advance(6_000);
+    let joined = [harness.joined(token)];
+    harness.sync_all("g", &joined);
+    let token = harness.send(GroupRequest::Join(request(&["y", "x"])));
+    let after = harness.joined(token);
     assert_eq!((after.generation, after.protocol.as_deref()), (2, Some("y")));
 }
 
 #[test]
 fn a_static_member_that_replaces_a_waiting_one_fences_it() {
-    let mut desk = Desk::new();
-    let early = desk.ask(GroupRequest::Join(fixed("a", "")));
-    let late = desk.ask(GroupRequest::Join(fixed("a", "")));
-    assert_eq!(desk.joined(early).error, Some(GroupError::FencedInstanceId));
-    desk.pass(6_000);
-    assert_eq!(desk.joined(late).error, None);
+    let mut harness = Harness::new();
+    let early = harness.send(GroupRequest::Join(static_join("a", "")));
+    let late = harness.send(GroupRequest::Join(static_join("a", "")));
+    assert_eq!(harness.joined(early).error, Some(GroupError::FencedInstanceId));
+    harness.advance(6_000);
+    assert_eq!(harness.joined(late).error, None);
 }
 
 #[test]
 fn a_static_member_stays_in_the_group_until_its_session_expires() {
-    let mut desk = Desk::new();
-    let before = two(&mut desk);
+    let mut harness = Harness::new();
+    let before = two_members(&mut harness);
     // Only "a" sends heartbeats.
-    desk.pass(SESSION_MS as u64 - 1);
+    harness.advance(SESSION_MS as u64 - 1);
     let request = HeartbeatRequest {
         group: "g".into(),
         member: before[0].member.clone(),
         instance: Some("a".into()),
         generation: 1,
     };
-    assert_eq!(desk.call(GroupRequest::Heartbeat(request.clone())), GroupReply::Heartbeat(None));
-    desk.pass(1);
-    let reply = desk.call(GroupRequest::Heartbeat(request));
+    assert_eq!(harness.call(GroupRequest::Heartbeat(request.clone())), GroupReply::Heartbeat(None));
+    harness.advance(1);
+    let reply = harness.call(GroupRequest::Heartbeat(request));
     assert_eq!(reply, GroupReply::Heartbeat(Some(GroupError::RebalanceInProgress)));
 }
 
 #[test]
 fn an_administrator_can_remove_static_members_by_instance_id() {
-    let mut desk = Desk::new();
-    let before = two(&mut desk);
-    let outcomes = desk.leave("g", &[("", Some("b")), ("", Some("nobody")), (&before[1].member, Some("a"))]);
+    let mut harness = Harness::new();
+    let before = two_members(&mut harness);
+    let outcomes =
+        harness.leave("g", &[("", Some("b")), ("", Some("nobody")), (&before[1].member, Some("a"))]);
     assert_eq!(outcomes, [None, Some(GroupError::UnknownMemberId), Some(GroupError::FencedInstanceId)]);
-    assert_eq!(desk.state("g"), "PreparingRebalance");
-    assert_eq!(desk.leave("none", &[("x", None)]), [Some(GroupError::UnknownMemberId)]);
+    assert_eq!(harness.state("g"), "PreparingRebalance");
+    assert_eq!(harness.leave("none", &[("x", None)]), [Some(GroupError::UnknownMemberId)]);
 }
 
 #[test]
 fn a_static_member_without_a_rebalance_timeout_uses_its_session_timeout() {
     for timeout in [0, -1] {
-        let mut desk = Desk::new();
-        let request = JoinRequest { rebalance_timeout_ms: timeout, ..fixed("a", "") };
-        let tokens = [request, fixed("b", "")].map(|request| desk.ask(GroupRequest::Join(request)));
-        desk.pass(6_000);
-        let joined = tokens.map(|t| desk.joined(t));
-        desk.sync_all("g", &joined);
-        assert_eq!(desk.leave("g", &[("", Some("b"))]), [None]);
+        let mut harness = Harness::new();
+        let request = JoinRequest { rebalance_timeout_ms: timeout, ..static_join("a", "") };
+        let tokens = [request, static_join("b", "")].map(|request| harness.send(GroupRequest::Join(request)));
+        harness.advance(6_000);
+        let joined = tokens.map(|t| harness.joined(t));
+        harness.sync_all("g", &joined);
+        assert_eq!(harness.leave("g", &[("", Some("b"))]), [None]);
         // The group waits for the remaining member, which does not rejoin.
-        desk.pass(SESSION_MS as u64 - 1);
-        assert_eq!(desk.state("g"), "PreparingRebalance");
-        desk.pass(1);
-        assert_eq!(desk.state("g"), "Empty");
+        harness.advance(SESSION_MS as u64 - 1);
+        assert_eq!(harness.state("g"), "PreparingRebalance");
+        harness.advance(1);
+        assert_eq!(harness.state("g"), "Empty");
     }
 }
 
 #[test]
 fn a_static_member_that_replaces_a_new_one_does_not_expire_while_it_waits() {
-    let mut desk = Desk::new();
-    two(&mut desk);
-    let early = desk.ask(GroupRequest::Join(fixed("c", "")));
-    let late = desk.ask(GroupRequest::Join(fixed("c", "")));
-    assert_eq!(desk.joined(early).error, Some(GroupError::FencedInstanceId));
+    let mut harness = Harness::new();
+    two_members(&mut harness);
+    let early = harness.send(GroupRequest::Join(static_join("c", "")));
+    let late = harness.send(GroupRequest::Join(static_join("c", "")));
+    assert_eq!(harness.joined(early).error, Some(GroupError::FencedInstanceId));
     // The other two send heartbeats, but join late.
-    let joins = desk.ms + 4 * SESSION_MS as u64;
-    while desk.ms < joins {
+    let joins = harness.ms + 4 * SESSION_MS as u64;
+    while harness.ms < joins {
         for instance in ["a", "b"] {
-            let member = desk.member_of("g", instance);
-            assert_eq!(desk.heartbeat("g", &member, 1), Some(GroupError::RebalanceInProgress));
+            let member = harness.member_of("g", instance);
+            assert_eq!(harness.heartbeat("g", &member, 1), Some(GroupError::RebalanceInProgress));
         }
-        desk.pass(SESSION_MS as u64 / 2);
-        assert!(desk.reply(late).is_none());
+        harness.advance(SESSION_MS as u64 / 2);
+        assert!(harness.reply(late).is_none());
     }
     for instance in ["a", "b"] {
-        let member = desk.member_of("g", instance);
-        desk.ask(GroupRequest::Join(fixed(instance, &member)));
+        let member = harness.member_of("g", instance);
+        harness.send(GroupRequest::Join(static_join(instance, &member)));
     }
-    let joined = desk.joined(late);
+    let joined = harness.joined(late);
     assert_eq!((joined.error, joined.generation), (None, 2));
 }

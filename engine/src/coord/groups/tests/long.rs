@@ -5,9 +5,9 @@ use crate::coord::groups::limits::{LONG_ITEMS_PER_SLICE_MAX, LONG_ITEMS_PER_TURN
 
 const PARTITIONS: u32 = 3 * LONG_ITEMS_PER_TURN_MAX as u32;
 
-impl Desk {
+impl Harness {
     /// Sends a request without running a turn.
-    pub(super) fn begin(&mut self, request: GroupRequest) -> Token {
+    pub(super) fn submit(&mut self, request: GroupRequest) -> Token {
         self.tokens += 1;
         let token = Token(self.tokens);
         self.coordinator.handle(self.now(), token, request, [0; 16]);
@@ -24,9 +24,9 @@ impl Desk {
     }
 
     /// Runs turns until there is a reply. Returns their number, and the reply.
-    fn turns_to(&mut self, token: Token) -> (usize, GroupReply) {
+    fn turns_until_reply(&mut self, token: Token) -> (usize, GroupReply) {
         for turns in 0..1000 {
-            self.settle();
+            self.drain();
             if let Some(reply) = self.reply(token) {
                 return (turns, reply);
             }
@@ -64,13 +64,13 @@ fn fetched(reply: GroupReply) -> Vec<(u32, i64)> {
 
 #[test]
 fn many_offsets_are_committed_and_fetched_in_slices_and_other_requests_are_served_meanwhile() {
-    let mut desk = Desk::new();
-    desk.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
-    let long = desk.begin(GroupRequest::Commit(commit_all("g", 5)));
-    let other = desk.begin(GroupRequest::Commit(commit("other", "", -1, 3)));
-    let (turns, _) = desk.turns_to(other);
+    let mut harness = Harness::new();
+    harness.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
+    let long = harness.submit(GroupRequest::Commit(commit_all("g", 5)));
+    let other = harness.submit(GroupRequest::Commit(commit("other", "", -1, 3)));
+    let (turns, _) = harness.turns_until_reply(other);
     assert!(turns <= 1, "{turns} turns for another group's commit");
-    let (turns, reply) = desk.turns_to(long);
+    let (turns, reply) = harness.turns_until_reply(long);
     assert!(turns >= 2, "{turns} turns for {PARTITIONS} offsets");
     let GroupReply::Commit(outcomes) = reply else { panic!("{reply:?}") };
     assert!(
@@ -79,76 +79,80 @@ fn many_offsets_are_committed_and_fetched_in_slices_and_other_requests_are_serve
             .map(|(_, partition, error)| (partition.0, *error))
             .eq((0..PARTITIONS).map(|n| (n, None)))
     );
-    let long = desk.begin(fetch_all("g"));
-    let other = desk.begin(fetch_all("other"));
-    let (turns, reply) = desk.turns_to(other);
+    let long = harness.submit(fetch_all("g"));
+    let other = harness.submit(fetch_all("other"));
+    let (turns, reply) = harness.turns_until_reply(other);
     assert!(turns <= 1 && fetched(reply) == [(0, 3)], "{turns} turns");
-    let (turns, reply) = desk.turns_to(long);
+    let (turns, reply) = harness.turns_until_reply(long);
     assert!(turns >= 2, "{turns} turns for {PARTITIONS} offsets");
     assert!(fetched(reply).into_iter().eq((0..PARTITIONS).map(|n| (n, 5))));
 }
 
 #[test]
 fn commits_to_a_group_are_applied_in_order() {
-    let mut desk = Desk::new();
-    desk.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
-    let first = desk.begin(GroupRequest::Commit(commit_all("g", 5)));
+    let mut harness = Harness::new();
+    harness.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
+    let first = harness.submit(GroupRequest::Commit(commit_all("g", 5)));
     let mut newer = commit_all("g", 6);
     newer.offsets.drain(..PARTITIONS as usize - 1);
-    let second = desk.begin(GroupRequest::Commit(newer));
-    desk.turns_to(second);
-    desk.turns_to(first);
-    let all = desk.begin(fetch_all("g"));
-    let (_, reply) = desk.turns_to(all);
+    let second = harness.submit(GroupRequest::Commit(newer));
+    harness.turns_until_reply(second);
+    harness.turns_until_reply(first);
+    let all = harness.submit(fetch_all("g"));
+    let (_, reply) = harness.turns_until_reply(all);
     assert_eq!(fetched(reply).last(), Some(&(PARTITIONS - 1, 6)));
 }
 
 #[test]
 fn a_long_commit_is_acknowledged_once_all_of_it_is_durable() {
-    let mut desk = Desk::new();
-    desk.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
-    desk.writes = false;
-    let token = desk.begin(GroupRequest::Commit(commit_all("g", 5)));
+    let mut harness = Harness::new();
+    harness.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
+    harness.persists_at_once = false;
+    let token = harness.submit(GroupRequest::Commit(commit_all("g", 5)));
     for _ in 0..100 {
-        desk.coordinator.run(desk.now());
-        desk.settle();
+        harness.coordinator.run(harness.now());
+        harness.drain();
     }
-    assert_eq!(desk.reply(token), None);
-    desk.writes = true;
-    desk.settle();
-    assert!(desk.reply(token).is_some());
+    assert_eq!(harness.reply(token), None);
+    harness.persists_at_once = true;
+    harness.drain();
+    assert!(harness.reply(token).is_some());
 }
 
 #[test]
 fn many_groups_are_listed_in_slices_and_each_once() {
-    let mut desk = Desk::new();
+    let mut harness = Harness::new();
     let count = 2 * LONG_ITEMS_PER_TURN_MAX + LONG_ITEMS_PER_SLICE_MAX + 1;
     let names: Vec<String> = (0..count).map(|n| format!("group-{n:05}")).collect();
     for name in &names {
-        desk.call(GroupRequest::Commit(commit(name, "", -1, 3)));
+        harness.call(GroupRequest::Commit(commit(name, "", -1, 3)));
     }
     let list = |after: &str, cut_at_bytes| {
         GroupRequest::List(ListRequest { after: after.into(), cut_at_bytes, ..Default::default() })
     };
-    let token = desk.begin(list("", None));
-    let (turns, reply) = desk.turns_to(token);
+    let token = harness.submit(list("", None));
+    let (turns, reply) = harness.turns_until_reply(token);
     let GroupReply::List { groups: listed, .. } = reply else { panic!("{reply:?}") };
     assert!(turns >= 2, "{turns} turns for {count} groups");
     assert!(listed.iter().map(|group| &group.group).eq(&names));
     // A list is cut at the requested size.
     let bytes = listed[0].memory_bytes();
-    let token = desk.begin(list("group-00009", Some(10 * bytes - 1)));
-    let (turns, reply) = desk.turns_to(token);
+    let token = harness.submit(list("group-00009", Some(10 * bytes - 1)));
+    let (turns, reply) = harness.turns_until_reply(token);
     let GroupReply::List { groups: listed, .. } = reply else { panic!("{reply:?}") };
     assert!(turns <= 1, "{turns} turns for ten groups");
     assert!(listed.iter().map(|group| &group.group).eq(&names[10..20]));
 }
 
 /// Sends a request whose reply may have this many bytes. Returns the reply, or the bytes that it needs.
-fn within(desk: &mut Desk, request: &GroupRequest, bytes_max: usize) -> Result<GroupReply, usize> {
+fn request_within(
+    harness: &mut Harness,
+    request: &GroupRequest,
+    bytes_max: usize,
+) -> Result<GroupReply, usize> {
     let limited = GroupRequest::Within { request: Box::new(request.clone()), bytes_max };
-    let token = desk.begin(limited);
-    match desk.turns_to(token).1 {
+    let token = harness.submit(limited);
+    match harness.turns_until_reply(token).1 {
         GroupReply::NeedsMemory { bytes, request: returned } => {
             assert_eq!(*returned, *request, "the request is returned for a retry");
             Err(bytes)
@@ -159,17 +163,17 @@ fn within(desk: &mut Desk, request: &GroupRequest, bytes_max: usize) -> Result<G
 
 #[test]
 fn a_reply_beyond_its_memory_limit_is_replaced_by_the_size_it_needs() {
-    let mut desk = Desk::new();
-    desk.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
-    let token = desk.begin(GroupRequest::Commit(commit_all("g", 5)));
-    desk.turns_to(token);
-    desk.join_many("classic", 2 * LONG_ITEMS_PER_SLICE_MAX);
+    let mut harness = Harness::new();
+    harness.coordinator.handle_topic(topic(7), "wide", PARTITIONS);
+    let token = harness.submit(GroupRequest::Commit(commit_all("g", 5)));
+    harness.turns_until_reply(token);
+    harness.join_many("classic", 2 * LONG_ITEMS_PER_SLICE_MAX);
     for member in 0..2 * LONG_ITEMS_PER_SLICE_MAX {
-        let mut worker = super::consumer::worker("consumer", &format!("member-{member:05}"), &["one"]);
-        worker.beat(&mut desk);
+        let mut member = super::consumer::test_member("consumer", &format!("member-{member:05}"), &["one"]);
+        member.full_heartbeat(&mut harness);
     }
     for n in 0..2 * LONG_ITEMS_PER_SLICE_MAX {
-        desk.call(GroupRequest::Commit(commit(&format!("other-{n}"), "", -1, 3)));
+        harness.call(GroupRequest::Commit(commit(&format!("other-{n}"), "", -1, 3)));
     }
     let none = "none".to_owned();
     for request in [
@@ -178,27 +182,28 @@ fn a_reply_beyond_its_memory_limit_is_replaced_by_the_size_it_needs() {
         GroupRequest::Describe(vec!["classic".into(), none.clone()]),
         GroupRequest::ConsumerDescribe(vec![none, "consumer".into()]),
     ] {
-        let token = desk.begin(request.clone());
-        let whole = desk.turns_to(token).1;
+        let token = harness.submit(request.clone());
+        let whole = harness.turns_until_reply(token).1;
         for bytes_max in [0, 1000] {
-            let needs = within(&mut desk, &request, bytes_max).expect_err("the reply does not fit");
+            let needs =
+                request_within(&mut harness, &request, bytes_max).expect_err("the reply does not fit");
             assert!(needs > 100 * 2 * LONG_ITEMS_PER_SLICE_MAX, "{needs} bytes for {request:?}");
-            assert!(within(&mut desk, &request, needs - 1) == Err(needs), "one byte is missing");
-            assert!(within(&mut desk, &request, needs) == Ok(whole.clone()), "it fits");
+            assert!(request_within(&mut harness, &request, needs - 1) == Err(needs), "one byte is missing");
+            assert!(request_within(&mut harness, &request, needs) == Ok(whole.clone()), "it fits");
         }
     }
 }
 
 #[test]
 fn a_group_with_many_members_is_described_in_slices_and_other_requests_are_served_meanwhile() {
-    let mut desk = Desk::new();
+    let mut harness = Harness::new();
     let count = 3 * LONG_ITEMS_PER_TURN_MAX + 1;
-    desk.join_many("g", count);
-    let long = desk.begin(GroupRequest::Describe(vec!["g".into()]));
-    let other = desk.begin(GroupRequest::Describe(vec!["none".into()]));
-    let (turns, _) = desk.turns_to(other);
+    harness.join_many("g", count);
+    let long = harness.submit(GroupRequest::Describe(vec!["g".into()]));
+    let other = harness.submit(GroupRequest::Describe(vec!["none".into()]));
+    let (turns, _) = harness.turns_until_reply(other);
     assert!(turns <= 1, "{turns} turns for another group");
-    let (turns, reply) = desk.turns_to(long);
+    let (turns, reply) = harness.turns_until_reply(long);
     assert!(turns >= 2, "{turns} turns for {count} members");
     let GroupReply::Describe(mut described) = reply else { panic!("{reply:?}") };
     let members = described.remove(0).1.expect("the group exists").members;

@@ -22,11 +22,11 @@ const SESSION_MS: i32 = 10_000;
 const REBALANCE_MS: i32 = 60_000;
 
 /// A coordinator with a clock and a log.
-struct Desk {
+struct Harness {
     coordinator: GroupCoordinator,
     ms: u64,
     /// Whether batches are durable at once.
-    writes: bool,
+    persists_at_once: bool,
     topics: Vec<(TopicId, &'static str, u32)>,
     log: Vec<GroupBatch>,
     tokens: u64,
@@ -37,20 +37,20 @@ fn topic(n: u8) -> TopicId {
     TopicId([n; 16])
 }
 
-impl Desk {
+impl Harness {
     fn new() -> Self {
         let now = Now { ms: 1_000, wall_ms: 1_001_000 };
-        let mut desk = Self {
+        let mut harness = Self {
             coordinator: GroupCoordinator::keyed(GroupConfig::default(), now),
             ms: now.ms,
-            writes: true,
+            persists_at_once: true,
             topics: Vec::new(),
             log: Vec::new(),
             tokens: 0,
             replies: BTreeMap::new(),
         };
-        desk.add_topics();
-        desk
+        harness.add_topics();
+        harness
     }
 
     /// Adds topics 1 and 2: "one" with four partitions and "two" with two.
@@ -76,27 +76,27 @@ impl Desk {
     }
 
     /// Sends a request, and runs turns until there is no more work.
-    fn ask(&mut self, request: GroupRequest) -> Token {
+    fn send(&mut self, request: GroupRequest) -> Token {
         self.tokens += 1;
         let token = Token(self.tokens);
         let mut random = [0; 16];
         random[..8].copy_from_slice(&self.tokens.to_le_bytes());
         self.coordinator.handle(self.now(), token, request, random);
         while self.coordinator.run(self.now()) {}
-        self.settle();
+        self.drain();
         token
     }
 
     /// Reports that the disk is full, or that it has space again.
     fn stall(&mut self, is_stalled: bool) {
         self.coordinator.handle_stalled(self.now(), is_stalled);
-        self.writes = !is_stalled;
-        self.settle();
+        self.persists_at_once = !is_stalled;
+        self.drain();
     }
 
     /// Makes batches durable, unless that is held back, and collects the replies.
-    fn settle(&mut self) {
-        if self.writes {
+    fn drain(&mut self) {
+        if self.persists_at_once {
             self.write();
         }
         while let Some((token, reply)) = self.coordinator.poll_reply() {
@@ -113,7 +113,7 @@ impl Desk {
 
     /// Returns the reply to a request, which must be available at once.
     fn call(&mut self, request: GroupRequest) -> GroupReply {
-        let token = self.ask(request);
+        let token = self.send(request);
         self.reply(token).expect("an immediate reply")
     }
 
@@ -122,13 +122,13 @@ impl Desk {
     }
 
     /// Advances the clock, and handles all deadlines in between.
-    fn pass(&mut self, ms: u64) {
+    fn advance(&mut self, ms: u64) {
         let end = self.ms + ms;
         while self.coordinator.next_deadline() <= end {
             self.ms = self.ms.max(self.coordinator.next_deadline());
             self.coordinator.handle_time(self.now());
             while self.coordinator.run(self.now()) {}
-            self.settle();
+            self.drain();
         }
         self.ms = end;
     }
@@ -144,7 +144,7 @@ impl Desk {
         self.ms += ms;
         self.coordinator.resume(self.now());
         while self.coordinator.run(self.now()) {}
-        self.settle();
+        self.drain();
     }
 
     /// Carries over the state log of an earlier version.
@@ -207,13 +207,13 @@ impl Desk {
 
     /// Sends a JoinGroup request of an old client, which gets its id with its first generation.
     fn join(&mut self, group: &str, member: &str) -> Token {
-        self.ask(GroupRequest::Join(join(group, member)))
+        self.send(GroupRequest::Join(join(group, member)))
     }
 
     fn sync(&mut self, joined: &JoinReply, group: &str, assignments: &[(&str, &[u8])]) -> Token {
         let assignments =
             assignments.iter().map(|(m, a)| ((*m).to_owned(), Bytes::copy_from_slice(a))).collect();
-        self.ask(GroupRequest::Sync(SyncRequest {
+        self.send(GroupRequest::Sync(SyncRequest {
             group: group.into(),
             member: joined.member.clone(),
             instance: None,
@@ -225,9 +225,9 @@ impl Desk {
     }
 
     /// Makes a stable group of this many members. Returns them with the leader first. Member n has the assignment `[n]`.
-    fn stable(&mut self, group: &str, members: usize) -> Vec<JoinReply> {
+    fn stable_group(&mut self, group: &str, members: usize) -> Vec<JoinReply> {
         let tokens: Vec<Token> = (0..members).map(|_| self.join(group, "")).collect();
-        self.pass(6_000);
+        self.advance(6_000);
         let mut joined: Vec<JoinReply> = tokens.into_iter().map(|t| self.joined(t)).collect();
         joined.sort_by_key(|j| j.member != j.leader);
         self.sync_all(group, &joined);
