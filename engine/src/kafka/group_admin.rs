@@ -21,7 +21,7 @@ use crate::context::{AnswerTo, Context};
 use crate::coord::groups;
 use crate::limits::KAFKA_FILTERS_MAX;
 
-/// Returns the names without duplicates: the description of a group can be many times as long as its name.
+/// Returns the names without duplicates: a group's description can be many times as long as its name.
 pub(super) fn distinct_names(names: &[&str]) -> Vec<String> {
     distinct(names.iter().copied()).map(str::to_owned).collect()
 }
@@ -51,7 +51,7 @@ impl Entries for ListedGroups {
     }
 
     fn memory_bytes(&self) -> usize {
-        // A `ReplyMemory` counts it.
+        // The `ReplyMemory` counts it.
         0
     }
 }

@@ -36,11 +36,12 @@ const CONSUMER_MEMBER: i8 = 1;
 /// The allowed operations on a group, as a bit set of Kafka's operations: read, delete, describe, describe and alter configuration.
 const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
-fn operations(are_wanted: bool) -> i32 {
-    if are_wanted { GROUP_OPERATIONS } else { i32::MIN }
+/// Returns the allowed operations, or Kafka's value for operations that were not requested.
+fn operations(are_requested: bool) -> i32 {
+    if are_requested { GROUP_OPERATIONS } else { i32::MIN }
 }
 
-/// Why a group is not described: an error of the whole request, or its own.
+/// Why a group is not described: an error of the whole request, or of the group.
 #[derive(Debug)]
 enum DescribeError {
     Request(ApiError),
@@ -77,7 +78,7 @@ type GroupResult<D> = (String, Result<D, DescribeError>);
 /// The coordinator's reply.
 type Reply<D> = Result<Vec<(String, Result<D, GroupError>)>, ApiError>;
 
-/// Returns the description or the error of each group.
+/// Returns each group with its description or its error.
 fn group_results<D>(names: Vec<String>, reply: Reply<D>) -> Vec<GroupResult<D>> {
     match reply {
         Ok(found) => {
@@ -152,7 +153,7 @@ impl<D: Description> Entries for GroupEntries<D> {
     }
 
     fn memory_bytes(&self) -> usize {
-        // A `ReplyMemory` counts it.
+        // The `ReplyMemory` counts it.
         0
     }
 }

@@ -1,6 +1,6 @@
 //! OffsetCommit and OffsetDelete. OffsetFetch is in `offset_fetch.rs`.
 //!
-//! The coordinator identifies topics by id. Names are resolved here, as many as a turn allows, and unknown ones get their errors here.
+//! The coordinator identifies topics by id. Names are resolved here, over several turns if there are many, and unknown names are rejected here.
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
@@ -18,8 +18,8 @@ use super::topic_answer::TopicsAnswer;
 use crate::context::Context;
 use crate::coord::groups::{self, CommittedPartition, GroupError};
 
-/// The first version in which requests about offsets name topics by id.
-pub(super) const BY_ID_FROM: i16 = 10;
+/// The first version in which requests about offsets identify topics by id.
+pub(super) const TOPIC_ID_VERSION_MIN: i16 = 10;
 
 pub(super) fn resolve_topic(context: &Context<'_>, by_id: bool, name: &str, id: Uuid) -> Option<TopicId> {
     let metadata = context.metadata?;
@@ -31,7 +31,7 @@ pub(super) fn resolve_topic(context: &Context<'_>, by_id: bool, name: &str, id: 
 struct CommitLookup {
     topics: Vec<OffsetCommitTopicResponse<'static>>,
     /// The position of each offset in the response.
-    places: Vec<(usize, usize)>,
+    positions: Vec<(usize, usize)>,
     request: groups::CommitRequest,
     by_id: bool,
 }
@@ -75,7 +75,7 @@ impl Resolve for CommitLookup {
         let PartitionOffset { index: partition_index, offset, leader_epoch, metadata } = partition;
         let error_code = match (named.known(), u32::try_from(partition_index)) {
             (Some(known), Ok(index)) => {
-                self.places.push((topic, partitions.len()));
+                self.positions.push((topic, partitions.len()));
                 let partition = PartitionIndex(index);
                 let topic = known.id;
                 self.request.offsets.push(CommittedPartition {
@@ -94,14 +94,14 @@ impl Resolve for CommitLookup {
     }
 
     fn finish(self, context: &mut Context<'_>, call: Call) {
-        let Self { topics, places, request, by_id } = self;
+        let Self { topics, positions, request, by_id } = self;
         let answer = TopicsAnswer { call, topics };
-        if places.is_empty() {
+        if positions.is_empty() {
             return answer.send(context);
         }
         context.ask_group(call.conn, request, move |context, outcomes| {
-            let found: Vec<Committed> = match outcomes {
-                // A topic that was deleted meanwhile is as unknown as one that never existed.
+            let codes: Vec<KafkaError> = match outcomes {
+                // A topic that was deleted meanwhile is an unknown id, too.
                 Ok(outcomes) if by_id => outcomes
                     .into_iter()
                     .map(|(topic, _, error)| {
@@ -111,15 +111,17 @@ impl Resolve for CommitLookup {
                     })
                     .collect(),
                 Ok(outcomes) => outcomes.into_iter().map(|(.., error)| code(error)).collect(),
-                Err(error) => vec![error.into(); places.len()],
+                Err(error) => vec![error.into(); positions.len()],
             };
-            context.fill(call.conn, answer, (places, found), fill_in, |context, answer| answer.send(context));
+            context.fill(call.conn, answer, (positions, codes), set_commit_code, |context, answer| {
+                answer.send(context)
+            });
         });
     }
 }
 
 pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &OffsetCommitRequest<'_>) {
-    let by_id = call.origin.version >= BY_ID_FROM;
+    let by_id = call.origin.version >= TOPIC_ID_VERSION_MIN;
     let topics = request.topics.iter().map(|topic| {
         let offsets = topic
             .partitions
@@ -143,25 +145,28 @@ pub(super) fn offset_commit(context: &mut Context<'_>, call: Call, request: &Off
         forever: false,
         offsets: Vec::new(),
     };
-    resolve(context, call, topics, CommitLookup { topics: Vec::new(), places: Vec::new(), request, by_id });
+    resolve(
+        context,
+        call,
+        topics,
+        CommitLookup { topics: Vec::new(), positions: Vec::new(), request, by_id },
+    );
 }
 
-type Committed = KafkaError;
-
-/// Sets the outcome of a partition.
-fn fill_in(
+/// Sets the error code of a partition.
+fn set_commit_code(
     answer: &mut TopicsAnswer<OffsetCommitTopicResponse<'static>>,
     (topic, partition): (usize, usize),
-    outcome: Committed,
+    code: KafkaError,
 ) {
-    answer.topics[topic].partitions[partition].error_code = outcome;
+    answer.topics[topic].partitions[partition].error_code = code;
 }
 
 /// A deletion of offsets whose topics are being looked up.
 struct DeleteOffsetsLookup {
     topics: Vec<OffsetDeleteTopicResponse<'static>>,
     /// The position of each offset in the response.
-    places: Vec<(usize, usize)>,
+    positions: Vec<(usize, usize)>,
     request: groups::DeleteOffsetsRequest,
 }
 
@@ -186,7 +191,7 @@ impl Resolve for DeleteOffsetsLookup {
             && let Ok(index) = u32::try_from(partition_index)
             && let Some((_, partitions)) = self.request.partitions.last_mut()
         {
-            self.places.push((topic, outcomes.len()));
+            self.positions.push((topic, outcomes.len()));
             partitions.push(PartitionIndex(index));
             error_code = KafkaError::NONE;
         }
@@ -194,17 +199,17 @@ impl Resolve for DeleteOffsetsLookup {
     }
 
     fn finish(self, context: &mut Context<'_>, call: Call) {
-        let Self { topics, places, request } = self;
+        let Self { topics, positions, request } = self;
         context.ask_group(call.conn, request, move |context, outcomes| {
             let error_code = match outcomes {
                 Ok(Ok(outcomes)) => {
                     let answer = TopicsAnswer { call, topics };
-                    let found = outcomes.into_iter().map(|(_, _, error)| code(error)).collect();
+                    let codes = outcomes.into_iter().map(|(_, _, error)| code(error)).collect();
                     return context.fill(
                         call.conn,
                         answer,
-                        (places, found),
-                        fill_in_deleted,
+                        (positions, codes),
+                        set_delete_code,
                         |context, answer| {
                             answer.send(context);
                         },
@@ -218,13 +223,13 @@ impl Resolve for DeleteOffsetsLookup {
     }
 }
 
-/// Sets the outcome of a partition.
-fn fill_in_deleted(
+/// Sets the error code of a partition.
+fn set_delete_code(
     answer: &mut TopicsAnswer<OffsetDeleteTopicResponse<'static>>,
     (topic, partition): (usize, usize),
-    outcome: KafkaError,
+    code: KafkaError,
 ) {
-    answer.topics[topic].partitions[partition].error_code = outcome;
+    answer.topics[topic].partitions[partition].error_code = code;
 }
 
 pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &OffsetDeleteRequest<'_>) {
@@ -234,5 +239,10 @@ pub(super) fn offset_delete(context: &mut Context<'_>, call: Call, request: &Off
     });
     let topics = topics.collect();
     let request = groups::DeleteOffsetsRequest { group: request.group_id.to_owned(), partitions: Vec::new() };
-    resolve(context, call, topics, DeleteOffsetsLookup { topics: Vec::new(), places: Vec::new(), request });
+    resolve(
+        context,
+        call,
+        topics,
+        DeleteOffsetsLookup { topics: Vec::new(), positions: Vec::new(), request },
+    );
 }

@@ -34,7 +34,7 @@ pub(super) fn join_group(
         protocol_type: request.protocol_type.to_owned(),
         protocols: protocols.map(|p| (p.name.to_owned(), Bytes::copy_from_slice(p.metadata))).collect(),
         session_timeout_ms: request.session_timeout_ms,
-        // The first version had one timeout for both.
+        // Version 0 has one timeout for both.
         rebalance_timeout_ms: match version {
             0 => request.session_timeout_ms,
             _ => request.rebalance_timeout_ms,
@@ -60,7 +60,7 @@ pub(super) fn join_group(
     });
 }
 
-/// The members of a JoinGroup response, which its leader gets.
+/// The members in the JoinGroup response to a leader.
 #[derive(Debug)]
 struct JoinedMembers {
     version: i16,
@@ -212,7 +212,7 @@ pub(super) fn consumer_group_heartbeat(
         let response = ConsumerGroupHeartbeatResponse {
             error_code: KafkaError::INVALID_REQUEST,
             error_message: Some(
-                "the member id is missing: since version 1, members generate it themselves".into(),
+                "the member id is missing; since version 1, members generate it themselves".into(),
             ),
             ..Default::default()
         };

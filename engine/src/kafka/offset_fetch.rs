@@ -17,7 +17,7 @@ use highwater_protocol::ids::{GroupEpoch, PartitionIndex, TopicId};
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
-use super::group_offsets::{BY_ID_FROM, resolve_topic};
+use super::group_offsets::{TOPIC_ID_VERSION_MIN, resolve_topic};
 use super::offset_answer::FillJob;
 use crate::calls::FetchOffsets;
 use crate::context::{AnswerTo, ClientJob, Context};
@@ -84,7 +84,7 @@ impl ClientJob for PrepareJob {
             work.spend(1);
             self.add(group);
         }
-        let by_id = self.call.version() >= BY_ID_FROM;
+        let by_id = self.call.version() >= TOPIC_ID_VERSION_MIN;
         while !work.is_over()
             && self.named.len() == 0
             && let Some(group) = self.groups.get_mut(self.requests.len())

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use highwater_protocol::ids::GroupEpoch;
 
-use super::classic::{ClassicGroup, State, said_bytes};
+use super::classic::{ClassicGroup, State, member_bytes};
 use super::consumer::ConsumerGroup;
 use super::coordinator::{Group, GroupCoordinator, Kind};
 use super::error::GroupError;
@@ -27,7 +27,8 @@ impl GroupCoordinator {
             // A consumer group without members becomes a classic group.
             if let Kind::Consumer(before) = &group.kind {
                 let since_ms = before.idle_since_ms().unwrap_or(now.wall_ms);
-                group.kind = Kind::Classic(Box::new(ClassicGroup::succeed(cx, &name, since_ms)));
+                group.kind =
+                    Kind::Classic(Box::new(ClassicGroup::replace_consumer_group(cx, &name, since_ms)));
             }
             let Kind::Classic(group) = &mut group.kind else { unreachable!("replaced above") };
             group.join(cx, token, request, new_id);
@@ -54,10 +55,10 @@ impl GroupCoordinator {
         }
         let kind = self.groups.get(&request.group).map(|group| &group.kind);
         let instance = request.instance.as_deref();
-        let said = said_bytes(&request.protocols, &request.client, instance);
+        let bytes = member_bytes(&request.protocols, &request.client, instance);
         let more = match kind {
-            Some(Kind::Classic(group)) => said.saturating_sub(group.bytes_of(&request.member, instance)),
-            _ => said + GROUP_BYTES + request.group.len() + request.protocol_type.len(),
+            Some(Kind::Classic(group)) => bytes.saturating_sub(group.bytes_of(&request.member, instance)),
+            _ => bytes + GROUP_BYTES + request.group.len() + request.protocol_type.len(),
         };
         self.check_bytes(&request.group, more)?;
         match kind {

@@ -8,7 +8,7 @@ use crate::coord::groups::request::{Client, Token};
 const MEMBER_BYTES: usize = 256;
 
 /// Returns the approximate memory of a member that joins with this, without its assignment, in bytes.
-pub(in crate::coord::groups) fn said_bytes(
+pub(in crate::coord::groups) fn member_bytes(
     protocols: &[(String, Bytes)],
     client: &Client,
     instance: Option<&str>,
@@ -54,7 +54,7 @@ impl Member {
     }
 
     /// Returns its approximate memory without its assignment, in bytes.
-    pub(super) fn said_bytes(&self) -> usize {
-        said_bytes(&self.protocols, &self.client, self.instance.as_deref())
+    pub(super) fn bytes(&self) -> usize {
+        member_bytes(&self.protocols, &self.client, self.instance.as_deref())
     }
 }

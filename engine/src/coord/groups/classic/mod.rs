@@ -4,7 +4,7 @@
 //!            first member joins               all have joined, or time is up
 //!   Empty ----------------------> Preparing -------------------------------> Completing
 //!     ^                            ^   |  ^                                     |  the leader sends assignments
-//!     |      nobody joined         |   |  |  a member joins, changes or leaves     v
+//!     |   no member joined         |   |  |  a member joins, changes or leaves     v
 //!     +----------------------------|---+  +------------------------------------ Stable
 //! ```
 //!
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use highwater_protocol::ids::TopicId;
 
-pub(super) use member::{Member, said_bytes};
+pub(super) use member::{Member, member_bytes};
 
 use super::consumer_protocol::subscribed_topics;
 use super::effects::Context;
@@ -203,7 +203,7 @@ impl ClassicGroup {
         Ok(())
     }
 
-    /// Checks that a member id, and an instance id if there is one, are those of a member.
+    /// Checks that a member id, and its instance id if any, are those of a member.
     fn check_member(&self, member: &str, instance: Option<&str>) -> Result<(), GroupError> {
         if let Some(instance) = instance {
             match self.instances.get(instance) {
@@ -261,7 +261,7 @@ impl ClassicGroup {
     pub(super) fn bytes(&self) -> usize {
         let is_kept = !self.members.is_empty() || self.persisted.is_some();
         let group = if is_kept { GROUP_BYTES + self.name.len() + self.protocol_type().len() } else { 0 };
-        let members = self.members.iter().map(|(id, m)| id.len() + m.said_bytes());
+        let members = self.members.iter().map(|(id, m)| id.len() + m.bytes());
         let pending = self.pending.keys().map(|id| 64 + id.len());
         group + members.chain(pending).sum::<usize>() + self.assignment_bytes()
     }
@@ -274,7 +274,7 @@ impl ClassicGroup {
     /// Returns the approximate memory, in bytes, of the member that sends a join request, without its assignment; 0 for a new one.
     pub(super) fn bytes_of(&self, member: &str, instance: Option<&str>) -> usize {
         let holder = || self.instances.get(instance?).and_then(|id| self.members.get(id));
-        self.members.get(member).or_else(holder).map_or(0, Member::said_bytes)
+        self.members.get(member).or_else(holder).map_or(0, Member::bytes)
     }
 
     /// Returns the chosen protocol once the group is stable.

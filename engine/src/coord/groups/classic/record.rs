@@ -37,7 +37,11 @@ impl ClassicGroup {
 
     /// Creates the classic group that replaces an empty consumer group. It is persisted even if no member completes its join: after a restart
     /// it must not be a consumer group again.
-    pub(in crate::coord::groups) fn succeed(cx: &mut Context<'_>, name: &str, since_ms: i64) -> Self {
+    pub(in crate::coord::groups) fn replace_consumer_group(
+        cx: &mut Context<'_>,
+        name: &str,
+        since_ms: i64,
+    ) -> Self {
         let mut group = Self::new(name, since_ms);
         group.protocol_type = Some(CONSUMER.to_owned());
         group.persist(cx);

@@ -1,6 +1,6 @@
 //! A group of the consumer protocol (KIP-848): the coordinator computes the assignment, and each member reaches it through its own heartbeats.
 //!
-//! There are three epochs: the *group epoch* grows with every change of members, subscriptions or topics; the epoch of the *target assignment* is the
+//! There are three epochs: the *group epoch* increases with every change of members, subscriptions or topics; the epoch of the *target assignment* is the
 //! group epoch for which it was computed; the epoch of a *member* is that of the target that it has reached.
 //!
 //! Invariant: a partition is in `assigned` or `revoking` of at most one member. A partition that a member has to revoke stays in its `revoking` until

@@ -95,12 +95,12 @@ fn a_partition_moves_after_its_owner_confirms_the_revocation() {
     a.full_heartbeat(&mut harness);
     b.full_heartbeat(&mut harness);
     assert_eq!((b.request.epoch.0, b.partition_count()), (2, 0), "the other member owns all partitions");
-    let had = a.assignment.clone();
+    let all = a.assignment.clone();
     let reply = a.full_heartbeat(&mut harness);
     assert_eq!((reply.epoch.0, a.partition_count()), (1, 2), "it has to revoke two");
     assert_eq!(describe(&mut harness, "g").expect("the group exists").state, "Reconciling");
-    let still = ConsumerHeartbeatRequest { owned: Some(had), ..a.request.clone() };
-    harness.call(GroupRequest::ConsumerHeartbeat(still));
+    let unconfirmed = ConsumerHeartbeatRequest { owned: Some(all), ..a.request.clone() };
+    harness.call(GroupRequest::ConsumerHeartbeat(unconfirmed));
     b.full_heartbeat(&mut harness);
     assert_eq!(b.partition_count(), 0, "the other member has not confirmed the revocation");
     assert_eq!(a.full_heartbeat(&mut harness).epoch, GroupEpoch(2));
@@ -133,9 +133,9 @@ fn a_member_that_does_not_revoke_in_time_is_fenced() {
     let [mut a, mut b] = ["a", "b"].map(|m| test_member("g", m, &["one"]));
     a.full_heartbeat(&mut harness);
     b.full_heartbeat(&mut harness);
-    let had = a.assignment.clone();
+    let all = a.assignment.clone();
     a.full_heartbeat(&mut harness);
-    a.request.owned = Some(had);
+    a.request.owned = Some(all);
     for _ in 0..REBALANCE_MS / 5_000 {
         assert_eq!(a.send_heartbeat(&mut harness).error, None);
         b.full_heartbeat(&mut harness);

@@ -230,9 +230,9 @@ fn waiting_members_are_rejected_when_the_disk_is_full_and_can_continue_later() {
     assert!(harness.reply(waiting).is_none(), "the request waits for the leader");
     harness.stall(true);
     assert_eq!(harness.synced(waiting).error, FULL);
-    let refused = harness.sync(&joined[1], "g", &[]);
+    let rejected = harness.sync(&joined[1], "g", &[]);
     assert_eq!(
-        harness.synced(refused).error,
+        harness.synced(rejected).error,
         FULL,
         "a member does not wait for a leader whose requests are rejected"
     );

@@ -125,14 +125,14 @@ fn all_offsets_are_limited_by_the_configured_memory() {
             (0..4).map(|n| CommittedPartition { partition: PartitionIndex(n), ..of.clone() }).collect();
         request
     };
-    let mut refused = None;
+    let mut error = None;
     for name in names.take(2 * max / 4 / 4_096) {
-        refused = harness.commit(four(&name, &metadata));
-        if refused.is_some() {
+        error = harness.commit(four(&name, &metadata));
+        if error.is_some() {
             break;
         }
     }
-    assert_eq!(refused, Some(GroupError::InvalidCommitOffsetSize));
+    assert_eq!(error, Some(GroupError::InvalidCommitOffsetSize));
     assert!(harness.coordinator.encode_snapshot().len() <= max);
     assert_eq!(harness.coordinator.too_many_offsets(), None);
     assert_eq!(harness.commit(four("g0", &metadata)), None, "existing offsets may still be committed");
