@@ -1,7 +1,7 @@
 //! Requests about groups, which the coordinators of the groups carry out, each on its shard.
 //!
-//! A request that names several groups is split into one for each coordinator concerned ([`GroupCall::split`]), and their replies are put
-//! together again ([`GroupCall::join`]).
+//! A request that names several groups is split into one for each coordinator concerned ([`GroupCall::split`]), and their replies are joined
+//! ([`GroupCall::join`]).
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ pub(crate) struct GroupList {
     pub(crate) is_cut: bool,
 }
 
-/// What one coordinator is to do of a call.
+/// The part of a call for one coordinator.
 #[derive(Debug)]
 pub(crate) struct Part<C> {
     /// Its shard.
@@ -95,7 +95,7 @@ pub(crate) trait GroupCall: Sized + 'static {
     /// Returns the reply, if it is of the right kind.
     fn reply_of(reply: GroupReply) -> Result<Self::Reply, ApiError>;
 
-    /// Splits the call by coordinators, into at least one part.
+    /// Splits the call into a part for each coordinator, and at least one part.
     fn split(self, owners: &GroupOwners) -> Vec<Part<Self>>;
 
     /// Joins the replies to all parts.
@@ -277,7 +277,7 @@ impl GroupCall for DeleteGroups {
         }
     }
 
-    /// A coordinator deletes a few groups at once.
+    /// A part has at most [`GROUPS_PER_CALL_MAX`] groups.
     fn split(self, owners: &GroupOwners) -> Vec<Part<Self>> {
         let mut parts = Vec::new();
         for (shard, (mut names, mut places)) in by_owner(self.0, owners, |name| name) {
@@ -291,7 +291,7 @@ impl GroupCall for DeleteGroups {
         parts
     }
 
-    /// An error of one coordinator is one of its groups only: others may be deleted.
+    /// An error of one coordinator applies to its groups only: the others may have been deleted.
     fn join(replies: Vec<PartReply<Self::Reply>>) -> Result<Self::Reply, ApiError> {
         let each = replies.into_iter().map(|(places, reply)| {
             let outcomes = reply.unwrap_or_else(|error| places.iter().map(|_| Err(error.clone())).collect());
@@ -315,7 +315,7 @@ impl GroupCall for ListRequest {
         }
     }
 
-    /// Every coordinator lists its groups. If the list is to be cut, each has its share.
+    /// Every coordinator lists its groups. If the size of the list is limited, each gets an equal share.
     fn split(mut self, owners: &GroupOwners) -> Vec<Part<Self>> {
         let shards = owners.shards();
         self.cut_at_bytes = self.cut_at_bytes.map(|bytes| bytes / shards.len());
@@ -323,7 +323,7 @@ impl GroupCall for ListRequest {
         shards.into_iter().map(part).collect()
     }
 
-    /// Merges the lists. Groups after the end of a list that was cut are left out: others may come before them.
+    /// Merges the lists. Groups after the end of a cut list are left out, because that list may lack groups before them.
     fn join(replies: Vec<PartReply<Self::Reply>>) -> Result<Self::Reply, ApiError> {
         let mut all = GroupList::default();
         let mut end: Option<String> = None;
@@ -337,7 +337,7 @@ impl GroupCall for ListRequest {
             all.groups.append(&mut groups);
             all.is_cut |= is_cut;
         }
-        // Sorted lists one after the other: merged in linear time.
+        // The sort merges sorted runs efficiently.
         all.groups.sort_by(|a, b| a.group.cmp(&b.group));
         if let Some(end) = end {
             let count = all.groups.partition_point(|group| group.group <= end);
@@ -389,7 +389,7 @@ impl MeasuredCall for DescribeOneGroup {
     fn returned(request: GroupRequest) -> Result<Self, ApiError> {
         match request {
             GroupRequest::Describe(mut names) | GroupRequest::ConsumerDescribe(mut names) => {
-                names.pop().map(Self).ok_or(ApiError::Internal("no group was to be described"))
+                names.pop().map(Self).ok_or(ApiError::Internal("the returned request names no group"))
             }
             other => Err(ApiError::wrong_reply(&other)),
         }
@@ -407,7 +407,7 @@ mod tests {
     use crate::meta::Topic;
     use crate::meta::configs::TopicConfig;
 
-    /// Three shards: their partitions take turns.
+    /// Returns the owners with three shards, which own partitions in turn.
     fn owners() -> GroupOwners {
         let topic = Topic {
             id: TopicId([1; 16]),
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_about_many_groups_is_split_by_coordinators_and_its_replies_are_in_its_order() {
+    fn a_call_for_many_groups_is_split_by_coordinator_and_its_replies_keep_the_order() {
         let parts = DescribeGroups(names(100)).split(&owners());
         assert_eq!(parts.iter().map(|part| part.shard).collect::<Vec<_>>(), [0, 1, 2]);
         let unknown = |name| (name, Err(GroupError::GroupIdNotFound));
@@ -446,16 +446,16 @@ mod tests {
     }
 
     #[test]
-    fn a_coordinator_that_forgets_a_group_fails_the_call_and_no_more() {
+    fn a_missing_entry_in_a_reply_fails_the_call() {
         let parts = DescribeGroups(names(3)).split(&owners());
         let replies = parts.into_iter().map(|part| (part.places, Ok(Vec::new())));
         assert_eq!(DescribeGroups::join(replies.collect()), Err(NO_REPLY));
         assert_eq!(FetchOffsets::join(Vec::new()), Ok(Vec::new()));
-        assert_eq!(FetchOffsets(Vec::new()).split(&owners()).len(), 1, "somebody answers");
+        assert_eq!(FetchOffsets(Vec::new()).split(&owners()).len(), 1, "an empty call still gets a reply");
     }
 
     #[test]
-    fn an_error_of_one_coordinator_is_that_of_the_groups_that_it_was_to_delete() {
+    fn an_error_of_one_coordinator_fails_only_the_groups_it_was_to_delete() {
         let count = 7 * GROUPS_PER_CALL_MAX;
         let parts = DeleteGroups(names(count)).split(&owners());
         assert!(parts.iter().all(|part| part.call.0.len() <= GROUPS_PER_CALL_MAX));
@@ -464,14 +464,14 @@ mod tests {
             let deleted = part.places.iter().map(|_| Ok(None)).collect();
             (part.places, if part.shard == 1 { Err(error.clone()) } else { Ok(deleted) })
         });
-        let outcomes = DeleteGroups::join(replies.collect()).expect("of each");
+        let outcomes = DeleteGroups::join(replies.collect()).expect("an outcome for each");
         for (name, outcome) in names(count).iter().zip(outcomes) {
             assert_eq!(outcome.is_err(), owners().of(name) == 1, "{name}");
         }
     }
 
     #[test]
-    fn lists_are_merged_up_to_the_first_that_was_cut() {
+    fn lists_are_merged_up_to_the_earliest_cut() {
         let list = |names: &[&str], is_cut| {
             (Vec::new(), Ok(GroupList { groups: names.iter().copied().map(listed).collect(), is_cut }))
         };
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_of_another_kind_fails_the_one_call() {
+    fn a_reply_of_another_kind_fails_its_call() {
         let nothing = GroupReply::Describe(Vec::new());
         assert!(matches!(DescribeOneGroup::reply_of(nothing), Err(ApiError::Internal(_))));
         let other = GroupReply::Heartbeat(None);

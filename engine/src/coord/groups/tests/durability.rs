@@ -1,4 +1,4 @@
-//! What survives a restart, and which replies wait until it would.
+//! What survives a restart, and which replies wait until their effects are durable.
 
 use super::consumer::test_member;
 use super::*;
