@@ -114,7 +114,7 @@ impl Resolve for CommitLookup {
                 Err(error) => vec![error.into(); positions.len()],
             };
             context.fill(call.conn, answer, (positions, codes), set_commit_code, |context, answer| {
-                answer.send(context)
+                answer.send(context);
             });
         });
     }
