@@ -1,5 +1,6 @@
 """The topic __consumer_offsets, as Kafka's tools read it."""
 
+from collections.abc import Iterator
 import json
 from typing import Any
 
@@ -24,8 +25,17 @@ def records(kafka: Kafka, formatter: str) -> list[dict[str, Any]]:
                 "console-consumer", "--topic", TOPIC, "--partition", partition, "--offset", "earliest", "--max-messages", end,
                 "--formatter", formatter,
             )  # fmt: skip
-            printed += map(json.loads, result.lines)
+            printed += documents(result.out)
     return printed
+
+
+def documents(text: str) -> Iterator[dict[str, Any]]:
+    """Parses JSON documents; not every formatter separates them by lines."""
+    decoder = json.JSONDecoder()
+    at = 0
+    while text := text[at:].lstrip():
+        document, at = decoder.raw_decode(text)
+        yield document
 
 
 @case("java.offsets-topic", "Kafka's tools read __consumer_offsets with their formatters, and cannot write it", short=True, needs=("java",))
