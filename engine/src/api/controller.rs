@@ -22,7 +22,7 @@ pub enum ControllerRequest {
     /// Reserve a block of producer ids.
     ReserveProducerIds,
     /// Create the topic that keeps groups, unless it exists.
-    CreateGroupsTopic,
+    CreateGroupsTopic(CreateGroupsTopic),
 }
 
 /// The reply to a [`ControllerRequest`].
@@ -93,7 +93,10 @@ pub struct ReserveProducerIds;
 
 /// Creates the topic that keeps groups, unless it exists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CreateGroupsTopic;
+pub struct CreateGroupsTopic {
+    /// Create it only if groups of an earlier build are to be kept in it.
+    pub for_old_groups: bool,
+}
 
 /// A request to shard 0 with the type of its reply.
 pub trait ControllerCall: 'static {
@@ -136,7 +139,7 @@ controller_calls! {
     AlterTopic => () { call => ControllerRequest::AlterTopic(call), ControllerReply::Done => Ok(()) }
     ConfigureTopic => () { call => ControllerRequest::ConfigureTopic(call), ControllerReply::Done => Ok(()) }
     CreateGroupsTopic => () {
-        _call => ControllerRequest::CreateGroupsTopic, ControllerReply::Done => Ok(())
+        call => ControllerRequest::CreateGroupsTopic(call), ControllerReply::Done => Ok(())
     }
     ReserveProducerIds => Range<ProducerId> {
         _call => ControllerRequest::ReserveProducerIds, ControllerReply::ProducerIds(ids) => Ok(ids)

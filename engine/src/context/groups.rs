@@ -40,9 +40,11 @@ impl Context<'_> {
         waits_for_others: bool,
         finish: impl FnOnce(&mut Context<'_>, Result<C::Reply, ApiError>) + 'static,
     ) {
-        self.with_group_owners(conn, move |context, owners| {
+        let without_groups = C::without_groups();
+        self.with_group_owners(conn, without_groups.is_some(), move |context, owners| {
             let parts = match owners {
-                Ok(owners) => call.split(&owners),
+                Ok(Some(owners)) => call.split(&owners),
+                Ok(None) => return finish(context, without_groups.ok_or(NO_TOPIC)),
                 Err(error) => return finish(context, Err(error)),
             };
             let mut requests = Vec::with_capacity(parts.len());
@@ -58,22 +60,23 @@ impl Context<'_> {
         });
     }
 
-    /// Finds the shards with the coordinators of groups. The topic that keeps groups is created if it does not exist.
-    pub(crate) fn with_group_owners(
+    /// Finds the shards with the coordinators of groups. The topic that keeps groups is created if it does not exist; with `only_existing`, there
+    /// are none then.
+    pub(super) fn with_group_owners(
         &mut self,
         conn: ConnId,
-        then: impl FnOnce(&mut Context<'_>, Result<GroupOwners, ApiError>) + 'static,
+        only_existing: bool,
+        then: impl FnOnce(&mut Context<'_>, Result<Option<GroupOwners>, ApiError>) + 'static,
     ) {
         if let Some(owners) = self.group_owners() {
-            return then(self, Ok(owners));
+            return then(self, Ok(Some(owners)));
         }
-        // Nobody has asked for a group before.
-        self.ask(conn, CreateGroupsTopic, move |context, created| {
-            let none = ApiError::Internal("the topic that keeps groups is missing after it was created");
+        // Nobody has asked for a group before, or groups of an earlier build are about to be carried over.
+        self.ask(conn, CreateGroupsTopic { for_old_groups: only_existing }, move |context, created| {
             // Clients of both protocols try again after this.
             let created = created.inspect_err(|error| tracing::error!("groups cannot be kept: {error}"));
             let created = created.map_err(|_| ApiError::Starting(Service::Groups));
-            let owners = created.and_then(|()| context.group_owners().ok_or(none));
+            let owners = created.map(|()| context.group_owners());
             then(context, owners);
         });
     }
@@ -98,6 +101,9 @@ impl Context<'_> {
         self.post_requests();
     }
 }
+
+pub(super) const NO_TOPIC: ApiError =
+    ApiError::Internal("the topic that keeps groups is missing after it was created");
 
 /// Returns the reply of a coordinator.
 fn group_reply(reply: Reply) -> Result<GroupReply, ApiError> {

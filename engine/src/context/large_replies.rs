@@ -16,6 +16,7 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use highwater_net::{Entries, Pieces};
 
+use super::groups::NO_TOPIC;
 use super::{AnswerTo, Context};
 use crate::api::ApiError;
 use crate::calls::{Measured, MeasuredCall, Part, PartReply};
@@ -105,10 +106,12 @@ impl Context<'_> {
         call: C,
         finish: impl FnOnce(&mut Context<'_>, Result<C::Reply, ApiError>, ReplyMemory) + 'static,
     ) {
-        self.with_group_owners(to.conn(), move |context, owners| {
+        let without_groups = C::without_groups();
+        self.with_group_owners(to.conn(), without_groups.is_some(), move |context, owners| {
             let memory = ReplyMemory::small();
             let parts = match owners {
-                Ok(owners) => call.split(&owners),
+                Ok(Some(owners)) => call.split(&owners),
+                Ok(None) => return finish(context, without_groups.ok_or(NO_TOPIC), memory),
                 Err(error) => return finish(context, Err(error), memory),
             };
             let share = SMALL_REPLY_BYTES_MAX / parts.len();

@@ -315,7 +315,7 @@ impl Controller {
         self.actions.push_back(Action::Reply(shard, ticket, outcome));
     }
 
-    fn answer_when_applied(&mut self, to: (ShardIndex, Ticket), outcome: Outcome) {
+    pub(crate) fn answer_when_applied(&mut self, to: (ShardIndex, Ticket), outcome: Outcome) {
         match outcome {
             Ok(reply) => {
                 self.until_applied.push_back(Waiting { version: self.tip.version(), to, reply });

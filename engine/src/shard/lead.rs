@@ -10,7 +10,7 @@ use highwater_runtime::plane::{Completion, Disk, FileJob, Plane, ShardIndex, Tok
 
 use super::Shard;
 use super::carry_over::read_old_groups;
-use crate::api::{ApiError, ControllerRequest, Service, Ticket};
+use crate::api::{ApiError, ControllerReply, ControllerRequest, Service, Ticket};
 use crate::coord::carry_over::CarryOver;
 use crate::data_dir::{META, RESERVE_BYTES};
 use crate::limits::ANSWERS_PER_TURN_MAX;
@@ -99,7 +99,12 @@ impl Lead {
             ControllerRequest::DeleteTopicById(request) => self.controller.delete_topic_by_id(to, request.0),
             ControllerRequest::AlterTopic(request) => self.controller.alter_topic(to, &request),
             ControllerRequest::ConfigureTopic(request) => self.controller.configure_topic(to, &request),
-            ControllerRequest::CreateGroupsTopic => {
+            ControllerRequest::CreateGroupsTopic(request)
+                if request.for_old_groups && !self.is_carrying_over() =>
+            {
+                self.controller.answer_when_applied(to, Ok(ControllerReply::Done));
+            }
+            ControllerRequest::CreateGroupsTopic(_) => {
                 self.controller.create_groups_topic(to, self.groups_partitions, topic_id(random));
             }
             ControllerRequest::ReserveProducerIds => self.controller.producer_ids(to),
@@ -115,12 +120,17 @@ impl Lead {
         let prepare = Prepare {
             version: publish.version,
             changes: Arc::clone(&publish.changes),
-            is_carrying_over: self.carry_over.as_ref().is_some_and(|carry_over| !carry_over.is_over()),
+            is_carrying_over: self.is_carrying_over(),
         };
         self.preparing.push_back(publish);
         for shard in 0..plane.shards() {
             plane.post(shard, Message::Prepare(prepare.clone()));
         }
+    }
+
+    /// Returns whether groups of an earlier build are still to be carried over.
+    fn is_carrying_over(&self) -> bool {
+        self.carry_over.as_ref().is_some_and(|carry_over| !carry_over.is_over())
     }
 
     /// Publishes the changes that all group coordinators have applied.
@@ -142,7 +152,7 @@ fn service_of(request: &ControllerRequest) -> Service {
         | ControllerRequest::DeleteTopicById(_)
         | ControllerRequest::AlterTopic(_)
         | ControllerRequest::ConfigureTopic(_) => Service::Controller,
-        ControllerRequest::CreateGroupsTopic => Service::Groups,
+        ControllerRequest::CreateGroupsTopic(_) => Service::Groups,
         ControllerRequest::ReserveProducerIds => Service::ProducerIds,
     }
 }

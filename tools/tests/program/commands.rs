@@ -78,7 +78,7 @@ fn a_topic_is_created_listed_described_altered_and_deleted() {
 #[test]
 fn the_topic_that_keeps_groups_is_listed_unless_internal_topics_are_excluded() {
     let (_place, broker) = with_topic("1");
-    broker.run(&["group", "list"], b"");
+    broker.run(&["group", "seek", "g", "--topic", "t", "--to", "earliest"], b"");
     let listed = |arguments: &[&str]| -> Vec<(String, bool)> {
         let lines = text(broker.run(&[&["topic", "list", "--json"], arguments].concat(), b""));
         let of = |line: serde_json::Value| {
@@ -444,6 +444,9 @@ fn info_summarises_a_cluster_and_stats_shows_its_rates() {
     assert_eq!(info["nodes"][0]["address"], broker.address());
     let shown = text(broker.run(&["info"], b""));
     assert!(shown.contains("1 topic, 3 partitions") && shown.contains("2 records appended"), "{shown}");
+    // Looking for groups creates nothing.
+    broker.run(&["group", "list"], b"");
+    assert!(text(broker.run(&["info"], b"")).contains("1 topic, 3 partitions"));
 
     let stats = text(broker.run(&["stats", "--every", "10ms", "-n", "2"], b""));
     assert!(stats.lines().count() == 3 && stats.contains("RECORDS/s"), "{stats}");
