@@ -37,8 +37,11 @@ impl Replica {
     }
 
     /// Handles that the entries `from..until` cannot be read. A leader stops leading and asks another to take over.
+    ///
+    /// The disk may find that before it reports the entries durable, so any entry of the log can be among them. A hole that was dropped here
+    /// would be acknowledged with the next report.
     pub fn handle_hole(&mut self, from: LogIndex, until: LogIndex) {
-        let (from, until) = (from.max(self.log.start()), until.min(self.durable_end));
+        let (from, until) = (from.max(self.log.start()), until.min(self.log.end()));
         if from >= until {
             return;
         }
@@ -50,6 +53,11 @@ impl Replica {
             Role::Follower => {}
         }
         self.fetch_hole();
+    }
+
+    /// Forgets the entries from `end` on, which leave the log.
+    pub(super) fn cut_hole(&mut self, end: LogIndex) {
+        self.hole = self.hole.and_then(|(from, until)| (from < end).then_some((from, until.min(end))));
     }
 
     /// Returns the entries that are lost.

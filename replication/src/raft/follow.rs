@@ -99,7 +99,7 @@ impl Replica {
         self.log.truncate(from);
         self.durable_end = self.durable_end.min(from);
         self.verified_end = self.verified_end.min(from);
-        self.hole = self.hole.and_then(|(first, until)| (first < from).then_some((first, until.min(from))));
+        self.cut_hole(from);
         if !is_planted(Mutant::KeepTruncatedConfig) {
             let kept = self.configs.partition_point(|entry| entry.index < from).max(1);
             self.configs.truncate(kept);
@@ -122,6 +122,7 @@ impl Replica {
         assert!(end >= self.durable_end && end >= self.commit_end, "only what is new is refused");
         self.log.truncate(end);
         self.verified_end = self.verified_end.min(end);
+        self.cut_hole(end);
         let kept = self.configs.partition_point(|entry| entry.index < end).max(1);
         self.configs.truncate(kept);
         self.ask_for_more();
@@ -163,9 +164,10 @@ impl Replica {
 
     /// Handles that the replica's own disk has every entry before `end`.
     ///
-    /// While the log is being cut off, reports are about what it was before and are ignored.
+    /// While the log is being cut off, reports are about what it was before. They count up to the cut: the entries before it stay.
     pub fn handle_durable(&mut self, end: LogIndex) {
-        if self.cutting || end <= self.durable_end {
+        let end = if self.cutting { end.min(self.log.end()) } else { end };
+        if end <= self.durable_end {
             return;
         }
         assert!(end <= self.log.end(), "what is durable was appended");

@@ -54,7 +54,8 @@
 //!
 //! Held by the explorer and the simulation in `replication/tests/raft`: at most one leader a term; two logs with an entry of the same index
 //! and epoch are the same up to it; a leader has everything that was committed in earlier terms; replicas commit the same entries; nothing
-//! committed is cut off; commit ends never decrease; what a leader acknowledges is durable on a majority.
+//! committed is cut off; commit ends never decrease; what a leader acknowledges is durable on a majority; a replica knows of every entry
+//! that it cannot read.
 //!
 //! # Memory
 //!

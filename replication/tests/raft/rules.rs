@@ -35,6 +35,8 @@ rules! {
     leadership_is_handed_over_to_a_voter_with_the_whole_log
     a_leader_without_a_majority_in_reach_stops_leading
     a_follower_too_far_behind_restarts_where_the_leaders_log_begins
+    a_report_of_the_disk_counts_up_to_a_cut_that_is_under_way
+    a_hole_is_known_before_its_entries_are_reported_durable
     a_replica_with_a_hole_votes_and_does_not_lead
     a_replica_that_lost_its_end_votes_after_an_entry_of_a_later_term
     a_leader_that_hears_of_a_lost_end_begins_a_new_term
