@@ -137,6 +137,7 @@ impl Ghost {
         for at in 0..nodes.len() {
             self.note_progress(at, nodes)?;
             self.check_leader(&nodes[at])?;
+            check_hole(&nodes[at])?;
             for other in &nodes[at + 1..] {
                 check_matching(&nodes[at], other)?;
             }
@@ -176,11 +177,29 @@ fn check_matching(a: &Node, b: &Node) -> Result<(), String> {
     let Some(last) = (start..end).rev().find(same_epoch) else { return Ok(()) };
     for index in start..=last {
         let (left, right) = (a.log.get(index), b.log.get(index));
-        let lost = |node: &Node, entry: Option<&Entry>| {
-            node.replica.is_damaged() && entry.is_some_and(|entry| entry.value == Value::Lost)
-        };
-        if left != right && !lost(a, left) && !lost(b, right) {
+        // What an unreadable entry was is not known. Its replica knows that: see `check_hole`.
+        let lost = |entry: Option<&Entry>| entry.is_some_and(|entry| entry.value == Value::Lost);
+        if left != right && !lost(left) && !lost(right) {
             return Err(format!("entry {last} matches and entry {index} does not: {left:?}, {right:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// A replica knows of every entry that cannot be read, but for those that it is about to cut off. The core has forgotten those when it
+/// asks for the cut, which waits until (term, vote) is durable.
+fn check_hole(node: &Node) -> Result<(), String> {
+    let replica = &node.replica;
+    let end = replica.log_end();
+    if !node.log.contains(end) {
+        // The log is about to be restarted elsewhere.
+        return Ok(());
+    }
+    let (from, until) = replica.hole().unwrap_or((end.end, end.end));
+    for index in node.log.start.end.0..end.end.0 {
+        let lost = node.log.get(index).is_some_and(|entry| entry.value == Value::Lost);
+        if lost && !(from.0..until.0).contains(&index) {
+            return Err(format!("{} does not know that it cannot read entry {index}", replica.id()));
         }
     }
     Ok(())

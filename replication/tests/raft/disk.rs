@@ -49,6 +49,20 @@ impl Log {
         (from.0..end.0).filter_map(|index| self.get(index).cloned()).collect()
     }
 
+    /// Returns whether the log has the position with this epoch before it.
+    pub(crate) fn contains(&self, position: LogEnd) -> bool {
+        let before = position.end.0.checked_sub(1).and_then(|index| self.get(index));
+        position == self.start || before.is_some_and(|entry| entry.epoch == position.epoch)
+    }
+
+    /// Returns the range from the first entry that cannot be read to the last one.
+    pub(crate) fn unreadable(&self) -> Option<(LogIndex, LogIndex)> {
+        let lost = |entry: &Entry| entry.value == Value::Lost;
+        let first = self.entries.iter().position(lost)? as u64;
+        let last = self.entries.iter().rposition(lost)? as u64;
+        Some((LogIndex(self.start.end.0 + first), LogIndex(self.start.end.0 + last + 1)))
+    }
+
     pub(crate) fn truncate(&mut self, end: LogIndex) {
         self.entries.truncate(end.0.saturating_sub(self.start.end.0) as usize);
     }

@@ -160,6 +160,8 @@ impl Run {
             let side = |votes: fn(Part) -> bool| members.iter().filter(|m| votes(m.part)).count();
             !node.replica.is_damaged()
                 && !node.disk.end_lost
+                // A hole that was cut off in memory only comes back with the next start.
+                && node.disk.log.unreadable().is_none()
                 && members.iter().all(|m| m.part == Part::Learner || exists(m.id))
                 && side(|part| matches!(part, Part::Voter | Part::Incoming)) >= 3
                 && side(|part| matches!(part, Part::Voter | Part::Outgoing | Part::Demoted)) >= 3

@@ -208,10 +208,12 @@ impl World {
         let Node { replica, disk, .. } = &self.nodes[at];
         let mut disk = disk.clone();
         disk.commit_hint = disk.commit_hint.min(disk.log.end());
-        let (from, until) = replica.hole().unwrap_or((LogIndex(0), LogIndex(0)));
+        let unreadable = disk.log.unreadable();
         self.nodes[at] = Node::new(replica.id(), disk, self.min_insync);
-        // What cannot be read is found again.
-        self.nodes[at].replica.handle_hole(from, until);
+        // What cannot be read is found again. That includes entries that were cut off in memory, but not on the disk.
+        if let Some((from, until)) = unreadable {
+            self.nodes[at].replica.handle_hole(from, until);
+        }
         self.ghost.handle_restart(&self.nodes[at]);
     }
 
