@@ -16,6 +16,7 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId};
 use super::progress::{Leader, Progress};
 use super::replica::{Replica, Role};
 use super::types::{Action, LogEnd, Message, ReplicaId};
+use super::violation::TERM_MAX;
 use crate::mutants::{Mutant, is_planted};
 
 impl Replica {
@@ -75,7 +76,7 @@ impl Replica {
         // A voter that leaves may be the only one with the entry that says so (thesis, 4.2.2): until that is committed, it may lead. It
         // does not count itself.
         let votes = self.configs.iter().any(|entry| entry.config.is_voter(self.id));
-        sound && !self.cutting && votes
+        sound && !self.cutting && votes && self.hard.term < TERM_MAX
     }
 
     /// Enters the next term as a candidate. `transfer`: the leader asked for it.
@@ -140,8 +141,10 @@ impl Replica {
         if !granted || asked.0 != self.hard.term.0 + 1 {
             return;
         }
+        let member = self.config().part(from).is_some();
         let Role::PreCandidate(votes) = &mut self.role else { return };
-        if !votes.contains(&from) {
+        // Others do not count, and could be any number.
+        if member && !votes.contains(&from) {
             votes.push(from);
         }
         if self.has_quorum_of_votes() {
@@ -160,8 +163,9 @@ impl Replica {
     }
 
     pub(super) fn handle_voted(&mut self, from: ReplicaId, granted: bool) {
+        let member = self.config().part(from).is_some();
         let Role::Candidate(votes) = &mut self.role else { return };
-        if granted && !votes.contains(&from) {
+        if granted && member && !votes.contains(&from) {
             votes.push(from);
         }
         if self.has_quorum_of_votes() {

@@ -12,7 +12,8 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 
 use super::log::Outline;
 use super::replica::{Replica, Role};
-use super::types::{Action, Append, AppendOutcome, ConfigEntry, LogEnd, Message, ReplicaId};
+use super::types::{Action, Append, AppendOutcome, ConfigEntry, LogEnd, Message, ReplicaId, Run};
+use super::violation::ProtocolViolation;
 use crate::mutants::{Mutant, is_planted};
 
 impl Replica {
@@ -36,6 +37,9 @@ impl Replica {
             (is_planted(Mutant::TruncateWithoutConflict) && append.end < self.log.end()).then_some(append.end)
         });
         if let Some(conflict) = conflict {
+            if conflict < self.verified_end {
+                return AppendOutcome::Violation(ProtocolViolation::EntryReplaced { index: conflict });
+            }
             self.verify(conflict, append);
             self.truncate(conflict);
             return AppendOutcome::Dropped;
@@ -43,6 +47,11 @@ impl Replica {
         let old_end = self.log.end();
         // Entries go to the disk only in a term that cannot be forgotten.
         let takes = append.end > old_end && self.is_persisted();
+        // Committed entries are not compared, so what follows them may not fit.
+        if let Some((run, last)) = self.log.first_decrease(before, &append.runs, append.end) {
+            let Run { start: index, epoch } = run;
+            return AppendOutcome::Violation(ProtocolViolation::EpochDecreases { index, epoch, last });
+        }
         if takes {
             self.log.extend(before, &append.runs, append.end);
             let known = self.configs.last().map_or(LogIndex(0), |entry| entry.index);

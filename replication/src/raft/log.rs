@@ -71,16 +71,35 @@ impl Outline {
         if end <= self.end {
             return;
         }
-        let first = Run { start: self.end, epoch: epoch_at(runs, self.end).unwrap_or(epoch) };
-        let later = runs.iter().filter(|run| run.start > self.end && run.start < end);
-        for run in std::iter::once(&first).chain(later) {
+        for run in runs_after(self.end, epoch, runs, end) {
             let last = self.last().epoch;
             assert!(run.epoch >= last, "epochs never decrease along a log");
             if run.epoch > last || self.runs.is_empty() {
-                self.runs.push(*run);
+                self.runs.push(run);
             }
         }
         self.end = end;
+    }
+
+    /// Returns the first run that [`extend`](Self::extend) would append with an earlier epoch than the entry before it, and the epoch of
+    /// that entry.
+    pub(crate) fn first_decrease(
+        &self,
+        epoch: LeaderEpoch,
+        runs: &[Run],
+        end: LogIndex,
+    ) -> Option<(Run, LeaderEpoch)> {
+        if end <= self.end {
+            return None;
+        }
+        let mut last = self.last().epoch;
+        for run in runs_after(self.end, epoch, runs, end) {
+            if run.epoch < last {
+                return Some((run, last));
+            }
+            last = run.epoch;
+        }
+        None
     }
 
     /// Forgets the oldest runs that are too many and end at or before `commit_end`.
@@ -172,6 +191,13 @@ impl Outline {
     pub(crate) fn heap_bytes(&self) -> usize {
         self.runs.capacity() * size_of::<Run>()
     }
+}
+
+/// Returns the runs of the entries `from..end`: those of `runs`, and before the first of them, `epoch`.
+fn runs_after(from: LogIndex, epoch: LeaderEpoch, runs: &[Run], end: LogIndex) -> impl Iterator<Item = Run> {
+    let first = Run { start: from, epoch: epoch_at(runs, from).unwrap_or(epoch) };
+    let later = runs.iter().filter(move |run| run.start > from && run.start < end);
+    std::iter::once(first).chain(later.copied())
 }
 
 fn epoch_at(runs: &[Run], index: LogIndex) -> Option<LeaderEpoch> {

@@ -28,6 +28,8 @@
 //! | [`handle_hole`](Replica::handle_hole), [`handle_repaired`](Replica::handle_repaired) | [`Action::SendCommitted`] |
 //! | commands: [`propose`](Replica::propose), [`propose_config`](Replica::propose_config), [`transfer_leadership`](Replica::transfer_leadership) | [`poll_due`](Replica::poll_due), [`take_append`](Replica::take_append): entries for other replicas; [`Action::AppendConfig`] |
 //!
+//! The owner closes the channel by which a message came that breaks the protocol ([`AppendOutcome::Violation`]).
+//!
 //! The owner carries out actions in their order, and appends frames in the order in which they were accepted. Nothing but `Persist` leaves the core while (term, vote) is not
 //! durable. A new leader takes all others for reachable; its owner reports those that are not by `handle_peer_lost`. The core sets no timers: leases and their ends belong to the channels between nodes, which serve all partitions at once.
 //!
@@ -48,6 +50,7 @@
 //! | leadership transfer | thesis, 3.10 | `lead.rs` |
 //! | a leader without a majority in reach stops leading | thesis, 6.2 | `election.rs` |
 //! | a follower too far behind restarts where the leader's log begins | paper, 7 (`InstallSnapshot`, without a snapshot: the log is the state) | `lead.rs`, `follow.rs` |
+//! | peers that break the protocol lose their channels | own | `violation.rs`, `receive.rs` |
 //! | damaged replicas stand aside | own; argument in the file | `damage.rs` |
 //!
 //! # Invariants
@@ -73,6 +76,7 @@ mod progress;
 mod receive;
 mod replica;
 mod types;
+mod violation;
 
 pub use config::{Config, Member, Part, REPLICAS_MAX};
 pub use log::RUNS_MAX;
@@ -81,3 +85,4 @@ pub use types::{
     Action, Append, AppendOutcome, ConfigEntry, Envelope, HardState, LogEnd, Message, ProposeError,
     ReplicaId, Run,
 };
+pub use violation::{LOG_END_MAX, ProtocolViolation, TERM_MAX};

@@ -11,9 +11,11 @@ impl Replica {
     /// unless a channel is lost.
     pub fn handle_message(&mut self, envelope: &Envelope, configs: &[ConfigEntry]) -> AppendOutcome {
         let Envelope { from, to, message } = envelope;
-        let nonsense = matches!(message, Message::Append(append) if !append.is_valid());
-        if !self.is_me(*to) || *from == self.id || nonsense {
+        if !self.is_me(*to) || *from == self.id {
             return AppendOutcome::Dropped;
+        }
+        if let Err(violation) = self.check_message(message) {
+            return AppendOutcome::Violation(violation);
         }
         let from = self.sender(*from);
         if !self.admit_term(from, message) {
@@ -101,7 +103,7 @@ impl Replica {
         }
     }
 
-    /// Follows the sender of an append or of a start, which leads this term.
+    /// Follows the sender of an append or of a start, which leads this term. That this replica does not is checked before.
     pub(super) fn follow(&mut self, from: ReplicaId) {
         assert!(!matches!(self.role, Role::Leader(_)), "a term has one leader");
         if self.leader != Some(from) || !matches!(self.role, Role::Follower) {

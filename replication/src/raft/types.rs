@@ -5,6 +5,7 @@ use std::fmt;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId};
 
 use super::config::Config;
+use super::violation::ProtocolViolation;
 
 /// One replica of a partition.
 ///
@@ -115,7 +116,8 @@ impl Append {
             .all(|run| run.start >= self.from && run.start < self.end && run.epoch <= self.term);
         let follows = match (self.prev_epoch, self.runs.first()) {
             (Some(prev), Some(first)) => prev <= first.epoch,
-            _ => true,
+            (Some(prev), None) => prev <= self.term,
+            (None, _) => true,
         };
         self.from <= self.end && ordered && inside && follows
     }
@@ -286,7 +288,7 @@ pub enum Action {
     RoleChanged,
 }
 
-/// What to do with the frames of an append.
+/// What to do with a message that was handled, and with the frames of an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AppendOutcome {
     /// Append the frames from this index on, in this order with everything else that the core asks for.
@@ -296,6 +298,8 @@ pub enum AppendOutcome {
     },
     /// Drop the frames: the log has them, or cannot take them now.
     Dropped,
+    /// Drop the frames, and close the channel: the message cannot come from a peer that follows the protocol.
+    Violation(ProtocolViolation),
 }
 
 /// Why a leader's command is not carried out. Nothing has changed then.

@@ -9,6 +9,7 @@ mod explorer;
 mod memory;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod nonsense;
 mod rules;
 mod simulation;
 mod transcripts;

@@ -35,6 +35,7 @@ rules! {
     leadership_is_handed_over_to_a_voter_with_the_whole_log
     a_leader_without_a_majority_in_reach_stops_leading
     a_follower_too_far_behind_restarts_where_the_leaders_log_begins
+    a_peer_that_breaks_the_protocol_loses_its_channel
     a_report_of_the_disk_counts_up_to_a_cut_that_is_under_way
     a_hole_is_known_before_its_entries_are_reported_durable
     a_replica_with_a_hole_votes_and_does_not_lead

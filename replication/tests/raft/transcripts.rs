@@ -87,6 +87,7 @@ fn apply(subject: &mut Option<Replica>, event: &str) -> Option<String> {
         return match r.handle_message(&envelope, &[]) {
             AppendOutcome::Accepted { from } => Some(format!("append {from}..")),
             AppendOutcome::Dropped => None,
+            AppendOutcome::Violation(why) => Some(format!("violation: {why}")),
         };
     }
     match words[..] {

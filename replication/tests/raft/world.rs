@@ -249,22 +249,28 @@ impl World {
             return Ok(());
         }
         let Message::Append(append) = &packet.envelope.message else {
-            node.replica.handle_message(&packet.envelope, &[]);
-            return Ok(());
+            return match node.replica.handle_message(&packet.envelope, &[]) {
+                AppendOutcome::Violation(why) => Err(format!("node {to}: {why}")),
+                _ => Ok(()),
+            };
         };
         let configs = (append.from.0..).zip(&packet.entries).filter_map(|(index, entry)| {
             let Value::Config(config) = &entry.value else { return None };
             Some(ConfigEntry { index: LogIndex(index), config: config.clone() })
         });
         let configs: Vec<ConfigEntry> = configs.collect();
-        if let AppendOutcome::Accepted { from } = node.replica.handle_message(&packet.envelope, &configs) {
-            if from != node.log.end() {
-                return Err(format!("node {to}: entries from {from} on do not follow the log"));
+        match node.replica.handle_message(&packet.envelope, &configs) {
+            AppendOutcome::Accepted { from } if from != node.log.end() => {
+                Err(format!("node {to}: entries from {from} on do not follow the log"))
             }
-            let skipped = (from.0 - append.from.0) as usize;
-            node.log.entries.extend_from_slice(&packet.entries[skipped..]);
+            AppendOutcome::Accepted { from } => {
+                let skipped = (from.0 - append.from.0) as usize;
+                node.log.entries.extend_from_slice(&packet.entries[skipped..]);
+                Ok(())
+            }
+            AppendOutcome::Dropped => Ok(()),
+            AppendOutcome::Violation(why) => Err(format!("node {to}: {why}")),
         }
-        Ok(())
     }
 
     /// Carries out all actions of all nodes.
