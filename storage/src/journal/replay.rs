@@ -207,6 +207,7 @@ pub(crate) struct Pages {
 
 struct Page {
     bytes: PageBytes,
+    /// A piece of the journal has bytes in it.
     changed: bool,
 }
 
@@ -316,10 +317,9 @@ impl Pages {
             let page = self.page(target.place.slab, at - within as u64, slabs)?;
             let here = &mut page.bytes[within..within + now.len()];
             last_changed = here != now;
-            if last_changed {
-                here.copy_from_slice(now);
-                page.changed = true;
-            }
+            here.copy_from_slice(now);
+            // What can be read need not be durable: a write-back without space may have left it.
+            page.changed = true;
             rest = later;
         }
         let end = start + payload.len() as u64;
@@ -346,7 +346,7 @@ impl Pages {
         FrameHeader::parse(&bytes).is_ok_and(|(next, _)| next.incarnation.get() == target.incarnation.0)
     }
 
-    /// Applies the header of an extent, unless the extent has one. That can be newer: it says if the extent was given up.
+    /// Applies the header of an extent, unless the extent has one, which is written again. That can be newer: it says if the extent was given up.
     fn apply_header(
         &mut self,
         target: &PieceTarget,
@@ -356,12 +356,12 @@ impl Pages {
         if payload.len() != EXTENT_HEADER_FIELD_BYTES {
             return Ok(());
         }
-        if self.header_in_slab(target.place, slabs).is_some_and(|id| id.incarnation == target.incarnation) {
-            return Ok(());
-        }
+        let known = self.header_in_slab(target.place, slabs);
         let page = self.page(target.place.slab, target.place.at, slabs)?;
-        page.bytes[..payload.len()].copy_from_slice(payload);
-        page.bytes[payload.len()..EXTENT_HEADER_BYTES].fill(0);
+        if known.is_none_or(|id| id.incarnation != target.incarnation) {
+            page.bytes[..payload.len()].copy_from_slice(payload);
+            page.bytes[payload.len()..EXTENT_HEADER_BYTES].fill(0);
+        }
         page.changed = true;
         Ok(())
     }

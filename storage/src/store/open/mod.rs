@@ -9,6 +9,7 @@ mod read_ahead;
 mod rebuild;
 mod recover;
 mod slabs;
+mod unproven;
 mod upgrade;
 mod walk;
 
@@ -45,6 +46,7 @@ use commit::CommitTracker;
 use read_ahead::ReadAheads;
 use recover::Recovery;
 use slabs::SlabFaults;
+use unproven::Rewrites;
 
 pub(super) use rebuild::Orphans;
 pub(super) use recover::orphan_fault;
@@ -72,6 +74,7 @@ impl Store {
         let macs = map.macs.unwrap_or(StoreMacs { key: config.new_mac_key, since });
         let (mut partitions, mut by_tp) = (Slab::new(u32::MAX), BTreeMap::new());
         let mut discarded: Vec<(PartitionKey, ExtentEntry)> = Vec::new();
+        let mut rewrites = Rewrites::default();
         let mut entries = ReadAheads::new(map.partitions);
         while let Some((key, entry)) = entries.next(disk, &slabs, &map.write_bounds) {
             let tp = TopicPartition::from(key);
@@ -92,6 +95,7 @@ impl Store {
                 horizons: &map.horizons,
                 journal: &journal.faults,
                 read_ahead: &mut entries,
+                rewrites: &mut rewrites,
                 lost: Vec::new(),
             };
             let found = recovery.run(slot, entry)?;
@@ -99,6 +103,7 @@ impl Store {
             partitions.insert(Box::new(found.partition));
             by_tp.insert(tp, slot);
         }
+        rewrites.finish(&config, disk, &mut report)?;
         report.partitions = partitions.len();
         let mut store = Self {
             config,
@@ -133,11 +138,22 @@ impl Store {
             state,
             phase: Phase::Open,
         };
-        store.wait_for_recovered_map();
-        store.settle_journal(journal.held, map.journal.is_some());
-        store.record_recovery(disk, &discarded, &report);
-        store.prepare_space(disk, &mut report);
+        store.begin(disk, (journal.held, map.journal.is_some()), &discarded, &mut report);
         Ok((store, report))
+    }
+
+    /// Records what recovery found, and prepares for records. `journal`: the era whose entries the next start needs, and whether the map has an era.
+    fn begin(
+        &mut self,
+        disk: &mut dyn Disk,
+        journal: (Option<Incarnation>, bool),
+        discarded: &[(PartitionKey, ExtentEntry)],
+        report: &mut RecoveryReport,
+    ) {
+        self.wait_for_recovered_map();
+        self.settle_journal(journal.0, journal.1);
+        self.record_recovery(disk, discarded, report);
+        self.prepare_space(disk, report);
     }
 
     /// Keeps the contents of the journal for the next start if it may need them; otherwise records that none are needed.

@@ -19,16 +19,17 @@ use super::journal::JournalFaults;
 use super::read_ahead::{ReadAhead, ReadAheads};
 use super::rebuild::Orphans;
 use super::slabs::SlabFaults;
+use super::unproven::Rewrites;
 use super::walk::{SlabBytes, first_mark, known_end, mark_of};
 use crate::api::{OpenError, PartitionFinding, PartitionSlot, RecoveryReport};
 use crate::config::{CommitRule, PartitionConfig, StoreConfig};
-use crate::extent::{Extent, WriteBound};
+use crate::extent::{Extent, FIRST_POSITION, WriteBound};
 use crate::layout::{EXTENT_VERSION, PAGE_BYTES, SlabId, slab_name};
 use crate::mac::StoreMacs;
 use crate::map::{CheckpointEntry, ExtentEntry, OrphanEntry, PartitionEntry, WriteBounds};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partition, Tail, TailState};
-use crate::position::{LogPoint, Mark};
+use crate::position::{ExtentRef, LogPoint, Mark};
 use crate::recovery::ExtentBytes as _;
 use crate::recovery::{Decision, Later, proves_durable};
 
@@ -55,6 +56,8 @@ pub(super) struct Recovery<'a> {
     pub(super) journal: &'a JournalFaults,
     /// The parts of extents that were read ahead.
     pub(super) read_ahead: &'a mut ReadAheads,
+    /// What is to be written again.
+    pub(super) rewrites: &'a mut Rewrites,
     /// Records that are missing.
     pub(super) lost: Vec<Range<Offset>>,
 }
@@ -85,6 +88,7 @@ impl Recovery<'_> {
         let mut truncated = false;
         let mut last = Decision::End;
         let mut read_ahead = None;
+        let mut unproven = Vec::new();
         for (at, extent) in entry.extents.iter().enumerate() {
             let behind = &entry.extents[at..];
             let before = partition.extents.back().map(Extent::end_mark);
@@ -126,6 +130,7 @@ impl Recovery<'_> {
             let is_last = behind.len() == 1;
             last = walked.decision;
             read_ahead = walked.read_ahead;
+            unproven.extend(walked.unproven.map(|from| (walked.extent.reference(), from)));
             let mut extent = walked.extent;
             self.note_extent(&behind[0], &mut extent);
             partition.extents.push_back(extent);
@@ -149,11 +154,33 @@ impl Recovery<'_> {
             partition.durable = last.end_mark();
         }
         let damage = damage.or(self.orphaned(&partition)).or(self.lost_with_journal(&partition, trusted));
+        if damage.is_none() {
+            self.write_again(&partition, unproven)?;
+        }
         partition.checkpoint = entry.checkpoint.map(Box::new);
         self.finish(&mut partition, trusted, damage, truncated);
         self.resume_tail(&mut partition, read_ahead.as_ref());
         self.report.extents += partition.extents.len();
         Ok(RecoveredPartition { partition, discarded })
+    }
+
+    /// Has the pages with the frames from these positions on written again.
+    fn write_again(
+        &mut self,
+        partition: &Partition,
+        unproven: Vec<(ExtentRef, u32)>,
+    ) -> Result<(), OpenError> {
+        for (extent, from) in unproven {
+            // Extents that retention had freed are gone.
+            let Some(extent) = partition.extent(extent) else { continue };
+            // The header is written before the first frame.
+            let from = if from == FIRST_POSITION { 0 } else { from - from % PAGE_BYTES as u32 };
+            let to = extent.end.next_multiple_of(PAGE_BYTES as u32);
+            let place = extent.place.expect("a recovered extent has a place");
+            let pages = (place.slab, place.at + u64::from(from), (to - from) as usize);
+            self.rewrites.add((self.config, &mut *self.disk), self.slabs, pages)?;
+        }
+        Ok(())
     }
 
     /// Sets what the map knows of an extent and its frames do not say. Notes that it cannot be used.

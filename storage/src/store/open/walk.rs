@@ -10,6 +10,7 @@ use highwater_runtime::plane::Disk;
 
 use super::read_ahead::ReadAhead;
 use super::recover::Recovery;
+use super::unproven::UnprovenFrames;
 use crate::api::OpenError;
 use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
 use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId, slab_name};
@@ -29,6 +30,8 @@ pub(super) struct Walked {
     pub(super) decision: Decision,
     /// Damage in it: the offset of the first missing record, and a description.
     pub(super) damage: Option<(Offset, String)>,
+    /// Position of the first frame that may not be durable.
+    pub(super) unproven: Option<u32>,
     /// The part of it that was read ahead.
     pub(super) read_ahead: Option<ReadAhead>,
 }
@@ -36,7 +39,14 @@ pub(super) struct Walked {
 impl Walked {
     /// An extent of which no frame was read.
     fn unread(extent: Extent) -> Self {
-        Self { extent, last_epoch: None, decision: Decision::End, damage: None, read_ahead: None }
+        Self {
+            extent,
+            last_epoch: None,
+            decision: Decision::End,
+            damage: None,
+            unproven: None,
+            read_ahead: None,
+        }
     }
 }
 
@@ -109,6 +119,7 @@ impl Recovery<'_> {
         let (producers, epochs) = (&mut partition.producers, &mut partition.epochs);
         let commit = &mut self.commit;
         let mut last_epoch = None;
+        let mut unproven = UnprovenFrames::default();
         let mut visit = |position: u32, frame: &Frame<'_>| {
             let header = frame.header();
             if stopped.is_some() {
@@ -119,6 +130,7 @@ impl Recovery<'_> {
                 stopped = Some(Mark { position, index, offset, ..start });
                 return;
             }
+            unproven.note(position, header);
             let epoch = LeaderEpoch(header.leader_epoch.get());
             // This includes the epoch of padding whose frame is missing: later frames must not have a lower epoch.
             last_epoch = Some(epoch);
@@ -164,7 +176,7 @@ impl Recovery<'_> {
             // Where a rewritten extent ends is in its header: it is compared when that is known.
             self.check_header(entry, file, &mut extent, read_ahead.as_ref())?;
         }
-        Ok(Walked { extent, last_epoch, decision, damage, read_ahead })
+        Ok(Walked { extent, last_epoch, decision, damage, unproven: unproven.first(), read_ahead })
     }
 
     /// The results of a scan, other than frames.
