@@ -8,7 +8,7 @@ use highwater_protocol::native::{
     Body, CreateTopicReply, CreateTopicRequest, MessageKind, MetadataReply, MetadataRequest,
 };
 use highwater_runtime::fs::Fs;
-use highwater_runtime::sim::{CrashPolicy, NodeEnd, SimNode, SimRng, stream};
+use highwater_runtime::sim::{CrashPolicy, Fault, NodeEnd, SimNode, SimRng, stream};
 use rand::RngExt;
 
 use crate::crowd::Crowd;
@@ -204,12 +204,17 @@ fn maybe_fail(
     }
 }
 
-/// Fills the disk: nothing can be allocated, and neither records nor the offsets of groups can be written that need another extent.
+/// Fills the disk, as a file system that copies on write: nothing can be allocated, and neither records nor the offsets of groups can be written.
 fn fill_disk(world: &World, node: SimNode) {
     let mut disk = world.disk(node);
     // A disk that was full before may have no space.
     let _ = disk.remove_file("/data/reserve".as_ref());
     disk.set_capacity(Some(0));
+    for store in 0..SHARDS {
+        for file in ["slab-000000", "journal"] {
+            disk.inject(Fault::write_no_space(format!("/data/store-{store:03}/{file}")));
+        }
+    }
 }
 
 /// Frees space on the disk.
@@ -227,5 +232,8 @@ fn restart(world: &mut World, node: SimNode, totals: &mut Totals) {
         Some(NodeEnd::Crashed) => {}
         Some(other) => panic!("the node ended: {other:?}"),
     }
+    // A start that cannot apply the journal takes partitions out of service, for which clients wait until the next start. `full_disk.rs` has
+    // such starts.
+    world.disk(node).clear_faults();
     world.start(node).expect("it starts again");
 }
