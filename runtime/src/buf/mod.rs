@@ -2,11 +2,10 @@
 //!
 //! An [`AlignedBuf`] has one owner, which may write to it. [`freeze`](AlignedBuf::freeze) turns it into shared, immutable
 //! [`Bytes`], which may be written to disk, sent to clients and cached at the same time. When the last reference is dropped, the
-//! memory returns to the pool of the thread that dropped it or, if the buffer is large, to its chunk of huge pages.
+//! memory returns to the pool of the thread that dropped it or, if the buffer is large or the pool is full, to its chunk.
 
 mod arena;
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -19,16 +18,16 @@ use bytes::Bytes;
 /// Alignment and unit of direct I/O.
 pub const PAGE_BYTES: usize = 4096;
 
-/// Bytes of small buffers that a thread's pool keeps, unless [`keep_idle`] sets another limit; more is returned to the allocator.
+/// Bytes of small buffers that a thread's pool keeps, unless [`keep_idle`] sets another limit; more is returned to the arena.
 pub const POOL_BYTES_MAX: usize = 32 << 20;
 
 static POOL_BYTES: AtomicUsize = AtomicUsize::new(POOL_BYTES_MAX);
 
-/// Sets how much memory free buffers of this process may keep for reuse. Half of it is for large buffers, the other half is divided
-/// among the pools of `threads` threads.
+/// Sets how much memory free buffers of this process may keep for reuse. Half of it is for large buffers, a quarter for small ones, and a quarter is
+/// divided among the pools of `threads` threads.
 pub fn keep_idle(bytes: usize, threads: usize) {
-    arena::set_idle_bytes_max(bytes / 2);
-    POOL_BYTES.store(bytes / 2 / threads.max(1), Ordering::Relaxed);
+    arena::set_idle_bytes_max(bytes / 2, bytes / 4);
+    POOL_BYTES.store(bytes / 4 / threads.max(1), Ordering::Relaxed);
 }
 
 /// Buffers of at least this size are rounded to multiples of it; smaller ones to powers of two.
@@ -53,11 +52,8 @@ impl AlignedBuf {
     pub fn new(bytes: usize) -> Self {
         let len = bytes.max(1).next_multiple_of(PAGE_BYTES);
         let capacity = class_bytes(len);
-        let ptr = if is_large(capacity) {
-            arena::take(capacity)
-        } else {
-            pool_take(capacity).unwrap_or_else(|| allocate(capacity))
-        };
+        let pooled = if is_large(capacity) { None } else { pool_take(capacity) };
+        let ptr = pooled.unwrap_or_else(|| arena::take(capacity));
         Self { ptr, len, capacity }
     }
 
@@ -194,26 +190,9 @@ const fn class_bytes(len: usize) -> usize {
     if len < CLASS_STEP { len.next_power_of_two() } else { len.next_multiple_of(CLASS_STEP) }
 }
 
-/// Returns whether the buffer comes from a chunk of huge pages.
+/// Returns whether the buffer is too large for the pools of threads.
 fn is_large(capacity: usize) -> bool {
-    capacity >= arena::CHUNKED_BYTES_MIN
-}
-
-fn layout(capacity: usize) -> Layout {
-    Layout::from_size_align(capacity, PAGE_BYTES)
-        .expect("a page is a power of two and buffers are far below isize::MAX")
-}
-
-fn allocate(capacity: usize) -> NonNull<u8> {
-    let layout = layout(capacity);
-    // SAFETY: the layout's size is at least one page, never zero.
-    let ptr = unsafe { alloc_zeroed(layout) };
-    NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout))
-}
-
-fn release(ptr: NonNull<u8>, capacity: usize) {
-    // SAFETY: every pointer passed here came from `allocate` with this capacity.
-    unsafe { dealloc(ptr.as_ptr(), layout(capacity)) }
+    capacity >= arena::LARGE_BYTES_MIN
 }
 
 /// Free buffers of one thread, by capacity.
@@ -226,7 +205,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         for (capacity, list) in self.free.drain(..) {
             for ptr in list {
-                release(ptr, capacity);
+                arena::give(ptr, capacity);
             }
         }
     }
@@ -264,7 +243,7 @@ fn pool_put(ptr: NonNull<u8>, capacity: usize) {
         })
         .unwrap_or(false);
     if !kept {
-        release(ptr, capacity);
+        arena::give(ptr, capacity);
     }
 }
 
