@@ -4,7 +4,6 @@ use highwater_net::{Reply, ReplySlot};
 use highwater_protocol::ids::ShardId;
 use highwater_protocol::native::StatsReply;
 use highwater_runtime::plane::ConnId;
-use highwater_storage::DurableForm;
 
 use super::Shard;
 use crate::counters::Counters;
@@ -38,6 +37,7 @@ impl Shard {
             now.frame_bytes += stats.bytes_appended;
             now.rounds += stats.rounds;
             now.writes += stats.writes;
+            now.durable_writes += stats.durable_writes;
             now.syncs += stats.syncs;
             now.written += stats.bytes_written;
             now.reads += stats.reads_disk;
@@ -48,9 +48,6 @@ impl Shard {
             now.free += stats.free_bytes;
             now.holes += stats.hole_bytes;
             now.punched += stats.punched_bytes;
-        }
-        if self.setup.durable_form == DurableForm::Dsync {
-            now.durable_writes = now.writes;
         }
         self.setup.counters[usize::from(self.me)].publish(&now);
     }

@@ -159,6 +159,8 @@ pub enum StoreEvent {
 pub struct StoreStats {
     /// Disk writes of log data.
     pub writes: u64,
+    /// Those of them that are durable by themselves.
+    pub durable_writes: u64,
     /// Bytes of them.
     pub bytes_written: u64,
     /// Syncs of slabs.

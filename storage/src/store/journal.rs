@@ -377,6 +377,7 @@ impl Store {
         self.journal.in_flight.push_back(EntryInFlight { sequence, flights, failed: false });
         let token = self.token(Op::Journal { sequence, round });
         self.stats.writes += 1;
+        self.stats.durable_writes += 1;
         self.stats.bytes_written += bytes as u64;
         self.stats.journal_entries += 1;
         self.stats.journal_bytes += bytes as u64;

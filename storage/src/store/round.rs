@@ -367,6 +367,7 @@ impl Store {
             let part = data.slice(from..(from + WRITE_BYTES_MAX).min(data.len()));
             let token = self.token(op);
             self.stats.writes += 1;
+            self.stats.durable_writes += u64::from(durability == Durability::Durable);
             self.stats.bytes_written += part.len() as u64;
             disk.write(file, at + from as u64, part, durability, token);
             writes += 1;
