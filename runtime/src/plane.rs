@@ -1,11 +1,11 @@
 //! The interface between a shard and the machine.
 //!
 //! ```text
-//!            on_accept  on_recv  on_bulk  on_sent  on_closed  on_disk  on_message  on_migrated  on_timer  on_turn_end
-//!               |          |        |        |         |         |         |            |           |         |
-//!   ShardApp  --+----------+--------+--------+---------+---------+---------+------------+-----------+---------+--
-//!               |                                                                                             |
-//!   Plane       +-- send stream recv_into pause resume close migrate | write read sync file_job | post | set_timer
+//!            on_accept  on_connected  on_recv  on_bulk  on_sent  on_closed  on_disk  on_message  on_migrated  on_timer  on_turn_end
+//!               |            |          |        |        |         |         |         |            |           |         |
+//!   ShardApp  --+------------+----------+--------+--------+---------+---------+---------+------------+-----------+---------+--
+//!               |                                                                                                          |
+//!   Plane       +-- connect send stream recv_into pause resume close migrate | write read sync file_job | post | set_timer
 //! ```
 //!
 //! Rules for every plane:
@@ -16,8 +16,11 @@
 //!    (it is [`Bytes`], so it cannot be).
 //! 4. Sends of a connection leave in the order in which they were queued, and completely, even if the kernel splits them.
 //! 5. After `on_closed` a connection id is invalid; it is never reused on this shard. Calls with a closed connection are ignored.
-//! 6. Messages from one shard to another arrive in the order in which they were posted, and none is lost.
-//! 7. `on_turn_end` is called after every group of calls, before the plane sleeps.
+//! 6. Every [`Net::connect`] has exactly one outcome, an `on_connected` with its token, unless the shard exits first. If it failed, the
+//!    connection id is invalid and there is no `on_closed`; otherwise the connection ends like an accepted one. Before `on_connected`,
+//!    only [`Net::close`] may be called with the id.
+//! 7. Messages from one shard to another arrive in the order in which they were posted, and none is lost.
+//! 8. `on_turn_end` is called after every group of calls, before the plane sleeps.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -39,9 +42,9 @@ pub struct ListenerId(pub u16);
 /// The addresses of a connection's two endpoints. Both are canonical: no IPv4 address is mapped into IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Endpoints {
-    /// The client's address.
+    /// The address of the other side.
     pub(crate) peer: SocketAddr,
-    /// The address that the client connected to.
+    /// The address of this side: of an accepted connection, the one that the client connected to.
     pub(crate) local: SocketAddr,
 }
 
@@ -237,19 +240,66 @@ pub enum CloseReason {
     Error(String),
 }
 
+/// Maximum number of outgoing connections of one shard, with those that are not connected yet.
+pub const OUTGOING_CONNECTIONS_MAX: usize = 4096;
+
+/// Maximum time that a [`Net::connect`] may take.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// An outgoing connection could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot connect to {to}: {why}")]
+pub struct ConnectError {
+    /// The address.
+    pub to: SocketAddr,
+    /// What happened.
+    pub why: ConnectFailure,
+}
+
+/// Why an outgoing connection could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectFailure {
+    /// Nothing accepts connections at this address.
+    #[error("connection refused; nothing listens there")]
+    Refused,
+    /// There is no route to the host or network, or this machine has no address of that family.
+    #[error("unreachable ({0})")]
+    Unreachable(String),
+    /// Nothing answered within this time.
+    #[error("no answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    /// This side closed the connection first.
+    #[error("closed before it was connected")]
+    Closed,
+    /// The shard has [`OUTGOING_CONNECTIONS_MAX`] outgoing connections.
+    #[error("this shard has reached its limit of {} outgoing connections", OUTGOING_CONNECTIONS_MAX)]
+    LimitReached,
+    /// The process or the machine is out of file descriptors.
+    #[error("out of file descriptors ({0}); raise `ulimit -n` (LimitNOFILE=)")]
+    OutOfFiles(String),
+    /// Another error of the operating system.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// The shard's connections.
 ///
-/// A new connection is in *hello mode*: one receive at a time, of at most 4 KiB, so that it can still [`migrate`](Plane::migrate).
-/// After [`stream`](Net::stream) the plane receives ahead.
+/// An accepted connection is in *hello mode*: one receive at a time, of at most 4 KiB, so that it can still
+/// [`migrate`](Plane::migrate). After [`stream`](Net::stream) the plane receives ahead. An outgoing connection has no hello mode, because
+/// the shard that needs it opens it: it receives ahead from the start, and cannot migrate.
 pub trait Net {
+    /// Opens a connection to an address (TCP, without delay, closed when the process executes another program). `on_connected` reports
+    /// the outcome with this token, after `within` at the latest, or [`CONNECT_TIME_MAX`] if that is shorter.
+    fn connect(&mut self, to: SocketAddr, within: Duration, token: Token) -> ConnId;
     /// Queues bytes after those already queued. The plane coalesces sends; `on_sent` reports when bytes have been sent.
     fn send(&mut self, conn: ConnId, data: Bytes);
-    /// Returns the address that the client connected to, even if the listener accepts connections to any address. For IPv4 clients
-    /// of an IPv6 listener it is an IPv4 address. Returns `None` once the connection is closed.
+    /// Returns the address of this side. Of an accepted connection it is the address that the client connected to, even if the listener
+    /// accepts connections to any address; for IPv4 clients of an IPv6 listener it is an IPv4 address. Returns `None` once the
+    /// connection is closed, and while it is not connected yet.
     fn local_addr(&self, conn: ConnId) -> Option<SocketAddr>;
     /// Returns the bytes that are queued and not yet taken by the kernel.
     fn send_queue_bytes(&self, conn: ConnId) -> usize;
-    /// Ends hello mode.
+    /// Ends hello mode. Without effect on an outgoing connection.
     fn stream(&mut self, conn: ConnId);
     /// Receives the next bytes of this connection, after those passed to `on_recv`, directly into `buf`, from its byte `filled` up
     /// to its byte `end`. Then `on_bulk` returns the buffer, and `on_recv` continues. (Buffers are whole pages but messages are
@@ -262,7 +312,8 @@ pub trait Net {
     /// Resumes receiving.
     fn resume(&mut self, conn: ConnId);
     /// Closes a connection: `on_closed` follows, and no other event. [`Close::Now`] also ends a close after sends that takes too
-    /// long (the plane itself gives up after half a minute).
+    /// long (the plane itself gives up after half a minute). If the connection is not connected yet, `on_connected` follows instead,
+    /// with [`ConnectFailure::Closed`].
     fn close(&mut self, conn: ConnId, how: Close);
     /// Stops accepting connections.
     fn stop_accepting(&mut self);
@@ -291,7 +342,7 @@ pub trait Plane<M>: Disk + Net {
     fn backlog(&self) -> usize;
     /// Calls `on_timer` with this token once, at this time or soon after. Timers that are due fire in the order of their times.
     fn set_timer(&mut self, at: Instant, token: Token);
-    /// Moves a connection in hello mode to another shard together with `payload`; it appears there in `on_migrated`. Must be called
+    /// Moves an accepted connection in hello mode to another shard together with `payload`; it appears there in `on_migrated`. Must be called
     /// from `on_recv` of that connection. Its id is invalid afterwards, without an `on_closed`.
     ///
     /// `unread` are bytes that were received but not consumed: the new owner receives them first. Queued sends leave before the
@@ -316,6 +367,14 @@ pub trait ShardApp: Sized {
         conn: ConnId,
         listener: ListenerId,
         peer: SocketAddr,
+    );
+    /// An outgoing connection is open, or could not be made. See [`Net::connect`].
+    fn on_connected(
+        &mut self,
+        plane: &mut dyn Plane<Self::Message>,
+        conn: ConnId,
+        token: Token,
+        outcome: Result<(), ConnectError>,
     );
     /// Bytes were received. They are valid only during the call.
     fn on_recv(&mut self, plane: &mut dyn Plane<Self::Message>, conn: ConnId, data: &[u8]);

@@ -63,6 +63,18 @@ impl<T> Slab<T> {
         }
     }
 
+    /// Returns a key that refers to no value, now or later (until its generation comes round again).
+    pub fn unused_key(&mut self) -> Key {
+        let key = self.next_key();
+        if self.free.is_empty() {
+            self.free.push(key.index);
+            self.entries.push(Entry { generation: 0, value: None });
+        }
+        let entry = &mut self.entries[key.index as usize];
+        entry.generation = entry.generation.wrapping_add(1) & self.generation_mask;
+        key
+    }
+
     /// Stores a value in a free entry.
     pub fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.pop() {
@@ -120,6 +132,19 @@ mod tests {
         assert_eq!((slab.get(a), slab.get(b), slab.get(c)), (None, Some(&"b"), Some(&"c")));
         assert_eq!(slab.len(), 2);
         assert!(slab.get_mut(a).is_none());
+    }
+
+    #[test]
+    fn an_unused_key_never_finds_a_value() {
+        let mut slab = Slab::new(u32::MAX);
+        let first = slab.unused_key();
+        let a = slab.insert("a");
+        slab.remove(a);
+        let second = slab.unused_key();
+        let b = slab.insert("b");
+        assert_eq!((slab.get(first), slab.get(second), slab.get(b)), (None, None, Some(&"b")));
+        assert_eq!((slab.len(), slab.entry_count()), (1, 1));
+        assert!(![first, second, a].contains(&b) && first != second);
     }
 
     #[test]

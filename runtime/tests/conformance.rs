@@ -55,4 +55,14 @@ suite! {
     the_end_of_a_turn_comes_before_sleep
     shutdown_is_reported_once_and_every_shard_ends
     a_shard_exits_alone
+    outgoing_connections_carry_bytes_both_ways
+    outgoing_connections_reach_every_shard_of_their_own_process
+    both_ends_of_an_outgoing_connection_have_the_same_addresses
+    a_connect_to_a_port_without_a_listener_is_refused
+    a_connect_that_nobody_answers_ends_at_its_deadline
+    a_connection_that_is_closed_before_it_is_connected_has_one_outcome
+    both_ends_of_an_outgoing_connection_receive_in_place
+    pausing_an_outgoing_connection_loses_nothing
+    the_end_of_an_outgoing_connection_is_reported_once
+    shutdown_ends_outgoing_connections_and_connects
 }

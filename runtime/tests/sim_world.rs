@@ -11,7 +11,7 @@ use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use highwater_runtime::conformance::TestApp;
 use highwater_runtime::fs::{FileId, OpenMode};
 use highwater_runtime::plane::{
-    CloseReason, Completion, ConnId, Durability, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    CloseReason, Completion, ConnId, ConnectError, Durability, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_runtime::sim::{
     ClientEnd, CrashPolicy, NodeConfig, NodeEnd, SimClient, SimNode, SimWorld, WorldConfig,
@@ -84,6 +84,7 @@ impl ShardApp for Log {
         }
     }
 
+    fn on_connected(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: Token, _: Result<(), ConnectError>) {}
     fn on_bulk(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: AlignedBuf) {}
     fn on_sent(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: usize) {}
     fn on_closed(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: CloseReason) {}

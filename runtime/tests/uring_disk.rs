@@ -10,7 +10,8 @@ use bytes::Bytes;
 use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use highwater_runtime::fs::{FileId, Fs, OpenMode};
 use highwater_runtime::plane::{
-    CloseReason, Completion, ConnId, Durability, FileJob, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    CloseReason, Completion, ConnId, ConnectError, Durability, FileJob, ListenerId, Plane, ShardApp,
+    ShardIndex, Token,
 };
 use highwater_runtime::{HostKind, OsFs, RuntimeConfig, available_cpus, start};
 use uring_support::{HOSTS, pattern};
@@ -42,6 +43,7 @@ impl ShardApp for Disk {
     type Message = ();
 
     fn on_accept(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: ListenerId, _: SocketAddr) {}
+    fn on_connected(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: Token, _: Result<(), ConnectError>) {}
     fn on_recv(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: &[u8]) {}
     fn on_bulk(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: AlignedBuf) {}
     fn on_sent(&mut self, _: &mut dyn Plane<()>, _: ConnId, _: usize) {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
-    CloseReason, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    CloseReason, Completion, ConnId, ConnectError, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_runtime::{HostKind, RuntimeConfig, available_cpus, start};
 
@@ -24,6 +24,7 @@ impl ShardApp for Idle {
 
     ignore! {
         on_accept(ConnId, ListenerId, SocketAddr);
+        on_connected(ConnId, Token, Result<(), ConnectError>);
         on_recv(ConnId, &[u8]);
         on_bulk(ConnId, AlignedBuf);
         on_sent(ConnId, usize);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant as Clock};
 use bytes::Bytes;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
-    CloseReason, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    CloseReason, Completion, ConnId, ConnectError, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_runtime::{HostKind, RunError, RuntimeConfig, StartError, available_cpus, bind, start};
 use uring_support::{Event, FrameApp, HOSTS, SUM, TIMEOUT, connect, frame, hash, pattern, serve, stop, sum};
@@ -46,6 +46,7 @@ impl ShardApp for Poster {
 
     ignore! {
         on_accept(ConnId, ListenerId, SocketAddr);
+        on_connected(ConnId, Token, Result<(), ConnectError>);
         on_recv(ConnId, &[u8]);
         on_bulk(ConnId, AlignedBuf);
         on_sent(ConnId, usize);
@@ -99,6 +100,7 @@ impl ShardApp for Busy {
 
     ignore! {
         on_accept(ConnId, ListenerId, SocketAddr);
+        on_connected(ConnId, Token, Result<(), ConnectError>);
         on_recv(ConnId, &[u8]);
         on_bulk(ConnId, AlignedBuf);
         on_sent(ConnId, usize);
@@ -149,6 +151,7 @@ impl ShardApp for BusyServer {
     type Message = u64;
 
     ignore! {
+        on_connected(ConnId, Token, Result<(), ConnectError>);
         on_disk(Token, Completion);
         on_migrated(ConnId, ListenerId, SocketAddr, u64);
         on_turn_end();
@@ -253,6 +256,7 @@ impl ShardApp for Mover {
     type Message = u64;
 
     ignore! {
+        on_connected(ConnId, Token, Result<(), ConnectError>);
         on_disk(Token, Completion);
         on_turn_end();
         on_timer(Token);
@@ -364,6 +368,7 @@ impl ShardApp for Fragile {
 
     ignore! {
         on_accept(ConnId, ListenerId, SocketAddr);
+        on_connected(ConnId, Token, Result<(), ConnectError>);
         on_recv(ConnId, &[u8]);
         on_bulk(ConnId, AlignedBuf);
         on_sent(ConnId, usize);

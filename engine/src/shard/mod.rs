@@ -45,7 +45,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
-    Close, CloseReason, Completion, ConnId, Instant, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    Close, CloseReason, Completion, ConnId, ConnectError, Instant, ListenerId, Plane, ShardApp, ShardIndex,
+    Token,
 };
 
 use compaction::CompactionShare;
@@ -277,6 +278,16 @@ impl ShardApp for Shard {
         } else {
             self.accept_kafka(plane, conn, via);
         }
+    }
+
+    fn on_connected(
+        &mut self,
+        _: &mut dyn Plane<Message>,
+        conn: ConnId,
+        token: Token,
+        outcome: Result<(), ConnectError>,
+    ) {
+        unreachable!("a broker opens no connections, but {conn:?} with {token:?} was: {outcome:?}");
     }
 
     fn on_recv(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, data: &[u8]) {

@@ -12,7 +12,9 @@ use super::{BaselineError, Measured, Unit};
 use crate::buf::AlignedBuf;
 use crate::cpus::{Cpu, available_cpus, pin_thread};
 use crate::errors::BoxError;
-use crate::plane::{CloseReason, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token};
+use crate::plane::{
+    CloseReason, Completion, ConnId, ConnectError, ListenerId, Plane, ShardApp, ShardIndex, Token,
+};
 use crate::start::{RuntimeConfig, start};
 
 /// Returns two CPUs, or the same one twice if there is only one.
@@ -95,6 +97,8 @@ impl ShardApp for Ball {
     }
 
     fn on_accept(&mut self, _: &mut dyn Plane<Message>, _: ConnId, _: ListenerId, _: SocketAddr) {}
+    fn on_connected(&mut self, _: &mut dyn Plane<Message>, _: ConnId, _: Token, _: Result<(), ConnectError>) {
+    }
     fn on_recv(&mut self, _: &mut dyn Plane<Message>, _: ConnId, _: &[u8]) {}
     fn on_bulk(&mut self, _: &mut dyn Plane<Message>, _: ConnId, _: AlignedBuf) {}
     fn on_sent(&mut self, _: &mut dyn Plane<Message>, _: ConnId, _: usize) {}

@@ -8,13 +8,16 @@ use bytes::Bytes;
 
 use super::bulk::Parcels;
 use super::closing::{Closing, Observed, Observer, Vanishing};
+use super::connecting::{Exchange, Opener};
 use super::disk::{DiskCheck, JobByJob};
 use super::mesh::{Counts, MeshCheck};
 use super::sending::Sending;
-use super::simple::{Echo, InTurnEnd, LocalAddress, Paused, Who};
+use super::simple::{Echo, InTurnEnd, LocalAddress, Paused, PeerAddress, Who};
 use super::timers::TimerCheck;
 use crate::buf::AlignedBuf;
-use crate::plane::{Close, CloseReason, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token};
+use crate::plane::{
+    Close, CloseReason, Completion, ConnId, ConnectError, ListenerId, Plane, ShardApp, ShardIndex, Token,
+};
 
 /// Message between test applications.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,6 +59,17 @@ pub(super) trait Behaviour {
         panic!("an unrequested count");
     }
     fn turn_end(&mut self, _: &mut Ctx<'_, '_>, _: &Observed) {}
+    /// Handles the outcome of a connect that this behaviour has started. Returns what the new connection does.
+    fn connected(
+        &mut self,
+        _: &mut Ctx<'_, '_>,
+        conn: ConnId,
+        _: Result<(), ConnectError>,
+    ) -> Option<Box<dyn Behaviour>> {
+        panic!("{conn:?} was not opened");
+    }
+    /// The connection has ended. No other call follows.
+    fn ended(&mut self, _: &mut TestPlane<'_>, _: &CloseReason) {}
     /// Returns the label under which the end of the connection is recorded.
     fn label(&self) -> Option<u8> {
         None
@@ -83,7 +97,13 @@ impl Ctx<'_, '_> {
     }
 }
 
-/// Chooses a connection's behaviour by its first bytes:
+/// The listener whose connections are closed as soon as they are accepted.
+pub(super) const CLOSING_LISTENER: ListenerId = ListenerId(3);
+
+/// Takes the place of the listener for connections that the application has opened.
+const NO_LISTENER: ListenerId = ListenerId(u16::MAX);
+
+/// Chooses the behaviour of an accepted connection by its first bytes:
 ///
 /// | first bytes | behaviour |
 /// |---|---|
@@ -91,6 +111,9 @@ impl Ctx<'_, '_> {
 /// | `H` | echoes, without leaving hello mode |
 /// | `W` | sends shard, listener and number of moves of the connection, one byte each; then echoes |
 /// | `A` | sends the address that its client connected to, on a line |
+/// | `N` | sends the address of its client, on a line |
+/// | `G` how, milliseconds:u16, address, newline | opens a connection to this address, see `connecting.rs` |
+/// | `Q` | exchanges large messages with the connection that its client has opened with `G` |
 /// | `M` shard | moves to that shard, and starts over with the bytes that follow |
 /// | `P` quota:u32 | echoes, and pauses receiving each time it has received `quota` bytes |
 /// | `U` | echoes from `on_turn_end` |
@@ -105,6 +128,8 @@ impl Ctx<'_, '_> {
 /// | `D` seed:u64 | checks the disk |
 /// | `J` | runs file jobs one at a time |
 /// | `Z` | exits this shard |
+///
+/// Connections of the fourth listener are closed as soon as they are accepted.
 pub struct TestApp {
     dir: PathBuf,
     conns: BTreeMap<ConnId, Entry>,
@@ -119,6 +144,7 @@ pub struct TestApp {
 struct Entry {
     number: u32,
     listener: ListenerId,
+    peer: SocketAddr,
     moves: u8,
     doing: Doing,
 }
@@ -145,13 +171,16 @@ impl TestApp {
         }
     }
 
-    fn add(&mut self, conn: ConnId, listener: ListenerId, moves: u8) {
+    fn add(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, moves: u8) {
+        self.add_doing(conn, listener, peer, moves, Doing::Choosing(Vec::new()));
+    }
+
+    fn add_doing(&mut self, conn: ConnId, listener: ListenerId, peer: SocketAddr, moves: u8, doing: Doing) {
         let number = self.next_number;
         self.next_number += 1;
         self.numbers.insert(number, conn);
-        let doing = Doing::Choosing(Vec::new());
-        let old = self.conns.insert(conn, Entry { number, listener, moves, doing });
-        assert!(old.is_none(), "{conn:?} was accepted twice");
+        let old = self.conns.insert(conn, Entry { number, listener, peer, moves, doing });
+        assert!(old.is_none(), "{conn:?} was opened twice");
     }
 
     fn act(
@@ -191,7 +220,7 @@ impl TestApp {
         assert!(data.len() <= 4096, "{} bytes in hello mode", data.len());
         bytes.extend_from_slice(data);
         let bytes = std::mem::take(bytes);
-        let Some((behaviour, used)) = chosen(&bytes, entry.moves) else {
+        let Some((behaviour, used)) = chosen(&bytes, entry.moves, entry.peer) else {
             entry.doing = Doing::Choosing(bytes);
             return;
         };
@@ -221,7 +250,7 @@ enum Chosen {
 }
 
 /// Returns the behaviour that these bytes choose, and how many of them it consumes.
-fn chosen(bytes: &[u8], moves: u8) -> Option<(Chosen, usize)> {
+fn chosen(bytes: &[u8], moves: u8, peer: SocketAddr) -> Option<(Chosen, usize)> {
     let (first, rest) = bytes.split_first()?;
     let number = |from: usize, len: usize| {
         let mut number = [0; 8];
@@ -234,6 +263,12 @@ fn chosen(bytes: &[u8], moves: u8) -> Option<(Chosen, usize)> {
         b'H' => return Some((Chosen::Behaviour { behaviour: Box::new(Echo), stream: false }, 1)),
         b'E' => (Box::new(Echo), 0),
         b'A' => (Box::new(LocalAddress), 0),
+        b'N' => (Box::new(PeerAddress::new(peer)), 0),
+        b'G' => {
+            let (opener, used) = Opener::parse(rest)?;
+            (Box::new(opener), used)
+        }
+        b'Q' => (Box::new(Exchange::default()), 0),
         b'W' => (Box::new(Who::new(moves)), 0),
         b'P' => (Box::new(Paused::new(number(0, 4)? as usize)), 4),
         b'U' => (Box::new(InTurnEnd::default()), 0),
@@ -262,9 +297,34 @@ impl ShardApp for TestApp {
         self.events_since_turn_end = true;
         assert!(peer.port() != 0, "a peer has an address");
         assert!(plane.local_addr(conn).is_some(), "a new connection has a local address");
-        self.add(conn, listener, 0);
-        if self.stopping {
+        self.add(conn, listener, peer, 0);
+        if self.stopping || listener == CLOSING_LISTENER {
             plane.close(conn, Close::Now);
+        }
+    }
+
+    fn on_connected(
+        &mut self,
+        plane: &mut TestPlane<'_>,
+        conn: ConnId,
+        token: Token,
+        outcome: Result<(), ConnectError>,
+    ) {
+        self.events_since_turn_end = true;
+        let is_open = outcome.is_ok();
+        let local = plane.local_addr(conn);
+        assert_eq!(local.is_some(), is_open, "a connection has a local address if it is open");
+        let mut behaviour = None;
+        self.act_by_number(plane, (token.0 >> 32) as u32, |opener, ctx| {
+            behaviour = opener.connected(ctx, conn, outcome);
+        });
+        if let Some(local) = local {
+            let doing = behaviour.map_or(Doing::Closing, Doing::Running);
+            if matches!(doing, Doing::Closing) {
+                // Whoever has asked for it is gone.
+                plane.close(conn, Close::Now);
+            }
+            self.add_doing(conn, NO_LISTENER, local, 0, doing);
         }
     }
 
@@ -293,10 +353,11 @@ impl ShardApp for TestApp {
     fn on_closed(&mut self, plane: &mut TestPlane<'_>, conn: ConnId, reason: CloseReason) {
         self.events_since_turn_end = true;
         assert_eq!(plane.local_addr(conn), None, "a closed connection has no address");
-        if let Doing::Running(behaviour) = self.forget(conn).doing
-            && let Some(label) = behaviour.label()
-        {
-            self.observed.closed(label, &reason);
+        if let Doing::Running(mut behaviour) = self.forget(conn).doing {
+            behaviour.ended(plane, &reason);
+            if let Some(label) = behaviour.label() {
+                self.observed.closed(label, &reason);
+            }
         }
     }
 
@@ -327,12 +388,12 @@ impl ShardApp for TestApp {
         _: &mut TestPlane<'_>,
         conn: ConnId,
         listener: ListenerId,
-        _: SocketAddr,
+        peer: SocketAddr,
         payload: TestMessage,
     ) {
         self.events_since_turn_end = true;
         let TestMessage::Moved(moves) = payload else { panic!("unexpected migration message: {payload:?}") };
-        self.add(conn, listener, moves);
+        self.add(conn, listener, peer, moves);
     }
 
     fn on_timer(&mut self, plane: &mut TestPlane<'_>, token: Token) {

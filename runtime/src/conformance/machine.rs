@@ -17,6 +17,10 @@ pub trait Machine {
     fn connect(&mut self, listener: u16) -> ClientId;
     /// Returns the address that a client connected to.
     fn address(&self, client: ClientId) -> SocketAddr;
+    /// Returns an address that refuses connections.
+    fn refusing(&mut self) -> SocketAddr;
+    /// Returns an address that does not answer connection requests.
+    fn unanswering(&mut self) -> SocketAddr;
     /// Sends, now or during a later wait. Never waits.
     fn send(&mut self, client: ClientId, data: &[u8]);
     /// Waits for at most `bytes_max` bytes. Returns none if the connection has ended or is broken.

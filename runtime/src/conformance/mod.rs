@@ -7,9 +7,11 @@
 mod app;
 mod bulk;
 mod closing;
+mod connecting;
 mod disk;
 mod machine;
 mod mesh;
+mod outgoing;
 mod scenarios;
 mod sending;
 mod simple;
@@ -17,6 +19,7 @@ mod timers;
 
 pub use app::{TestApp, TestMessage};
 pub use machine::{ClientId, Machine};
+pub use outgoing::*;
 pub use scenarios::*;
 
 /// Returns a checksum of `bytes`.

@@ -15,7 +15,7 @@ fn some_bytes(machine: &mut dyn Machine, bytes: usize) -> Vec<u8> {
 }
 
 /// Sends chunks of random size and checks that the same bytes come back.
-fn echo(machine: &mut dyn Machine, client: ClientId, bytes: usize) {
+pub(super) fn echo(machine: &mut dyn Machine, client: ClientId, bytes: usize) {
     let data = some_bytes(machine, bytes);
     let (mut sent, mut back) = (0, Vec::with_capacity(bytes));
     while back.len() < bytes {
@@ -32,7 +32,7 @@ fn echo(machine: &mut dyn Machine, client: ClientId, bytes: usize) {
     assert!(back == data, "other bytes came back");
 }
 
-fn check_pattern(data: &[u8]) {
+pub(super) fn check_pattern(data: &[u8]) {
     for (at, byte) in (0..).zip(data) {
         assert_eq!(*byte, pattern(at), "at {at} of {}", data.len());
     }

@@ -1,5 +1,6 @@
 //! Small behaviours: variations of an echo.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,23 @@ impl Behaviour for LocalAddress {
     fn recv(&mut self, ctx: &mut Ctx<'_, '_>, _: &[u8]) {
         let local = ctx.plane.local_addr(ctx.conn).expect("an open connection has a local address");
         ctx.reply(format!("{local}\n"));
+    }
+}
+
+/// Sends the address of its client, on a line, for every `on_recv`.
+pub(super) struct PeerAddress {
+    peer: SocketAddr,
+}
+
+impl PeerAddress {
+    pub(super) fn new(peer: SocketAddr) -> Self {
+        Self { peer }
+    }
+}
+
+impl Behaviour for PeerAddress {
+    fn recv(&mut self, ctx: &mut Ctx<'_, '_>, _: &[u8]) {
+        ctx.reply(format!("{}\n", self.peer));
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::{Rng as _, RngExt as _};
 
 use super::clock::SimClock;
-use super::network::{LinkId, Network, NetworkEvent, Side, draw};
+use super::network::{LinkId, Network, NetworkEvent, Side, Socket, draw};
 use super::node::{Conn, Event, MeshItem, Node, SimNode, Source};
 use super::rng::{SimRng, mix};
 use super::timed_queue::TimedQueue;
@@ -53,10 +53,18 @@ pub(super) struct Core<M> {
     mesh_last: std::collections::BTreeMap<(SimNode, ShardIndex, ShardIndex), Instant>,
     /// Messages of each pair of shards that were posted and not delivered.
     mesh_waiting: std::collections::BTreeMap<(SimNode, ShardIndex, ShardIndex), usize>,
-    /// Connections that are closed at that time unless they have ended before.
-    flush_timeouts: TimedQueue<(SimNode, ShardIndex, ConnId)>,
+    timeouts: TimedQueue<(SimNode, ShardIndex, ConnId, Timeout)>,
     pub(super) nodes: Vec<Node<M>>,
     pub(super) trace: Trace,
+}
+
+/// What happens to a connection at a time, unless it has ended before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Timeout {
+    /// Its time to send what is queued is over.
+    Flush,
+    /// Its time to be connected is over.
+    Connect,
 }
 
 /// How long a connection that is being closed, or whose peer has finished, may take to send what is queued. As in the io_uring
@@ -71,7 +79,7 @@ const MESH_QUEUE_MESSAGES: usize = 1024;
 pub(super) enum Next {
     Network,
     Mesh,
-    FlushTimeout,
+    Timeout,
     Disk(SimNode),
     Turn(SimNode, ShardIndex),
 }
@@ -92,7 +100,7 @@ impl<M> Core<M> {
             mesh: TimedQueue::default(),
             mesh_last: std::collections::BTreeMap::new(),
             mesh_waiting: std::collections::BTreeMap::new(),
-            flush_timeouts: TimedQueue::default(),
+            timeouts: TimedQueue::default(),
             nodes: Vec::new(),
             trace,
         }
@@ -169,7 +177,7 @@ impl<M> Core<M> {
         };
         offer(self.network.borrow().next_due(), Next::Network);
         offer(self.mesh.next_due(), Next::Mesh);
-        offer(self.flush_timeouts.next_due(), Next::FlushTimeout);
+        offer(self.timeouts.next_due(), Next::Timeout);
         for (at, node) in self.nodes.iter().enumerate() {
             let id = SimNode(at);
             offer(node.disk.next_due(), Next::Disk(id));
@@ -187,16 +195,10 @@ impl<M> Core<M> {
         let event = self.network.borrow_mut().advance();
         match event {
             Some(NetworkEvent::Connect(link, to)) => self.connect(link, to),
-            Some(NetworkEvent::Taken(link, Side::Accepting, bytes)) => self.taken(link, bytes),
-            Some(NetworkEvent::Readable(link, Side::Accepting)) => {
-                if let Some((node, shard, conn)) = self.owner(link) {
-                    self.nodes[node.0].shard(shard).readable(conn);
-                    self.wake(node, shard);
-                } else {
-                    self.move_any_if_sent(link);
-                }
-            }
-            _ => {}
+            Some(NetworkEvent::Established(socket)) => self.established(socket),
+            Some(NetworkEvent::Taken(socket, bytes)) => self.taken(socket, bytes),
+            Some(NetworkEvent::Readable(socket)) => self.readable(socket),
+            None => {}
         }
     }
 
@@ -205,7 +207,7 @@ impl<M> Core<M> {
         let shard = self.nodes[node.0].shard(to);
         match item {
             MeshItem::Migrant(migrant) if !shard.is_running() => {
-                self.network.borrow_mut().abandon(migrant.link, Side::Accepting, true);
+                self.network.borrow_mut().abandon(migrant.link.accepting(), true);
             }
             _ if !shard.is_running() => self.message_taken(node, from, to),
             MeshItem::Message(message) => shard.inbox.push(Source::Mesh(from), Event::Message(from, message)),
@@ -216,18 +218,29 @@ impl<M> Core<M> {
 
     /// Limits the time in which a connection may send what is queued.
     pub(super) fn start_flush_timeout(&mut self, node: SimNode, shard: ShardIndex, conn: ConnId) {
-        self.flush_timeouts.push(self.clock.now().after(FLUSH_TIME_MAX), (node, shard, conn));
+        self.start_timeout(FLUSH_TIME_MAX, (node, shard, conn, Timeout::Flush));
     }
 
-    pub(super) fn advance_flush_timeouts(&mut self) {
-        let Some((node, shard, id)) = self.flush_timeouts.pop() else { return };
+    pub(super) fn start_timeout(&mut self, after: Duration, timeout: (SimNode, ShardIndex, ConnId, Timeout)) {
+        self.timeouts.push(self.clock.now().after(after), timeout);
+    }
+
+    pub(super) fn advance_timeouts(&mut self) {
+        match self.timeouts.pop() {
+            Some((node, shard, conn, Timeout::Flush)) => self.flush_timed_out(node, shard, conn),
+            Some((node, shard, conn, Timeout::Connect)) => self.connect_timed_out(node, shard, conn),
+            None => {}
+        }
+    }
+
+    fn flush_timed_out(&mut self, node: SimNode, shard: ShardIndex, id: ConnId) {
         let owner = self.nodes[node.0].shard(shard);
         let Some(conn) = owner.conns.get_mut(&id) else { return };
         let reason = if conn.closing.is_some() { CloseReason::Local } else { CloseReason::Peer };
         conn.closing = Some(Close::Now);
-        let link = conn.link;
+        let socket = conn.socket;
         owner.inbox.push(Source::Conn(id), Event::Closed(id, reason));
-        self.network.borrow_mut().abandon(link, Side::Accepting, false);
+        self.network.borrow_mut().abandon(socket, false);
         self.wake(node, shard);
     }
 
@@ -242,31 +255,32 @@ impl<M> Core<M> {
     /// Ends the process of a node: its connections are reset or closed, and its messages are lost.
     pub(super) fn clean_up(&mut self, node: SimNode, reset: bool) {
         let mut network = self.network.borrow_mut();
-        for link in self.nodes[node.0].stop() {
-            network.abandon(link, Side::Accepting, reset);
+        for socket in self.nodes[node.0].stop() {
+            network.abandon(socket, reset);
         }
         self.mesh.retain(|(other, _, _, item)| {
             if let MeshItem::Migrant(migrant) = item
                 && *other == node
             {
-                network.abandon(migrant.link, Side::Accepting, true);
+                network.abandon(migrant.link.accepting(), true);
             }
             *other != node
         });
         self.mesh_last.retain(|(other, _, _), _| *other != node);
         self.mesh_waiting.retain(|(other, _, _), _| *other != node);
-        self.flush_timeouts.retain(|(other, _, _)| *other != node);
+        self.timeouts.retain(|(other, ..)| *other != node);
+    }
+
+    /// Returns the node and the listener with this address.
+    pub(super) fn listener(&self, address: SocketAddr) -> Option<(SimNode, ListenerId)> {
+        self.nodes.iter().enumerate().find_map(|(at, node)| {
+            let listener = node.listeners.iter().position(|other| *other == address)?;
+            Some((SimNode(at), ListenerId(listener as u16)))
+        })
     }
 
     fn connect(&mut self, link: LinkId, to: SocketAddr) {
-        let found = self.nodes.iter().enumerate().find_map(|(at, node)| {
-            let listener = node.listeners.iter().position(|address| *address == to)?;
-            Some((SimNode(at), ListenerId(listener as u16)))
-        });
-        let Some((node, listener)) = found else { return self.reject_connect(link) };
-        if self.nodes[node.0].isolated {
-            return self.network.borrow_mut().stall_connect(link);
-        }
+        let Some((node, listener)) = self.listener(to) else { return self.reject_connect(link) };
         let shards = (0..).zip(&self.nodes[node.0].shards);
         let accepting: Vec<ShardIndex> =
             shards.filter(|(_, shard)| shard.is_running() && shard.accepting).map(|(at, _)| at).collect();
@@ -274,24 +288,30 @@ impl<M> Core<M> {
             return self.reject_connect(link);
         }
         let shard = accepting[self.random_below(accepting.len())];
+        let peer = {
+            let mut network = self.network.borrow_mut();
+            network.accept(link);
+            network.peer_address(link)
+        };
         let owner = self.nodes[node.0].shard(shard);
-        let conn = owner.add_conn(Conn::new(link, listener, Endpoints::new(Network::peer_address(link), to)));
+        let conn = owner.add_conn(Conn::accepted(link, listener, Endpoints::new(peer, to)));
         owner.inbox.push(Source::Conn(conn), Event::Accept(conn));
         owner.readable(conn);
-        self.nodes[node.0].links.insert(link, (shard, conn));
+        self.nodes[node.0].sockets.insert(link.accepting(), (shard, conn));
         self.wake(node, shard);
     }
 
     /// Moves a migrating connection to its new shard once its queued sends have left.
     pub(super) fn move_if_sent(&mut self, node: SimNode, link: LinkId) {
-        if self.network.borrow().queued_bytes(link, Side::Accepting) == 0
+        if self.network.borrow().queued_bytes(link.accepting()) == 0
             && let Some((from, to, migrant)) = self.node(node).moving.remove(&link)
         {
             self.post(node, from, to, MeshItem::Migrant(migrant));
         }
     }
 
-    fn move_any_if_sent(&mut self, link: LinkId) {
+    fn move_any_if_sent(&mut self, socket: Socket) {
+        let Socket { link, side: Side::Accepting } = socket else { return };
         let owner = self.nodes.iter().position(|node| node.moving.contains_key(&link));
         if let Some(node) = owner {
             self.move_if_sent(SimNode(node), link);
@@ -299,12 +319,20 @@ impl<M> Core<M> {
     }
 
     fn reject_connect(&mut self, link: LinkId) {
-        self.network.borrow_mut().abandon(link, Side::Accepting, true);
+        self.network.borrow_mut().abandon(link.accepting(), true);
     }
 
-    fn taken(&mut self, link: LinkId, bytes: usize) {
-        let Some((node, shard, conn)) = self.owner(link) else { return self.move_any_if_sent(link) };
-        let left = self.network.borrow().queued_bytes(link, Side::Accepting);
+    fn readable(&mut self, socket: Socket) {
+        let Some((node, shard, conn)) = self.owner(socket) else { return self.move_any_if_sent(socket) };
+        if !self.reject_connecting(node, shard, conn) {
+            self.nodes[node.0].shard(shard).readable(conn);
+        }
+        self.wake(node, shard);
+    }
+
+    fn taken(&mut self, socket: Socket, bytes: usize) {
+        let Some((node, shard, conn)) = self.owner(socket) else { return self.move_any_if_sent(socket) };
+        let left = self.network.borrow().queued_bytes(socket);
         let owner = self.nodes[node.0].shard(shard);
         owner.inbox.push(Source::Conn(conn), Event::Sent(conn, bytes));
         let state = owner.conns.get(&conn).map(|conn| (conn.closing, conn.finished));
@@ -319,9 +347,9 @@ impl<M> Core<M> {
         self.wake(node, shard);
     }
 
-    fn owner(&self, link: LinkId) -> Option<(SimNode, ShardIndex, ConnId)> {
+    pub(super) fn owner(&self, socket: Socket) -> Option<(SimNode, ShardIndex, ConnId)> {
         self.nodes.iter().enumerate().find_map(|(at, node)| {
-            let (shard, conn) = node.links.get(&link)?;
+            let (shard, conn) = node.sockets.get(&socket)?;
             Some((SimNode(at), *shard, *conn))
         })
     }

@@ -2,7 +2,7 @@
 //! real one, in one thread and in virtual time, with every decision derived from one seed.
 //!
 //! - [`SimWorld`] runs nodes, each with shards that run any [`ShardApp`](crate::plane::ShardApp) and a disk, and [`SimClient`]s
-//!   that talk to them.
+//!   that talk to them. Nodes connect to each other over paths that a test can slow down, clog, cut and heal.
 //! - [`SimDisk`] is a disk with a volatile cache, injected faults and a recording of its operations. [`DiskHarness`] drives one
 //!   directly, for storage tests that need no node.
 //! - [`Recording`] replays the operations into every image that a power cut could have left.
@@ -13,6 +13,7 @@
 mod blocks;
 mod client;
 mod clock;
+mod connect;
 mod core;
 mod disk;
 mod faults;
@@ -21,6 +22,9 @@ mod jobs;
 mod ledger;
 mod network;
 mod node;
+mod outages;
+mod paths;
+mod pipe;
 mod record;
 mod rng;
 mod service;

@@ -1,20 +1,21 @@
 //! Byte streams between two sides with TCP's semantics: in order, without duplicates, and without loss while both sides live. Data
 //! may be split arbitrarily, arrive late, be blocked by a slow reader, stalled by a cut, or ended by a reset.
 //!
-//! ```text
-//! send -> [ queued ] --take--> [ in transit ] --arrive--> [ arrived ] -> read
-//!                              \______ at most `window_bytes` _____/
-//! ```
+//! A packet that a real network loses is sent again, so to a program it is late: loss shows as a delay, and lasting loss ends the
+//! connection. So it is here. [`super::paths`] has the faults between nodes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use rand::RngExt as _;
 
 use super::clock::SimClock;
+use super::node::SimNode;
+use super::paths::Paths;
+use super::pipe::{Pipe, Segment, StreamEnd, segment_bytes};
 use super::rng::SimRng;
 use super::timed_queue::TimedQueue;
 use crate::plane::Instant;
@@ -28,17 +29,31 @@ pub struct NetworkConfig {
     pub take: RangeInclusive<Duration>,
     /// Limit on bytes of one direction of a connection that were taken but not yet read.
     pub window_bytes: usize,
+    /// How long a side of a connection between nodes whose path is cut waits for an answer before the connection ends with an error.
+    pub give_up: RangeInclusive<Duration>,
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
         let micros = |from, to| Duration::from_micros(from)..=Duration::from_micros(to);
-        Self { delay: micros(20, 1000), take: micros(0, 50), window_bytes: 256 << 10 }
+        Self {
+            delay: micros(20, 1000),
+            take: micros(0, 50),
+            window_bytes: 256 << 10,
+            give_up: Duration::from_secs(30)..=Duration::from_mins(2),
+        }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct LinkId(pub(super) u64);
+
+impl LinkId {
+    /// Returns the socket of the side that accepts the connection.
+    pub(super) fn accepting(self) -> Socket {
+        Socket { link: self, side: Side::Accepting }
+    }
+}
 
 /// A side of a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -48,7 +63,9 @@ pub(super) enum Side {
 }
 
 impl Side {
-    fn other(self) -> Self {
+    pub(super) const BOTH: [Self; 2] = [Self::Connecting, Self::Accepting];
+
+    pub(super) fn other(self) -> Self {
         match self {
             Self::Connecting => Self::Accepting,
             Self::Accepting => Self::Connecting,
@@ -56,49 +73,36 @@ impl Side {
     }
 }
 
-/// How one direction of a link ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum StreamEnd {
-    Fin,
-    Reset,
+/// One side of one link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Socket {
+    pub(super) link: LinkId,
+    pub(super) side: Side,
 }
 
-/// An event for the owner of a side.
+impl Socket {
+    /// Returns the socket at the other side.
+    pub(super) fn other(self) -> Self {
+        Self { side: self.side.other(), ..self }
+    }
+}
+
+/// An event for the owner of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NetworkEvent {
     /// A connection request arrived.
     Connect(LinkId, SocketAddr),
+    /// The other side has accepted the connection. Only for sockets of nodes.
+    Established(Socket),
     /// Queued bytes were taken.
-    Taken(LinkId, Side, usize),
+    Taken(Socket, usize),
     /// Bytes, or the end of the stream, have arrived.
-    Readable(LinkId, Side),
-}
-
-/// One direction of a link.
-#[derive(Default)]
-struct Pipe {
-    queued: VecDeque<Bytes>,
-    queued_bytes: usize,
-    finish_when_sent: bool,
-    fin_sent: bool,
-    take_pending: bool,
-    in_transit: VecDeque<Segment>,
-    last_due: Option<Instant>,
-    arrived: VecDeque<Bytes>,
-    arrived_bytes: usize,
-    /// Bytes taken but not yet read.
-    unread_bytes: usize,
-    end: Option<StreamEnd>,
-}
-
-enum Segment {
-    Data(Bytes),
-    End(StreamEnd),
+    Readable(Socket),
 }
 
 /// State of a side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum SideState {
+pub(super) enum SideState {
     Open,
     /// Finished sending, and discards what arrives.
     Draining,
@@ -106,32 +110,60 @@ enum SideState {
     Closed,
 }
 
-struct Link {
+pub(super) struct Link {
     to: SocketAddr,
+    /// The node of each side. The connecting side may be a client of the test, and the address may be nobody's.
+    pub(super) nodes: [Option<SimNode>; 2],
+    /// A node has accepted the connection.
+    accepted: bool,
     /// The direction from each side.
-    pipes: [Pipe; 2],
-    states: [SideState; 2],
-    cut: bool,
+    pub(super) pipes: [Pipe; 2],
+    pub(super) states: [SideState; 2],
+    /// Cut by the client.
+    pub(super) cut: bool,
+    /// Counts how often the path between the nodes was cut or healed.
+    pub(super) cut_changes: u64,
 }
 
-enum Step {
+impl Link {
+    /// Returns whether a node has opened it, and not a client of the test.
+    pub(super) fn is_from_node(&self) -> bool {
+        self.nodes[Side::Connecting as usize].is_some()
+    }
+}
+
+pub(super) enum Step {
     Connect(LinkId),
-    Take(LinkId, Side),
-    Arrive(LinkId, Side),
+    Take(Socket),
+    /// A segment that this socket has sent arrives at the other side.
+    Arrive(Socket),
+    /// This side gives up, if the path has been cut since.
+    GiveUp(Socket, u64),
+    /// This side is reset by the network.
+    Break(Socket),
 }
 
 pub(super) struct Network {
-    clock: SimClock,
-    rng: SimRng,
-    config: NetworkConfig,
-    links: BTreeMap<LinkId, Link>,
+    pub(super) clock: SimClock,
+    pub(super) rng: SimRng,
+    pub(super) config: NetworkConfig,
+    pub(super) paths: Paths,
+    pub(super) links: BTreeMap<LinkId, Link>,
     next_link: u64,
-    steps: TimedQueue<Step>,
+    pub(super) steps: TimedQueue<Step>,
 }
 
 impl Network {
     pub(super) fn new(clock: SimClock, rng: SimRng, config: NetworkConfig) -> Self {
-        Self { clock, rng, config, links: BTreeMap::new(), next_link: 0, steps: TimedQueue::default() }
+        Self {
+            clock,
+            rng,
+            config,
+            paths: Paths::default(),
+            links: BTreeMap::new(),
+            next_link: 0,
+            steps: TimedQueue::default(),
+        }
     }
 
     pub(super) fn set_config(&mut self, config: NetworkConfig) {
@@ -142,72 +174,97 @@ impl Network {
         self.steps.next_due()
     }
 
-    /// Opens a link, and sends a connection request to that address.
-    pub(super) fn connect(&mut self, to: SocketAddr) -> LinkId {
+    /// Opens a link, and sends a connection request to that address, which is a listener of the node `at`. `from` is the node that
+    /// connects; a client of the test is none. Returns the connecting side.
+    pub(super) fn connect(&mut self, from: Option<SimNode>, to: SocketAddr, at: Option<SimNode>) -> Socket {
         let id = LinkId(self.next_link);
         self.next_link += 1;
-        let link = Link { to, pipes: Default::default(), states: [SideState::Open; 2], cut: false };
+        let link = Link {
+            to,
+            nodes: [from, at],
+            accepted: false,
+            pipes: Default::default(),
+            states: [SideState::Open; 2],
+            cut: false,
+            cut_changes: 0,
+        };
+        let is_cut = self.paths.is_link_cut(&link);
         self.links.insert(id, link);
-        let due = self.after(&self.config.delay.clone());
+        let socket = Socket { link: id, side: Side::Connecting };
+        let due = self.after(&self.delay(socket));
         self.steps.push(due, Step::Connect(id));
-        id
+        if is_cut {
+            self.start_give_up(id);
+        }
+        socket
     }
 
     /// Returns the address of the connecting side.
-    pub(super) fn peer_address(link: LinkId) -> SocketAddr {
+    pub(super) fn peer_address(&self, link: LinkId) -> SocketAddr {
+        let from = self.links.get(&link).and_then(|link| link.nodes[Side::Connecting as usize]);
+        if let Some(node) = from {
+            let port = 32_768 + (link.0 % 28_000) as u16;
+            return SocketAddr::from((node.address(), port));
+        }
         let [.., high, low] = link.0.to_be_bytes();
         SocketAddr::from((Ipv4Addr::new(10, 255, high, low), 40_000))
     }
 
-    pub(super) fn send(&mut self, link: LinkId, from: Side, data: Bytes) {
-        if data.is_empty() {
+    /// Marks a link as accepted by the node of its address.
+    pub(super) fn accept(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.accepted = true;
+        if link.is_from_node() {
+            self.transmit(id.accepting(), Segment::Established);
+        }
+    }
+
+    pub(super) fn send(&mut self, socket: Socket, data: Bytes) {
+        let Some(link) = self.links.get_mut(&socket.link).filter(|_| !data.is_empty()) else { return };
+        if link.states[socket.side as usize] == SideState::Closed {
+            // It broke, which its owner does not know yet.
             return;
         }
-        let Some(pipe) = self.pipe(link, from) else { return };
+        let pipe = &mut link.pipes[socket.side as usize];
         assert!(!pipe.finish_when_sent, "cannot send after the end of the stream");
         pipe.queued_bytes += data.len();
         pipe.queued.push_back(data);
-        self.plan_take(link, from);
+        self.plan_take(socket);
     }
 
     /// Returns the bytes sent but not yet taken.
-    pub(super) fn queued_bytes(&self, link: LinkId, from: Side) -> usize {
-        self.links.get(&link).map_or(0, |link| link.pipes[from as usize].queued_bytes)
+    pub(super) fn queued_bytes(&self, socket: Socket) -> usize {
+        self.links.get(&socket.link).map_or(0, |link| link.pipes[socket.side as usize].queued_bytes)
     }
 
     /// Returns the bytes that can be read.
-    pub(super) fn arrived_bytes(&self, link: LinkId, at: Side) -> usize {
-        self.links.get(&link).map_or(0, |link| link.pipes[at.other() as usize].arrived_bytes)
+    pub(super) fn arrived_bytes(&self, socket: Socket) -> usize {
+        self.links.get(&socket.link).map_or(0, |link| link.pipes[socket.side.other() as usize].arrived_bytes)
     }
 
     /// Returns how the direction towards this side ended, once everything before the end has been read.
-    pub(super) fn end(&self, link: LinkId, at: Side) -> Option<StreamEnd> {
-        let Some(link) = self.links.get(&link) else { return Some(StreamEnd::Reset) };
-        let pipe = &link.pipes[at.other() as usize];
+    pub(super) fn end(&self, socket: Socket) -> Option<StreamEnd> {
+        let Some(link) = self.links.get(&socket.link) else { return Some(StreamEnd::Reset) };
+        let pipe = &link.pipes[socket.side.other() as usize];
         pipe.end.filter(|_| pipe.arrived_bytes == 0)
     }
 
     /// Reads up to `bytes` bytes that have arrived.
-    pub(super) fn read(&mut self, link: LinkId, at: Side, bytes: usize) -> Vec<u8> {
-        let from = at.other();
-        let Some(pipe) = self.pipe(link, from) else { return Vec::new() };
-        let mut data = Vec::with_capacity(bytes.min(pipe.arrived_bytes));
-        while let Some(first) = pipe.arrived.front_mut().filter(|_| data.len() < bytes) {
-            let part = first.split_to(first.len().min(bytes - data.len()));
-            data.extend_from_slice(&part);
-            if !first.has_remaining() {
-                pipe.arrived.pop_front();
-            }
+    pub(super) fn read(&mut self, socket: Socket, bytes: usize) -> Vec<u8> {
+        let Some(link) = self.links.get_mut(&socket.link) else { return Vec::new() };
+        let is_silent = link.is_from_node() && self.paths.is_blocked(link, socket.side);
+        let pipe = &mut link.pipes[socket.side.other() as usize];
+        let data = pipe.read(bytes);
+        if is_silent {
+            pipe.unacknowledged_bytes += data.len();
         }
-        pipe.arrived_bytes -= data.len();
-        pipe.unread_bytes -= data.len();
-        self.plan_take(link, from);
+        self.plan_take(socket.other());
         data
     }
 
     /// Returns bytes that were read, so that they are read again first.
-    pub(super) fn unread(&mut self, link: LinkId, at: Side, data: Bytes) {
-        if let Some(pipe) = self.pipe(link, at.other()).filter(|_| !data.is_empty()) {
+    pub(super) fn unread(&mut self, socket: Socket, data: Bytes) {
+        if let Some(pipe) = self.pipe(socket.other()).filter(|_| !data.is_empty()) {
             pipe.arrived_bytes += data.len();
             pipe.unread_bytes += data.len();
             pipe.arrived.push_front(data);
@@ -215,73 +272,47 @@ impl Network {
     }
 
     /// Ends the direction from this side after what is queued.
-    pub(super) fn finish_sending(&mut self, link: LinkId, side: Side) {
-        if let Some(pipe) = self.pipe(link, side) {
+    pub(super) fn finish_sending(&mut self, socket: Socket) {
+        if let Some(pipe) = self.pipe(socket) {
             pipe.finish_when_sent = true;
-            self.plan_take(link, side);
+            self.plan_take(socket);
         }
     }
 
     /// Like `finish_sending`, and also discards what arrives.
-    pub(super) fn finish(&mut self, link: LinkId, side: Side) {
-        self.finish_sending(link, side);
-        let Some(entry) = self.links.get_mut(&link) else { return };
-        entry.states[side as usize] = SideState::Draining;
-        let incoming = &mut entry.pipes[side.other() as usize];
-        incoming.drain();
-        self.plan_take(link, side.other());
-        self.forget_if_over(link);
+    pub(super) fn finish(&mut self, socket: Socket) {
+        self.finish_sending(socket);
+        let Some(link) = self.links.get_mut(&socket.link) else { return };
+        link.states[socket.side as usize] = SideState::Draining;
+        link.pipes[socket.side.other() as usize].drain();
+        self.plan_take(socket.other());
+        self.forget_if_over(socket.link);
     }
 
     /// Closes this side immediately. Queued bytes are lost; bytes that were taken still arrive. Unread bytes turn the close into a
     /// reset.
-    pub(super) fn abandon(&mut self, link: LinkId, side: Side, reset: bool) {
-        let Some(entry) = self.links.get_mut(&link) else { return };
-        entry.states[side as usize] = SideState::Closed;
-        let incoming = &mut entry.pipes[side.other() as usize];
+    pub(super) fn abandon(&mut self, socket: Socket, reset: bool) {
+        let Socket { link: id, side } = socket;
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if side == Side::Connecting && link.is_from_node() && !link.accepted {
+            // Nobody but this side knows of the connection.
+            self.links.remove(&id);
+            return;
+        }
+        link.states[side as usize] = SideState::Closed;
+        let incoming = &mut link.pipes[side.other() as usize];
         let reset = reset || incoming.arrived_bytes > 0;
         incoming.drain();
-        let outgoing = &mut entry.pipes[side as usize];
-        outgoing.queued.clear();
-        outgoing.queued_bytes = 0;
+        let outgoing = &mut link.pipes[side as usize];
+        outgoing.clear_queue();
         outgoing.finish_when_sent = true;
         let finished = std::mem::replace(&mut outgoing.fin_sent, true);
         if reset {
-            self.transmit(link, side, Segment::End(StreamEnd::Reset));
+            self.transmit(socket, Segment::End(StreamEnd::Reset));
         } else if !finished {
-            self.transmit(link, side, Segment::End(StreamEnd::Fin));
+            self.transmit(socket, Segment::End(StreamEnd::Fin));
         }
-        self.forget_if_over(link);
-    }
-
-    /// Cuts or heals a link: while it is cut, nothing arrives.
-    pub(super) fn set_cut(&mut self, link: LinkId, cut: bool) {
-        let Some(entry) = self.links.get_mut(&link) else { return };
-        let healed = std::mem::replace(&mut entry.cut, cut) && !cut;
-        if healed {
-            for side in [Side::Connecting, Side::Accepting] {
-                for _ in 0..self.links[&link].pipes[side as usize].in_transit.len() {
-                    let due = self.after(&self.config.delay.clone());
-                    self.steps.push(due, Step::Arrive(link, side));
-                }
-            }
-        }
-    }
-
-    /// Cuts or heals all links to these addresses.
-    pub(super) fn set_cut_to(&mut self, addresses: &[SocketAddr], cut: bool) {
-        let links = self.links.iter().filter(|(_, link)| addresses.contains(&link.to));
-        let links: Vec<LinkId> = links.map(|(id, _)| *id).collect();
-        for link in links {
-            self.set_cut(link, cut);
-        }
-    }
-
-    /// Retries a connection request later, because nothing answered it.
-    pub(super) fn stall_connect(&mut self, id: LinkId) {
-        self.set_cut(id, true);
-        let again = self.clock.now().after(Duration::from_secs(1));
-        self.steps.push(again, Step::Connect(id));
+        self.forget_if_over(id);
     }
 
     /// Performs the next step.
@@ -289,54 +320,52 @@ impl Network {
         match self.steps.pop()? {
             Step::Connect(id) => {
                 let link = self.links.get(&id)?;
-                if link.cut {
-                    self.stall_connect(id);
+                if self.paths.is_blocked(link, Side::Connecting) {
+                    // Nothing answers: the request is sent again.
+                    let again = self.clock.now().after(Duration::from_secs(1));
+                    self.steps.push(again, Step::Connect(id));
                     return None;
                 }
                 Some(NetworkEvent::Connect(id, link.to))
             }
-            Step::Take(id, side) => self.take(id, side),
-            Step::Arrive(id, side) => self.arrive(id, side),
+            Step::Take(socket) => self.take(socket),
+            Step::Arrive(socket) => self.arrive(socket),
+            Step::GiveUp(socket, cut_changes) => self.give_up(socket, cut_changes),
+            Step::Break(socket) => self.break_side(socket, StreamEnd::Reset),
         }
     }
 
-    fn take(&mut self, id: LinkId, side: Side) -> Option<NetworkEvent> {
+    fn take(&mut self, socket: Socket) -> Option<NetworkEvent> {
         let window = self.config.window_bytes;
-        let pipe = self.pipe(id, side)?;
+        let pipe = self.pipe(socket)?;
         pipe.take_pending = false;
-        let most = pipe.queued_bytes.min(window.saturating_sub(pipe.unread_bytes));
+        let most = pipe.takeable_bytes(window);
         if most == 0 {
             if pipe.queued_bytes == 0 && pipe.finish_when_sent && !pipe.fin_sent {
                 pipe.fin_sent = true;
-                self.transmit(id, side, Segment::End(StreamEnd::Fin));
+                self.transmit(socket, Segment::End(StreamEnd::Fin));
             }
             return None;
         }
         let bytes = segment_bytes(most, &mut self.rng);
-        let pipe = self.pipe(id, side)?;
-        let mut data = Vec::with_capacity(bytes);
-        while let Some(first) = pipe.queued.front_mut().filter(|_| data.len() < bytes) {
-            data.extend_from_slice(&first.split_to(first.len().min(bytes - data.len())));
-            if first.is_empty() {
-                pipe.queued.pop_front();
-            }
-        }
-        pipe.queued_bytes -= bytes;
-        pipe.unread_bytes += bytes;
-        self.transmit(id, side, Segment::Data(data.into()));
-        self.plan_take(id, side);
-        Some(NetworkEvent::Taken(id, side, bytes))
+        let data = self.pipe(socket)?.take(bytes);
+        self.transmit(socket, Segment::Data(data));
+        self.plan_take(socket);
+        Some(NetworkEvent::Taken(socket, bytes))
     }
 
-    fn arrive(&mut self, id: LinkId, side: Side) -> Option<NetworkEvent> {
-        let at = side.other();
-        let link = self.links.get_mut(&id)?;
-        if link.cut {
+    fn arrive(&mut self, from: Socket) -> Option<NetworkEvent> {
+        let at = from.other();
+        let link = self.links.get_mut(&from.link)?;
+        if self.paths.is_blocked(link, from.side) {
             return None;
         }
-        let state = link.states[at as usize];
-        let pipe = &mut link.pipes[side as usize];
+        let state = link.states[at.side as usize];
+        let pipe = &mut link.pipes[from.side as usize];
         match pipe.in_transit.pop_front()? {
+            Segment::Established => {
+                return (state == SideState::Open).then_some(NetworkEvent::Established(at));
+            }
             Segment::Data(data) if state == SideState::Open => {
                 pipe.arrived_bytes += data.len();
                 pipe.arrived.push_back(data);
@@ -344,9 +373,9 @@ impl Network {
             Segment::Data(data) => {
                 pipe.unread_bytes -= data.len();
                 if state == SideState::Closed {
-                    self.transmit(id, at, Segment::End(StreamEnd::Reset));
+                    self.transmit(at, Segment::End(StreamEnd::Reset));
                 }
-                self.plan_take(id, side);
+                self.plan_take(from);
                 return None;
             }
             Segment::End(end) => {
@@ -357,73 +386,58 @@ impl Network {
                     }
                     pipe.in_transit.clear();
                     pipe.unread_bytes = pipe.arrived_bytes;
-                    let back = &mut link.pipes[at as usize];
-                    back.queued.clear();
-                    back.queued_bytes = 0;
+                    link.pipes[at.side as usize].clear_queue();
                 }
-                let pipe = &mut link.pipes[side as usize];
+                let pipe = &mut link.pipes[from.side as usize];
                 pipe.end = pipe.end.filter(|_| end == StreamEnd::Fin).or(Some(end));
-                self.forget_if_over(id);
+                self.forget_if_over(from.link);
             }
         }
-        Some(NetworkEvent::Readable(id, at))
+        Some(NetworkEvent::Readable(at))
     }
 
-    fn transmit(&mut self, id: LinkId, side: Side, segment: Segment) {
-        let drawn = self.after(&self.config.delay.clone());
-        let Some(pipe) = self.pipe(id, side) else { return };
+    pub(super) fn transmit(&mut self, from: Socket, segment: Segment) {
+        let drawn = self.after(&self.delay(from));
+        let Some(pipe) = self.pipe(from) else { return };
         let due = pipe.last_due.map_or(drawn, |last| last.max(drawn));
         pipe.last_due = Some(due);
         pipe.in_transit.push_back(segment);
-        self.steps.push(due, Step::Arrive(id, side));
+        self.steps.push(due, Step::Arrive(from));
     }
 
-    fn plan_take(&mut self, id: LinkId, side: Side) {
+    pub(super) fn plan_take(&mut self, socket: Socket) {
         let window = self.config.window_bytes;
         let due = self.after(&self.config.take.clone());
-        let Some(pipe) = self.pipe(id, side) else { return };
+        let Some(pipe) = self.pipe(socket) else { return };
         let nothing_left = pipe.queued_bytes == 0 && pipe.finish_when_sent && !pipe.fin_sent;
-        let can_take = pipe.queued_bytes > 0 && pipe.unread_bytes < window;
-        if (nothing_left || can_take) && !pipe.take_pending {
+        if (nothing_left || pipe.takeable_bytes(window) > 0) && !pipe.take_pending {
             pipe.take_pending = true;
-            self.steps.push(due, Step::Take(id, side));
+            self.steps.push(due, Step::Take(socket));
         }
     }
 
-    fn pipe(&mut self, link: LinkId, from: Side) -> Option<&mut Pipe> {
-        self.links.get_mut(&link).map(|link| &mut link.pipes[from as usize])
+    pub(super) fn pipe(&mut self, from: Socket) -> Option<&mut Pipe> {
+        self.links.get_mut(&from.link).map(|link| &mut link.pipes[from.side as usize])
     }
 
-    fn after(&mut self, range: &RangeInclusive<Duration>) -> Instant {
+    /// Returns the delays of segments that this socket sends.
+    pub(super) fn delay(&self, from: Socket) -> RangeInclusive<Duration> {
+        let link = self.links.get(&from.link);
+        let own = link.and_then(|link| self.paths.delay(link, from.side));
+        own.unwrap_or_else(|| self.config.delay.clone())
+    }
+
+    pub(super) fn after(&mut self, range: &RangeInclusive<Duration>) -> Instant {
         self.clock.now().after(draw(range, &mut self.rng))
     }
 
-    fn forget_if_over(&mut self, id: LinkId) {
-        let Link { pipes, states, .. } = &self.links[&id];
+    pub(super) fn forget_if_over(&mut self, id: LinkId) {
+        let Some(Link { pipes, states, .. }) = self.links.get(&id) else { return };
         let ends = pipes.each_ref().map(|pipe| pipe.end);
-        let both_ended = ends.contains(&Some(StreamEnd::Reset)) || !ends.contains(&None);
+        let broke = ends.iter().flatten().any(|end| end.is_error());
+        let both_ended = broke || !ends.contains(&None);
         if !states.contains(&SideState::Open) && (both_ended || *states == [SideState::Closed; 2]) {
             self.links.remove(&id);
-        }
-    }
-}
-
-impl Pipe {
-    /// Discards what has arrived.
-    fn drain(&mut self) {
-        self.arrived.clear();
-        self.unread_bytes -= std::mem::take(&mut self.arrived_bytes);
-    }
-}
-
-/// Returns a length between 1 and `most`: small, large and maximal ones are about equally likely.
-pub(super) fn segment_bytes(most: usize, rng: &mut SimRng) -> usize {
-    match rng.random_range(0..4) {
-        0 => most,
-        1 => rng.random_range(1..=most),
-        _ => {
-            let small = 1 << rng.random_range(0..16_u32);
-            rng.random_range(1..=most.min(small))
         }
     }
 }

@@ -1,22 +1,30 @@
 //! The parts of a simulated node: shards with their inboxes, connections, timers, and a disk.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
 
 use super::disk::SimDisk;
-use super::network::LinkId;
+use super::network::{LinkId, Socket};
 use super::rng::SimRng;
 use crate::buf::AlignedBuf;
 use crate::plane::{
-    Close, CloseReason, Completion, ConnId, Endpoints, Instant, ListenerId, ShardIndex, Token,
+    Close, CloseReason, Completion, ConnId, ConnectError, Endpoints, Instant, ListenerId, ShardIndex, Token,
 };
 
 /// A node of the simulated world.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SimNode(pub usize);
+
+impl SimNode {
+    /// Returns the address of the node.
+    pub(super) fn address(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, 0, self.0 as u8 + 1)
+    }
+}
 
 /// Why a node is not running.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,11 +46,10 @@ pub(super) struct Node<M> {
     /// `None` while it runs.
     pub(super) end: Option<NodeEnd>,
     pub(super) paused: bool,
-    pub(super) isolated: bool,
     pub(super) started: Instant,
     pub(super) wall_clock_ms: i64,
-    /// The shard and connection that accepted each link.
-    pub(super) links: BTreeMap<LinkId, (ShardIndex, ConnId)>,
+    /// The shard and connection that each socket belongs to.
+    pub(super) sockets: BTreeMap<Socket, (ShardIndex, ConnId)>,
     /// Connections that move to another shard as soon as their queued bytes are sent: source, destination, connection.
     pub(super) moving: BTreeMap<LinkId, (ShardIndex, ShardIndex, Box<Migrant<M>>)>,
 }
@@ -52,11 +59,12 @@ impl<M> Node<M> {
         &mut self.shards[usize::from(shard)]
     }
 
-    /// Ends every shard, like the end of the process. Returns the links that were open.
-    pub(super) fn stop(&mut self) -> Vec<LinkId> {
-        let arriving: Vec<LinkId> = self.shards.iter_mut().flat_map(Shard::end).collect();
-        let links = std::mem::take(&mut self.links).into_keys();
-        links.chain(std::mem::take(&mut self.moving).into_keys()).chain(arriving).collect()
+    /// Ends every shard, like the end of the process. Returns the sockets that were open.
+    pub(super) fn stop(&mut self) -> Vec<Socket> {
+        let arriving: Vec<Socket> = self.shards.iter_mut().flat_map(Shard::end).collect();
+        let sockets = std::mem::take(&mut self.sockets).into_keys();
+        let moving = std::mem::take(&mut self.moving).into_keys().map(LinkId::accepting);
+        sockets.chain(moving).chain(arriving).collect()
     }
 }
 
@@ -73,6 +81,8 @@ pub(super) enum Source {
 /// An event for a shard.
 pub(super) enum Event<M> {
     Accept(ConnId),
+    Connected(ConnId),
+    ConnectFailed(ConnId, Token, ConnectError),
     Readable(ConnId),
     Sent(ConnId, usize),
     Closed(ConnId, CloseReason),
@@ -99,9 +109,12 @@ pub(super) enum MeshItem<M> {
 }
 
 pub(super) struct Conn {
-    pub(super) link: LinkId,
-    pub(super) listener: ListenerId,
+    pub(super) socket: Socket,
+    /// `None` if this side has opened the connection.
+    pub(super) listener: Option<ListenerId>,
     pub(super) endpoints: Endpoints,
+    /// The connect whose outcome was not delivered.
+    pub(super) connecting: Option<Connecting>,
     pub(super) hello: bool,
     pub(super) receiving: Receiving,
     pub(super) bulk: Option<Bulk>,
@@ -109,6 +122,16 @@ pub(super) struct Conn {
     /// The peer has finished; queued bytes are still sent.
     pub(super) finished: bool,
     pub(super) readable_queued: bool,
+}
+
+/// A connect in progress.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Connecting {
+    pub(super) token: Token,
+    pub(super) to: SocketAddr,
+    pub(super) within: Duration,
+    /// The other side has accepted.
+    pub(super) established: bool,
 }
 
 /// Whether a connection receives.
@@ -127,12 +150,23 @@ pub(super) struct Bulk {
 }
 
 impl Conn {
-    pub(super) fn new(link: LinkId, listener: ListenerId, endpoints: Endpoints) -> Self {
+    /// Creates an accepted connection.
+    pub(super) fn accepted(link: LinkId, listener: ListenerId, endpoints: Endpoints) -> Self {
+        Self { listener: Some(listener), hello: true, ..Self::new(link.accepting(), endpoints) }
+    }
+
+    /// Creates a connection that this side opens.
+    pub(super) fn connecting(socket: Socket, endpoints: Endpoints, connecting: Connecting) -> Self {
+        Self { connecting: Some(connecting), ..Self::new(socket, endpoints) }
+    }
+
+    fn new(socket: Socket, endpoints: Endpoints) -> Self {
         Self {
-            link,
-            listener,
+            socket,
+            listener: None,
             endpoints,
-            hello: true,
+            connecting: None,
+            hello: false,
             receiving: Receiving::On,
             bulk: None,
             closing: None,
@@ -187,6 +221,8 @@ pub(super) struct Shard<M> {
     pub(super) inbox: Inbox<M>,
     pub(super) conns: BTreeMap<ConnId, Conn>,
     pub(super) next_conn: u64,
+    /// How many of the connections this side has opened.
+    pub(super) outgoing: usize,
     pub(super) timers: BTreeMap<(Instant, u64), (Token, Instant)>,
     pub(super) next_timer: u64,
     pub(super) now: Instant,
@@ -211,6 +247,7 @@ impl<M> Shard<M> {
             inbox: Inbox::default(),
             conns: BTreeMap::new(),
             next_conn: 0,
+            outgoing: 0,
             timers: BTreeMap::new(),
             next_timer: 0,
             now,
@@ -224,11 +261,23 @@ impl<M> Shard<M> {
         }
     }
 
-    pub(super) fn add_conn(&mut self, conn: Conn) -> ConnId {
+    pub(super) fn new_conn_id(&mut self) -> ConnId {
         let id = ConnId(self.next_conn);
         self.next_conn += 1;
+        id
+    }
+
+    pub(super) fn add_conn(&mut self, conn: Conn) -> ConnId {
+        let id = self.new_conn_id();
+        self.outgoing += usize::from(conn.listener.is_none());
         self.conns.insert(id, conn);
         id
+    }
+
+    pub(super) fn remove_conn(&mut self, id: ConnId) -> Option<Conn> {
+        let conn = self.conns.remove(&id)?;
+        self.outgoing -= usize::from(conn.listener.is_none());
+        Some(conn)
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -258,11 +307,12 @@ impl<M> Shard<M> {
         }
     }
 
-    /// Ends the shard. Returns the links of connections that had moved here but were not delivered.
-    pub(super) fn end(&mut self) -> Vec<LinkId> {
+    /// Ends the shard. Returns the sockets of connections that had moved here but were not delivered.
+    pub(super) fn end(&mut self) -> Vec<Socket> {
         self.life = Life::Ended;
         let arriving = self.inbox.clear();
         self.conns.clear();
+        self.outgoing = 0;
         self.timers.clear();
         self.turn_at = None;
         arriving
@@ -304,13 +354,13 @@ impl<M> Inbox<M> {
         self.queues.is_empty()
     }
 
-    /// Discards all events. Returns the links of connections that were moving here.
-    fn clear(&mut self) -> Vec<LinkId> {
+    /// Discards all events. Returns the sockets of connections that were moving here.
+    fn clear(&mut self) -> Vec<Socket> {
         let events = self.queues.drain(..).flat_map(|(_, queue)| queue);
-        let link = |event| match event {
-            Event::Migrated(migrant) => Some(migrant.link),
+        let socket = |event| match event {
+            Event::Migrated(migrant) => Some(migrant.link.accepting()),
             _ => None,
         };
-        events.filter_map(link).collect()
+        events.filter_map(socket).collect()
     }
 }

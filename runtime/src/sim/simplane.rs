@@ -3,19 +3,21 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::core::Core;
 use super::disk::SimDisk;
-use super::network::{Side, draw};
+use super::network::draw;
 use super::node::{
     Bulk, Conn, Event, Life, MeshItem, Migrant, Node, NodeEnd, Receiving, Shard, SimNode, Source,
 };
 use crate::buf::AlignedBuf;
 use crate::fs::{DirEntry, FileId, Fs, OpenMode};
 use crate::plane::{
-    Close, CloseReason, ConnId, Disk, Durability, FileJob, Instant, Net, Plane, ShardIndex, Token,
+    Close, CloseReason, ConnId, ConnectFailure, Disk, Durability, FileJob, Instant, Net, Plane, ShardIndex,
+    Token,
 };
 
 /// The plane of a shard for the duration of one call.
@@ -56,30 +58,34 @@ impl<M> SimPlane<'_, M> {
         if self.is_dead() {
             return None;
         }
-        self.me().conns.get_mut(&conn).filter(|conn| conn.closing.is_none())
+        let open = self.me().conns.get_mut(&conn)?;
+        assert!(open.connecting.is_none(), "{conn:?} is not connected yet");
+        Some(open).filter(|conn| conn.closing.is_none())
     }
 }
 
 impl<M> Net for SimPlane<'_, M> {
+    fn connect(&mut self, to: SocketAddr, within: Duration, token: Token) -> ConnId {
+        self.core.start_connect((self.node, self.shard), to, within, token)
+    }
+
     fn send(&mut self, conn: ConnId, data: Bytes) {
-        if let Some(link) = self.open_conn(conn).map(|conn| conn.link) {
+        if let Some(socket) = self.open_conn(conn).map(|conn| conn.socket) {
             self.me().work.bytes_sent += data.len();
             self.core.trace.add_bytes("send", conn.0, &data);
-            self.core.network.borrow_mut().send(link, Side::Accepting, data);
+            self.core.network.borrow_mut().send(socket, data);
         }
     }
 
     fn local_addr(&self, conn: ConnId) -> Option<SocketAddr> {
         let shard = &self.core.nodes[self.node.0].shards[usize::from(self.shard)];
-        shard.conns.get(&conn).filter(|conn| conn.closing.is_none()).map(|conn| conn.endpoints.local)
+        let open = |conn: &&Conn| conn.closing.is_none() && conn.connecting.is_none();
+        shard.conns.get(&conn).filter(open).map(|conn| conn.endpoints.local)
     }
 
     fn send_queue_bytes(&self, conn: ConnId) -> usize {
         let shard = &self.core.nodes[self.node.0].shards[usize::from(self.shard)];
-        shard
-            .conns
-            .get(&conn)
-            .map_or(0, |conn| self.core.network.borrow().queued_bytes(conn.link, Side::Accepting))
+        shard.conns.get(&conn).map_or(0, |conn| self.core.network.borrow().queued_bytes(conn.socket))
     }
 
     fn stream(&mut self, conn: ConnId) {
@@ -124,14 +130,17 @@ impl<M> Net for SimPlane<'_, M> {
             return;
         }
         let Some(open) = self.me().conns.get_mut(&conn) else { return };
-        let link = open.link;
+        if open.connecting.is_some() {
+            return self.core.fail_connect(self.node, self.shard, conn, ConnectFailure::Closed);
+        }
+        let socket = open.socket;
         match (open.closing, how) {
             (None, Close::AfterSends) => {
                 open.closing = Some(how);
                 open.bulk = None;
-                self.core.network.borrow_mut().finish(link, Side::Accepting);
+                self.core.network.borrow_mut().finish(socket);
                 self.core.start_flush_timeout(self.node, self.shard, conn);
-                if self.core.network.borrow().queued_bytes(link, Side::Accepting) > 0 {
+                if self.core.network.borrow().queued_bytes(socket) > 0 {
                     return;
                 }
             }
@@ -139,7 +148,7 @@ impl<M> Net for SimPlane<'_, M> {
             (None | Some(Close::AfterSends), Close::Now) => {
                 open.closing = Some(how);
                 open.bulk = None;
-                self.core.network.borrow_mut().abandon(link, Side::Accepting, false);
+                self.core.network.borrow_mut().abandon(socket, false);
             }
             (Some(_), _) => return,
         }
@@ -233,9 +242,10 @@ impl<M> Plane<M> for SimPlane<'_, M> {
         let Some(open) = self.open_conn(conn) else { return };
         assert!(open.hello, "{conn:?} migrates after hello mode");
         assert!(receiving == Some(conn), "{conn:?} migrates outside of its on_recv");
-        let conn = self.me().conns.remove(&conn).expect("it is open");
-        self.node().links.remove(&conn.link);
-        let Conn { link, listener, endpoints, .. } = conn;
+        let conn = self.me().remove_conn(conn).expect("it is open");
+        self.node().sockets.remove(&conn.socket);
+        let Conn { socket, listener, endpoints, .. } = conn;
+        let (link, listener) = (socket.link, listener.expect("an outgoing connection has no hello mode"));
         let migrant = Box::new(Migrant { link, listener, endpoints, payload, unread });
         let shard = self.shard;
         self.node().moving.insert(link, (shard, to, migrant));

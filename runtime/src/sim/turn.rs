@@ -1,8 +1,9 @@
 //! A turn of a simulated shard: the calls to its application.
 
 use super::core::Core;
-use super::network::{Network, Side, StreamEnd, draw, segment_bytes};
+use super::network::{Network, Socket, draw};
 use super::node::{Conn, Event, Receiving, SimNode};
+use super::pipe::{StreamEnd, segment_bytes};
 use super::simplane::SimPlane;
 use crate::plane::{CloseReason, ConnId, ShardApp, ShardIndex};
 
@@ -66,11 +67,23 @@ impl<A: ShardApp> Turn<'_, A> {
     fn dispatch(&mut self, event: Event<A::Message>) {
         match event {
             Event::Accept(id) => {
-                let Some((listener, peer)) = self.conn(id).map(|conn| (conn.listener, conn.endpoints.peer))
-                else {
-                    return;
-                };
+                let Some(conn) = self.conn(id) else { return };
+                let (Some(listener), peer) = (conn.listener, conn.endpoints.peer) else { return };
                 self.call("accept", id.0, |app, plane| app.on_accept(plane, id, listener, peer));
+            }
+            Event::Connected(id) => {
+                // None if it was closed in the meantime, which has an event of its own.
+                if let Some(connecting) = self.conn(id).and_then(|conn| conn.connecting.take()) {
+                    self.call("connected", id.0, |app, plane| {
+                        app.on_connected(plane, id, connecting.token, Ok(()));
+                    });
+                    self.core.node(self.node).shard(self.shard).readable(id);
+                }
+            }
+            Event::ConnectFailed(id, token, error) => {
+                self.call("connect failed", id.0, |app, plane| {
+                    app.on_connected(plane, id, token, Err(error));
+                });
             }
             Event::Readable(id) => self.readable(id),
             Event::Sent(id, bytes) => {
@@ -96,10 +109,10 @@ impl<A: ShardApp> Turn<'_, A> {
             }
             Event::Migrated(migrant) => {
                 let (link, listener, endpoints) = (migrant.link, migrant.listener, migrant.endpoints);
-                self.core.network.borrow_mut().unread(link, Side::Accepting, migrant.unread);
+                self.core.network.borrow_mut().unread(link.accepting(), migrant.unread);
                 let node = self.core.node(self.node);
-                let id = node.shard(self.shard).add_conn(Conn::new(link, listener, endpoints));
-                node.links.insert(link, (self.shard, id));
+                let id = node.shard(self.shard).add_conn(Conn::accepted(link, listener, endpoints));
+                node.sockets.insert(link.accepting(), (self.shard, id));
                 node.shard(self.shard).readable(id);
                 let payload = migrant.payload;
                 self.call("migrated", id.0, |app, plane| {
@@ -115,7 +128,7 @@ impl<A: ShardApp> Turn<'_, A> {
     fn readable(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         conn.readable_queued = false;
-        let (link, closing, hello) = (conn.link, conn.closing, conn.hello);
+        let (socket, closing, hello) = (conn.socket, conn.closing, conn.hello);
         let paused = conn.receiving == Receiving::Off;
         // Bytes received ahead are delivered once. A bulk already has its memory and is filled to its end.
         if conn.receiving == Receiving::Ahead && conn.bulk.is_none() {
@@ -124,21 +137,21 @@ impl<A: ShardApp> Turn<'_, A> {
         let room = conn.bulk.as_ref().map(|bulk| bulk.end - bulk.filled);
         let (available, end) = {
             let network = self.core.network.borrow();
-            (network.arrived_bytes(link, Side::Accepting), network.end(link, Side::Accepting))
+            (network.arrived_bytes(socket), network.end(socket))
         };
         if closing.is_some() || paused {
             // Nothing is read, but a reset still ends the connection.
-            if end == Some(StreamEnd::Reset) {
-                self.end_conn(id, if closing.is_some() { CloseReason::Local } else { broken() });
+            if let Some(why) = end.and_then(broken) {
+                self.end_conn(id, if closing.is_some() { CloseReason::Local } else { why });
             }
             return;
         }
         if room == Some(0) || available > 0 {
             let most = room.unwrap_or(if hello { HELLO_RECV_BYTES_MAX } else { RECV_BYTES_MAX });
-            let data = self.read(link, available.min(most));
+            let data = self.read(socket, available.min(most));
             self.received(id, &data);
-        } else if end == Some(StreamEnd::Reset) {
-            self.end_conn(id, broken());
+        } else if let Some(why) = end.and_then(broken) {
+            self.end_conn(id, why);
         } else if end == Some(StreamEnd::Fin) && self.queued_bytes(id) == 0 {
             self.end_conn(id, CloseReason::Peer);
         } else if end == Some(StreamEnd::Fin)
@@ -150,13 +163,13 @@ impl<A: ShardApp> Turn<'_, A> {
         }
     }
 
-    fn read(&mut self, link: super::network::LinkId, most: usize) -> Vec<u8> {
+    fn read(&mut self, socket: Socket, most: usize) -> Vec<u8> {
         if most == 0 {
             return Vec::new();
         }
         let bytes = segment_bytes(most, &mut self.core.schedule_rng);
         let network: &mut Network = &mut self.core.network.borrow_mut();
-        network.read(link, Side::Accepting, bytes)
+        network.read(socket, bytes)
     }
 
     fn received(&mut self, id: ConnId, data: &[u8]) {
@@ -185,20 +198,26 @@ impl<A: ShardApp> Turn<'_, A> {
     /// Removes a connection and reports its end to the application.
     fn end_conn(&mut self, id: ConnId, reason: CloseReason) {
         let node = self.core.node(self.node);
-        let Some(conn) = node.shard(self.shard).conns.remove(&id) else { return };
-        node.links.remove(&conn.link);
+        let Some(conn) = node.shard(self.shard).remove_conn(id) else { return };
+        node.sockets.remove(&conn.socket);
         if conn.closing.is_none() {
-            self.core.network.borrow_mut().abandon(conn.link, Side::Accepting, false);
+            self.core.network.borrow_mut().abandon(conn.socket, false);
         }
         self.call("closed", id.0, |app, plane| app.on_closed(plane, id, reason));
     }
 
     fn queued_bytes(&mut self, id: ConnId) -> usize {
-        let link = self.conn(id).map(|conn| conn.link);
-        link.map_or(0, |link| self.core.network.borrow().queued_bytes(link, Side::Accepting))
+        let socket = self.conn(id).map(|conn| conn.socket);
+        socket.map_or(0, |socket| self.core.network.borrow().queued_bytes(socket))
     }
 }
 
-fn broken() -> CloseReason {
-    CloseReason::Error("connection reset by peer".into())
+/// Returns the reason of a connection that broke.
+fn broken(end: StreamEnd) -> Option<CloseReason> {
+    let why = match end {
+        StreamEnd::Fin => return None,
+        StreamEnd::Reset => "connection reset by peer",
+        StreamEnd::TimedOut => "connection timed out",
+    };
+    Some(CloseReason::Error(why.into()))
 }

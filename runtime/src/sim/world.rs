@@ -9,7 +9,7 @@ use super::clock::SimClock;
 use super::core::{Core, Next, ScheduleConfig, Trace};
 use super::disk::{Latency, SimDisk};
 use super::ledger::CrashPolicy;
-use super::network::{Network, NetworkConfig, Side};
+use super::network::{Network, NetworkConfig};
 use super::node::{Event, Life, Node, NodeEnd, Shard, SimNode, Source, TurnWork};
 use super::rng::{SimRng, stream};
 use super::simplane::SimPlane;
@@ -70,7 +70,7 @@ type MakeApp<A> = Box<dyn FnMut(ShardIndex, &mut dyn Plane<<A as ShardApp>::Mess
 pub struct SimWorld<A: ShardApp> {
     seed: u64,
     disk_latency: Latency,
-    core: Core<A::Message>,
+    pub(super) core: Core<A::Message>,
     apps: Vec<Vec<Option<A>>>,
     make: Vec<MakeApp<A>>,
     starts: u64,
@@ -104,7 +104,7 @@ impl<A: ShardApp> SimWorld<A> {
         assert!(shards > 0, "a node has shards");
         let id = SimNode(self.apps.len());
         for (at, listener) in listeners.iter_mut().enumerate().filter(|(_, address)| address.port() == 0) {
-            *listener = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id.0 as u8 + 1), 9000 + at as u16));
+            *listener = SocketAddr::from((id.address(), 9000 + at as u16));
         }
         let disk =
             SimDisk::with_clock(&image, stream(self.seed, "disk", id.0 as u64), self.core.clock.clone());
@@ -117,10 +117,9 @@ impl<A: ShardApp> SimWorld<A> {
             shards: (0..u64::from(shards)).map(idle).collect(),
             end: Some(NodeEnd::NeverStarted),
             paused: false,
-            isolated: false,
             started: now,
             wall_clock_ms,
-            links: std::collections::BTreeMap::new(),
+            sockets: std::collections::BTreeMap::new(),
             moving: std::collections::BTreeMap::new(),
         });
         self.core.node(id).stop();
@@ -170,7 +169,7 @@ impl<A: ShardApp> SimWorld<A> {
         match next {
             Next::Network => self.core.advance_network(),
             Next::Mesh => self.core.advance_mesh(),
-            Next::FlushTimeout => self.core.advance_flush_timeouts(),
+            Next::Timeout => self.core.advance_timeouts(),
             Next::Disk(node) => self.core.advance_disk(node),
             Next::Turn(node, shard) => self.turn(node, shard),
         }
@@ -200,10 +199,11 @@ impl<A: ShardApp> SimWorld<A> {
         }
     }
 
-    /// Connects to an address.
+    /// Connects a client to an address.
     pub fn connect(&mut self, to: SocketAddr) -> SimClient {
-        let link = self.core.network.borrow_mut().connect(to);
-        SimClient::new(self.core.network.clone(), link)
+        let at = self.core.listener(to).map(|(node, _)| node);
+        let socket = self.core.network.borrow_mut().connect(None, to, at);
+        SimClient::new(self.core.network.clone(), socket)
     }
 
     /// Returns the address of a node's listener.
@@ -277,21 +277,6 @@ impl<A: ShardApp> SimWorld<A> {
         self.core.node(node).paused = false;
     }
 
-    /// Blocks all traffic to and from a node until [`rejoin`](SimWorld::rejoin). Connections hang but do not end.
-    pub fn isolate(&mut self, node: SimNode) {
-        self.set_isolated(node, true);
-    }
-
-    /// Ends an [`isolate`](SimWorld::isolate).
-    pub fn rejoin(&mut self, node: SimNode) {
-        self.set_isolated(node, false);
-    }
-
-    /// Changes the parameters of the network.
-    pub fn set_network(&mut self, config: NetworkConfig) {
-        self.core.network.borrow_mut().set_config(config);
-    }
-
     /// Makes the wall clock of a node jump.
     pub fn jump_wall_clock(&mut self, node: SimNode, by_ms: i64) {
         self.core.node(node).wall_clock_ms += by_ms;
@@ -317,13 +302,6 @@ impl<A: ShardApp> SimWorld<A> {
         self.core.trace.events()
     }
 
-    fn set_isolated(&mut self, id: SimNode, isolated: bool) {
-        let node = self.core.node(id);
-        node.isolated = isolated;
-        let addresses = node.listeners.clone();
-        self.core.network.borrow_mut().set_cut_to(&addresses, isolated);
-    }
-
     fn turn(&mut self, node: SimNode, shard: ShardIndex) {
         let at = usize::from(shard);
         let mut app = self.apps[node.0][at].take().expect("a running shard has an application");
@@ -339,12 +317,12 @@ impl<A: ShardApp> SimWorld<A> {
     fn shard_over(&mut self, id: SimNode, shard: ShardIndex) {
         self.apps[id.0][usize::from(shard)] = None;
         let node = self.core.node(id);
-        let links: Vec<_> =
-            node.links.iter().filter(|(_, owner)| owner.0 == shard).map(|(link, _)| *link).collect();
+        let sockets: Vec<_> =
+            node.sockets.iter().filter(|(_, owner)| owner.0 == shard).map(|(socket, _)| *socket).collect();
         let arriving = node.shard(shard).end();
-        for link in links.into_iter().chain(arriving) {
-            self.core.node(id).links.remove(&link);
-            self.core.network.borrow_mut().abandon(link, Side::Accepting, false);
+        for socket in sockets.into_iter().chain(arriving) {
+            self.core.node(id).sockets.remove(&socket);
+            self.core.network.borrow_mut().abandon(socket, false);
         }
         if self.core.nodes[id.0].shards.iter().all(|shard| !shard.is_running()) {
             self.core.node(id).end = Some(NodeEnd::Exited);

@@ -85,7 +85,7 @@ impl<M: Send + 'static> UringPlane<M> {
             tracing::warn!(%peer, "rejected a connection: this shard has reached the limit of {CONNECTIONS_MAX}");
             return None;
         }
-        Some(self.conns.insert(Conn::new(socket, listener, Endpoints::new(peer, local))))
+        Some(self.conns.insert(Conn::accepted(socket, listener, Endpoints::new(peer, local))))
     }
 
     /// Stops accepting. A socket with an accept in flight is closed when that has ended.
@@ -103,10 +103,10 @@ impl<M: Send + 'static> UringPlane<M> {
 }
 
 /// Sets options that are useful but not essential.
-fn prepare_socket(socket: &OwnedFd) {
+pub(super) fn prepare_socket(socket: &OwnedFd) {
     // Replies are already coalesced here; the kernel's delay would only add latency.
     let _ = sockopt::set_tcp_nodelay(socket, true);
-    // Detects a client whose machine vanished within two minutes.
+    // Detects a peer whose machine vanished within two minutes.
     let _ = sockopt::set_socket_keepalive(socket, true);
     let _ = sockopt::set_tcp_keepidle(socket, KEEPALIVE_AFTER);
     let _ = sockopt::set_tcp_keepintvl(socket, KEEPALIVE_EVERY);

@@ -1,7 +1,9 @@
 //! A connection: its state, and what to receive next.
 //!
 //! ```text
-//!            FIN, sends remain         sent / timeout
+//!   Connecting --- failed / close / timeout --> Dead, after `on_connected`
+//!    | connected
+//!    v       FIN, sends remain         sent / timeout
 //!   Open ------------------> Flushing(Peer) ----------> Dead
 //!    |  \--- FIN, none remain / error / close(Now) -----> Dead --- no operation left ---> removed
 //!    |                                                     ^
@@ -17,6 +19,7 @@ use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 
+use super::connect::Connect;
 use super::limits::{BULK_COPY_BYTES_MAX, HELLO_RECV_BYTES_MAX, PROBE_RECV_BYTES, PROBES_MAX};
 use super::send::SendQueue;
 use crate::buf::AlignedBuf;
@@ -52,6 +55,8 @@ pub(super) enum Step {
 }
 
 pub(super) enum State<M> {
+    /// This side opens the connection, and the outcome is not known.
+    Connecting,
     Open,
     /// The connection ends once everything queued is sent.
     Flushing(FlushFor),
@@ -101,9 +106,12 @@ impl Bulk {
 #[allow(clippy::struct_excessive_bools)] // independent flags; mutually exclusive states are in `State`
 pub(super) struct Conn<M> {
     pub(super) socket: OwnedFd,
-    pub(super) listener: ListenerId,
+    /// `None` if this side has opened the connection.
+    pub(super) listener: Option<ListenerId>,
     pub(super) endpoints: Endpoints,
     pub(super) state: State<M>,
+    /// The connect in flight.
+    pub(super) connect: Option<Box<Connect>>,
     /// One small receive at a time, so that the connection can still move.
     pub(super) hello: bool,
     pub(super) paused: bool,
@@ -131,12 +139,28 @@ pub(super) struct Scatter {
 }
 
 impl<M> Conn<M> {
-    pub(super) fn new(socket: OwnedFd, listener: ListenerId, endpoints: Endpoints) -> Self {
+    /// Creates an accepted connection.
+    pub(super) fn accepted(socket: OwnedFd, listener: ListenerId, endpoints: Endpoints) -> Self {
+        Self { listener: Some(listener), ..Self::new(socket, endpoints) }
+    }
+
+    /// Creates a connection that this side opens.
+    pub(super) fn connecting(socket: OwnedFd, endpoints: Endpoints, connect: Box<Connect>) -> Self {
+        Self {
+            state: State::Connecting,
+            connect: Some(connect),
+            hello: false,
+            ..Self::new(socket, endpoints)
+        }
+    }
+
+    fn new(socket: OwnedFd, endpoints: Endpoints) -> Self {
         Self {
             socket,
-            listener,
+            listener: None,
             endpoints,
             state: State::Open,
+            connect: None,
             hello: true,
             paused: false,
             finished: false,
@@ -159,7 +183,7 @@ impl<M> Conn<M> {
 
     /// Returns whether no operation of the connection is in flight.
     pub(super) fn is_quiet(&self) -> bool {
-        self.receiving == Receiving::Nothing && !self.sending
+        self.receiving == Receiving::Nothing && !self.sending && self.connect.is_none()
     }
 
     fn wanted(&self) -> Wanted {
@@ -167,7 +191,9 @@ impl<M> Conn<M> {
             return Wanted::Nothing;
         }
         match &self.state {
-            State::Dead | State::Moving(_) | State::Flushing(FlushFor::Peer) => return Wanted::Nothing,
+            State::Connecting | State::Dead | State::Moving(_) | State::Flushing(FlushFor::Peer) => {
+                return Wanted::Nothing;
+            }
             State::Lingering | State::Flushing(FlushFor::Local) => {
                 return Wanted::Once { bytes_max: HELLO_RECV_BYTES_MAX };
             }
@@ -236,7 +262,7 @@ mod tests {
     fn conn() -> Conn<()> {
         let file = std::fs::File::open("/dev/null").expect("/dev/null");
         let address = ([127, 0, 0, 1], 1).into();
-        Conn::new(file.into(), ListenerId(0), Endpoints::new(address, address))
+        Conn::accepted(file.into(), ListenerId(0), Endpoints::new(address, address))
     }
 
     fn bulk(missing: usize) -> Bulk {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::plane::SEND_COPY_BYTES_MAX;
+use crate::plane::{OUTGOING_CONNECTIONS_MAX, SEND_COPY_BYTES_MAX};
 
 /// Completions dispatched in one turn, so that no kind of event is delayed for long by another.
 pub(crate) const TURN_COMPLETIONS_MAX: usize = 256;
@@ -16,7 +16,7 @@ pub(crate) const TURN_TIMERS_MAX: usize = 256;
 /// Completion queue entries per submission queue entry: multishot operations complete many times.
 pub(crate) const COMPLETIONS_PER_SUBMISSION: u32 = 4;
 
-/// Connections of one shard. The user data of an operation has space for 2^28.
+/// Accepted connections of one shard. The user data of an operation has space for 2^28.
 pub(crate) const CONNECTIONS_MAX: usize = 1 << 20;
 
 /// Bytes of one receive in hello mode.
@@ -78,7 +78,7 @@ pub(crate) const CANCEL_TIME_MAX: Duration = Duration::from_secs(10);
 
 const _: () = {
     assert!(RECV_BUFFERS.is_power_of_two());
-    assert!(CONNECTIONS_MAX <= 1 << 28);
+    assert!(CONNECTIONS_MAX + OUTGOING_CONNECTIONS_MAX <= 1 << 28);
     assert!(HELLO_RECV_BYTES_MAX as usize <= RECV_BUFFER_BYTES);
     assert!(PROBE_RECV_BYTES as usize <= RECV_BUFFER_BYTES);
     assert!(SEND_COPY_BYTES_MAX <= SEND_STAGE_BYTES);

@@ -6,6 +6,7 @@
 
 mod accept;
 mod conn;
+mod connect;
 mod disk;
 mod jobs;
 pub(crate) mod limits;
@@ -46,7 +47,9 @@ use self::timers::Timers;
 use self::token::Op;
 use self::turn::Due;
 use crate::osfs::OsFs;
-use crate::plane::{BACKLOG_MAX, CloseReason, Completion, ConnId, Instant, Plane, ShardIndex, Token};
+use crate::plane::{
+    BACKLOG_MAX, CloseReason, Completion, ConnId, ConnectError, Instant, Plane, ShardIndex, Token,
+};
 use crate::slab::{Key, Slab};
 
 /// The parts that a shard's plane is made of.
@@ -73,6 +76,10 @@ pub(crate) struct UringPlane<M> {
     listeners: Vec<Listener>,
     accept_stopped: bool,
     conns: Slab<Conn<M>>,
+    /// How many of them this side has opened.
+    outgoing: usize,
+    /// Outcomes of connects that have failed and were not delivered yet.
+    connects_failed: VecDeque<(ConnId, Token, ConnectError)>,
     to_send: Vec<Key>,
     to_receive: Vec<Key>,
     /// Connections whose end has not been delivered yet.
@@ -114,6 +121,8 @@ impl<M: Send + 'static> UringPlane<M> {
             listeners: parts.listeners.into_iter().map(Listener::new).collect(),
             accept_stopped: false,
             conns: Slab::new(u32::MAX),
+            outgoing: 0,
+            connects_failed: VecDeque::new(),
             to_send: Vec::new(),
             to_receive: Vec::new(),
             closed: VecDeque::new(),
@@ -172,6 +181,7 @@ impl<M: Send + 'static> UringPlane<M> {
     /// Returns whether there are events to deliver that cause no completion.
     fn has_events(&mut self) -> bool {
         !self.closed.is_empty()
+            || !self.connects_failed.is_empty()
             || !self.completions.is_empty()
             || !self.to_self.is_empty()
             || self.mailbox.has_overflow_moved()

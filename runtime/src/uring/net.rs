@@ -1,8 +1,9 @@
-//! Connections: sending, closing, and moving to another shard.
+//! Connections: sending, closing, and moving to another shard. [`super::connect`] opens them.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use bytes::Bytes;
 use io_uring::{opcode, types};
@@ -16,7 +17,7 @@ use super::ring::Cqe;
 use super::token::Op;
 use super::turn::Due;
 use crate::buf::AlignedBuf;
-use crate::plane::{Close, CloseReason, ConnId, Net, ShardIndex};
+use crate::plane::{Close, CloseReason, ConnId, ConnectFailure, Net, ShardIndex, Token};
 use crate::slab::Key;
 
 pub(super) fn conn_id(key: Key) -> ConnId {
@@ -110,7 +111,7 @@ impl<M: Send + 'static> UringPlane<M> {
                 State::Flushing(FlushFor::Peer) => self.end_conn(key, CloseReason::Peer),
                 State::Flushing(FlushFor::Local) => self.linger(key),
                 State::Moving(_) => self.move_if_quiet(key),
-                State::Open | State::Lingering | State::Dead => {}
+                State::Connecting | State::Open | State::Lingering | State::Dead => {}
             }
         }
         self.remove_if_ended(key);
@@ -125,7 +126,7 @@ impl<M: Send + 'static> UringPlane<M> {
             State::Open => self.end_conn(key, CloseReason::Error(e.to_string())),
             State::Flushing(FlushFor::Peer) => self.end_conn(key, CloseReason::Peer),
             State::Flushing(FlushFor::Local) => self.end_conn(key, CloseReason::Local),
-            State::Lingering | State::Dead | State::Moving(_) => {}
+            State::Connecting | State::Lingering | State::Dead | State::Moving(_) => {}
         }
     }
 
@@ -144,7 +145,7 @@ impl<M: Send + 'static> UringPlane<M> {
                 }
             },
             State::Lingering => self.end_conn_silently(key),
-            State::Flushing(_) | State::Dead | State::Moving(_) => {}
+            State::Connecting | State::Flushing(_) | State::Dead | State::Moving(_) => {}
         }
     }
 
@@ -160,7 +161,7 @@ impl<M: Send + 'static> UringPlane<M> {
             State::Flushing(FlushFor::Peer) => self.end_conn(key, CloseReason::Peer),
             State::Flushing(FlushFor::Local) => self.end_conn(key, CloseReason::Local),
             State::Lingering => self.end_conn_silently(key),
-            State::Dead | State::Moving(_) => conn.finished = true,
+            State::Connecting | State::Dead | State::Moving(_) => conn.finished = true,
         }
     }
 
@@ -171,7 +172,7 @@ impl<M: Send + 'static> UringPlane<M> {
             State::Flushing(FlushFor::Peer) => self.end_conn(key, CloseReason::Peer),
             State::Flushing(FlushFor::Local) => self.end_conn(key, CloseReason::Local),
             State::Lingering => self.end_conn_silently(key),
-            State::Open | State::Dead | State::Moving(_) => {}
+            State::Connecting | State::Open | State::Dead | State::Moving(_) => {}
         }
     }
 
@@ -232,6 +233,8 @@ impl<M: Send + 'static> UringPlane<M> {
             && matches!(conn.state, State::Dead)
             && conn.is_quiet()
         {
+            let is_outgoing = conn.listener.is_none();
+            self.outgoing -= usize::from(is_outgoing);
             self.conns.remove(key);
         }
     }
@@ -245,6 +248,7 @@ impl<M: Send + 'static> UringPlane<M> {
         let State::Moving(moving) = conn.state else { return };
         let Move { to, payload, unread } = *moving;
         let Conn { socket, listener, endpoints, .. } = conn;
+        let listener = listener.expect("an outgoing connection has no hello mode");
         self.post_envelope(
             to,
             Envelope::Connection(Box::new(Moved { socket, listener, endpoints, payload, unread })),
@@ -253,12 +257,14 @@ impl<M: Send + 'static> UringPlane<M> {
 
     /// Adds a connection that arrived from another shard.
     pub(super) fn adopt_moved(&mut self, moved: Moved<M>) -> (Key, M, Bytes) {
-        let key = self.conns.insert(Conn::new(moved.socket, moved.listener, moved.endpoints));
+        let key = self.conns.insert(Conn::accepted(moved.socket, moved.listener, moved.endpoints));
         (key, moved.payload, moved.unread)
     }
 
-    fn live(&mut self, conn: ConnId) -> Option<&mut Conn<M>> {
-        self.conns.get_mut(conn_key(conn)).filter(|conn| conn.is_live())
+    fn live(&mut self, id: ConnId) -> Option<&mut Conn<M>> {
+        let conn = self.conns.get_mut(conn_key(id))?;
+        assert!(!matches!(conn.state, State::Connecting), "{id:?} is not connected yet");
+        Some(conn).filter(|conn| conn.is_live())
     }
 
     pub(super) fn migrate_conn(&mut self, id: ConnId, to: ShardIndex, payload: M, unread: Bytes) {
@@ -276,6 +282,10 @@ impl<M: Send + 'static> UringPlane<M> {
 }
 
 impl<M: Send + 'static> Net for UringPlane<M> {
+    fn connect(&mut self, to: SocketAddr, within: Duration, token: Token) -> ConnId {
+        self.start_connect(to, within, token)
+    }
+
     fn send(&mut self, conn: ConnId, data: Bytes) {
         let Some(c) = self.live(conn) else { return };
         if c.broken.is_none() {
@@ -328,6 +338,9 @@ impl<M: Send + 'static> Net for UringPlane<M> {
 
     fn close(&mut self, conn: ConnId, how: Close) {
         let key = conn_key(conn);
+        if self.conns.get(key).is_some_and(|c| matches!(c.state, State::Connecting)) {
+            return self.fail_connect(key, ConnectFailure::Closed);
+        }
         if how == Close::Now
             && let Some(c) = self.conns.get(key)
             && matches!(c.state, State::Flushing(FlushFor::Local))

@@ -10,6 +10,8 @@ const KIND_SHIFT: u32 = 60;
 pub(super) enum Op {
     /// Accepts from the listener with this index.
     Accept(u16),
+    /// Connects a connection.
+    Connect(Key),
     /// The receive of a connection.
     Recv(Key),
     /// The send of a connection.
@@ -37,6 +39,7 @@ impl Op {
             Self::Deadline => (6, Key { index: 0, generation: 0 }),
             Self::Woken => (7, Key { index: 0, generation: 0 }),
             Self::Ignored => (8, Key { index: 0, generation: 0 }),
+            Self::Connect(key) => (9, key),
         };
         debug_assert!(key.index < 1 << INDEX_BITS);
         kind << KIND_SHIFT | u64::from(key.generation) << INDEX_BITS | u64::from(key.index)
@@ -54,6 +57,7 @@ impl Op {
             6 => Self::Deadline,
             7 => Self::Woken,
             8 => Self::Ignored,
+            9 => Self::Connect(key),
             kind => unreachable!("completion of an operation of kind {kind} that was never started"),
         }
     }
@@ -73,6 +77,7 @@ mod tests {
         let key = Key { index: (1 << INDEX_BITS) - 1, generation: u32::MAX };
         for op in [
             Op::Accept(u16::MAX),
+            Op::Connect(key),
             Op::Recv(key),
             Op::Send(key),
             Op::Disk(Key { index: 0, generation: 7 }),

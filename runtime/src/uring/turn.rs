@@ -15,7 +15,7 @@ use super::recv_buffers::RecvBuffers;
 use super::ring::Cqe;
 use super::token::Op;
 use super::{PlaneParts, UringPlane, wake};
-use crate::plane::{ShardApp, ShardIndex, Token};
+use crate::plane::{ListenerId, ShardApp, ShardIndex, Token};
 use crate::slab::Key;
 
 /// Purpose of a timer.
@@ -25,6 +25,8 @@ pub(super) enum Due {
     App(Token),
     /// A connection's time to flush or linger is over.
     CloseTimeout(Key),
+    /// A connection's time to be connected is over.
+    ConnectTimeout(Key),
     /// Retry accepting.
     Accept(u16),
 }
@@ -166,9 +168,14 @@ impl<M: Send + 'static> Driver<M> {
                 if let Some(key) = plane.on_accepted(index, cqe)
                     && let Some(conn) = plane.conns.get(key)
                 {
-                    let (listener, peer) = (conn.listener, conn.endpoints.peer);
+                    let (listener, peer) = (ListenerId(index), conn.endpoints.peer);
                     plane.queue_receive(key);
                     app.on_accept(plane, conn_id(key), listener, peer);
+                }
+            }
+            Op::Connect(key) => {
+                if let Some((token, outcome)) = plane.on_connect_completed(key, cqe) {
+                    app.on_connected(plane, conn_id(key), token, outcome);
                 }
             }
             Op::Doorbell => {
@@ -199,6 +206,11 @@ impl<M: Send + 'static> Driver<M> {
         for _ in 0..plane.closed.len() {
             let Some((conn, reason)) = plane.closed.pop_front() else { break };
             app.on_closed(plane, conn, reason);
+            delivered = true;
+        }
+        for _ in 0..plane.connects_failed.len() {
+            let Some((conn, token, error)) = plane.connects_failed.pop_front() else { break };
+            app.on_connected(plane, conn, token, Err(error));
             delivered = true;
         }
         for _ in 0..plane.completions.len() {
@@ -269,6 +281,7 @@ impl<M: Send + 'static> Driver<M> {
                     app.on_timer(plane, token);
                 }
                 Some(Due::CloseTimeout(key)) => plane.on_close_timeout(key),
+                Some(Due::ConnectTimeout(key)) => plane.on_connect_timeout(key),
                 Some(Due::Accept(index)) => plane.accept(index),
             }
         }

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use highwater_runtime::conformance::{ClientId, Machine, TestApp};
 use highwater_runtime::sim::{SimRng, stream};
 use highwater_runtime::{HostKind, RunError, Runtime, RuntimeConfig, available_cpus, bind, start};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tempfile::TempDir;
 
 /// Time limit, longer than anything takes.
@@ -22,7 +23,43 @@ pub(crate) struct Real {
     runtime: Option<Runtime>,
     addresses: Vec<SocketAddr>,
     clients: Vec<Client>,
+    /// Sockets that stay open.
+    held: Vec<OwnedFd>,
     random: SimRng,
+}
+
+/// Backlog of a listener that accepts nothing.
+const UNANSWERING_BACKLOG: i32 = 1;
+
+fn tcp_socket() -> OwnedFd {
+    rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .expect("a socket")
+}
+
+fn address_of(socket: &OwnedFd) -> SocketAddr {
+    rustix::net::getsockname(socket).expect("it is bound").try_into().expect("an address of the internet")
+}
+
+/// Waits until this many connections of a listener wait to be accepted, which is a moment after the client is connected.
+fn wait_until_queued(listener: SocketAddr, connections: usize) {
+    let started = Instant::now();
+    // The addresses in the table are in the byte order of the machine.
+    let SocketAddr::V4(v4) = listener else { panic!("the table is that of IPv4") };
+    let entry = format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port());
+    loop {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+        let queued = table.lines().find_map(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, _, state, queues) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+            let (_, queued) = queues.split_once(':')?;
+            (local == entry && state == "0A").then(|| usize::from_str_radix(queued, 16).expect("a number"))
+        });
+        if queued == Some(connections) {
+            return;
+        }
+        assert!(started.elapsed() < LIMIT, "{queued:?} of {connections} connections are queued");
+        std::thread::yield_now();
+    }
 }
 
 struct Client {
@@ -54,7 +91,15 @@ impl Real {
     pub(crate) fn new(host: HostKind) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let random = stream(1, "conformance", 0);
-        Self { host, dir, runtime: None, addresses: Vec::new(), clients: Vec::new(), random }
+        Self {
+            host,
+            dir,
+            runtime: None,
+            addresses: Vec::new(),
+            clients: Vec::new(),
+            held: Vec::new(),
+            random,
+        }
     }
 
     fn flush(&mut self) {
@@ -112,6 +157,29 @@ impl Machine for Real {
     fn address(&self, client: ClientId) -> SocketAddr {
         let socket = self.clients[client.0].socket.as_ref().expect("it is open");
         socket.peer_addr().expect("it is connected")
+    }
+
+    fn refusing(&mut self) -> SocketAddr {
+        // Bound, so that nobody else takes the port, but not listening.
+        let socket = tcp_socket();
+        rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+        let address = address_of(&socket);
+        self.held.push(socket);
+        address
+    }
+
+    fn unanswering(&mut self) -> SocketAddr {
+        let listener = tcp_socket();
+        rustix::net::bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+        rustix::net::listen(&listener, UNANSWERING_BACKLOG).expect("it is bound");
+        let address = address_of(&listener);
+        self.held.push(listener);
+        // The kernel drops connection requests while more connections than this wait to be accepted.
+        for n in 1..=UNANSWERING_BACKLOG as usize + 1 {
+            self.held.push(TcpStream::connect(address).expect("there is space for it").into());
+            wait_until_queued(address, n);
+        }
+        address
     }
 
     fn send(&mut self, client: ClientId, data: &[u8]) {

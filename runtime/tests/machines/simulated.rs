@@ -54,6 +54,17 @@ impl Machine for Simulated {
         self.addresses[client.0]
     }
 
+    fn refusing(&mut self) -> SocketAddr {
+        // No node has it.
+        SocketAddr::from(([10, 200, 0, 1], 9000))
+    }
+
+    fn unanswering(&mut self) -> SocketAddr {
+        let node = self.world.add_node(NodeConfig::new(1, 1), |_, _| Ok(TestApp::new("/data".into())));
+        self.world.isolate(node);
+        self.world.address(node, 0)
+    }
+
     fn send(&mut self, client: ClientId, data: &[u8]) {
         self.clients[client.0].send(data.to_vec());
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
-    Close, CloseReason, Completion, ConnId, ListenerId, Plane, ShardApp, ShardIndex, Token,
+    Close, CloseReason, Completion, ConnId, ConnectError, ListenerId, Plane, ShardApp, ShardIndex, Token,
 };
 use highwater_runtime::{HostKind, Runtime, RuntimeConfig, available_cpus, bind, start};
 
@@ -149,6 +149,16 @@ impl ShardApp for FrameApp {
             plane.stream(conn);
         }
         self.report(Event::Accepted(conn));
+    }
+
+    fn on_connected(
+        &mut self,
+        _: &mut dyn Plane<u64>,
+        conn: ConnId,
+        _: Token,
+        outcome: Result<(), ConnectError>,
+    ) {
+        panic!("{conn:?} was not opened here: {outcome:?}");
     }
 
     fn on_recv(&mut self, plane: &mut dyn Plane<u64>, conn: ConnId, data: &[u8]) {
