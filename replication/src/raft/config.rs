@@ -69,6 +69,19 @@ impl Config {
         (!twice && members.len() <= REPLICAS_MAX).then(|| Self { members: members.into() })
     }
 
+    /// Creates a configuration from all of its members, joint or not. Returns `None` if one side has no voter or more than
+    /// [`REPLICAS_MAX`] replicas, or if a replica is named twice.
+    pub fn from_members(mut members: Vec<Member>) -> Option<Self> {
+        members.sort_by_key(|m| m.id);
+        let twice = members.windows(2).any(|pair| matches!(pair, [a, b] if a.id == b.id));
+        let count = |belongs: fn(Part) -> bool| members.iter().filter(|m| belongs(m.part)).count();
+        let old = count(|part| !matches!(part, Part::Incoming));
+        let new = count(|part| !matches!(part, Part::Outgoing));
+        let has_voters = count(Part::is_old_voter) > 0 && count(Part::is_new_voter) > 0;
+        let valid = has_voters && !twice && old.max(new) <= REPLICAS_MAX;
+        valid.then(|| Self { members: members.into() })
+    }
+
     /// Returns the members, ordered by id.
     pub fn members(&self) -> &[Member] {
         &self.members
