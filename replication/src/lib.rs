@@ -8,6 +8,7 @@
 pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 mod mutants;
+pub mod peer;
 mod quorum;
 pub mod raft;
 

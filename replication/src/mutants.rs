@@ -49,6 +49,16 @@ pub enum Mutant {
     DamagedReplicaLeads,
     /// Entries are acknowledged with fewer copies than `min.insync.replicas`.
     IgnoreMinInsync,
+    /// A channel accepts messages of another session.
+    OldSessionAccepted,
+    /// Handles are used again in a session.
+    HandleReused,
+    /// Partitions that lag go first, and use all of the credit.
+    LaggingStarvesTail,
+    /// Credit for released frames is dropped if other credit waits to be granted.
+    CreditNotReturned,
+    /// An acknowledgement is dropped if it does not fit into an open batch.
+    AckLost,
 }
 
 highwater_runtime::planted_bugs!(Mutant);

@@ -1,0 +1,158 @@
+//! The body of `Control`: every message between replicas that is neither an append nor an acknowledgement.
+//!
+//! ```text
+//!   one entry = handle u32, tag u8, term i32, fields of the message
+//! ```
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use bytes::BufMut as _;
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId};
+use highwater_protocol::native::{DecodeError, Reader};
+
+use super::limits::MEMBERS_MAX;
+use crate::raft::{Config, ConfigEntry, LogEnd, Member, Message, Part, ReplicaId};
+
+const PRE_VOTE: u8 = 1;
+const PRE_VOTED: u8 = 2;
+const VOTE: u8 = 3;
+const VOTED: u8 = 4;
+const REJECTED: u8 = 5;
+const START_AT: u8 = 6;
+const TIMEOUT_NOW: u8 = 7;
+const STEPPED_DOWN: u8 = 8;
+const LOST_END: u8 = 9;
+const FETCH: u8 = 10;
+
+/// Bytes of the shortest encoding of a member.
+const MEMBER_BYTES: usize = 9;
+
+/// Appends a message. Appends and acknowledgements have messages of their own.
+pub(crate) fn put_control(out: &mut Vec<u8>, handle: u32, message: &Message) {
+    out.put_u32_le(handle);
+    match message {
+        Message::PreVote { term, last } => {
+            head(out, PRE_VOTE, *term);
+            put_end(out, *last);
+        }
+        Message::PreVoted { term, asked, granted } => {
+            head(out, PRE_VOTED, *term);
+            out.put_i32_le(asked.0);
+            out.put_u8(u8::from(*granted));
+        }
+        Message::Vote { term, last, transfer } => {
+            head(out, VOTE, *term);
+            put_end(out, *last);
+            out.put_u8(u8::from(*transfer));
+        }
+        Message::Voted { term, granted } => {
+            head(out, VOTED, *term);
+            out.put_u8(u8::from(*granted));
+        }
+        Message::Rejected { term, hint } => {
+            head(out, REJECTED, *term);
+            put_end(out, *hint);
+        }
+        Message::StartAt { term, start, config } => {
+            head(out, START_AT, *term);
+            put_end(out, *start);
+            put_config(out, config);
+        }
+        Message::TimeoutNow { term } => head(out, TIMEOUT_NOW, *term),
+        Message::SteppedDown { term } => head(out, STEPPED_DOWN, *term),
+        Message::LostEnd { term } => head(out, LOST_END, *term),
+        Message::Fetch { term, from, until } => {
+            head(out, FETCH, *term);
+            out.put_u64_le(from.0);
+            out.put_u64_le(until.0);
+        }
+        Message::Append(_) | Message::Appended { .. } => {
+            panic!("appends and acknowledgements have messages of their own");
+        }
+    }
+}
+
+fn head(out: &mut Vec<u8>, tag: u8, term: LeaderEpoch) {
+    out.put_u8(tag);
+    out.put_i32_le(term.0);
+}
+
+fn put_end(out: &mut Vec<u8>, end: LogEnd) {
+    out.put_u64_le(end.end.0);
+    out.put_i32_le(end.epoch.0);
+}
+
+fn put_config(out: &mut Vec<u8>, entry: &ConfigEntry) {
+    out.put_u64_le(entry.index.0);
+    let members = entry.config.members();
+    out.put_u32_le(members.len() as u32);
+    for member in members {
+        out.put_u32_le(member.id.node.0);
+        out.put_u32_le(member.id.incarnation);
+        out.put_u8(match member.part {
+            Part::Learner => 0,
+            Part::Voter => 1,
+            Part::Incoming => 2,
+            Part::Outgoing => 3,
+            Part::Demoted => 4,
+        });
+    }
+}
+
+/// Takes a message with its handle.
+pub(crate) fn read_control(reader: &mut Reader<'_>) -> Result<(u32, Message), DecodeError> {
+    let handle = reader.u32("handle")?;
+    let tag = reader.u8("tag")?;
+    let term = read_term(reader, "term")?;
+    let message = match tag {
+        PRE_VOTE => Message::PreVote { term, last: read_end(reader)? },
+        PRE_VOTED => {
+            Message::PreVoted { term, asked: read_term(reader, "asked")?, granted: reader.bool("granted")? }
+        }
+        VOTE => Message::Vote { term, last: read_end(reader)?, transfer: reader.bool("transfer")? },
+        VOTED => Message::Voted { term, granted: reader.bool("granted")? },
+        REJECTED => Message::Rejected { term, hint: read_end(reader)? },
+        START_AT => Message::StartAt { term, start: read_end(reader)?, config: read_config(reader)? },
+        TIMEOUT_NOW => Message::TimeoutNow { term },
+        STEPPED_DOWN => Message::SteppedDown { term },
+        LOST_END => Message::LostEnd { term },
+        FETCH => {
+            Message::Fetch { term, from: read_index(reader, "from")?, until: read_index(reader, "until")? }
+        }
+        tag => return Err(DecodeError::Invalid { field: "tag", value: i64::from(tag) }),
+    };
+    Ok((handle, message))
+}
+
+fn read_term(reader: &mut Reader<'_>, field: &'static str) -> Result<LeaderEpoch, DecodeError> {
+    reader.i32(field).map(LeaderEpoch)
+}
+
+fn read_index(reader: &mut Reader<'_>, field: &'static str) -> Result<LogIndex, DecodeError> {
+    reader.u64(field).map(LogIndex)
+}
+
+fn read_end(reader: &mut Reader<'_>) -> Result<LogEnd, DecodeError> {
+    Ok(LogEnd { end: read_index(reader, "end")?, epoch: read_term(reader, "epoch")? })
+}
+
+fn read_config(reader: &mut Reader<'_>) -> Result<ConfigEntry, DecodeError> {
+    let index = read_index(reader, "configuration index")?;
+    let members = reader.list("members", MEMBER_BYTES, MEMBERS_MAX, read_member)?;
+    let count = members.len() as i64;
+    let config =
+        Config::from_members(members).ok_or(DecodeError::Invalid { field: "members", value: count })?;
+    Ok(ConfigEntry { index, config })
+}
+
+fn read_member(reader: &mut Reader<'_>) -> Result<Member, DecodeError> {
+    let id = ReplicaId { node: NodeId(reader.u32("node")?), incarnation: reader.u32("incarnation")? };
+    let part = match reader.u8("part")? {
+        0 => Part::Learner,
+        1 => Part::Voter,
+        2 => Part::Incoming,
+        3 => Part::Outgoing,
+        4 => Part::Demoted,
+        n => return Err(DecodeError::Invalid { field: "part", value: i64::from(n) }),
+    };
+    Ok(Member { id, part })
+}
