@@ -44,11 +44,19 @@ fn epoch_start(index: u64, base_offset: i64) -> Vec<u8> {
     frame.to_vec()
 }
 
+fn configuration(index: u64, base_offset: i64, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0xee; frame_bytes(payload.len())];
+    frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload.len()].copy_from_slice(payload);
+    write_configuration(&mut frame, payload.len(), place(index), Offset(base_offset), LeaderEpoch(3));
+    frame
+}
+
 #[derive(Clone, Debug)]
 enum Piece {
     Batch(Vec<Vec<u8>>),
     Padding(usize),
     EpochStart,
+    Configuration(Vec<u8>),
 }
 
 fn piece() -> impl Strategy<Value = Piece> {
@@ -56,6 +64,7 @@ fn piece() -> impl Strategy<Value = Piece> {
         vec(vec(any::<u8>(), 0..40), 1..4).prop_map(Piece::Batch),
         (0..100_usize).prop_map(|n| Piece::Padding(FRAME_HEADER_BYTES + n * FRAME_ALIGN)),
         Just(Piece::EpochStart),
+        vec(any::<u8>(), 0..40).prop_map(Piece::Configuration),
     ]
 }
 
@@ -73,6 +82,10 @@ proptest! {
                 Piece::Padding(bytes) => log.extend(padding(index, offset, *bytes)),
                 Piece::EpochStart => {
                     log.extend(epoch_start(index, offset));
+                    index += 1;
+                }
+                Piece::Configuration(payload) => {
+                    log.extend(configuration(index, offset, payload));
                     index += 1;
                 }
             }
@@ -103,6 +116,12 @@ proptest! {
                     prop_assert_eq!(frame.kind(), FrameKind::EpochStart);
                     index += 1;
                 }
+                Piece::Configuration(payload) => {
+                    prop_assert_eq!(frame.kind(), FrameKind::Configuration);
+                    prop_assert_eq!(frame.payload(), &payload[..]);
+                    prop_assert!(frame.batch().is_none());
+                    index += 1;
+                }
             }
             prop_assert_eq!(frame.header().next_offset(), offset);
         }
@@ -111,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_walked_without_a_panic(mut bytes in vec(any::<u8>(), 0..300), payload_bytes: u32, kind in 0..5_u8) {
+    fn random_bytes_are_walked_without_a_panic(mut bytes in vec(any::<u8>(), 0..300), payload_bytes: u32, kind in 0..6_u8) {
         for frame in Frames::new(&bytes) {
             let _ = frame.map(|frame| frame.check());
         }
@@ -141,6 +160,7 @@ fn every_flipped_bit_of_every_kind_of_frame_is_detected() {
         batch_frame(9, 40, &[vec![0; 100]]),
         padding(9, 40, 136),
         epoch_start(9, 40),
+        configuration(9, 40, b"members"),
     ];
     for frame in frames {
         Frame::checked(&frame).unwrap();

@@ -95,6 +95,9 @@ const FLAG_GAPS: u32 = 1;
 /// The extent was abandoned: the log was cut off before it.
 const FLAG_ABANDONED: u32 = 2;
 
+/// The partition had a configuration of its replicas when the extent was begun.
+const FLAG_CONFIGURED: u32 = 4;
+
 /// Where an extent ends, as its header says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExtentEnd {
@@ -131,12 +134,14 @@ pub struct ExtentId {
     pub base_index: LogIndex,
     /// Offset of its first record.
     pub base_offset: Offset,
-    /// Epoch of the leader at its allocation.
+    /// Epoch of the frame with the base index, which compaction may have removed.
     pub leader_epoch: LeaderEpoch,
     /// Frames may be missing between its frames: it was compacted.
     pub has_gaps: bool,
     /// It was abandoned: the log was cut off before it.
     pub abandoned: bool,
+    /// The partition had a configuration of its replicas when the extent was begun. If the map is lost and none is found, it is lost too.
+    pub configured: bool,
     /// Where it ends. An extent that takes appends does not say. One that was rewritten says once it is whole; until then it counts for nothing.
     pub end: Option<ExtentEnd>,
     /// The codes of the store. None: it is from a version before there were any.
@@ -239,7 +244,9 @@ impl ExtentId {
         let has_sequence = self.version > EXTENT_VERSION_WITHOUT_SEQUENCE;
         assert!(self.macs.is_some() == (self.version > EXTENT_VERSION_WITHOUT_MACS));
         let flag = |is_set, flag| if is_set { flag } else { 0 };
-        let flags = flag(self.has_gaps, FLAG_GAPS) | flag(self.abandoned, FLAG_ABANDONED);
+        let flags = flag(self.has_gaps, FLAG_GAPS)
+            | flag(self.abandoned, FLAG_ABANDONED)
+            | flag(self.configured, FLAG_CONFIGURED);
         let mut header = ExtentHeader {
             crc: U32::new(0),
             version: U16::new(self.version),
@@ -302,7 +309,7 @@ impl ExtentId {
         };
         let end = (end.position > 0).then_some(end);
         let numbers = [header.at.get(), header.incarnation.get(), sequence, header.base_index.get()];
-        if header.flags.get() & !(FLAG_GAPS | FLAG_ABANDONED) != 0
+        if header.flags.get() & !(FLAG_GAPS | FLAG_ABANDONED | FLAG_CONFIGURED) != 0
             || end.is_some_and(|end| !header.can_end_at(end))
             || !EXTENT_LOG2_BYTES.contains(&header.log2_bytes)
             || !header.at.get().is_multiple_of(1 << header.log2_bytes)
@@ -330,6 +337,7 @@ impl ExtentId {
             leader_epoch: LeaderEpoch(header.leader_epoch.get()),
             has_gaps: header.flags.get() & FLAG_GAPS != 0,
             abandoned: header.flags.get() & FLAG_ABANDONED != 0,
+            configured: header.flags.get() & FLAG_CONFIGURED != 0,
             end,
             macs,
         })
@@ -365,6 +373,7 @@ mod tests {
             leader_epoch: LeaderEpoch(4),
             has_gaps: true,
             abandoned: false,
+            configured: false,
             end: Some(ExtentEnd { position: 8192, index: LogIndex(1100), offset: Offset(12_400) }),
             macs: Some(StoreMacs { key: MacKey([6; MAC_KEY_BYTES]), since: Incarnation(7) }),
         }
@@ -383,8 +392,15 @@ mod tests {
         };
         let without_macs = ExtentId { version: EXTENT_VERSION_WITHOUT_MACS, macs: None, ..without_sequence };
         let abandoned = ExtentId { abandoned: true, has_gaps: false, ..example() };
-        for id in [example(), abandoned, ExtentId { end: None, ..example() }, without_sequence, without_macs]
-        {
+        let configured = ExtentId { configured: true, ..abandoned };
+        for id in [
+            example(),
+            abandoned,
+            configured,
+            ExtentId { end: None, ..example() },
+            without_sequence,
+            without_macs,
+        ] {
             assert_eq!(ExtentId::from_block(&id.to_block()), Ok(id));
         }
     }

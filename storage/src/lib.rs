@@ -18,7 +18,8 @@
 //! store       inspect                    opens, appends, commits, reads, frees | looks at a store that is not running
 //! partition   journal                    one log in memory | small appends of many logs in one write
 //! map         scan                       which extents hold which log | searches bytes for frames
-//! extent      epochs      config         one extent in memory | where epochs began | settings
+//! extent      epochs      configurations one extent in memory | where epochs began | configurations of replicas in a log
+//! config                                 settings
 //! headers     limits                     what extents say when the map is lost | named limits
 //! layout      producers   recovery       files and headers on disk | sequences of producers | finds the end of a log
 //! mac         api                        codes of frames | requests and answers
@@ -32,6 +33,7 @@
 pub mod api;
 pub mod compaction;
 pub mod config;
+mod configurations;
 mod epochs;
 mod extent;
 mod headers;
@@ -54,11 +56,11 @@ pub mod state_log;
 mod store;
 
 pub use api::{
-    AppendError, Appended, BatchFilter, Bounds, Cursor, CutError, FindOutcome, FindResult, Frames,
-    IndexCursor, IndexRead, IndexReadOutcome, LogStartError, OpenError, PartitionFinding, PartitionSlot,
-    Payload, ProducerCheck, ReadId, ReadLimits, ReadOutcome, ReadResult, RecoveryReport, ReplicateError,
-    Replicated, ReplicatedFrame, RewritableExtent, RewriteAborted, RewriteError, Rewritten, SearchMemory,
-    StoreEvent, StoreStats, Verdict,
+    AppendError, Appended, BatchFilter, Bounds, Cursor, CutError, FindOutcome, FindResult, FrameContent,
+    Frames, IndexCursor, IndexRead, IndexReadOutcome, LogStartError, OpenError, PartitionFinding,
+    PartitionSlot, Payload, ProducerCheck, ReadId, ReadLimits, ReadOutcome, ReadResult, RecoveryReport,
+    ReplicaState, ReplicateError, Replicated, ReplicatedFrame, RewritableExtent, RewriteAborted,
+    RewriteError, Rewritten, SearchMemory, StoreEvent, StoreStats, Verdict,
 };
 pub use config::{CommitRule, CompactionConfig, DurableForm, PartitionConfig, StoreConfig};
 pub use epochs::{EpochEnd, EpochStart};

@@ -35,6 +35,13 @@ pub const PARTITIONS_PER_STORE_MAX: usize = 1 << 22;
 /// Epochs of one partition that are remembered. Each change of its leader begins one; the oldest are forgotten.
 pub const EPOCHS_PER_PARTITION_MAX: usize = 1024;
 
+/// Bytes of a configuration of a partition's replicas. It is kept in memory and in the map.
+pub const CONFIGURATION_BYTES_MAX: usize = 1024;
+
+/// Configurations of one partition that are remembered, beside the one at its log's start. Each change of its replicas makes two; the oldest are
+/// forgotten, which are committed.
+pub const CONFIGURATIONS_PER_PARTITION_MAX: usize = 64;
+
 /// The smallest journal. Two entries have to fit, and one that frees space.
 pub(crate) const JOURNAL_BYTES_MIN: u64 = 64 << 10;
 

@@ -33,6 +33,12 @@ pub enum Mutant {
     CommitWhatIsFound,
     /// The end of a log is cut off wherever it is asked.
     TruncateBelowCommit,
+    /// The state of a replica counts as durable when it is recorded.
+    ReplicaStateNotDurable,
+    /// The configuration in effect at the start of a log is forgotten with its frame.
+    LoseTrimmedConfiguration,
+    /// A configuration stays although its frame was cut off.
+    KeepTruncatedConfiguration,
     /// The map is not told that the end of a log was cut off.
     ForgetTruncation,
     /// A record counts as durable when its entry of the journal is handed to the disk.

@@ -92,6 +92,7 @@ fn the_table_of_the_extent_header_matches_the_bytes_that_are_written() {
         leader_epoch: LeaderEpoch(0x5152_5354),
         has_gaps: true,
         abandoned: true,
+        configured: true,
         end: Some(ExtentEnd {
             position: 0x0001_2340,
             index: LogIndex(0x3132_3334_3536_3740),
@@ -120,7 +121,7 @@ fn the_table_of_the_extent_header_matches_the_bytes_that_are_written() {
     wanted.insert("macs_since", 0x0112_1314_1516_1718u64.to_le_bytes().to_vec());
     wanted.insert("sequence", extent.sequence.0.to_le_bytes().to_vec());
     wanted.insert("generation", extent.generation.to_le_bytes().to_vec());
-    wanted.insert("flags", 3u32.to_le_bytes().to_vec());
+    wanted.insert("flags", 7u32.to_le_bytes().to_vec());
     wanted.insert("end_index", 0x3132_3334_3536_3740u64.to_le_bytes().to_vec());
     wanted.insert("end_offset", 0x4142_4344_4546_4750i64.to_le_bytes().to_vec());
     wanted.insert("end_position", 0x0001_2340u32.to_le_bytes().to_vec());

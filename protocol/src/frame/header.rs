@@ -34,6 +34,8 @@ pub enum FrameKind {
     Padding = 2,
     /// A leader's first frame of its epoch. Has an index but no offset.
     EpochStart = 3,
+    /// A configuration of the partition's replicas, in a form that only replication knows. Has an index but no offset.
+    Configuration = 4,
 }
 
 impl FrameKind {
@@ -43,6 +45,7 @@ impl FrameKind {
             1 => Some(Self::Batch),
             2 => Some(Self::Padding),
             3 => Some(Self::EpochStart),
+            4 => Some(Self::Configuration),
             _ => None,
         }
     }

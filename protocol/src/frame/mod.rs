@@ -14,7 +14,7 @@
 //! Checksums do not prove where a frame begins: a record can contain the bytes of a whole frame. The store computes and checks
 //! `mac` for that.
 //!
-//! [`write_batch_frame`], [`write_padding`] and [`write_epoch_start`] write frames in place; [`Frame`] and [`Frames`] read them.
+//! [`write_batch_frame`], [`write_padding`], [`write_epoch_start`] and [`write_configuration`] write frames in place; [`Frame`] and [`Frames`] read them.
 
 mod header;
 mod lag;
@@ -26,4 +26,4 @@ pub use header::{
     FRAME_VERSION_WITHOUT_MAC, FrameError, FrameHeader, FrameKind, frame_bytes,
 };
 pub use read::{Frame, Frames};
-pub use write::{FramePlace, write_batch_frame, write_epoch_start, write_padding};
+pub use write::{FramePlace, write_batch_frame, write_configuration, write_epoch_start, write_padding};

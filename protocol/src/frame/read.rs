@@ -45,7 +45,7 @@ impl<'a> Frame<'a> {
         match self.kind {
             FrameKind::Batch => self.check_batch(),
             FrameKind::Padding if self.payload.iter().any(|byte| *byte != 0) => Err(FrameError::NotZero),
-            FrameKind::Padding | FrameKind::EpochStart => {
+            FrameKind::Padding | FrameKind::EpochStart | FrameKind::Configuration => {
                 self.check_payload_crc(crc32c::crc32c(self.payload))
             }
         }
@@ -98,7 +98,7 @@ impl<'a> Frame<'a> {
     pub fn batch(&self) -> Option<BatchView<'a>> {
         match self.kind {
             FrameKind::Batch => BatchView::parse(self.payload).ok(),
-            FrameKind::Padding | FrameKind::EpochStart => None,
+            FrameKind::Padding | FrameKind::EpochStart | FrameKind::Configuration => None,
         }
     }
 }

@@ -114,3 +114,22 @@ pub fn write_epoch_start(
     let header = FrameHeader::internal(FrameKind::EpochStart, place, next_offset, epoch, &[]);
     frame.copy_from_slice(header.as_bytes());
 }
+
+/// Makes a frame of the configuration at `frame[FRAME_HEADER_BYTES..][..bytes]`. Writes the frame's header before it and zeros after it.
+/// `next_offset` is the offset of the next record.
+///
+/// Panics if `frame` does not have exactly the length of the frame.
+pub fn write_configuration(
+    frame: &mut [u8],
+    bytes: usize,
+    place: FramePlace,
+    next_offset: Offset,
+    epoch: LeaderEpoch,
+) {
+    let (head, payload) = frame.split_at_mut(FRAME_HEADER_BYTES);
+    assert_eq!(payload.len(), frame_bytes(bytes) - FRAME_HEADER_BYTES, "the frame ends after its alignment");
+    payload[bytes..].fill(0);
+    let configuration = &payload[..bytes];
+    let header = FrameHeader::internal(FrameKind::Configuration, place, next_offset, epoch, configuration);
+    head.copy_from_slice(header.as_bytes());
+}

@@ -76,7 +76,7 @@ pub enum AppendError {
     /// The partition was stopped because part of its log is damaged.
     #[error("the partition is stopped: part of its log is damaged")]
     Faulty,
-    /// The batch does not fit an extent.
+    /// The batch does not fit an extent, or a configuration is too large.
     #[error("a batch of {bytes} bytes is larger than the {max} bytes that fit an extent")]
     TooLarge {
         /// Its size.

@@ -18,7 +18,8 @@ pub use read::{
     Cursor, FindOutcome, FindResult, Frames, ReadId, ReadLimits, ReadOutcome, ReadResult, SearchMemory,
 };
 pub use replica::{
-    CutError, IndexCursor, IndexRead, IndexReadOutcome, ReplicateError, Replicated, ReplicatedFrame,
+    CutError, FrameContent, IndexCursor, IndexRead, IndexReadOutcome, ReplicaState, ReplicateError,
+    Replicated, ReplicatedFrame,
 };
 pub use report::{OpenError, PartitionFinding, RecoveryReport};
 pub use rewrite::{BatchFilter, RewritableExtent, RewriteAborted, RewriteError, Rewritten, Verdict};
@@ -129,6 +130,13 @@ pub enum StoreEvent {
         slot: PartitionSlot,
         /// Its first offset now.
         offset: Offset,
+    },
+    /// The state of a replica is durable: [`Store::set_replica_state`](crate::Store::set_replica_state).
+    ReplicaStateDurable {
+        /// The partition.
+        slot: PartitionSlot,
+        /// The state. A later one may have been set.
+        state: ReplicaState,
     },
     /// A partition was deleted, durably.
     Deleted {

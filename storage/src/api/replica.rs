@@ -1,7 +1,7 @@
 //! Requests of replication to a store, and its answers: values without behaviour.
 
 use bytes::Bytes;
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset};
 
 use super::{AppendError, CursorHint, Payload, ReadId};
 use crate::position::LogPoint;
@@ -62,6 +62,28 @@ pub enum IndexReadOutcome {
     Pending(ReadId),
 }
 
+/// What a replica must never forget, as the store keeps it. Its meaning is known to replication only.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ReplicaState {
+    /// The highest term that the replica has seen.
+    pub term: LeaderEpoch,
+    /// The candidate that got the replica's vote in this term: its node, and which of the node's disks.
+    pub vote: Option<(NodeId, u32)>,
+    /// The term in which the replica had lost the end of its log. `None`: it has not, or has recovered.
+    pub lost_in: Option<LeaderEpoch>,
+}
+
+/// What a frame of another replica's log holds.
+#[derive(Debug)]
+pub enum FrameContent<'a> {
+    /// A batch, with offset and epoch stamped.
+    Batch(Payload<'a>),
+    /// Nothing: it is an epoch start.
+    EpochStart,
+    /// A configuration of the partition's replicas.
+    Configuration(&'a [u8]),
+}
+
 /// A frame of another replica's log, for [`Store::append_replicated`](crate::Store::append_replicated).
 #[derive(Debug)]
 pub struct ReplicatedFrame<'a> {
@@ -69,13 +91,13 @@ pub struct ReplicatedFrame<'a> {
     pub index: LogIndex,
     /// Epoch of the leader that appended it.
     pub epoch: LeaderEpoch,
-    /// Offset of its first record; of an epoch start, of the next record.
+    /// Offset of its first record; of other frames than batches, of the next record.
     pub offset: Offset,
     /// Where the frame before it ended in the log that it was read from; for the first frame of a read, the place that the read began at. If that is not
     /// where this frame begins, compaction has removed what was between them.
     pub follows: LogPoint,
-    /// Its batch, with offset and epoch stamped. `None`: it is an epoch start.
-    pub batch: Option<Payload<'a>>,
+    /// What it holds.
+    pub content: FrameContent<'a>,
 }
 
 /// The outcome of appending a frame of another replica.

@@ -46,6 +46,8 @@ pub(crate) struct Extent {
     pub(crate) version: u16,
     /// Frames may be missing between its frames.
     pub(crate) has_gaps: bool,
+    /// See [`ExtentId::configured`]. After a start it is known of those whose headers were read.
+    pub(crate) configured: bool,
     pub(crate) log2_bytes: u8,
     /// Not known yet while the store waits for a new slab.
     pub(crate) place: Option<Place>,
@@ -93,6 +95,7 @@ impl Extent {
             generation: 0,
             version: EXTENT_VERSION,
             has_gaps: false,
+            configured: false,
             log2_bytes,
             place: None,
             base_index: index,
@@ -147,6 +150,7 @@ impl Extent {
             leader_epoch: self.leader_epoch,
             has_gaps: self.has_gaps,
             abandoned: false,
+            configured: self.configured,
             end: (self.generation > 0 && self.sealed).then_some(end),
             macs: macs.of(self.incarnation).map(|_| *macs),
         })

@@ -102,6 +102,7 @@ mod tests {
             leader_epoch: LeaderEpoch(1),
             has_gaps: false,
             abandoned: false,
+            configured: false,
             end: None,
             macs: Some(StoreMacs { key: MacKey([3; 16]), since: Incarnation(1) }),
         }

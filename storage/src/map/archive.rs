@@ -6,11 +6,14 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::older::{self, OLDEST_VERSION, VERSION_WITHOUT_JOURNAL, VERSION_WITHOUT_TIMES};
-use super::{MacsEntry, MapRecord, OrphanEntry, PartitionEntry, StoreMap};
+use super::{
+    ConfigurationsEntry, MacsEntry, MapRecord, OrphanEntry, PartitionEntry, PartitionKey, ReplicaStateEntry,
+    StoreMap,
+};
 use crate::mac::StoreMacs;
 
 /// Version of the archives. Written before each.
-pub(super) const MAP_VERSION: u8 = 8;
+pub(super) const MAP_VERSION: u8 = 9;
 
 /// The map cannot be read, although the state log vouches for its bytes.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -34,6 +37,8 @@ pub(super) struct Snapshot {
     pub(super) journal: Option<u64>,
     pub(super) write_bounds: Vec<WriteBoundEntry>,
     pub(super) horizons: Vec<HorizonEntry>,
+    pub(super) replicas: Vec<(PartitionKey, ReplicaStateEntry)>,
+    pub(super) configurations: Vec<(PartitionKey, ConfigurationsEntry)>,
 }
 
 /// How far an extent may have been written.
@@ -105,6 +110,8 @@ impl StoreMap {
         self.orphans.append(&mut piece.orphans);
         self.write_bounds.append(&mut piece.write_bounds);
         self.without_epochs.append(&mut piece.without_epochs);
+        self.replicas.append(&mut piece.replicas);
+        self.configurations.append(&mut piece.configurations);
         self.macs = self.macs.or(piece.macs);
         self.journal = self.journal.or(piece.journal);
     }
@@ -130,6 +137,8 @@ impl StoreMap {
             horizons: horizons
                 .map(|(incarnation, horizon_ms)| HorizonEntry { incarnation, horizon_ms })
                 .collect(),
+            replicas: self.replicas.into_iter().collect(),
+            configurations: self.configurations.into_iter().collect(),
         };
         encode(|bytes| {
             rkyv::to_bytes::<RkyvError>(&snapshot).map(|archive| bytes.extend_from_slice(&archive))
@@ -149,6 +158,8 @@ impl From<Snapshot> for StoreMap {
             macs: snapshot.macs.map(StoreMacs::from),
             journal: snapshot.journal.map(Incarnation),
             write_bounds: snapshot.write_bounds.iter().map(|b| (b.incarnation, b.position)).collect(),
+            replicas: snapshot.replicas.into_iter().collect(),
+            configurations: snapshot.configurations.into_iter().collect(),
             ..Self::default()
         }
     }

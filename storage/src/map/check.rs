@@ -23,6 +23,12 @@ impl StoreMap {
             }
             space.extend(partition.extents.iter().map(|extent| (extent.slab, extent.at, extent.end_at())));
         }
+        for (key, known) in &self.configurations {
+            if !known.entries.is_sorted_by(|one, next| one.index < next.index) {
+                let tp = TopicPartition::from(*key);
+                return Err(format!("partition {tp}: its configurations are out of order"));
+            }
+        }
         space.sort_unstable();
         match space.windows(2).find(|pair| pair[0].0 == pair[1].0 && pair[0].2 > pair[1].1) {
             Some(pair) => Err(format!("slab {} at {} is in use twice", pair[1].0, pair[1].1)),

@@ -1,10 +1,13 @@
 //! The entries of a map, as archives have them.
 
+use bytes::Bytes;
 use highwater_protocol::ids::{
-    Incarnation, LeaderEpoch, LogIndex, Offset, PartitionIndex, TopicId, TopicPartition,
+    Incarnation, LeaderEpoch, LogIndex, NodeId, Offset, PartitionIndex, TopicId, TopicPartition,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::api::ReplicaState;
+use crate::configurations::{Configuration, Configurations};
 use crate::epochs::{EpochStart, Epochs};
 use crate::layout::ExtentId;
 use crate::mac::{MAC_KEY_BYTES, MacKey, StoreMacs};
@@ -65,7 +68,7 @@ pub struct ExtentEntry {
     pub base_index: u64,
     /// Offset of its first record.
     pub base_offset: i64,
-    /// Epoch of the leader when it was allocated.
+    /// Epoch of the frame with the base index, which compaction may have removed.
     pub leader_epoch: i32,
     /// Frames may be missing between its frames: it was compacted.
     pub has_gaps: bool,
@@ -184,6 +187,106 @@ impl PartitionEntry {
     /// A partition of which nothing is known yet.
     pub(crate) fn new(key: PartitionKey) -> Self {
         Self { key, log_start: 0, extents: Vec::new(), checkpoint: None, complete: false }
+    }
+}
+
+/// What the replica of a partition must never forget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct ReplicaStateEntry {
+    /// The highest term that the replica has seen.
+    pub term: i32,
+    /// The candidate that got its vote in this term: node, and which of the node's disks.
+    pub vote: Option<(u32, u32)>,
+    /// The term in which it had lost the end of its log.
+    pub lost_in: Option<i32>,
+}
+
+impl From<ReplicaState> for ReplicaStateEntry {
+    fn from(state: ReplicaState) -> Self {
+        Self {
+            term: state.term.0,
+            vote: state.vote.map(|(node, disk)| (node.0, disk)),
+            lost_in: state.lost_in.map(|term| term.0),
+        }
+    }
+}
+
+impl From<ReplicaStateEntry> for ReplicaState {
+    fn from(entry: ReplicaStateEntry) -> Self {
+        Self {
+            term: LeaderEpoch(entry.term),
+            vote: entry.vote.map(|(node, disk)| (NodeId(node), disk)),
+            lost_in: entry.lost_in.map(LeaderEpoch),
+        }
+    }
+}
+
+/// A configuration of a partition's replicas.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct ConfigurationEntry {
+    /// Index of its frame.
+    pub index: u64,
+    /// Its content, which only replication knows.
+    pub payload: Vec<u8>,
+}
+
+impl From<&Configuration> for ConfigurationEntry {
+    fn from(configuration: &Configuration) -> Self {
+        Self { index: configuration.index.0, payload: configuration.payload.to_vec() }
+    }
+}
+
+impl From<&ConfigurationEntry> for Configuration {
+    fn from(entry: &ConfigurationEntry) -> Self {
+        Self { index: LogIndex(entry.index), payload: Bytes::copy_from_slice(&entry.payload) }
+    }
+}
+
+/// The configurations of a partition's replicas in its log, up to the partition's checkpoint.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Archive, Serialize, Deserialize)]
+pub struct ConfigurationsEntry {
+    /// The one at the start of the log.
+    pub base: Option<ConfigurationEntry>,
+    /// Those of later frames, in order.
+    pub entries: Vec<ConfigurationEntry>,
+    /// One before these was lost with an earlier map.
+    pub has_lost_one: bool,
+}
+
+impl ConfigurationsEntry {
+    /// Returns whether there are any.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.base.is_some() || !self.entries.is_empty() || self.has_lost_one
+    }
+
+    /// About the bytes it takes in a snapshot.
+    pub(crate) fn bytes(&self) -> usize {
+        let all = self.base.iter().chain(&self.entries);
+        all.map(|entry| size_of::<ConfigurationEntry>() + entry.payload.len()).sum()
+    }
+
+    /// Returns the configurations of a log that ends before this index.
+    pub(crate) fn below(&self, end: LogIndex) -> Configurations {
+        let entries = self.entries.iter().filter(|entry| entry.index < end.0);
+        let mut known = Configurations::new(
+            self.base.as_ref().map(Configuration::from),
+            entries.map(Configuration::from).collect(),
+        );
+        known.has_lost_one = self.has_lost_one;
+        known.is_unrecorded = known.entries().len() < self.entries.len();
+        known
+    }
+}
+
+impl Configurations {
+    /// Returns those of a log that ends before this index, as the map has them.
+    pub(crate) fn entry(&self, end: LogIndex) -> ConfigurationsEntry {
+        let entries = self.entries().iter().filter(|entry| entry.index < end);
+        ConfigurationsEntry {
+            base: self.base().map(ConfigurationEntry::from),
+            entries: entries.map(ConfigurationEntry::from).collect(),
+            has_lost_one: self.has_lost_one,
+        }
     }
 }
 

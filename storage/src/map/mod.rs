@@ -25,7 +25,8 @@ use crate::mac::StoreMacs;
 pub use archive::MapError;
 pub(crate) use entries::MacsEntry;
 pub use entries::{
-    CheckpointEntry, EpochEntry, ExtentEntry, OrphanEntry, PartitionEntry, PartitionKey, SealEntry,
+    CheckpointEntry, ConfigurationEntry, ConfigurationsEntry, EpochEntry, ExtentEntry, OrphanEntry,
+    PartitionEntry, PartitionKey, ReplicaStateEntry, SealEntry,
 };
 pub(crate) use write_bounds::WriteBounds;
 
@@ -64,7 +65,16 @@ pub(crate) enum MapRecord {
     WriteBound { incarnation: u64, position: u32 },
     /// When the tombstones in a compacted extent may all be removed.
     Horizon { incarnation: u64, horizon_ms: i64 },
+    /// The state of a partition's replica.
+    ReplicaState { key: PartitionKey, state: ReplicaStateEntry },
+    /// The configurations in a log, up to the checkpoint that follows.
+    Configurations { key: PartitionKey, configurations: ConfigurationsEntry },
+    /// A log was abandoned and restarts, empty, at the checkpoint, with at most one configuration.
+    StartedWith { key: PartitionKey, configuration: Vec<ConfigurationEntry>, checkpoint: CheckpointEntry },
 }
+
+/// The root of an archive is found from its end, so variants of records that are on disk may not make it larger.
+const _: () = assert!(size_of::<ArchivedMapRecord>() == 152);
 
 /// The map as the state log has it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -87,6 +97,12 @@ pub struct StoreMap {
     pub journal: Option<Incarnation>,
     /// How far the extents may have been written, by incarnation. Without one, up to the end.
     pub(crate) write_bounds: WriteBounds,
+    /// The states of replicas.
+    pub(crate) replicas: BTreeMap<PartitionKey, ReplicaStateEntry>,
+    /// The configurations in the logs that have some.
+    pub(crate) configurations: BTreeMap<PartitionKey, ConfigurationsEntry>,
+    /// Partitions that had a configuration, as the headers say from which the map was rebuilt.
+    pub(crate) configured: BTreeSet<PartitionKey>,
     /// Partitions whose last checkpoint was written by a version that did not keep where epochs began.
     pub(crate) without_epochs: BTreeSet<PartitionKey>,
 }
@@ -157,13 +173,21 @@ impl StoreMap {
                         max_timestamp: checkpoint.max_timestamp,
                     });
                 }
+                if let Some(configurations) = self.configurations.get_mut(&key) {
+                    configurations.entries.retain(|entry| entry.index < checkpoint.index);
+                }
                 self.checkpoint(key, checkpoint, false);
             }
-            MapRecord::StartedAt { key, checkpoint } => {
-                let all: Vec<u64> = self.partition(key).extents.iter().map(|e| e.incarnation).collect();
-                self.free(key, &all);
-                self.partition(key).log_start = checkpoint.offset;
-                self.checkpoint(key, checkpoint, false);
+            MapRecord::StartedAt { key, checkpoint } => self.start_at(key, None, checkpoint),
+            MapRecord::StartedWith { key, configuration, checkpoint } => {
+                self.start_at(key, configuration.into_iter().next(), checkpoint);
+            }
+            MapRecord::ReplicaState { key, state } => {
+                self.partition(key);
+                self.replicas.insert(key, state);
+            }
+            MapRecord::Configurations { key, configurations } => {
+                self.configurations.insert(key, configurations);
             }
             MapRecord::Replaced { key, incarnations, extent } => {
                 self.free(key, &incarnations);
@@ -179,6 +203,17 @@ impl StoreMap {
         if extents.iter().all(|other| other.incarnation != extent.incarnation) {
             let at = extents.partition_point(|other| other.sequence < extent.sequence);
             extents.insert(at, extent);
+        }
+    }
+
+    fn start_at(&mut self, key: PartitionKey, base: Option<ConfigurationEntry>, checkpoint: CheckpointEntry) {
+        let all: Vec<u64> = self.partition(key).extents.iter().map(|e| e.incarnation).collect();
+        self.free(key, &all);
+        self.partition(key).log_start = checkpoint.offset;
+        self.checkpoint(key, checkpoint, false);
+        self.configurations.remove(&key);
+        if base.is_some() {
+            self.configurations.insert(key, ConfigurationsEntry { base, ..ConfigurationsEntry::default() });
         }
     }
 
@@ -206,6 +241,8 @@ impl StoreMap {
             self.horizons.remove(&extent.incarnation);
         }
         self.without_epochs.remove(&key);
+        self.replicas.remove(&key);
+        self.configurations.remove(&key);
         let tag = TopicPartition::from(key).tag();
         self.orphans.retain(|orphan| orphan.tag != tag);
     }

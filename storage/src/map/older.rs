@@ -1,5 +1,7 @@
 //! Maps that earlier versions wrote. They are read, and written again in today's form with the next snapshot.
 //!
+//! Before version 9 no partition had more than one replica, and so none had a state of it or configurations.
+//!
 //! Before version 8 it was not kept when tombstones may be removed: those that are compacted then go with a later pass over records after them.
 //!
 //! Before version 7 there were no write bounds: every extent may have been written up to its end.
@@ -18,11 +20,14 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::archive::{Snapshot, UntimedEntry, WriteBoundEntry};
+use super::archive::{HorizonEntry, Snapshot, UntimedEntry, WriteBoundEntry};
 use super::{MacsEntry, OrphanEntry, PartitionKey, SealEntry, StoreMap};
 use crate::layout::{EXTENT_VERSION_WITHOUT_MACS, EXTENT_VERSION_WITHOUT_SEQUENCE};
 use crate::mac::StoreMacs;
 use crate::producers::Producer;
+
+/// The version before the states of replicas and configurations were kept. Its records are among today's.
+const VERSION_WITHOUT_REPLICAS: u8 = 8;
 
 /// The version before the horizons of tombstones were kept. Its records are among today's.
 const VERSION_WITHOUT_HORIZONS: u8 = 7;
@@ -73,6 +78,20 @@ pub(super) struct PartitionEntry {
     pub(super) extents: Vec<ExtentEntry>,
     pub(super) checkpoint: Option<CheckpointEntry>,
     pub(super) complete: bool,
+}
+
+/// A snapshot of [`VERSION_WITHOUT_REPLICAS`].
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct SnapshotWithoutReplicas {
+    pub(super) next_incarnation: u64,
+    pub(super) clean: bool,
+    pub(super) partitions: Vec<super::PartitionEntry>,
+    pub(super) orphans: Vec<OrphanEntry>,
+    pub(super) untimed: Vec<UntimedEntry>,
+    pub(super) macs: Option<MacsEntry>,
+    pub(super) journal: Option<u64>,
+    pub(super) write_bounds: Vec<WriteBoundEntry>,
+    pub(super) horizons: Vec<HorizonEntry>,
 }
 
 /// A snapshot of [`VERSION_WITHOUT_HORIZONS`].
@@ -215,9 +234,27 @@ impl From<PartitionEntry> for super::PartitionEntry {
     }
 }
 
+impl From<SnapshotWithoutReplicas> for StoreMap {
+    fn from(old: SnapshotWithoutReplicas) -> Self {
+        Self::from(Snapshot {
+            next_incarnation: old.next_incarnation,
+            clean: old.clean,
+            partitions: old.partitions,
+            orphans: old.orphans,
+            untimed: old.untimed,
+            macs: old.macs,
+            journal: old.journal,
+            write_bounds: old.write_bounds,
+            horizons: old.horizons,
+            replicas: Vec::new(),
+            configurations: Vec::new(),
+        })
+    }
+}
+
 impl From<SnapshotWithoutHorizons> for StoreMap {
     fn from(old: SnapshotWithoutHorizons) -> Self {
-        Self::from(Snapshot {
+        Self::from(SnapshotWithoutReplicas {
             next_incarnation: old.next_incarnation,
             clean: old.clean,
             partitions: old.partitions,
@@ -261,6 +298,9 @@ impl From<SnapshotWithoutJournal> for StoreMap {
 /// The map in a snapshot of this version.
 pub(super) fn snapshot(version: u8, archive: &AlignedVec) -> Result<StoreMap, RkyvError> {
     let snapshot = match version {
+        VERSION_WITHOUT_REPLICAS => {
+            return Ok(rkyv::from_bytes::<SnapshotWithoutReplicas, RkyvError>(archive)?.into());
+        }
         VERSION_WITHOUT_HORIZONS => {
             return Ok(rkyv::from_bytes::<SnapshotWithoutHorizons, RkyvError>(archive)?.into());
         }

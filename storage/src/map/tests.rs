@@ -1,6 +1,6 @@
 use rkyv::rancor::Error as RkyvError;
 
-use super::archive::MAP_VERSION;
+use super::archive::{HorizonEntry, MAP_VERSION};
 use super::older::{self, OLDEST_VERSION, VERSION_WITHOUT_TIMES};
 use super::*;
 use crate::layout::{EXTENT_VERSION, EXTENT_VERSION_WITHOUT_MACS, EXTENT_VERSION_WITHOUT_SEQUENCE};
@@ -219,6 +219,70 @@ fn a_snapshot_of_the_version_before_the_horizons_of_tombstones_were_kept_is_read
     assert_eq!((map.clean, map.journal, &map.horizons), (true, Some(Incarnation(7)), &BTreeMap::new()));
     let map = StoreMap::from_recovered([&archive(7, &old)[..]], [&next.encode()[..]]).expect("understood");
     assert_eq!(map.horizons, BTreeMap::from([(3, 50)]));
+}
+
+fn configuration(index: u64) -> ConfigurationEntry {
+    ConfigurationEntry { index, payload: vec![index as u8; 9] }
+}
+
+fn configurations(base: Option<u64>, entries: &[u64]) -> ConfigurationsEntry {
+    ConfigurationsEntry {
+        base: base.map(configuration),
+        entries: entries.iter().copied().map(configuration).collect(),
+        has_lost_one: false,
+    }
+}
+
+const STATE: ReplicaStateEntry = ReplicaStateEntry { term: 7, vote: Some((3, 1)), lost_in: Some(6) };
+
+#[test]
+fn a_snapshot_of_the_version_before_replicas_had_a_state_is_read() {
+    let old = older::SnapshotWithoutReplicas {
+        next_incarnation: 9,
+        clean: true,
+        partitions: vec![PartitionEntry { extents: vec![extent(3)], ..PartitionEntry::new(key(1)) }],
+        orphans: Vec::new(),
+        untimed: Vec::new(),
+        macs: Some(MacsEntry { key: [9; MAC_KEY_BYTES], since: 1 }),
+        journal: None,
+        write_bounds: Vec::new(),
+        horizons: vec![HorizonEntry { incarnation: 3, horizon_ms: 50 }],
+    };
+    let next = [
+        MapRecord::ReplicaState { key: key(1), state: STATE },
+        MapRecord::Configurations { key: key(1), configurations: configurations(Some(2), &[5]) },
+    ];
+    let next = next.map(|record| record.encode());
+    let snapshot = archive(8, &old);
+    let map = StoreMap::from_recovered([&snapshot[..]], []).expect("it is understood");
+    assert_eq!((map.clean, map.partitions.len(), &map.horizons), (true, 1, &BTreeMap::from([(3, 50)])));
+    assert_eq!((map.replicas.len(), map.configurations.len()), (0, 0));
+    let map = StoreMap::from_recovered([&snapshot[..]], next.iter().map(Vec::as_slice)).expect("understood");
+    assert_eq!(map.replicas, BTreeMap::from([(key(1), STATE)]));
+    assert_eq!(map.configurations, BTreeMap::from([(key(1), configurations(Some(2), &[5]))]));
+    let again = map.clone().encode();
+    assert_eq!(StoreMap::from_recovered([&again[..]], []), Ok(StoreMap { clean: false, ..map }));
+}
+
+#[test]
+fn what_replication_keeps_goes_with_the_partition_and_configurations_with_what_is_cut_off() {
+    let begin = [
+        MapRecord::Allocated { key: key(1), extent: extent(5) },
+        MapRecord::ReplicaState { key: key(1), state: STATE },
+        MapRecord::Configurations { key: key(1), configurations: configurations(Some(2), &[40, 55, 70]) },
+    ];
+    let after =
+        |record: MapRecord| recovered(&[&begin[..], &[record]].concat()).expect("the records are good");
+    let map =
+        after(MapRecord::Truncated { key: key(1), incarnations: vec![], checkpoint: checkpoint(5, 55) });
+    assert_eq!(map.configurations[&key(1)], configurations(Some(2), &[40]));
+    let (key, checkpoint) = (key(1), CheckpointEntry { position: 0, ..checkpoint(9, 500) });
+    let map = after(MapRecord::StartedAt { key, checkpoint: checkpoint.clone() });
+    assert_eq!((map.configurations.len(), map.replicas.len()), (0, 1));
+    let map = after(MapRecord::StartedWith { key, configuration: vec![configuration(480)], checkpoint });
+    assert_eq!(map.configurations[&key], configurations(Some(480), &[]));
+    let map = after(MapRecord::Deleted { key });
+    assert_eq!((map.configurations.len(), map.replicas.len(), map.partitions.len()), (0, 0, 0));
 }
 
 #[test]

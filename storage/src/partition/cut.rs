@@ -3,6 +3,7 @@
 use highwater_protocol::ids::LogIndex;
 
 use crate::api::ReadId;
+use crate::configurations::Configuration;
 use crate::epochs::Epochs;
 use crate::position::{LogPoint, Mark};
 
@@ -19,7 +20,7 @@ pub(crate) enum CutGoal {
     /// The log will end before this index.
     Truncate(LogIndex),
     /// The log will begin here, without frames.
-    StartAt(LogPoint, Epochs),
+    StartAt(LogPoint, Epochs, Option<Configuration>),
 }
 
 /// How far a cut has got.

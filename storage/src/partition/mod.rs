@@ -31,8 +31,9 @@ use std::ops::Range;
 use highwater_protocol::frame::FramePlace;
 use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset, TopicPartition};
 
-use crate::api::{Bounds, PartitionSlot};
+use crate::api::{Bounds, PartitionSlot, ReplicaState};
 use crate::config::{CommitRule, PartitionConfig};
+use crate::configurations::Configurations;
 use crate::epochs::Epochs;
 use crate::extent::Extent;
 use crate::mac::StoreMacs;
@@ -74,6 +75,9 @@ pub(crate) struct Partition {
     pub(crate) last_epoch: Option<LeaderEpoch>,
     /// The epochs of its frames.
     pub(crate) epochs: Epochs,
+    /// The configurations of its replicas.
+    pub(crate) configurations: Configurations,
+    pub(crate) replica: ReplicaRecord,
     pub(crate) producers: Producers,
     /// How many of them the store has counted.
     pub(crate) producers_counted: usize,
@@ -114,6 +118,15 @@ pub(crate) enum TailState {
     Clean,
     /// Written to once this record of the map is durable.
     Reactivating(Seq),
+}
+
+/// The state of the partition's replica here.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct ReplicaRecord {
+    /// The last one that was recorded in the map.
+    pub(crate) recorded: Option<ReplicaState>,
+    /// The last one that is durable.
+    pub(crate) durable: Option<ReplicaState>,
 }
 
 /// In which of the store's lists a partition is.
@@ -162,6 +175,8 @@ impl Partition {
             commit: start.point(),
             last_epoch: None,
             epochs: Epochs::default(),
+            configurations: Configurations::default(),
+            replica: ReplicaRecord::default(),
             producers: Producers::default(),
             producers_counted: 0,
             tail: None,

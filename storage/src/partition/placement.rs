@@ -5,6 +5,7 @@
 //! - A bulk frame begins on a page boundary and the frame after it too, so its pages are written as they came.
 //! - A gap is a padding frame; see [`padding_bytes`].
 
+use bytes::Bytes;
 use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use highwater_protocol::frame::{FRAME_HEADER_BYTES, frame_bytes, write_batch_frame, write_padding};
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
@@ -101,6 +102,26 @@ impl Partition {
         self.note_epoch(epoch);
         self.advance_append(frame_bytes, index.next(), self.append_offset);
         index
+    }
+
+    /// Adds a configuration to the tail. It fits.
+    pub(crate) fn push_configuration(
+        &mut self,
+        context: &mut AppendContext<'_>,
+        payload: Bytes,
+        epoch: LeaderEpoch,
+    ) -> Appended {
+        let frame_bytes = frame_bytes(payload.len());
+        self.split_tail(context, frame_bytes, FramePlacement::Packed, epoch);
+        let (place, offset) = (self.place(context.macs, epoch), self.append_offset);
+        let tail = self.tail_with_room(context.limits, frame_bytes);
+        tail.push_configuration(place, offset, epoch, &payload);
+        let index = self.append_index;
+        self.note_epoch(epoch);
+        assert!(self.configurations.are_below(index), "indexes rise along a log");
+        self.configurations.note(index, payload);
+        self.advance_append(frame_bytes, index.next(), offset);
+        Appended { index, base_offset: offset, next_offset: offset }
     }
 
     /// Adds a batch in pages of its own, whose first bytes are the frame header's. Its header there becomes the stamped one.

@@ -12,7 +12,8 @@
 use bytes::Bytes;
 use highwater_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use highwater_protocol::frame::{
-    FRAME_HEADER_BYTES, FramePlace, frame_bytes, write_batch_frame, write_epoch_start, write_padding,
+    FRAME_HEADER_BYTES, FramePlace, frame_bytes, write_batch_frame, write_configuration, write_epoch_start,
+    write_padding,
 };
 use highwater_protocol::ids::{LeaderEpoch, Offset};
 use highwater_runtime::buf::AlignedBuf;
@@ -139,6 +140,20 @@ impl Tail {
         let frame = self.extend(FRAME_HEADER_BYTES);
         let frame = frame.first_chunk_mut().expect("it is as long as that");
         write_epoch_start(frame, place, offset, epoch);
+        self.data_end = self.position();
+    }
+
+    /// Adds a frame of a configuration.
+    pub(crate) fn push_configuration(
+        &mut self,
+        place: FramePlace,
+        offset: Offset,
+        epoch: LeaderEpoch,
+        payload: &[u8],
+    ) {
+        let frame = self.extend(frame_bytes(payload.len()));
+        frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload.len()].copy_from_slice(payload);
+        write_configuration(frame, payload.len(), place, offset, epoch);
         self.data_end = self.position();
     }
 

@@ -178,7 +178,7 @@ impl Walk<'_> {
             let here = LogIndex(header.index.get());
             let index = match frame.kind() {
                 FrameKind::Padding => here,
-                FrameKind::Batch | FrameKind::EpochStart => here.next(),
+                FrameKind::Batch | FrameKind::EpochStart | FrameKind::Configuration => here.next(),
             };
             let offset = Offset(header.next_offset());
             self.go_to(Mark { position: behind, index, offset, ..self.at });

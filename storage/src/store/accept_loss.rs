@@ -98,7 +98,9 @@ impl Partition {
             self.durable = last.end_mark();
         }
         self.log_start = self.log_start.max(end.offset);
-        self.epochs.forget_below(self.extents.front().map_or(LogIndex(0), |first| first.base_index));
+        let first = self.extents.front().map_or(LogIndex(0), |first| first.base_index);
+        self.epochs.forget_below(first);
+        self.configurations.forget_below(first);
         self.last_epoch = Some(LeaderEpoch(self.last_epoch.map_or(0, |last| last.0) + 1));
         self.extent_end = self.durable;
         self.append_index = self.durable.index;

@@ -15,6 +15,7 @@
 //! The cut is not durable when the owner is notified, and need not be: nothing appended after it becomes durable before it. After a crash before that
 //! the suffix is back, as if the leader's message had not arrived: the suffix is not committed, and the next leader cuts it off again.
 
+use bytes::Bytes;
 use highwater_protocol::ids::{Incarnation, LogIndex};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Disk;
@@ -23,11 +24,12 @@ use super::Store;
 use super::task::{Answer, Driven, Task};
 use crate::api::{CutError, PartitionSlot, ReadId, StoreEvent};
 use crate::config::CommitRule;
+use crate::configurations::{Configuration, Configurations};
 use crate::epochs::EpochStart;
 use crate::extent::{Extent, NO_TIMESTAMP};
 use crate::layout::{EXTENT_HEADER_BYTES, ExtentId};
 use crate::limits::CUTS_PER_TURN_MAX;
-use crate::map::{MapRecord, PartitionKey};
+use crate::map::{ConfigurationEntry, MapRecord, PartitionKey};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Cut, CutGoal, CutStep, Partition, Piece, TailState};
 use crate::position::{ExtentRef, LogPoint, Mark};
@@ -54,20 +56,23 @@ impl Store {
     }
 
     /// Abandons a log and restarts it without frames at `start`. Everything before that is committed, and deleted here. `epochs` are those of the
-    /// frames before `start`. [`StoreEvent::Started`] reports when it is done; until then appends are rejected.
+    /// frames before `start`, and `configuration` is one that is committed, with the index of its frame, which may come later. `None`: the
+    /// partition has had none. [`StoreEvent::Started`] reports when it is done; until then appends are rejected.
     pub fn start_at(
         &mut self,
         disk: &mut dyn Disk,
         slot: PartitionSlot,
         start: LogPoint,
         epochs: Vec<EpochStart>,
+        configuration: Option<(LogIndex, Bytes)>,
     ) -> Result<(), CutError> {
         self.check_cut(slot, start.index)?;
         assert!(
             epochs.iter().all(|epoch| epoch.index < start.index),
             "the epochs are those of frames before the start"
         );
-        self.begin_cut(disk, slot, CutGoal::StartAt(start, epochs.into_iter().collect()));
+        let configuration = configuration.map(|(index, payload)| Configuration { index, payload });
+        self.begin_cut(disk, slot, CutGoal::StartAt(start, epochs.into_iter().collect(), configuration));
         Ok(())
     }
 
@@ -118,7 +123,7 @@ impl Store {
         match (cut.step, &cut.goal) {
             (CutStep::Locating(_), _) => {}
             (CutStep::GivingUp(end, max_timestamp), _) => self.finish_cut(slot, end, max_timestamp),
-            (CutStep::Settling, CutGoal::StartAt(start, _)) => {
+            (CutStep::Settling, CutGoal::StartAt(start, ..)) => {
                 let end = nowhere(partition, *start);
                 self.abandon_after(slot, end, 0);
             }
@@ -216,7 +221,7 @@ impl Store {
         self.budget.drop_all(&mut partition.chunks);
         let key = PartitionKey::from(partition.tp);
         let untimed = partition.extents.back().and_then(Extent::untimed);
-        if let CutGoal::StartAt(start, epochs) = cut.goal {
+        if let CutGoal::StartAt(start, epochs, configuration) = cut.goal {
             partition.log_start = start.offset;
             partition.commit = start;
             partition.last_epoch = epochs.last();
@@ -224,7 +229,9 @@ impl Store {
             partition.producers = Producers::default();
             let checkpoint = partition.durable_checkpoint().expect("everything is durable");
             partition.checkpoint = Some(Box::new(checkpoint.clone()));
-            let seq = self.record(&MapRecord::StartedAt { key, checkpoint });
+            let base = configuration.iter().map(ConfigurationEntry::from).collect();
+            partition.configurations = Configurations::new(configuration, Vec::new());
+            let seq = self.record(&MapRecord::StartedWith { key, configuration: base, checkpoint });
             self.free_all(seq, &dropped);
             self.push_event(StoreEvent::Started { slot });
         } else {
@@ -232,6 +239,7 @@ impl Store {
             partition.checkpoint = Some(Box::new(checkpoint.clone()));
             let incarnations = dropped.iter().map(|extent| extent.incarnation.0).collect();
             self.record_untimed(untimed);
+            self.record_configurations(slot);
             let seq = if is_planted(Mutant::ForgetTruncation) {
                 self.state.appended()
             } else {
@@ -278,6 +286,7 @@ impl Partition {
         self.durable = end;
         self.extent_end = end;
         self.epochs.truncate(end.index);
+        self.configurations.truncate(end.index);
         self.last_epoch = self.epochs.last();
         self.producers.truncate(end.offset);
         self.tail_state = TailState::Active;

@@ -1,7 +1,7 @@
 //! The store: commands in, completions in, events out.
 //!
 //! One file for each thing it does; all of them are `impl Store`:
-//! [`append`] puts batches into tails, [`replica`] frames of other replicas, [`cut`] cuts logs off, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs, [`punch`] returns some to the file system,
+//! [`append`] puts batches into tails, [`replica`] frames of other replicas, [`replica_state`] keeps what these must not forget, [`cut`] cuts logs off, [`round`] makes them durable, [`space`] finds room for extents, [`slabs`] for slabs, [`punch`] returns some to the file system,
 //! [`journal`] puts small tails into the journal and [`write_back`] takes them from there to the extents,
 //! [`stall`] waits for space with what was appended, [`record`] keeps the map, [`snapshot`] writes it anew, [`known_producers`] bounds what is remembered of producers,
 //! [`read`] and [`find`] drive reads and searches, each of them a [`task`], [`read_index`] those of other replicas, [`read_queue`] starts their disk reads, [`retention`] lets go, [`rewrite`] replaces extents, [`open`] begins and [`close`] ends it; [`accept_loss`] is for the repair of a stopped broker's data.
@@ -22,6 +22,7 @@ mod read_index;
 mod read_queue;
 mod record;
 mod replica;
+mod replica_state;
 mod retention;
 mod rewrite;
 mod round;

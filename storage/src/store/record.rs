@@ -208,8 +208,11 @@ impl Store {
     /// Takes a checkpoint of one partition's durable state. Returns `false` if none can be taken now.
     pub(super) fn take_checkpoint(&mut self, slot: PartitionSlot, complete: bool) -> bool {
         self.record_seals_before_checkpoint(slot, SealScan::UntilRecorded);
-        let Some(partition) = self.partition_mut(slot) else { return false };
-        let Some(checkpoint) = partition.durable_checkpoint() else { return false };
+        let Some(checkpoint) = self.partition(slot).and_then(Partition::durable_checkpoint) else {
+            return false;
+        };
+        self.record_configurations(slot);
+        let partition = self.partitions.get_mut(slot.0).expect("it was there");
         partition.checkpoint = Some(Box::new(checkpoint.clone()));
         let key = PartitionKey::from(partition.tp);
         let untimed = partition.durable_extent().and_then(Extent::untimed);
@@ -329,6 +332,7 @@ impl Store {
         }
         while self.promises.front().is_some_and(|(seq, _)| *seq <= durable) {
             let (_, event) = self.promises.pop_front().expect("it was there");
+            self.note_replica_state(&event);
             self.push_event(event);
         }
         self.close_if_drained(disk);

@@ -1,10 +1,14 @@
-//! What replication needs from a log: frames of other replicas, the ends of epochs, the commit point.
+//! What replication needs from a log: frames of other replicas, the ends of epochs, the commit point. See also [`super::replica_state`].
 
+use bytes::Bytes;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_runtime::plane::Disk;
 
 use super::Store;
-use crate::api::{AppendError, FramePlacement, PartitionSlot, ReplicateError, Replicated, ReplicatedFrame};
+use super::replica_state::check_configuration;
+use crate::api::{
+    AppendError, FrameContent, FramePlacement, PartitionSlot, ReplicateError, Replicated, ReplicatedFrame,
+};
 use crate::epochs::EpochEnd;
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Gaps, Partition};
@@ -28,30 +32,35 @@ impl Store {
         if let Some(outcome) = compare(partition, &frame) {
             return outcome;
         }
-        let ReplicatedFrame { index, epoch, offset, batch, .. } = frame;
+        let ReplicatedFrame { index, epoch, offset, content, .. } = frame;
         self.check_stall(partition)?;
         let begin = LogPoint { index, offset };
         let gap = if begin == partition.append_point() { Gaps::None } else { Gaps::Allowed };
-        let Some(payload) = batch else {
-            self.check_backlog(partition, 0)?;
-            self.ensure_room(slot, 0, (FramePlacement::Packed, gap), epoch, wall_ms)?;
-            self.append_with(slot, wall_ms, |partition, context| {
-                partition.skip_to(context, begin, (0, FramePlacement::Packed));
-                partition.push_epoch_start(context, epoch)
-            });
-            return Ok(Replicated::Appended);
+        let (bytes, placement) = match &content {
+            FrameContent::Batch(payload) => {
+                let header = &payload.header;
+                if (header.base_offset(), header.leader_epoch()) != (offset, epoch) {
+                    return Err(ReplicateError::Mismatch { what: "batch" });
+                }
+                (header.batch_bytes(), payload.placement())
+            }
+            FrameContent::EpochStart => (0, FramePlacement::Packed),
+            FrameContent::Configuration(payload) => {
+                check_configuration(payload)?;
+                (payload.len(), FramePlacement::Packed)
+            }
         };
-        let header = &payload.header;
-        let batch_bytes = header.batch_bytes();
-        if (header.base_offset(), header.leader_epoch()) != (offset, epoch) {
-            return Err(ReplicateError::Mismatch { what: "batch" });
-        }
-        self.check_backlog(partition, batch_bytes)?;
-        let placement = payload.placement();
-        self.ensure_room(slot, batch_bytes, (placement, gap), epoch, wall_ms)?;
+        self.check_backlog(partition, bytes)?;
+        self.ensure_room(slot, bytes, (placement, gap), epoch, wall_ms)?;
         self.append_with(slot, wall_ms, |partition, context| {
-            partition.skip_to(context, begin, (batch_bytes, placement));
-            partition.push(context, payload, epoch)
+            partition.skip_to(context, begin, (bytes, placement));
+            match content {
+                FrameContent::Batch(payload) => drop(partition.push(context, payload, epoch)),
+                FrameContent::EpochStart => drop(partition.push_epoch_start(context, epoch)),
+                FrameContent::Configuration(payload) => {
+                    partition.push_configuration(context, Bytes::copy_from_slice(payload), epoch);
+                }
+            }
         });
         Ok(Replicated::Appended)
     }

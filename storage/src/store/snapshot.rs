@@ -8,7 +8,7 @@
 
 use std::ops::Bound;
 
-use highwater_protocol::ids::TopicPartition;
+use highwater_protocol::ids::{LogIndex, TopicPartition};
 use highwater_runtime::plane::Disk;
 
 use super::Store;
@@ -47,7 +47,14 @@ impl Store {
             let partition = self.partitions.get(slot.0).expect("a partition with a name is there");
             let entry = partition.entry(is_last);
             bytes += entry.snapshot_bytes();
-            if entry.is_needed() {
+            let end = entry.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index);
+            let configurations = partition.configurations.entry(LogIndex(end));
+            bytes += configurations.bytes();
+            if entry.is_needed() || partition.replica.recorded.is_some() {
+                piece.replicas.extend(partition.replica.recorded.map(|state| (entry.key, state.into())));
+                piece
+                    .configurations
+                    .extend(configurations.is_needed().then_some((entry.key, configurations)));
                 piece.untimed.extend(partition.extents.iter().filter_map(Extent::untimed));
                 let bounds = partition.extents.iter().filter_map(Extent::write_bound_entry);
                 piece.write_bounds.append(&mut bounds.collect());

@@ -261,7 +261,14 @@ impl Store {
         let extent = ExtentRef { sequence: partition.next_sequence(), incarnation };
         let start = partition.append_point();
         let has_gaps = gaps == Gaps::Allowed;
-        partition.extents.push_back(Extent { has_gaps, ..Extent::new(extent, log2, start, epoch, wall_ms) });
+        let configured = partition.configurations.has_had_any();
+        // Frames that compaction has removed before the first one are of the epoch before it: the first frame of an epoch leaves a trace.
+        let epoch = partition.epochs.last().filter(|_| has_gaps).unwrap_or(epoch);
+        partition.extents.push_back(Extent {
+            has_gaps,
+            configured,
+            ..Extent::new(extent, log2, start, epoch, wall_ms)
+        });
         self.place_extent(slot, extent, place, frame_bytes(payload_bytes));
         Ok(())
     }

@@ -15,11 +15,11 @@ use highwater_protocol::ids::{LogIndex, Offset, TopicPartition};
 use highwater_runtime::fs::{Fs as _, OpenMode};
 use highwater_runtime::sim::{Damage, DiskHarness, DiskImage, SimDisk};
 use highwater_storage::inspect::{self, Dumped, ExtentState};
-use highwater_storage::{DurableForm, PartitionConfig, StoreEvent};
+use highwater_storage::{DurableForm, PartitionConfig, PartitionSlot, StoreEvent};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::model::{DropSome, Model};
+use crate::model::{DropSome, Log, Model};
 use crate::node::{DATA, DIR, Node, tp};
 use crate::workload::{REPLICATED, Workload};
 
@@ -73,6 +73,10 @@ fn sample(end: End) -> Sample {
             }
             if round % 4 == 1 {
                 work.append_to(tp, slot, 9000, true, -1);
+            }
+            if round % 6 == 2 {
+                work.configure_partition(tp, slot);
+                work.set_state_of(tp, slot);
             }
         }
         work.settle();
@@ -270,9 +274,25 @@ impl Sample {
                 assert!(told, "{at}: {tp} lost {lost_here} batches without a word");
             }
             lost += lost_here;
+            check_replica(log, &node, slot, torn.is_some() || report.findings.iter().any(|(of, _)| of == tp))
+                .unwrap_or_else(|why| panic!("{at}: {tp}: {why}; {report:?}"));
         }
         Some(Outcome { meaningful, lost })
     }
+}
+
+/// Checks the configurations of a log and the state of its replica. `is_damaged`: the log may lack frames.
+fn check_replica(log: &Log, node: &Node, slot: PartitionSlot, is_damaged: bool) -> Result<(), String> {
+    let state = node.store.replica_state(slot);
+    if state != log.states.last().copied() {
+        return Err(format!("the state of the replica is {state:?}"));
+    }
+    let found = node.store.configurations(slot).map(|(index, payload)| (index.0, &payload[..]));
+    let found: Vec<(u64, &[u8])> = found.collect();
+    let appended = log.configurations.iter().map(|known| (known.index, &known.payload[..]));
+    let appended: Vec<(u64, &[u8])> = appended.collect();
+    let is_right = found == appended || (is_damaged && found.iter().all(|known| appended.contains(known)));
+    if is_right { Ok(()) } else { Err(format!("the configurations are {found:?}, not {appended:?}")) }
 }
 
 struct Outcome {

@@ -220,6 +220,7 @@ fn batch_of_headers(frame_at: Option<u64>) -> Vec<u8> {
             leader_epoch: LeaderEpoch(1),
             has_gaps: false,
             abandoned: false,
+            configured: false,
             end: None,
             macs: (n % 2 == 0).then_some(StoreMacs { key, since: Incarnation(1) }),
         };

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use highwater_protocol::batch::{BatchHeader, BatchView};
 use highwater_protocol::ids::TopicPartition;
 use highwater_storage::{
-    BatchFilter, CommitRule, PartitionConfig, PartitionFinding, PartitionSlot, ProducerCheck, RecoveryReport,
-    Verdict,
+    BatchFilter, Bounds, CommitRule, PartitionConfig, PartitionFinding, PartitionSlot, ProducerCheck,
+    RecoveryReport, ReplicaState, Verdict,
 };
 
 use crate::node::{Node, header};
@@ -24,10 +24,22 @@ pub(crate) struct Entry {
     pub(crate) batch: Rc<[u8]>,
 }
 
+/// A configuration that was appended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Configuration {
+    pub(crate) index: u64,
+    /// Offset of the next record.
+    pub(crate) offset: i64,
+    pub(crate) payload: Vec<u8>,
+}
+
 /// The log of a partition.
 #[derive(Clone, Default)]
 pub(crate) struct Log {
     pub(crate) entries: Vec<Entry>,
+    pub(crate) configurations: Vec<Configuration>,
+    /// The states of its replica that were set. They differ.
+    pub(crate) states: Vec<ReplicaState>,
     pub(crate) config: PartitionConfig,
     /// The broker's clock at the last enforcement of retention.
     pub(crate) wall_ms: i64,
@@ -74,6 +86,7 @@ impl BatchFilter for DropSome {
 #[derive(Clone)]
 pub(crate) struct EarlierLog {
     pub(crate) entries: Vec<Entry>,
+    pub(crate) configurations: Vec<Configuration>,
     /// The offset at which it was truncated.
     pub(crate) cut: i64,
 }
@@ -89,6 +102,8 @@ pub(crate) struct Promise {
     /// Number of rewrites of parts of the log by then, including a running one.
     pub(crate) rewrites: usize,
     pub(crate) start: i64,
+    /// Number of states of the replica that are durable.
+    pub(crate) states: usize,
     pub(crate) deleted: bool,
 }
 
@@ -101,6 +116,7 @@ pub(crate) enum Ack {
     /// The current end of the log.
     Truncated(TopicPartition, i64),
     LogStart(TopicPartition, i64),
+    ReplicaState(TopicPartition),
     Deleted(TopicPartition),
 }
 
@@ -129,6 +145,7 @@ pub(crate) fn promise(promises: &mut Promises, ack: Ack) {
             let promise = promises.entry(tp).or_default();
             promise.start = promise.start.max(offset);
         }
+        Ack::ReplicaState(tp) => promises.entry(tp).or_default().states += 1,
         Ack::Deleted(tp) => promises.entry(tp).or_default().deleted = true,
     }
 }
@@ -177,6 +194,9 @@ impl Model {
             log.adopt_version(*tp, node);
             let bounds = node.store.bounds(slot);
             log.entries.retain(|entry| entry.next <= bounds.append_end.0);
+            log.configurations.retain(|known| known.index < bounds.append_index.0);
+            let states = log.position_of(node.store.replica_state(slot)).expect("it was checked");
+            log.states.truncate(states);
             log.start_asked = bounds.log_start.0;
             log.delete_asked = false;
         }
@@ -190,7 +210,7 @@ impl Log {
 
     /// Returns the possible logs after a power cut, one for each truncation that a crash can undo or complete, newest first, with the minimum end
     /// of each.
-    fn versions(&self, promise: Promise) -> impl Iterator<Item = (usize, &[Entry], i64)> {
+    fn versions(&self, promise: Promise) -> impl Iterator<Item = (usize, Version<'_>, i64)> {
         let now = promise.version;
         let newest = (now + usize::from(promise.truncating)).min(self.earlier.len());
         (0..=newest).rev().filter_map(move |version| {
@@ -203,8 +223,17 @@ impl Log {
         })
     }
 
-    fn version(&self, version: usize) -> &[Entry] {
-        self.earlier.get(version).map_or(&self.entries, |earlier| &earlier.entries)
+    fn version(&self, version: usize) -> Version<'_> {
+        match self.earlier.get(version) {
+            Some(EarlierLog { entries, configurations, .. }) => (entries, configurations),
+            None => (&self.entries, &self.configurations),
+        }
+    }
+
+    /// Returns how many states of the replica there were when this one was set. `None`: it never was.
+    fn position_of(&self, state: Option<ReplicaState>) -> Option<usize> {
+        let Some(state) = state else { return Some(0) };
+        self.states.iter().position(|known| *known == state).map(|at| at + 1)
     }
 
     /// Returns whether a batch may be missing after this many rewrites.
@@ -214,9 +243,14 @@ impl Log {
     }
 
     fn check(&self, tp: TopicPartition, node: &mut Node, promise: Promise) -> Result<(), String> {
+        let slot = node.ensure(tp, self.config);
+        let state = node.store.replica_state(slot);
+        if self.position_of(state).is_none_or(|states| states < promise.states) {
+            return Err(format!("the replica is in state {state:?}, and {} were durable", promise.states));
+        }
         let mut first_error = None;
-        for (_, entries, least) in self.versions(promise) {
-            match self.check_version(tp, node, entries, least, promise) {
+        for (_, version, least) in self.versions(promise) {
+            match self.check_version(tp, node, version, least, promise) {
                 Ok(()) => return Ok(()),
                 Err(why) => first_error = first_error.or(Some(why)),
             }
@@ -231,10 +265,11 @@ impl Log {
         let nothing = Promise { rewrites, ..Promise::default() };
         let found = self
             .versions(anything)
-            .find(|(_, entries, _)| self.check_version(tp, node, entries, 0, nothing).is_ok())
+            .find(|(_, version, _)| self.check_version(tp, node, *version, 0, nothing).is_ok())
             .map(|(version, ..)| version);
         if let Some(earlier) = found.and_then(|version| self.earlier.get(version)) {
             self.entries = earlier.entries.clone();
+            self.configurations = earlier.configurations.clone();
         }
         self.earlier.clear();
     }
@@ -243,7 +278,7 @@ impl Log {
         &self,
         tp: TopicPartition,
         node: &mut Node,
-        entries: &[Entry],
+        (entries, configurations): Version<'_>,
         least_end: i64,
         Promise { start: least_start, rewrites, .. }: Promise,
     ) -> Result<(), String> {
@@ -272,6 +307,7 @@ impl Log {
         if start > self.start_asked {
             self.check_retention(start, end)?;
         }
+        check_configurations(configurations, node, slot, &bounds)?;
         let read = node.read_all(slot);
         if !read.damaged.is_empty() {
             return Err(format!("damage at {:?}", read.damaged));
@@ -311,6 +347,31 @@ impl Log {
         }
         Err(format!("the log starts at {start}: nobody asked for that; {kept} bytes are left"))
     }
+}
+
+/// The batches and the configurations of a log.
+type Version<'a> = (&'a [Entry], &'a [Configuration]);
+
+/// Checks that all configurations are known, but for those of deleted frames before the last of these.
+fn check_configurations(
+    appended: &[Configuration],
+    node: &Node,
+    slot: PartitionSlot,
+    bounds: &Bounds,
+) -> Result<(), String> {
+    let appended: Vec<&Configuration> =
+        appended.iter().filter(|known| known.index < bounds.append_index.0).collect();
+    let found: Vec<(u64, &[u8])> =
+        node.store.configurations(slot).map(|(index, payload)| (index.0, &payload[..])).collect();
+    let known: Vec<(u64, &[u8])> = appended.iter().map(|known| (known.index, &known.payload[..])).collect();
+    if !known.ends_with(&found) {
+        return Err(format!("the configurations are {found:?}, not {known:?}"));
+    }
+    let gone = known.len() - found.len();
+    if gone > 0 && appended.get(gone).is_none_or(|first| first.offset > bounds.log_start.0) {
+        return Err(format!("the configuration at the start of the log is lost: {found:?} of {known:?}"));
+    }
+    Ok(())
 }
 
 /// Checks that a retry of the last batch of any producer is deduplicated.

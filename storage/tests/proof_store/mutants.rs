@@ -62,6 +62,21 @@ fn forgetting_a_truncation_is_found() {
 }
 
 #[test]
+fn reporting_the_state_of_a_replica_before_it_is_durable_is_found() {
+    replay_finds(Mutant::ReplicaStateNotDurable);
+}
+
+#[test]
+fn losing_the_configuration_at_the_start_of_a_log_with_its_extent_is_found() {
+    replay_finds(Mutant::LoseTrimmedConfiguration);
+}
+
+#[test]
+fn keeping_the_configuration_of_a_truncated_suffix_is_found() {
+    replay_finds(Mutant::KeepTruncatedConfiguration);
+}
+
+#[test]
 fn acknowledging_before_the_journal_has_a_record_is_found() {
     replay_finds(Mutant::AckBeforeJournal);
 }

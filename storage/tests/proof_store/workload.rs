@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord, stamp};
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, ProducerId, Timestamp, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, ProducerId, Timestamp, TopicPartition};
 use highwater_storage::{
     AppendError, CommitRule, Cursor, CutError, LogPoint, PartitionConfig, PartitionSlot, ReadResult,
-    StoreEvent,
+    ReplicaState, StoreEvent,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::model::{Ack, DropSome, EarlierLog, Entry, Log, Model, Promises, Rewrite, next_sequence, promise};
+use crate::model::{
+    Ack, Configuration, DropSome, EarlierLog, Entry, Log, Model, Promises, Rewrite, next_sequence, promise,
+};
 use crate::node::{Node, tp};
 
 /// The configuration of a replicated partition.
@@ -66,7 +68,8 @@ impl Workload {
             self.epoch = self.epoch.max(bounds.last_epoch.map_or(0, |epoch| epoch.0));
             promise(&mut self.base, Ack::Durable(*tp, bounds.durable_end.0));
             promise(&mut self.base, Ack::LogStart(*tp, bounds.log_start.0));
-            self.base.entry(*tp).or_default().rewrites = log.rewrites.len();
+            let promise = self.base.entry(*tp).or_default();
+            (promise.rewrites, promise.states) = (log.rewrites.len(), log.states.len());
         }
         self.epoch += 1;
         while self.slots.len() < 5 {
@@ -108,7 +111,7 @@ impl Workload {
     /// Performs one random operation.
     pub(crate) fn step(&mut self) {
         self.wall_ms += self.rng.random_range(0..20);
-        match self.rng.random_range(0..106) {
+        match self.rng.random_range(0..111) {
             0..34 => {
                 let bytes = if self.rng.random_bool(0.7) { self.rng.random_range(10..700) } else { 2500 };
                 self.append(bytes, false);
@@ -118,8 +121,8 @@ impl Workload {
                 self.append(bytes, true);
             }
             41..58 => drop(self.node.flush()),
-            58..60 => self.rewrite(),
-            60..91 => {
+            58..61 => self.rewrite(),
+            61..91 => {
                 for _ in 0..self.rng.random_range(1..5) {
                     self.node.step();
                 }
@@ -136,6 +139,8 @@ impl Workload {
             96 => self.truncate(),
             97 => self.commit(),
             98..100 => self.read(),
+            106..109 => self.configure(),
+            109.. => self.set_replica_state(),
             _ => self.return_space(),
         }
         self.note_events();
@@ -293,9 +298,10 @@ impl Workload {
     fn on_truncated(&mut self, tp: TopicPartition, end: LogPoint) -> Ack {
         self.truncating.remove(&tp);
         let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
-        let entries = log.entries.clone();
+        let (entries, configurations) = (log.entries.clone(), log.configurations.clone());
         log.entries.retain(|entry| entry.next <= end.offset.0);
-        log.earlier.push(EarlierLog { entries, cut: end.offset.0 });
+        log.configurations.retain(|known| known.index < end.index.0);
+        log.earlier.push(EarlierLog { entries, configurations, cut: end.offset.0 });
         // Another leader has requested it.
         self.epoch += 1;
         Ack::Truncated(tp, end.offset.0)
@@ -313,6 +319,39 @@ impl Workload {
         }
         let epoch = LeaderEpoch(self.epoch);
         let _ = self.node.store.append_epoch_start(&mut self.node.disk, slot, epoch, self.wall_ms);
+    }
+
+    fn configure(&mut self) {
+        let (tp, slot) = self.random_partition();
+        self.configure_partition(tp, slot);
+    }
+
+    /// Appends a configuration.
+    pub(crate) fn configure_partition(&mut self, tp: TopicPartition, slot: PartitionSlot) {
+        let mut payload = vec![0; self.rng.random_range(1..300)];
+        self.rng.fill(&mut payload[..]);
+        let epoch = LeaderEpoch(self.epoch);
+        let appended =
+            self.node.store.append_configuration(slot, epoch, payload.clone().into(), self.wall_ms);
+        let Ok(appended) = appended else { return };
+        let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
+        let (index, offset) = (appended.index.0, appended.base_offset.0);
+        log.configurations.push(Configuration { index, offset, payload });
+    }
+
+    fn set_replica_state(&mut self) {
+        let (tp, slot) = self.random_partition();
+        self.set_state_of(tp, slot);
+    }
+
+    /// Sets the next state of a replica.
+    pub(crate) fn set_state_of(&mut self, tp: TopicPartition, slot: PartitionSlot) {
+        let log = self.model.logs.get_mut(&tp).expect("a partition of this test");
+        let term = LeaderEpoch(log.states.last().map_or(0, |state| state.term.0) + 1);
+        let vote = (term.0 % 2 == 0).then_some((NodeId(7), 1));
+        let state = ReplicaState { term, vote, lost_in: None };
+        log.states.push(state);
+        self.node.store.set_replica_state(slot, state);
     }
 
     /// Free space goes back to the file system, some of it because somebody asked.
@@ -385,6 +424,7 @@ impl Workload {
                 StoreEvent::LogStart { slot, offset } => {
                     self.tp_of(slot).map(|tp| Ack::LogStart(tp, offset.0))
                 }
+                StoreEvent::ReplicaStateDurable { slot, .. } => self.tp_of(slot).map(Ack::ReplicaState),
                 StoreEvent::Deleted { tp } => Some(Ack::Deleted(tp)),
                 StoreEvent::Truncated { slot, end } => {
                     let end = end.expect("the disk did nothing wrong");

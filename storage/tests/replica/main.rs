@@ -1,6 +1,7 @@
 //! The log of one replica among others: truncated suffixes that a crash restores, the commit index after a crash, the start of a new replica, and
 //! rewritten extents.
 
+mod configurations;
 mod gaps;
 #[path = "../support/mod.rs"]
 mod support;
@@ -156,7 +157,7 @@ fn nothing_committed_is_truncated_and_with_one_replica_nothing_at_all() {
     let (index, commit) = (LogIndex(2), LogIndex(3));
     let refused = bed.store.truncate_suffix(&mut bed.disk, slot, index);
     assert_eq!(refused, Err(CutError::BelowCommit { index, commit }));
-    let refused = bed.store.start_at(&mut bed.disk, slot, point(2, 2), vec![]);
+    let refused = bed.store.start_at(&mut bed.disk, slot, point(2, 2), vec![], None);
     assert_eq!(refused, Err(CutError::BelowCommit { index, commit }));
     let (index, commit) = (LogIndex(4), LogIndex(5));
     let refused = bed.store.truncate_suffix(&mut bed.disk, alone, index);
@@ -211,7 +212,7 @@ fn a_replica_that_starts_in_the_middle_knows_the_preceding_epoch() {
             offset: Offset(offset),
         });
         bed.store
-            .start_at(&mut bed.disk, slot, point(1000, 950), epochs.to_vec())
+            .start_at(&mut bed.disk, slot, point(1000, 950), epochs.to_vec(), None)
             .expect("nothing is committed");
         bed.settle();
         assert!(bed.saw(|event| matches!(event, StoreEvent::Started { .. })));

@@ -37,6 +37,15 @@ enum Op {
         at: usize,
         other_epoch: bool,
     },
+    /// Appends a configuration, as leader or from another replica.
+    Configuration {
+        bytes: usize,
+        replicated: bool,
+    },
+    /// Sets the state of the replica.
+    ReplicaState {
+        by: i32,
+    },
     Commit {
         up_to: usize,
     },
@@ -72,6 +81,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..5u64, 0..5i64, 1..3000usize).prop_map(|(frames, offsets, bytes)| Op::AppendAfterGap { frames, offsets, bytes }),
         4 => (1..3i32, any::<bool>()).prop_map(|(by, start)| Op::NewEpoch { by, start }),
         3 => (0..1000usize, any::<bool>()).prop_map(|(at, other_epoch)| Op::Again { at, other_epoch }),
+        3 => (0..200usize, any::<bool>()).prop_map(|(bytes, replicated)| Op::Configuration { bytes, replicated }),
+        3 => (1..3i32).prop_map(|by| Op::ReplicaState { by }),
         6 => (0..1000usize).prop_map(|up_to| Op::Commit { up_to }),
         6 => (0..1000usize, any::<bool>()).prop_map(|(at, wait)| Op::Truncate { at, wait }),
         1 => (0..50u64).prop_map(|ahead| Op::StartAt { ahead }),
@@ -143,6 +154,21 @@ mod mutants {
     #[test]
     fn taking_a_frame_behind_a_gap_that_nobody_told_of_is_found() {
         is_found(Mutant::TakeGapUnasked);
+    }
+
+    #[test]
+    fn reporting_the_state_of_a_replica_before_it_is_durable_is_found() {
+        is_found(Mutant::ReplicaStateNotDurable);
+    }
+
+    #[test]
+    fn losing_the_configuration_at_the_start_of_a_log_with_its_extent_is_found() {
+        is_found(Mutant::LoseTrimmedConfiguration);
+    }
+
+    #[test]
+    fn keeping_the_configuration_of_a_truncated_suffix_is_found() {
+        is_found(Mutant::KeepTruncatedConfiguration);
     }
 
     #[test]

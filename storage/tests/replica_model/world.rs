@@ -2,26 +2,28 @@
 
 mod after;
 mod gaps;
+mod replica;
 
 use highwater_protocol::batch::{BatchHeader, Compression, stamp};
 use highwater_protocol::frame::{FrameKind, Frames};
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_storage::{
-    AppendError, CommitRule, CutError, DurableForm, EpochStart, IndexCursor, IndexRead, IndexReadOutcome,
-    LogPoint, PartitionConfig, PartitionSlot, ReadLimits, ReplicateError, Replicated, ReplicatedFrame,
-    StoreConfig, StoreEvent,
+    AppendError, CommitRule, CutError, DurableForm, FrameContent, IndexCursor, IndexRead, IndexReadOutcome,
+    LogPoint, PartitionConfig, PartitionSlot, ReadLimits, ReplicaState, ReplicateError, Replicated,
+    ReplicatedFrame, StoreConfig, StoreEvent,
 };
 
 use crate::Op;
 use crate::support::{Bed, batch_of, bulk, config, journal_in_half_of, producer, small, tp};
 
-/// A frame as it must be read: the fields of its header, and its batch.
+/// A frame as it must be read: the fields of its header, and its batch or its configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Frame {
     index: u64,
     epoch: i32,
     offset: i64,
     batch: Option<Vec<u8>>,
+    configuration: Option<Vec<u8>>,
 }
 
 impl Frame {
@@ -40,6 +42,8 @@ struct Log {
     /// Where its first frame would be.
     start: LogPoint,
     frames: Vec<Frame>,
+    /// The configuration that it was started with.
+    configuration: Option<(u64, Vec<u8>)>,
 }
 
 impl Log {
@@ -61,7 +65,7 @@ impl Log {
     /// Where it ended if it had only the frames below this index.
     fn end_below(&self, index: u64) -> LogPoint {
         let frames = self.frames.iter().filter(|frame| frame.index < index).cloned().collect();
-        Self { start: self.start, frames }.end()
+        Self { frames, ..self.clone() }.end()
     }
 }
 
@@ -80,6 +84,9 @@ pub(crate) struct World {
     log_start: i64,
     producer: (i16, i32),
     fill: u8,
+    /// The states of the replica that were set, and how many of them are durable.
+    states: Vec<ReplicaState>,
+    durable_states: usize,
 }
 
 const PRODUCER: i64 = 9;
@@ -92,7 +99,7 @@ impl World {
                 seed,
                 StoreConfig { durable_form: form, limits: journal_in_half_of(seed), ..config() },
             ),
-            log: Log { start: zero, frames: Vec::new() },
+            log: Log { start: zero, frames: Vec::new(), configuration: None },
             before: Vec::new(),
             durable: 0,
             cutting: None,
@@ -101,6 +108,8 @@ impl World {
             log_start: 0,
             producer: (0, 0),
             fill: 0,
+            states: Vec::new(),
+            durable_states: 0,
         }
     }
 
@@ -141,10 +150,13 @@ impl World {
                         epoch: self.epoch,
                         offset: end.offset.0,
                         batch: None,
+                        configuration: None,
                     });
                 }
             }
             Op::Again { at, other_epoch } => self.append_unexpected(at % (len + 2), other_epoch),
+            Op::Configuration { bytes, replicated } => self.append_configuration(bytes, replicated),
+            Op::ReplicaState { by } => self.set_replica_state(by),
             Op::Commit { up_to } => self.commit(up_to),
             Op::Truncate { at, wait } => self.truncate(at, wait),
             Op::StartAt { ahead } => self.start_at(ahead),
@@ -178,8 +190,13 @@ impl World {
             self.epoch = self.epoch.max(last);
         }
         stamp(&mut batch, end.offset, LeaderEpoch(self.epoch));
-        let frame =
-            Frame { index: end.index.0, epoch: self.epoch, offset: end.offset.0, batch: Some(batch.clone()) };
+        let frame = Frame {
+            index: end.index.0,
+            epoch: self.epoch,
+            offset: end.offset.0,
+            batch: Some(batch.clone()),
+            configuration: None,
+        };
         if replicated {
             self.replicate(frame);
             return;
@@ -216,11 +233,12 @@ impl World {
             epoch: LeaderEpoch(frame.epoch),
             offset: Offset(frame.offset),
             follows,
-            batch: frame.batch.as_deref().map(
-                |batch| {
-                    if batch.len() % 2 == 0 { bulk(batch) } else { small(batch) }
-                },
-            ),
+            content: match (&frame.batch, &frame.configuration) {
+                (Some(batch), _) if batch.len() % 2 == 0 => FrameContent::Batch(bulk(batch)),
+                (Some(batch), _) => FrameContent::Batch(small(batch)),
+                (None, Some(configuration)) => FrameContent::Configuration(configuration),
+                (None, None) => FrameContent::EpochStart,
+            },
         };
         let wall_ms = self.bed.wall_ms;
         self.bed.store.append_replicated(&mut self.bed.disk, slot, frame, wall_ms)
@@ -243,7 +261,7 @@ impl World {
         let end = self.log.end();
         let Some(mut frame) = self.log.frames.get(at).cloned() else {
             let index = end.index.0 + 1;
-            let ahead = Frame { index, epoch: self.epoch, offset: end.offset.0, batch: None };
+            let ahead = epoch_start(index, self.epoch, end.offset);
             let itself = LogPoint { index: LogIndex(index), offset: end.offset };
             assert_eq!(self.send(&ahead, itself), Err(ReplicateError::Ahead { end: end.index }));
             return;
@@ -260,7 +278,7 @@ impl World {
         let sent = self.send(&frame, end);
         let expected = if other_epoch { conflict } else { Ok(Replicated::AlreadyThere) };
         assert!(sent == expected || (may_be_gone && sent == Ok(Replicated::AlreadyThere)), "{sent:?}");
-        let falls = Frame { index: end.index.0, epoch: -1, offset: end.offset.0, batch: None };
+        let falls = epoch_start(end.index.0, -1, end.offset);
         let sent = self.send(&falls, end);
         assert!(matches!(sent, Err(ReplicateError::EpochFalls { .. })), "{sent:?}");
     }
@@ -306,31 +324,6 @@ impl World {
         }
     }
 
-    fn start_at(&mut self, ahead: u64) {
-        if self.cutting.is_some() {
-            return;
-        }
-        let slot = self.slot();
-        let end = self.log.end();
-        let start = LogPoint {
-            index: LogIndex(end.index.0 + ahead),
-            offset: Offset(end.offset.0 + 2 * ahead as i64),
-        };
-        if start.index.0 == 0 {
-            return;
-        }
-        let epochs = vec![EpochStart {
-            epoch: LeaderEpoch(self.epoch),
-            index: LogIndex(start.index.0 - 1),
-            offset: end.offset,
-        }];
-        self.bed.store.start_at(&mut self.bed.disk, slot, start, epochs).expect("nothing committed is lost");
-        self.cutting = Some(Log { start, frames: Vec::new() });
-        self.bed.settle();
-        self.handle_events();
-        assert!(self.bed.store.contains(slot, LogIndex(start.index.0 - 1), LeaderEpoch(self.epoch)));
-    }
-
     fn move_log_start(&mut self, at: usize) {
         let slot = self.slot();
         let bounds = self.bed.store.bounds(slot);
@@ -373,6 +366,7 @@ impl World {
                     self.before.push(std::mem::replace(&mut self.log, left));
                     self.producer = (self.producer.0, 0);
                 }
+                StoreEvent::ReplicaStateDurable { state, .. } => self.note_durable_state(state),
                 _ => {}
             }
         }
@@ -456,6 +450,10 @@ impl World {
     }
 }
 
+fn epoch_start(index: u64, epoch: i32, offset: Offset) -> Frame {
+    Frame { index, epoch, offset: offset.0, batch: None, configuration: None }
+}
+
 /// Returns the index of the first batch at or after an offset. An epoch start before it may have been deleted with the records before that.
 fn first_from(log: &Log, offset: i64) -> Option<u64> {
     let has_batch = |frame: &&Frame| frame.offset >= offset && frame.batch.is_some();
@@ -474,6 +472,7 @@ fn collect(bytes: &[u8], frames: &mut Vec<Frame>) {
                 epoch: header.leader_epoch.get(),
                 offset: header.base_offset.get(),
                 batch: (frame.kind() == FrameKind::Batch).then(|| frame.payload().to_vec()),
+                configuration: (frame.kind() == FrameKind::Configuration).then(|| frame.payload().to_vec()),
             });
         }
     }

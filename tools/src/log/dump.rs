@@ -106,6 +106,7 @@ fn line<'a>(file: &'a str, at: u64, frame: &Frame<'_>) -> Line<'a> {
             FrameKind::Batch => "batch",
             FrameKind::Padding => "padding",
             FrameKind::EpochStart => "epoch-start",
+            FrameKind::Configuration => "configuration",
         },
         file,
         at,

@@ -115,8 +115,11 @@ pub(super) fn rebuild(
         by_partition.entry(PartitionKey::from(id.tp)).or_default().push(id);
     }
     for (key, extents) in by_partition {
-        let extents: Vec<_> =
-            chain_of(extents).iter().map(|id| ExtentEntry::of_header(id, CREATED_UNKNOWN)).collect();
+        let chain = chain_of(extents);
+        if chain.iter().any(|id| id.configured) {
+            map.configured.insert(key);
+        }
+        let extents: Vec<_> = chain.iter().map(|id| ExtentEntry::of_header(id, CREATED_UNKNOWN)).collect();
         let log_start = extents.first().map_or(0, |extent| extent.base_offset);
         map.partitions.insert(key, PartitionEntry { log_start, extents, ..PartitionEntry::new(key) });
     }

@@ -21,14 +21,18 @@ use super::rebuild::Orphans;
 use super::slabs::SlabFaults;
 use super::unproven::Rewrites;
 use super::walk::{SlabBytes, first_mark, known_end, mark_of};
-use crate::api::{OpenError, PartitionFinding, PartitionSlot, RecoveryReport};
+use crate::api::{OpenError, PartitionFinding, PartitionSlot, RecoveryReport, ReplicaState};
 use crate::config::{CommitRule, PartitionConfig, StoreConfig};
+use crate::configurations::Configurations;
 use crate::extent::{Extent, FIRST_POSITION, WriteBound};
 use crate::layout::{EXTENT_VERSION, PAGE_BYTES, SlabId, slab_name};
 use crate::mac::StoreMacs;
-use crate::map::{CheckpointEntry, ExtentEntry, OrphanEntry, PartitionEntry, WriteBounds};
+use crate::map::{
+    CheckpointEntry, ConfigurationsEntry, ExtentEntry, OrphanEntry, PartitionEntry, ReplicaStateEntry,
+    WriteBounds,
+};
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::{Partition, Tail, TailState};
+use crate::partition::{Partition, ReplicaRecord, Tail, TailState};
 use crate::position::{ExtentRef, LogPoint, Mark};
 use crate::recovery::ExtentBytes as _;
 use crate::recovery::{Decision, Later, proves_durable};
@@ -45,6 +49,11 @@ pub(super) struct Recovery<'a> {
     pub(super) macs: &'a StoreMacs,
     /// Whether the checkpoint was written by a version that did not keep where epochs began.
     pub(super) without_epochs: bool,
+    /// The state of its replica, and the configurations in its log, as the map has them.
+    pub(super) replica: Option<ReplicaStateEntry>,
+    pub(super) configurations: Option<&'a ConfigurationsEntry>,
+    /// Whether the headers say that the partition had a configuration.
+    pub(super) is_configured: bool,
     /// The commit point, according to the frames read so far.
     pub(super) commit: CommitTracker,
     /// When batches without a timestamp were appended, by extent.
@@ -115,6 +124,7 @@ impl Recovery<'_> {
                         discarded.extend_from_slice(&entry.extents[at - partition.extents.len()..at]);
                         partition.extents.clear();
                         partition.epochs.forget_below(LogIndex(extent.base_index));
+                        partition.configurations.forget_below(LogIndex(extent.base_index));
                         partition.log_start = partition.log_start.max(Offset(extent.base_offset));
                     }
                 }
@@ -206,6 +216,13 @@ impl Recovery<'_> {
         let config = PartitionConfig { commit: CommitRule::Quorum, ..PartitionConfig::KEEP_ALL };
         let mut partition = Partition::new(slot, self.tp, config);
         partition.log_start = Offset(entry.log_start);
+        let state = self.replica.map(ReplicaState::from);
+        partition.replica = ReplicaRecord { recorded: state, durable: state };
+        if let Some(known) = self.configurations {
+            // From the checkpoint on they are found in the frames.
+            let end = entry.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index);
+            partition.configurations = known.below(LogIndex(end));
+        }
         if let Some(checkpoint) = &entry.checkpoint {
             partition.producers.restore(checkpoint.producers.clone());
             partition.last_epoch = checkpoint.last_epoch.map(LeaderEpoch);
@@ -267,6 +284,10 @@ impl Recovery<'_> {
         partition.extent_end = partition.durable;
         partition.append_index = partition.durable.index;
         partition.append_offset = partition.durable.offset;
+        partition.configurations.forget_below(partition.first_index());
+        if self.is_configured && !partition.configurations.has_had_any() {
+            partition.configurations = Configurations::lost();
+        }
         partition.log_start = partition.log_start.min(partition.durable.offset);
         partition.faulty = damage.is_some();
         partition.tail_state =

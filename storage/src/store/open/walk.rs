@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::frame::{Frame, FrameKind};
 use highwater_protocol::ids::{ExtentSequence, Incarnation, LeaderEpoch, LogIndex, Offset};
@@ -12,8 +13,9 @@ use super::read_ahead::ReadAhead;
 use super::recover::Recovery;
 use super::unproven::UnprovenFrames;
 use crate::api::OpenError;
+use crate::epochs::Epochs;
 use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
-use crate::layout::{EXTENT_HEADER_BYTES, Place, SlabId, slab_name};
+use crate::layout::{EXTENT_HEADER_BYTES, ExtentId, Place, SlabId, slab_name};
 use crate::limits::SEARCH_BYTES_MAX;
 use crate::map::{CheckpointEntry, ExtentEntry, SealEntry};
 use crate::mutants::{Mutant, is_planted};
@@ -117,6 +119,7 @@ impl Recovery<'_> {
         let mut stopped: Option<Mark> = None;
         let limits = &self.config.limits;
         let (producers, epochs) = (&mut partition.producers, &mut partition.epochs);
+        let configurations = &mut partition.configurations;
         let commit = &mut self.commit;
         let mut last_epoch = None;
         let mut unproven = UnprovenFrames::default();
@@ -134,17 +137,16 @@ impl Recovery<'_> {
             let epoch = LeaderEpoch(header.leader_epoch.get());
             // This includes the epoch of padding whose frame is missing: later frames must not have a lower epoch.
             last_epoch = Some(epoch);
+            let offset = Offset(header.base_offset.get());
+            let point = LogPoint { index: LogIndex(header.index.get()), offset };
             if frame.kind() != FrameKind::Padding {
-                let point = LogPoint {
-                    index: LogIndex(header.index.get()),
-                    offset: Offset(header.base_offset.get()),
-                };
-                epochs.note(epoch, point);
+                note_epoch(epochs, entry, epoch, point);
                 commit.note(point, LogIndex(header.commit_index()));
             }
+            if frame.kind() == FrameKind::Configuration {
+                configurations.note(point.index, Bytes::copy_from_slice(frame.payload()));
+            }
             if let Some(batch) = frame.batch() {
-                let offset = Offset(header.base_offset.get());
-                let point = LogPoint { index: LogIndex(header.index.get()), offset };
                 note_batch(&mut extent, position, point, batch.header(), limits.index_interval_bytes);
                 let stamp = ProducerStamp::of(batch.header());
                 let timestamp = batch.header().max_timestamp.get();
@@ -242,10 +244,13 @@ impl Recovery<'_> {
         read_ahead: Option<&ReadAhead>,
     ) -> Result<(), OpenError> {
         let id = extent.id(self.config.cluster, self.config.store, self.tp, self.macs);
-        let block = id.expect("a recovered extent has a place").to_block();
+        let id = ExtentId { configured: false, ..id.expect("a recovered extent has a place") };
+        let (block, configured) = (id.to_block(), ExtentId { configured: true, ..id }.to_block());
         let mut here = vec![0; EXTENT_HEADER_BYTES];
         let mut bytes = SlabBytes { disk: self.disk, file, at: entry.at, read_ahead };
-        if bytes.read_at(0, &mut here).is_ok_and(|read| read == here.len()) && here == block {
+        let read = bytes.read_at(0, &mut here).is_ok_and(|read| read == here.len());
+        if read && (here == block || here == configured) {
+            extent.configured = here == configured;
             return Ok(());
         }
         if !extent.has_frames() {
@@ -354,6 +359,16 @@ pub(super) fn mark_of(checkpoint: &CheckpointEntry) -> Mark {
         index: LogIndex(checkpoint.index),
         offset: Offset(checkpoint.offset),
     }
+}
+
+/// Notes the epoch of a frame, and that of the frames which compaction has removed before the first one of an extent.
+fn note_epoch(epochs: &mut Epochs, entry: &ExtentEntry, epoch: LeaderEpoch, point: LogPoint) {
+    let base = LeaderEpoch(entry.leader_epoch);
+    let is_new = epochs.last().is_none_or(|last| last < base);
+    if point.index.0 > entry.base_index && is_new && base <= epoch {
+        epochs.note(base, first_mark(entry).point());
+    }
+    epochs.note(epoch, point);
 }
 
 fn note_batch(extent: &mut Extent, position: u32, point: LogPoint, batch: &BatchHeader, interval_bytes: u32) {

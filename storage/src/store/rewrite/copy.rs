@@ -149,6 +149,11 @@ impl Store {
         let index = LogIndex(header.index.get());
         match (frame.kind(), frame.batch()) {
             (FrameKind::EpochStart, _) => output.push_same(header)?,
+            (FrameKind::Configuration, _) if partition.configurations.contains(index) => {
+                output.push_configuration(header, frame.payload())?;
+            }
+            // A later one has replaced it.
+            (FrameKind::Configuration, _) if partition.epochs.begins_at(index) => output.push_same(header)?,
             (FrameKind::Batch, Some(batch)) => {
                 // What is not committed may be cut off.
                 let settled = partition.durable.offset.min(partition.commit_point().offset);
@@ -177,7 +182,7 @@ impl Store {
                 }
                 rewrite.outcome.batches_before += 1;
             }
-            (FrameKind::Padding | FrameKind::Batch, _) => {}
+            (FrameKind::Padding | FrameKind::Batch | FrameKind::Configuration, _) => {}
         }
         rewrite.at += whole;
         Ok(Some(whole))

@@ -15,7 +15,7 @@
 //! is no space, or when the owner asks for it. Then the new space is free again as soon as nothing is being written to it, and nothing has changed.
 //!
 //! The first frame of a leader's epoch is never dropped without trace: if its batch is, an epoch start takes its index, so that the epochs are
-//! found again without the map. So is the last batch of each producer, which the filter has to leave at least its header. The last batch of the log stays
+//! found again without the map. So is each configuration of the replicas that the partition remembers. So is the last batch of each producer, which the filter has to leave at least its header. The last batch of the log stays
 //! for readers: nothing else tells them that there is no record up to the end.
 //!
 //! [`output`] puts the new extent together, [`copy`] fills it, [`swap`] ends the rewrite.
@@ -300,6 +300,7 @@ impl Store {
         let mut extent =
             Extent::new(reference, rewrite.log2_bytes, rewrite.start, head.leader_epoch, created_ms);
         extent.generation = generation;
+        extent.configured = partition.configurations.has_had_any();
         extent.place = Some(place);
         let macs = self.macs.of(incarnation).expect("a new extent has codes");
         Output::new(extent, macs, partition.tag, &self.config.limits)

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use highwater_protocol::batch::BatchHeader;
 use highwater_protocol::frame::{
-    FRAME_HEADER_BYTES, FrameHeader, FramePlace, frame_bytes, write_batch_frame, write_epoch_start,
+    FRAME_HEADER_BYTES, FrameHeader, FramePlace, frame_bytes, write_batch_frame, write_configuration,
+    write_epoch_start,
 };
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_runtime::buf::AlignedBuf;
@@ -104,6 +105,17 @@ impl Output {
     pub(super) fn push_same(&mut self, header: &FrameHeader) -> Result<(), NoRoom> {
         let epoch = LeaderEpoch(header.leader_epoch.get());
         self.push_epoch_start(LogIndex(header.index.get()), Offset(header.base_offset.get()), epoch)
+    }
+
+    /// Adds the frame of a configuration that was read.
+    pub(super) fn push_configuration(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), NoRoom> {
+        let (index, offset) = (LogIndex(header.index.get()), Offset(header.base_offset.get()));
+        let (place, bytes) = (self.place(index), frame_bytes(payload.len()));
+        let frame = self.room(bytes)?;
+        frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload.len()].copy_from_slice(payload);
+        write_configuration(frame, payload.len(), place, offset, LeaderEpoch(header.leader_epoch.get()));
+        self.extent.advance(bytes, index.next(), offset);
+        Ok(())
     }
 
     /// The bytes of the next frame.

@@ -55,6 +55,7 @@ impl World {
         self.log_start = bounds.log_start.0;
         self.durable = found;
         self.rewind_producer();
+        self.recover_state();
         self.check();
     }
 
@@ -69,6 +70,7 @@ impl World {
         let commit = self.bed.store.bounds(slot).commit;
         assert!(commit.index <= self.commit.index, "what is known is kept lazily, and nothing is invented");
         self.commit = commit;
+        assert_eq!(self.durable_states, self.states.len(), "everything is durable");
         self.handle_events();
         self.check();
     }
@@ -97,6 +99,7 @@ impl World {
             assert_eq!((store.epoch_end(slot, epoch).epoch, store.epoch_end(slot, epoch).end), (epoch, end));
         }
         assert!(!store.contains(slot, self.log.end().index, LeaderEpoch(self.epoch)));
+        self.check_configurations(slot);
         if let Some(last) = here.rev().find(|frame| frame.batch.is_some()) {
             let batch = last.batch.as_deref().expect("it was looked for");
             let check = store.check_producer(slot, header(batch));

@@ -20,7 +20,7 @@ impl World {
         let end = self.log.end();
         let (index, offset) = (end.index.0 + frames, end.offset.0 + offsets);
         stamp(&mut batch, Offset(offset), LeaderEpoch(self.epoch));
-        let frame = Frame { index, epoch: self.epoch, offset, batch: Some(batch) };
+        let frame = Frame { index, epoch: self.epoch, offset, batch: Some(batch), configuration: None };
         if (frames, offsets) != (0, 0) {
             // Without a word about the gap it is refused.
             let itself = LogPoint { index: LogIndex(index), offset: Offset(offset) };
