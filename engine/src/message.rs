@@ -19,9 +19,9 @@ pub enum Message {
     Placed,
     /// To shard 0: this shard has opened its stores.
     Opened(Box<Opened>),
-    /// From shard 0: pending changes of the metadata, for the group coordinator of this shard.
+    /// From shard 0: changes of the metadata, for the group coordinator and the partitions of this shard. Clients do not see them yet.
     Prepare(Prepare),
-    /// To shard 0: the group coordinator of this shard knows all changes up to this version.
+    /// To shard 0: this shard has prepared all changes up to this version.
     Prepared(u64),
     /// From shard 0, after every shard has replied with `Prepared`: changes of the metadata.
     Publish(Publish),
@@ -61,7 +61,7 @@ pub enum Message {
     Close,
 }
 
-/// Changes of the metadata for the group coordinators, which must know them before any shard responds with them.
+/// Changes of the metadata that every group coordinator and every owner of partitions must know before a client of any shard sees them.
 #[derive(Clone, Debug)]
 pub struct Prepare {
     /// The version of the metadata after these changes.

@@ -21,6 +21,8 @@ pub enum Mutant {
     OffsetCommitLost,
     /// Reads go up to the end of the log instead of the high watermark.
     FetchAboveHighWatermark,
+    /// A change of the metadata is published before all shards have prepared it.
+    PublishedBeforePrepared,
 }
 
 highwater_runtime::planted_bugs!(Mutant);

@@ -1,7 +1,7 @@
 //! The controller: decides changes of the metadata, and replies when every shard has applied them.
 //!
 //! ```text
-//!   ask --> checked against the tip --> record appended --(durable)--> published to every shard --(all applied)--> answer
+//!   ask --> checked against the tip --> record appended --(durable)--> prepared and published by every shard --(all applied)--> answer
 //! ```
 //!
 //! The *tip* includes every record appended, durable or not: decisions are made on it, one after the other. Shards and clients only see

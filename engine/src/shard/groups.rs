@@ -12,8 +12,7 @@ use crate::coord::coordinators::{Coordinators, OwnPartition};
 use crate::coord::groups::{GroupRequest, Now};
 use crate::counters::GroupUsage;
 use crate::limits::{ANSWERS_PER_TURN_MAX, GROUP_LOAD_BYTES_MAX, GROUP_LOAD_MEMORY_BYTES_MAX};
-use crate::message::{Message, Prepare};
-use crate::meta::Change;
+use crate::message::Message;
 use crate::partition::PartitionId;
 use crate::read::batches_of;
 use crate::reply_to::ReplyTo;
@@ -43,20 +42,6 @@ impl Groups {
 }
 
 impl Shard {
-    /// Handles changes of the metadata that shard 0 has not published yet.
-    pub(super) fn prepare_groups(&mut self, plane: &mut dyn Plane<Message>, prepare: &Prepare) {
-        for change in prepare.changes.iter() {
-            match change {
-                Change::Topic(topic) => self.groups.coordinators.handle_topic(topic),
-                Change::Deleted(topic) => self.groups.coordinators.delete_topic(*topic),
-            }
-        }
-        if prepare.is_carrying_over {
-            self.groups.coordinators.await_carry_over();
-        }
-        plane.post(0, Message::Prepared(prepare.version));
-    }
-
     /// Begins to read this shard's partitions of the groups' topic, if the topic exists. Called after changes of the metadata are applied.
     pub(super) fn open_group_partitions(&mut self) {
         let Some(topic) = self.metadata.as_ref().and_then(|metadata| metadata.topic(GROUPS_TOPIC)) else {

@@ -17,6 +17,7 @@ use crate::limits::ANSWERS_PER_TURN_MAX;
 use crate::message::{Message, Prepare};
 use crate::meta::controller::{Action, Controller};
 use crate::meta::{MetadataRoom, Publish};
+use crate::mutants::{Mutant, is_planted};
 use crate::partition::{META_SPACE, RESERVE_SPACE};
 use crate::setup::{OpenError, ShardSetup};
 
@@ -26,9 +27,9 @@ pub(super) struct Lead {
     pub(super) groups_partitions: u32,
     /// The migration of an earlier build's groups, if there are any.
     pub(super) carry_over: Option<CarryOver>,
-    /// Changes that not all group coordinators have applied yet, in order.
+    /// Changes that not all shards have prepared yet, in order.
     preparing: VecDeque<Publish>,
-    /// The version of the metadata that each shard's group coordinator has applied.
+    /// The version of the metadata that each shard has prepared.
     prepared: Vec<u64>,
     /// Whether the reserve file of the data directory is being created.
     making_reserve: bool,
@@ -114,18 +115,21 @@ impl Lead {
 }
 
 impl Lead {
-    /// Sends changes to the group coordinators before they are published, so no client can commit offsets to a topic that its coordinator does not
-    /// know yet.
+    /// Has every shard prepare changes before they are published, so that no client finds a partition whose owner has not created it yet, or
+    /// commits offsets to a topic that its coordinator does not know yet.
     fn prepare(&mut self, plane: &mut dyn Plane<Message>, publish: Publish) {
         let prepare = Prepare {
             version: publish.version,
             changes: Arc::clone(&publish.changes),
             is_carrying_over: self.is_carrying_over(),
         };
-        self.preparing.push_back(publish);
         for shard in 0..plane.shards() {
             plane.post(shard, Message::Prepare(prepare.clone()));
         }
+        if is_planted(Mutant::PublishedBeforePrepared) {
+            return send_to_all(plane, &publish);
+        }
+        self.preparing.push_back(publish);
     }
 
     /// Returns whether groups of an earlier build are still to be carried over.
@@ -133,15 +137,20 @@ impl Lead {
         self.carry_over.as_ref().is_some_and(|carry_over| !carry_over.is_over())
     }
 
-    /// Publishes the changes that all group coordinators have applied.
+    /// Publishes the changes that all shards have prepared.
     fn handle_prepared(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, version: u64) {
         self.prepared[usize::from(from)] = version;
         let everywhere = self.prepared.iter().copied().min().unwrap_or(0);
         while let Some(publish) = self.preparing.pop_front_if(|publish| publish.version <= everywhere) {
-            for shard in 0..plane.shards() {
-                plane.post(shard, Message::Publish(publish.clone()));
-            }
+            send_to_all(plane, &publish);
         }
+    }
+}
+
+/// Publishes changes to the clients of every shard.
+fn send_to_all(plane: &mut dyn Plane<Message>, publish: &Publish) {
+    for shard in 0..plane.shards() {
+        plane.post(shard, Message::Publish(publish.clone()));
     }
 }
 
@@ -208,7 +217,7 @@ impl Shard {
         more || left == 0
     }
 
-    /// Handles the report of a group coordinator that it has applied all changes up to a version.
+    /// Handles the report of a shard that it has prepared all changes up to a version.
     pub(super) fn handle_prepared(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, version: u64) {
         if let Some(lead) = &mut self.lead {
             lead.handle_prepared(plane, from, version);

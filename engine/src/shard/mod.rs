@@ -57,7 +57,7 @@ use groups::Groups;
 use kafka::Kafka;
 use lead::Lead;
 use line::Line;
-use publish::Publishing;
+use publish::{MetadataStep, Preparing, Publishing};
 use query::{OpenQuery, QueryId};
 use readers::Readers;
 use search::Searches;
@@ -322,9 +322,16 @@ impl ShardApp for Shard {
                     lead.controller.handle_opened(from, *opened);
                 }
             }
-            Message::Prepare(prepare) => self.prepare_groups(plane, &prepare),
+            Message::Prepare(prepare) => {
+                if prepare.is_carrying_over {
+                    self.groups.coordinators.await_carry_over();
+                }
+                self.jobs.add_metadata(MetadataStep::Prepare(Preparing::new(prepare)));
+            }
             Message::Prepared(version) => self.handle_prepared(plane, from, version),
-            Message::Publish(publish) => self.jobs.publish(Publishing::new(publish)),
+            Message::Publish(publish) => {
+                self.jobs.add_metadata(MetadataStep::Publish(Publishing::new(publish)));
+            }
             Message::Applied(version) => {
                 if let Some(lead) = &mut self.lead {
                     lead.controller.handle_applied(from, version);

@@ -1,4 +1,15 @@
-//! Applies metadata changes on a shard, partition by partition.
+//! Applies metadata changes on a shard, partition by partition, in two steps.
+//!
+//! ```text
+//!   Prepare: this shard's group coordinator and partitions --> Prepared, to shard 0
+//!   shard 0: when every shard has prepared the changes ------> Publish, to every shard
+//!   Publish: what clients of this shard see -----------------> Applied, to shard 0
+//! ```
+//!
+//! Shards publish at different times, and a client of the first one may use a topic at once, through the owners of its partitions. Therefore
+//! every owner creates its partitions before any shard publishes them.
+//!
+//! Invariant: a partition that a shard has published is known to its owner, until it is deleted.
 
 use std::sync::Arc;
 
@@ -8,53 +19,105 @@ use highwater_runtime::plane::Plane;
 use super::Shard;
 use crate::counters::Work;
 use crate::limits::PENDING_PER_UNIT;
-use crate::message::Message;
+use crate::message::{Message, Prepare};
 use crate::meta::{Change, Metadata, Publish, Topic};
 
-/// Metadata changes that are being applied.
-///
-/// A new topic is visible to clients of this shard once all of its partitions exist. A deleted one is invisible from the first step on.
+/// A step of metadata changes that are being applied.
 #[derive(Debug)]
-pub(super) struct Publishing {
-    publish: Publish,
-    /// Index of the current change.
-    at: usize,
-    /// Partitions of the current topic that have been handled.
-    partitions: usize,
+pub(super) enum MetadataStep {
+    Prepare(Preparing),
+    Publish(Publishing),
 }
 
-impl Publishing {
-    pub(super) fn new(publish: Publish) -> Self {
-        Self { publish, at: 0, partitions: 0 }
-    }
-
-    /// Continues for as many units as `work` has. Returns true when everything is in effect.
+impl MetadataStep {
+    /// Continues for as many units as `work` has. Returns true when the step is complete.
     pub(super) fn step(
         &mut self,
         shard: &mut Shard,
         plane: &mut dyn Plane<Message>,
         work: &mut Work,
     ) -> bool {
+        match self {
+            Self::Prepare(preparing) => preparing.step(shard, plane, work),
+            Self::Publish(publishing) => publishing.step(shard, plane, work),
+        }
+    }
+}
+
+/// Metadata changes that are being prepared. New partitions are created, and existing ones get their settings.
+#[derive(Debug)]
+pub(super) struct Preparing {
+    prepare: Prepare,
+    /// Index of the current change.
+    at: usize,
+    /// Partitions of the current topic that have been handled.
+    partitions: usize,
+}
+
+impl Preparing {
+    pub(super) fn new(prepare: Prepare) -> Self {
+        Self { prepare, at: 0, partitions: 0 }
+    }
+
+    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> bool {
+        while let Some(change) = self.prepare.changes.get(self.at) {
+            if work.is_over() {
+                return false;
+            }
+            work.spend(1);
+            match change {
+                Change::Topic(topic) => {
+                    if self.partitions == 0 {
+                        shard.groups.coordinators.handle_topic(topic);
+                    }
+                    self.partitions += shard.put_topic(topic, self.partitions, work);
+                    if self.partitions < topic.stores.len() {
+                        return false;
+                    }
+                }
+                // Its partitions are deleted when clients no longer see it.
+                Change::Deleted(topic) => shard.groups.coordinators.delete_topic(*topic),
+            }
+            self.at += 1;
+            self.partitions = 0;
+        }
+        plane.post(0, Message::Prepared(self.prepare.version));
+        true
+    }
+}
+
+/// Metadata changes that are being published to the clients of this shard. A deleted topic is invisible from the first step on.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    publish: Publish,
+    /// Index of the current change.
+    at: usize,
+}
+
+impl Publishing {
+    pub(super) fn new(publish: Publish) -> Self {
+        Self { publish, at: 0 }
+    }
+
+    fn step(&mut self, shard: &mut Shard, plane: &mut dyn Plane<Message>, work: &mut Work) -> bool {
         while let Some(change) = self.publish.changes.get(self.at) {
             if work.is_over() {
                 return false;
             }
             work.spend(1);
-            let ended = match change {
-                Change::Topic(topic) => {
-                    self.partitions += shard.put_topic(topic, self.partitions, work);
-                    self.partitions >= topic.stores.len()
+            match change {
+                Change::Topic(_) => {
+                    if let Some(metadata) = &mut shard.metadata {
+                        Arc::make_mut(metadata).absorb(change);
+                    }
                 }
-                Change::Deleted(topic) => shard.delete_topic(plane, *topic, work),
-            };
-            if !ended {
-                return false;
-            }
-            if let (Some(metadata), Change::Topic(_)) = (&mut shard.metadata, change) {
-                Arc::make_mut(metadata).absorb(change);
+                Change::Deleted(topic) => {
+                    if !shard.delete_topic(plane, *topic, work) {
+                        return false;
+                    }
+                }
             }
             self.at += 1;
-            self.partitions = 0;
         }
         let first = self.publish.first.take();
         let is_first = first.is_some();

@@ -11,7 +11,7 @@ use highwater_runtime::plane::Plane;
 
 use super::Shard;
 use super::drain::Drain;
-use super::publish::Publishing;
+use super::publish::MetadataStep;
 use crate::context::{ClientJob, ClientJobs};
 use crate::counters::Work;
 use crate::limits::{JOBS_WORK_PER_TURN_MIN, PUBLISH_WORK_PER_TURN_MIN, WORK_PER_STEP_MAX};
@@ -53,8 +53,8 @@ impl Job for ClientWork {
 /// The jobs of a shard.
 #[derive(Default)]
 pub(super) struct Jobs {
-    /// Changes of the metadata, which are applied in order.
-    publishing: VecDeque<Publishing>,
+    /// Changes of the metadata, which are prepared and published in the order in which shard 0 sends them.
+    metadata: VecDeque<MetadataStep>,
     /// All other jobs, in rotation.
     others: VecDeque<Box<dyn Job>>,
     /// Jobs that adapters have begun and that are not in the rotation yet, and the units of work of all.
@@ -62,8 +62,8 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn publish(&mut self, publishing: Publishing) {
-        self.publishing.push_back(publishing);
+    pub(super) fn add_metadata(&mut self, step: MetadataStep) {
+        self.metadata.push_back(step);
     }
 
     pub(super) fn add(&mut self, job: Box<dyn Job>) {
@@ -95,7 +95,7 @@ impl Jobs {
 
     fn is_empty(&mut self) -> bool {
         self.enter_begun();
-        self.publishing.is_empty() && self.others.is_empty()
+        self.metadata.is_empty() && self.others.is_empty()
     }
 }
 
@@ -145,12 +145,12 @@ impl Shard {
         // Work that a step causes is done at once and counts against the same turn.
         let mut left = self.jobs.of_clients.left().max(PUBLISH_WORK_PER_TURN_MIN);
         while left > 0
-            && let Some(mut publishing) = self.jobs.publishing.pop_front()
+            && let Some(mut changes) = self.jobs.metadata.pop_front()
         {
-            let (is_done, spent) = self.work_off(left, |shard, work| publishing.step(shard, plane, work));
+            let (is_done, spent) = self.work_off(left, |shard, work| changes.step(shard, plane, work));
             left = left.saturating_sub(spent);
             if !is_done {
-                self.jobs.publishing.push_front(publishing);
+                self.jobs.metadata.push_front(changes);
             }
         }
         // Half a turn is reserved for them, however much is published.

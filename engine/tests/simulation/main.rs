@@ -31,6 +31,7 @@ mod mutants;
 mod node;
 mod parked;
 mod producer;
+mod published;
 mod rejected;
 mod run;
 mod seen;
@@ -61,6 +62,10 @@ fn acknowledged_records_survive_crashes_exactly_once_and_in_order() {
         total += run::run(seed).totals;
     }
     println!("{total:?}");
+    if seeds().end - seeds().start < SEEDS {
+        // A single run need not meet everything.
+        return;
+    }
     assert!(total.acknowledged > 0 && total.crashes > 0 && total.consumed > 0, "{total:?}");
     assert!(total.handovers > 0 && total.assignments > 0 && total.full_disks > 0, "{total:?}");
 }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use highwater_engine::mutants::{Mutant, plant};
 
-use crate::{rejected, run};
+use crate::{published, rejected, run};
 
 /// Maximum number of seeds before a bug has to be found.
 const SEEDS_MAX: u64 = 40;
@@ -61,4 +61,10 @@ fn overtaking_a_rejected_batch_is_found_through_both_protocols() {
     assert!(fails(Mutant::RejectedBatchOvertaken, rejected::kafka), "Kafka");
     assert!(fails(Mutant::RejectedBatchOvertaken, rejected::kafka_unknown_partition), "unknown partition");
     assert!(fails(Mutant::RejectedBatchOvertaken, rejected::kafka_deleted_partition), "deleted topic");
+}
+
+#[test]
+fn publishing_partitions_before_their_owners_know_them_is_found() {
+    assert!(fails(Mutant::PublishedBeforePrepared, published::at_a_start), "at a start");
+    assert!(fails(Mutant::PublishedBeforePrepared, published::of_new_topics), "new topics");
 }
