@@ -1,4 +1,6 @@
-//! Formatting of numbers in messages: digit grouping, and plural nouns.
+//! Formatting of messages: digit grouping, plural nouns, and names of topics.
+
+use crate::ids::TopicId;
 
 /// Formats `1234567` as `1,234,567`.
 pub fn grouped(n: u64) -> String {
@@ -24,9 +26,42 @@ pub fn counted(n: usize, noun: &str) -> String {
     format!("{} {noun}{ending}", grouped(n as u64))
 }
 
+/// The length of a topic's id in a text.
+const ID_CHARS: usize = 36;
+
+/// Replaces the ids of topics in a text by their names. An id without a name stays.
+pub fn with_topic_names(text: &str, name_of: impl Fn(TopicId) -> Option<String>) -> String {
+    let is_of_id = |c: char| c.is_ascii_hexdigit() || c == '-';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (word, after) = rest.split_at(rest.find(|c| !is_of_id(c)).unwrap_or(rest.len()));
+        let id = Some(word).filter(|word| word.len() == ID_CHARS).and_then(|word| word.parse().ok());
+        out += id.and_then(&name_of).as_deref().unwrap_or(word);
+        let (between, later) = after.split_at(after.find(is_of_id).unwrap_or(after.len()));
+        out += between;
+        rest = later;
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_of_topics_are_replaced_by_names_as_far_as_these_are_known() {
+        let (known, other) = (TopicId([0xAB; 16]), TopicId([2; 16]));
+        let name_of = |id| (id == known).then(|| "orders".to_owned());
+        let named = |text: String| with_topic_names(&text, name_of);
+        assert_eq!(
+            named(format!("{known}/3: slab-000001 at 4096: a frame of {other}/0, not of {known}")),
+            format!("orders/3: slab-000001 at 4096: a frame of {other}/0, not of orders")
+        );
+        for text in ["", "no id", "a-b-c é", "0123456789-0123456789-0123456789-0123"] {
+            assert_eq!(named(text.to_owned()), text);
+        }
+    }
 
     #[test]
     fn digits_are_grouped_by_thousands() {

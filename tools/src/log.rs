@@ -10,6 +10,7 @@ use std::path::Path;
 
 use highwater_engine::offline::{self, DirLock};
 use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
+use highwater_protocol::text::with_topic_names;
 use highwater_runtime::OsFs;
 use highwater_storage::inspect;
 
@@ -61,6 +62,11 @@ impl<'a> Data<'a> {
     /// Returns a topic's name, or its id if it was deleted.
     fn name(&self, topic: TopicId) -> String {
         self.names.get(&topic).cloned().unwrap_or_else(|| topic.to_string())
+    }
+
+    /// Returns a text with the names of topics instead of their ids.
+    fn with_names(&self, text: &str) -> String {
+        with_topic_names(text, |id| self.names.get(&id).cloned())
     }
 
     /// Finds a topic by name or id.

@@ -74,7 +74,7 @@ fn line(data: &Data<'_>, partition: &PartitionRepair) -> PartitionLine {
         topic: data.name(partition.tp.topic),
         partition: partition.tp.partition.get(),
         store: partition.store.get(),
-        why: partition.why.clone(),
+        why: data.with_names(&partition.why),
         damaged_at: partition.at.get(),
         lost: partition.lost.iter().map(|range| (range.start.get(), range.end.get() - 1)).collect(),
         log_start: partition.log_start.get(),
@@ -89,7 +89,7 @@ fn text(data: &Data<'_>, repair: &Repair, apply: bool) -> String {
     for note in &repair.notes {
         let who = if apply { "repaired as by a start, or reported" } else { "a start repairs or reports it" };
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{note} ({who})");
+        let _ = writeln!(out, "{} ({who})", data.with_names(note));
     }
     for refused in &repair.refused {
         let _ = writeln!(out, "a start is refused: {refused}");
@@ -120,7 +120,8 @@ fn text(data: &Data<'_>, repair: &Repair, apply: bool) -> String {
 fn describe(data: &Data<'_>, partition: &PartitionRepair, apply: bool, out: &mut String) {
     let name = format!("{}/{}", data.name(partition.tp.topic), partition.tp.partition);
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "{name} is out of service at offset {}: {}", partition.at, partition.why);
+    let why = data.with_names(&partition.why);
+    let _ = writeln!(out, "{name} is out of service at offset {}: {why}", partition.at);
     if partition.lost.is_empty() {
         let _ = writeln!(out, "  lost: the records from offset {} on, if there were any", partition.at);
     } else {

@@ -56,7 +56,7 @@ fn summary(data: &Data<'_>, verification: &Verification) -> String {
             // Writing to a string cannot fail.
             let _ = write!(out, "{}/{}: ", data.name(tp.topic), tp.partition);
         }
-        out += &note.text;
+        out += &data.with_names(&note.text);
         out += " (expected after a crash; the next start repairs it)\n";
     }
     let found = match verification.findings.len() {
@@ -78,7 +78,7 @@ fn finding_line(data: &Data<'_>, finding: &Finding) -> FindingLine {
         bytes: finding.bytes,
         topic: finding.tp.map(|tp| data.name(tp.topic)),
         partition: finding.tp.map(|tp| tp.partition.get()),
-        what: finding.kind.to_string(),
+        what: data.with_names(&finding.kind.to_string()),
         blocks: finding
             .pages
             .iter()

@@ -119,6 +119,31 @@ fn a_partition_with_a_damaged_frame_is_repaired_without_the_records_of_its_batch
 }
 
 #[test]
+fn messages_about_damaged_partitions_name_their_topics() {
+    let place = killed();
+    let id = json_lines(&text(&output(log(&place, &["ls", "--json"]), b"").stdout))[0]["id"].to_string();
+    let id = id.trim_matches('"');
+    let extents = json_lines(&text(&output(log(&place, &["ls", "--extents", "--json"]), b"").stdout));
+    let extent = extents.iter().find(|extent| extent["partition"] == 0).expect("an extent");
+    let slab = place.data().join(extent["file"].as_str().expect("a file"));
+    let at = extent["at"].as_u64().expect("a position") as usize;
+    let mut bytes = fs::read(&slab).expect("a slab");
+    bytes[at..at + 4096].fill(0xA5);
+    fs::write(slab, bytes).expect("a slab");
+    flip(&place, "1-300");
+    for command in ["verify", "repair"] {
+        let done = output(log(&place, &[command]), b"");
+        let said = text(&done.stdout) + &text(&done.stderr);
+        assert!(said.contains("t/0") && said.contains("t/1") && !said.contains(id), "{command}: {said}");
+    }
+    let broker = place.start();
+    let said = broker.stderr();
+    assert!(said.contains("t/0: ") && said.contains("header"), "{said}");
+    assert!(said.contains("partition t/1 is damaged at offset 250") && !said.contains(id), "{said}");
+    broker.stop();
+}
+
+#[test]
 fn partitions_in_a_lost_slab_go_on_where_they_ended() {
     let place = stopped();
     for slab in slabs(&place.data()) {

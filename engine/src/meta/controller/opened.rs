@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use highwater_protocol::ids::{LeaderEpoch, TopicId, TopicPartition};
+use highwater_protocol::text::with_topic_names;
 use highwater_runtime::plane::ShardIndex;
 
 use super::{Controller, Freeing, ReadyReport};
@@ -35,7 +36,8 @@ impl Controller {
                 holders.entry(topic).or_default().insert(shard as ShardIndex);
             }
             epochs.extend(opened.epochs.into_iter().filter(|(tp, _)| self.may_know(tp.topic)));
-            report.warnings.extend(opened.warnings);
+            let name_of = |id| self.tip.topic_by_id(id).map(|topic| topic.name.clone());
+            report.warnings.extend(opened.warnings.iter().map(|warning| with_topic_names(warning, name_of)));
         }
         // What is learned of a topic that is not known yet has to wait.
         let is_known = |(tp, _): &(TopicPartition, LeaderEpoch)| self.tip.topic_by_id(tp.topic).is_some();
