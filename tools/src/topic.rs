@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_client::{AdminErrorKind, Client, CompactionDetail, TopicDescription};
+use highwater_client::{AdminErrorKind, AlterTopic, Client, CompactionDetail, TopicDescription};
 use highwater_protocol::text::counted;
 use highwater_protocol::topic::is_reserved_topic_name;
 use serde::Serialize;
@@ -50,8 +50,9 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
                 for name in unset {
                     alter = alter.reset_config(name);
                 }
-                alter.await.map_err(|e| Failure::topic(&topic, &e))?;
-                output::print(&format!("changed {topic}\n"))
+                let has_changed = alter_topic(&client, &topic, alter).await?;
+                let outcome = if has_changed { "changed" } else { "nothing to change in" };
+                output::print(&format!("{outcome} {topic}\n"))
             })
         }
         TopicCommand::Trim(args) => topic_trim::run(&args),
@@ -63,6 +64,15 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
             .await
         }),
     }
+}
+
+/// Changes a topic. Returns `false` if it was as requested before.
+async fn alter_topic(client: &Client, topic: &str, alter: AlterTopic) -> Result<bool, Failure> {
+    let describe = async || client.describe_topic(topic).await.map_err(|e| Failure::topic(topic, &e));
+    let before = describe().await?;
+    alter.await.map_err(|e| Failure::topic(topic, &e))?;
+    let after = describe().await?;
+    Ok(before.configs != after.configs || before.partitions.len() != after.partitions.len())
 }
 
 fn create(

@@ -70,6 +70,16 @@ fn a_topic_is_created_listed_described_altered_and_deleted() {
     assert_eq!(described["configs"]["retention.ms"]["set"], false);
     assert_eq!(described["configs"]["retention.bytes"]["value"], "1073741824");
 
+    let outcome = |arguments: &[&str]| text(broker.run(&[&["topic", "alter", "b"], arguments].concat(), b""));
+    for unchanged in [
+        &["--unset", "retention.ms"][..],
+        &["--partitions", "5", "--config", "retention.bytes=1GiB", "--unset", "segment.ms"],
+    ] {
+        assert_eq!(outcome(unchanged), "nothing to change in b\n", "{unchanged:?}");
+    }
+    assert_eq!(outcome(&["--unset", "retention.ms", "--unset", "retention.bytes"]), "changed b\n");
+    assert_eq!(outcome(&["--partitions", "6"]), "changed b\n");
+
     broker.run(&["topic", "delete", "a", "b"], b"");
     assert_eq!(text(broker.run(&["topic", "list", "--json"], b"")), "");
     broker.stop();
@@ -100,6 +110,7 @@ fn a_failing_topic_command_prints_the_reason_in_one_line() {
         (&["topic", "create", "x", "--config", "no.such=1"], "no.such"),
         (&["topic", "create", "x", "--config", "retention.ms=soon"], "retention.ms"),
         (&["topic", "alter", "t", "--partitions", "2"], "partition"),
+        (&["topic", "alter", "t", "--unset", "nope"], "Unknown topic config name: nope"),
         (&["topic", "describe", "missing"], "missing"),
         (&["topic", "delete", "missing"], "missing"),
         (&["consume", "missing"], "missing"),

@@ -108,6 +108,11 @@ impl Controller {
         }
         let (topic, writes) =
             self.check_configure(&request.name, &ConfigChanges { named, resets_others: false })?;
+        // Kafka's brokers accept this from Kafka's clients, whose tools check the names.
+        let is_unknown = |name: &&String| configs::find(name).is_none() && !topic.configs.contains_key(*name);
+        if let Some(name) = request.configs.iter().map(|(name, _)| name).find(is_unknown) {
+            return Err(invalid_config(&ConfigError::unknown(name)));
+        }
         if let Some(want) = request.partitions {
             self.check_partitions(topic.stores.len(), want)?;
         }
