@@ -95,6 +95,10 @@ pub enum Mutant {
     DropEmptyBatch,
     /// A batch of which some records are removed begins at another offset.
     MoveCompactedBatch,
+    /// A start does not write frames again that may not be durable.
+    TrustUnprovenFrames,
+    /// A partition whose loss is accepted goes on in the epoch of the lost records.
+    KeepEpochAfterLoss,
     /// Records are compacted although they are younger than the configuration allows.
     IgnoreMinLag,
 }

@@ -40,6 +40,11 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// The extent.
+    pub(crate) fn extent(&self) -> ExtentRef {
+        ExtentRef { sequence: self.sequence, incarnation: self.incarnation }
+    }
+
     /// The same, without where it is on disk.
     pub fn point(&self) -> LogPoint {
         LogPoint { index: self.index, offset: self.offset }

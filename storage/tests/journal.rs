@@ -458,7 +458,10 @@ fn a_start_that_applies_a_part_of_the_journal_reports_every_partition_that_lacks
             let is_reported = bed.report.findings.iter().any(|(of, finding)| {
                 *of == tp(partition) && matches!(finding, PartitionFinding::Faulty { .. })
             });
-            assert!(count == 5 || is_reported, "page {page}: {count} records in partition {partition}");
+            // Records that nothing proves to be durable are not read before there is space.
+            let is_held = bed.report.without_space.contains(&tp(partition));
+            let at = format!("page {page}: {count} records in partition {partition}");
+            assert!(count == 5 || is_reported || is_held, "{at}");
             lacking += usize::from((1..5).contains(&count));
         }
         let mut bed = crash_with(bed, |disk| disk.disk().clear_faults());

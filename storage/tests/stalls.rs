@@ -7,7 +7,7 @@ use highwater_protocol::batch::Compression;
 use highwater_protocol::ids::Offset;
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{CrashPolicy, Fault};
-use highwater_storage::{AppendError, DurableForm, PartitionSlot, StoreConfig, StoreEvent, StoreLimits};
+use highwater_storage::{AppendError, DurableForm, PartitionSlot, StoreConfig, StoreEvent};
 use support::{Bed, batch, batch_of, config, filled, producer, tp};
 
 const SLAB: &str = "/data/store-000/slab-000000";
@@ -250,6 +250,8 @@ fn a_store_opens_on_a_full_disk() {
         let mut bed = Bed::new(6);
         let slot = bed.slot(0);
         bed.append_durably(slot, &batch(&[b"before"]));
+        // This one proves that the one before was durable.
+        bed.append_durably(slot, &batch(&[b"last"]));
         let other = bed.slot(1);
         bed.append(other, &batch(&[b"on its way"]));
         bed.turn();
@@ -265,88 +267,6 @@ fn a_store_opens_on_a_full_disk() {
         bed.disk.disk().set_capacity(None);
         run_timer(&mut bed);
         bed.append_durably(slot, &batch(&[b"after"]));
-        assert_eq!(bed.values(slot).len(), 2);
+        assert_eq!(bed.values(slot), [&b"before"[..], b"last", b"after"]);
     }
-}
-
-/// Leaves a record in the page cache that had no space on the disk, and ends the process. Returns the store opened again, if it finds the record.
-fn with_record_without_space(config: StoreConfig, seed: u64) -> Option<Bed> {
-    let mut bed = Bed::with(seed, config);
-    let slot = bed.slot(0);
-    bed.append_durably(slot, &filled(1, 100));
-    bed.disk.disk().inject(no_space(bed.config.durable_form));
-    bed.disk.disk().inject(Fault::write_no_space("/data/store-000/journal"));
-    bed.append(slot, &filled(2, 100));
-    bed.settle();
-    assert!(bed.saw(is_stalled(slot)), "{:?}", bed.events);
-    // If it did not fit the journal, it is written in place now.
-    run_timer(&mut bed);
-    let mut bed = bed.kill();
-    let slot = bed.slot(0);
-    (bed.values(slot).len() == 2).then_some(bed)
-}
-
-#[test]
-fn a_record_that_had_no_space_and_is_found_after_a_kill_is_durable_before_anything_is_appended_after_it() {
-    for durable_form in [DurableForm::Dsync, DurableForm::SyncPerRound] {
-        let mut found = 0;
-        for seed in 0..20 {
-            let config = StoreConfig { durable_form, limits: StoreLimits::tiny_with_journal(), ..config() };
-            let Some(mut bed) = with_record_without_space(config, seed) else { continue };
-            found += 1;
-            let (slot, other) = (bed.slot(0), bed.slot(1));
-            // Once the journal is in use, the next records do not write the page of that one again.
-            for n in 0..4 {
-                bed.append_durably(other, &filled(n, 100));
-            }
-            bed.append_durably(slot, &filled(3, 100));
-            bed.append_durably(slot, &filled(4, 100));
-            let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
-            let slot = bed.slot(0);
-            assert_eq!(bed.report.findings, [], "seed {seed}");
-            assert_eq!(first_bytes(&mut bed, slot), [1, 2, 3, 4], "seed {seed}");
-        }
-        assert!(found > 0, "{durable_form:?}: some start found the record");
-    }
-}
-
-#[test]
-fn a_record_that_had_no_space_and_is_found_after_a_kill_survives_a_power_cut_right_after_the_start() {
-    for durable_form in [DurableForm::Dsync, DurableForm::SyncPerRound] {
-        for seed in 0..20 {
-            let config = StoreConfig { durable_form, ..config() };
-            let Some(bed) = with_record_without_space(config, seed) else { continue };
-            let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
-            let slot = bed.slot(0);
-            assert_eq!(first_bytes(&mut bed, slot), [1, 2], "seed {seed}");
-        }
-    }
-}
-
-#[test]
-fn what_a_write_back_without_space_left_is_written_again_by_a_start_after_a_kill() {
-    for seed in 0..20 {
-        let limits = StoreLimits::tiny_with_journal();
-        let mut bed = Bed::with(seed, StoreConfig { limits, ..config() });
-        let slot = bed.slot(0);
-        for n in 0..4 {
-            bed.append_durably(slot, &filled(n, 100));
-        }
-        assert!(bed.store.stats().journal_entries > 1, "{:?}", bed.store.stats());
-        bed.disk.disk().inject(Fault::write_no_space(SLAB));
-        (0..3).for_each(|_| run_timer(&mut bed));
-        assert!(bed.saw(|event| matches!(event, StoreEvent::StorageFull(_))), "{:?}", bed.events);
-        let mut bed = bed.kill();
-        // The map says that the journal is not needed any more.
-        bed.settle();
-        let mut bed = bed.crash(CrashPolicy::LOSE_ALL);
-        let slot = bed.slot(0);
-        assert_eq!(bed.report.findings, [], "seed {seed}");
-        assert_eq!(first_bytes(&mut bed, slot), [0, 1, 2, 3], "seed {seed}");
-    }
-}
-
-/// Returns the first byte of every record.
-fn first_bytes(bed: &mut Bed, slot: PartitionSlot) -> Vec<u8> {
-    bed.values(slot).iter().map(|value| value[0]).collect()
 }

@@ -123,11 +123,29 @@ pub enum ApiError {
         /// The offset after the last that can be read.
         end: Offset,
     },
+    /// The offset is after the end of a damaged partition.
+    #[error(
+        "{partition}: offset {offset} is after {end}, the end of a damaged partition: the records between may be lost; \
+         `highwater log repair` shows what is"
+    )]
+    OffsetAfterDamage {
+        /// Topic and partition.
+        partition: String,
+        /// The offset in the request.
+        offset: Offset,
+        /// The offset after the last known record.
+        end: Offset,
+    },
     /// The partition that keeps a group lacks acknowledged records.
     #[error(
         "the groups in {GROUPS_TOPIC}/{0} are out of service, because that partition is damaged or lacks records that the disk had no space for; see the broker's log"
     )]
     GroupsDamaged(PartitionIndex),
+    /// The partition that keeps groups of this core has records that can be read when there is disk space.
+    #[error(
+        "the groups of this core are out of service until there is space on the disk for records of {GROUPS_TOPIC}/{0} that were found at the start"
+    )]
+    GroupsAwaitSpace(PartitionIndex),
     /// Part of the partition cannot be read.
     #[error("part of the partition cannot be read; see the broker's log")]
     PartitionDamaged,
@@ -203,7 +221,9 @@ impl ApiError {
                 start: Offset(0),
                 end: Offset(4),
             },
+            Self::OffsetAfterDamage { partition: reason.clone(), offset: Offset(5), end: Offset(4) },
             Self::GroupsDamaged(PartitionIndex(3)),
+            Self::GroupsAwaitSpace(PartitionIndex(3)),
             Self::PartitionDamaged,
             Self::RecordsDamaged { partition: reason, offset: Offset(5), resume_at: Offset(6) },
             Self::EarlierBatchRejected { sequence: 3 },

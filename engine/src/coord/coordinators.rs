@@ -8,7 +8,7 @@
 //! One [`GroupCoordinator`] serves the groups of all these partitions, which share its topics and its limits of work per turn. Changes have sequence
 //! numbers across all partitions; a reply waits until all changes up to its own are durable.
 //!
-//! Requests are held until all groups have been restored. Groups of a damaged partition are out of service, because their last acknowledged
+//! Requests are held until all groups have been restored, and rejected while a partition waits for disk space before it can be read to its end. Groups of a damaged partition are out of service, because their last acknowledged
 //! records may be missing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,6 +50,8 @@ pub(crate) struct Coordinators {
     /// The records read so far.
     replay: Replay,
     serves: bool,
+    /// A partition that cannot be read to its end before there is disk space.
+    awaits_space: Option<PartitionIndex>,
     /// Whether groups of an earlier build are being carried over.
     awaits_carry_over: bool,
     /// Changes that are carried over and have not been queued to be written. `None` before they arrive and after all of them are durable.
@@ -102,6 +104,7 @@ impl Coordinators {
             loading: None,
             replay: Replay::default(),
             serves: false,
+            awaits_space: None,
             awaits_carry_over: false,
             carried: None,
             held: VecDeque::new(),
@@ -138,6 +141,21 @@ impl Coordinators {
         let loading = own.into_iter().filter(|of| of.log_start < of.end);
         let loading = loading.map(|of| Loading { tp: of.tp, cursor: Cursor::at(of.log_start), end: of.end });
         self.loading = Some(loading.collect());
+    }
+
+    /// Sets the partition that cannot be read to its end before there is disk space, if there is one. Until then requests are rejected.
+    pub(crate) fn await_space(&mut self, partition: Option<PartitionIndex>) {
+        if let Some(partition) = partition.filter(|_| self.awaits_space.is_none()) {
+            let error = ApiError::GroupsAwaitSpace(partition);
+            tracing::error!("{error}");
+            let held = std::mem::take(&mut self.held).into_iter();
+            self.rejected.extend(held.map(|held| (held.to, error.clone())));
+        }
+        self.awaits_space = partition;
+    }
+
+    pub(crate) fn awaits_space(&self) -> bool {
+        self.awaits_space.is_some()
     }
 
     /// Returns whether [`Self::open`] has been called.
@@ -273,7 +291,9 @@ impl Coordinators {
         random: [u8; 16],
     ) {
         if !self.serves {
-            if self.held.len() < HELD_GROUP_REQUESTS_MAX {
+            if let Some(partition) = self.awaits_space {
+                self.rejected.push_back((to, ApiError::GroupsAwaitSpace(partition)));
+            } else if self.held.len() < HELD_GROUP_REQUESTS_MAX {
                 self.held.push_back(Held { to, request, random });
             } else {
                 self.rejected.push_back((to, ApiError::Starting(Service::Groups)));

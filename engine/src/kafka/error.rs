@@ -28,7 +28,8 @@ impl From<&ApiError> for KafkaError {
             | ApiError::Stopping(Service::ProducerIds)
             | ApiError::ProducerIdsTaken
             // Members wait and try again: the partition may be whole after the next start.
-            | ApiError::GroupsDamaged(_) => Self::COORDINATOR_NOT_AVAILABLE,
+            | ApiError::GroupsDamaged(_)
+            | ApiError::GroupsAwaitSpace(_) => Self::COORDINATOR_NOT_AVAILABLE,
             ApiError::Starting(Service::Groups) => Self::COORDINATOR_LOAD_IN_PROGRESS,
             ApiError::Stopping(Service::Groups) => Self::NOT_COORDINATOR,
             ApiError::Starting(Service::Partitions)
@@ -43,7 +44,10 @@ impl From<&ApiError> for KafkaError {
             ApiError::InvalidPartitionCount(_) => Self::INVALID_PARTITIONS,
             ApiError::InvalidConfig(_) => Self::INVALID_CONFIG,
             // Java's clients refresh their metadata on this code before they give up, as they should.
-            ApiError::MetadataLogFull | ApiError::PartitionDamaged => Self::KAFKA_STORAGE_ERROR,
+            ApiError::MetadataLogFull
+            | ApiError::PartitionDamaged
+            // Consumers keep their position and try again, instead of another one that their settings choose.
+            | ApiError::OffsetAfterDamage { .. } => Self::KAFKA_STORAGE_ERROR,
             ApiError::RecordsDamaged { .. } => Self::CORRUPT_MESSAGE,
             ApiError::EarlierBatchRejected { .. } => Self::OUT_OF_ORDER_SEQUENCE_NUMBER,
             ApiError::Append { error, .. } => match error {

@@ -18,7 +18,10 @@ impl Context<'_> {
 /// Returns the native protocol's code. The message is the error's text.
 pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
     match error {
-        ApiError::Starting(_) | ApiError::Stopping(_) | ApiError::GroupsDamaged(_) => ErrorCode::Unavailable,
+        ApiError::Starting(_)
+        | ApiError::Stopping(_)
+        | ApiError::GroupsDamaged(_)
+        | ApiError::GroupsAwaitSpace(_) => ErrorCode::Unavailable,
         ApiError::UnknownTopic(_) | ApiError::UnknownTopicId(_) | ApiError::TopicDeleted => {
             ErrorCode::UnknownTopic
         }
@@ -32,7 +35,9 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
         ApiError::MetadataLogFull => ErrorCode::StorageFull,
         ApiError::ProducerIdsTaken | ApiError::TooManyConnections(_) => ErrorCode::Overloaded,
         ApiError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        ApiError::PartitionDamaged | ApiError::RecordsDamaged { .. } => ErrorCode::PartitionFaulty,
+        ApiError::PartitionDamaged | ApiError::RecordsDamaged { .. } | ApiError::OffsetAfterDamage { .. } => {
+            ErrorCode::PartitionFaulty
+        }
         ApiError::EarlierBatchRejected { .. } => ErrorCode::OutOfOrderSequence,
         ApiError::Append { error, .. } => match error {
             AppendError::StorageFull => ErrorCode::StorageFull,

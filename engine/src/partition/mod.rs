@@ -189,6 +189,20 @@ impl Partitions {
         Some(partition.readable_end(|| self.bounds(partition).append_end))
     }
 
+    /// Checks that a reader may begin at this offset: at a record, or at the end and wait for the next one. Records at the end may be waiting for
+    /// disk space since the start of the broker, and a reader may have read them before.
+    pub(crate) fn check_offset(&self, partition: &Partition, offset: Offset) -> Result<(), ApiError> {
+        let (bounds, end) = (self.bounds(partition), partition.high_watermark());
+        if (bounds.log_start..=bounds.append_end.max(end)).contains(&offset) {
+            return Ok(());
+        }
+        let (partition, start) = (partition.name(), bounds.log_start);
+        if bounds.faulty && offset > end {
+            return Err(ApiError::OffsetAfterDamage { partition, offset, end });
+        }
+        Err(ApiError::OffsetOutOfRange { partition, offset, start, end })
+    }
+
     /// Returns the name of a partition for messages.
     pub(crate) fn name(&self, id: PartitionId) -> String {
         self.get(id).map_or_else(|| "a deleted partition".to_owned(), Partition::name)
@@ -358,6 +372,22 @@ impl Partitions {
     pub(crate) fn note_damage(&mut self, id: PartitionId, offset: Offset, resume_at: Offset) -> ApiError {
         self.replicas.counted.damaged_reads += 1;
         let error = ApiError::RecordsDamaged { partition: self.name(id), offset, resume_at };
+        if let Some(partition) = self.get_mut(id)
+            && !mem::replace(&mut partition.damage_logged, true)
+        {
+            tracing::error!("{error}");
+        }
+        error
+    }
+
+    /// Notes that a reader is after the end of a damaged partition, and returns the error for its client. The broker's log reports damage once.
+    pub(crate) fn note_offset_after_damage(
+        &mut self,
+        id: PartitionId,
+        offset: Offset,
+        end: Offset,
+    ) -> ApiError {
+        let error = ApiError::OffsetAfterDamage { partition: self.name(id), offset, end };
         if let Some(partition) = self.get_mut(id)
             && !mem::replace(&mut partition.damage_logged, true)
         {

@@ -68,7 +68,8 @@ impl Partition {
         me: NodeId,
     ) -> Self {
         let epoch = bounds.last_epoch.unwrap_or(LeaderEpoch(0));
-        let term_start = if bounds.epoch_is_new { bounds.append_index } else { LogIndex(0) };
+        // What the store found is committed once it is durable: this node is the only voter.
+        let term_start = if bounds.epoch_is_new { bounds.durable_index } else { LogIndex(0) };
         Self {
             tp,
             topic,

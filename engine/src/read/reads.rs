@@ -61,6 +61,11 @@ pub(crate) enum ChargedRead {
         /// The end of the log.
         end: Offset,
     },
+    /// The offset is after the end of a damaged log.
+    AfterDamage {
+        /// The end of the log.
+        end: Offset,
+    },
     /// The frame at the cursor is lost.
     Damaged {
         /// The next offset that can be read.
@@ -253,6 +258,7 @@ impl ChargedRead {
             (ReadResult::OutOfRange { log_start, durable_end }, _) => {
                 Self::OutOfRange { log_start, end: durable_end }
             }
+            (ReadResult::AfterDamage { end }, _) => Self::AfterDamage { end },
             (ReadResult::Damaged { resume_at }, _) => Self::Damaged { resume_at },
             (ReadResult::NeedsMemory(bytes), _) => Self::NeedsMemory(bytes),
         }

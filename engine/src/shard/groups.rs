@@ -51,17 +51,27 @@ impl Shard {
             return;
         }
         let here = topic.partitions().filter_map(|(tp, _)| self.partitions.of(tp));
+        let mut awaits_space = None;
         let own = here.map(|partition| {
             let bounds = self.partitions.bounds(partition);
+            let end = partition.high_watermark();
+            if end < bounds.append_end && !bounds.faulty {
+                awaits_space = Some(partition.tp.partition);
+            }
             OwnPartition {
                 tp: partition.tp,
                 log_start: bounds.log_start,
-                end: partition.high_watermark(),
+                end,
                 batch_bytes_max: self.setup.limits.store.payload_bytes_max,
                 is_damaged: bounds.faulty,
             }
         });
-        self.groups.coordinators.open(topic.stores.len() as u32, own.collect());
+        let own = own.collect();
+        // The last acknowledged records of groups may be among those that the start had no space to write again. They can be read when there is.
+        self.groups.coordinators.await_space(awaits_space);
+        if awaits_space.is_none() {
+            self.groups.coordinators.open(topic.stores.len() as u32, own);
+        }
     }
 
     /// Reads more of the groups' partitions. Returns whether the next turn can read on.
@@ -99,7 +109,7 @@ impl Shard {
                 });
                 coordinators.handle_loaded(batches, frames.next);
             }
-            ReadResult::AtEnd => coordinators.finish_load(),
+            ReadResult::AtEnd | ReadResult::AfterDamage { .. } => coordinators.finish_load(),
             ReadResult::OutOfRange { log_start, .. } => coordinators.seek_load(log_start),
             ReadResult::Damaged { resume_at } => {
                 if let Some(load) = coordinators.next_load() {
@@ -178,8 +188,11 @@ impl Shard {
         })
     }
 
-    /// Handles an advanced high watermark: replies that waited for it can be sent.
+    /// Handles an advanced high watermark: replies that waited for it can be sent, and partitions that waited for it can be read.
     pub(super) fn group_records_are_durable(&mut self, id: PartitionId) {
+        if self.groups.coordinators.awaits_space() {
+            self.open_group_partitions();
+        }
         if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.is_internal()) {
             let (partition, high_watermark) = (partition.tp.partition, partition.high_watermark());
             self.groups.coordinators.handle_high_watermark(partition, high_watermark);

@@ -190,12 +190,13 @@ impl Shard {
         if !(LeaderEpoch(0)..=partition.epoch).contains(&epoch) {
             return None;
         }
-        let high_watermark = partition.high_watermark();
+        // Not the high watermark: records that a consumer has read may be waiting for disk space since the start of the broker.
+        let log_end = self.partitions.bounds(partition).append_end;
         if epoch == partition.epoch {
-            return Some(EpochEnd { epoch, end: high_watermark });
+            return Some(EpochEnd { epoch, end: log_end });
         }
         let found = self.partitions.store(partition.store).epoch_end(partition.slot, epoch);
-        let end = found.end.map_or(high_watermark, |end| end.offset.min(high_watermark));
+        let end = found.end.map_or(log_end, |end| end.offset.min(log_end));
         Some(EpochEnd { epoch: found.epoch, end })
     }
 
@@ -212,10 +213,7 @@ impl Shard {
         Ok(match spec {
             OffsetSpec::Earliest => Ok(Some((start, None))),
             OffsetSpec::Latest => Ok(Some((end, None))),
-            OffsetSpec::At(at) if (start..=end).contains(&at) => Ok(Some((at, None))),
-            OffsetSpec::At(offset) => {
-                Err(ApiError::OffsetOutOfRange { partition: partition.name(), offset, start, end })
-            }
+            OffsetSpec::At(at) => self.partitions.check_offset(partition, at).map(|()| Some((at, None))),
             OffsetSpec::Since(at) => return Err((id, SearchTarget::Since(at))),
             OffsetSpec::MaxTimestamp => return Err((id, SearchTarget::Last)),
         })

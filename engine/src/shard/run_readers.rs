@@ -174,6 +174,12 @@ impl Shard {
                 self.end_reader(plane, id, &error);
                 RunOutcome::Idle
             }
+            ChargedRead::AfterDamage { end } => {
+                let (partition, wanted) = (reader.partition, reader.cursor.offset());
+                let error = self.partitions.note_offset_after_damage(partition, wanted, end);
+                self.end_reader(plane, id, &error);
+                RunOutcome::Idle
+            }
             ChargedRead::Damaged { resume_at } => {
                 let (partition, wanted) = (reader.partition, reader.cursor.offset());
                 let error = self.partitions.note_damage(partition, wanted, resume_at);

@@ -142,11 +142,7 @@ impl Shard {
         Ok(Begin::At(match start {
             Start::Earliest => log_start,
             Start::Latest => high_watermark,
-            Start::Offset(offset) if (log_start..=high_watermark).contains(&offset) => offset,
-            Start::Offset(offset) => {
-                let (partition, start, end) = (partition.name(), log_start, high_watermark);
-                return Err(ApiError::OffsetOutOfRange { partition, offset, start, end });
-            }
+            Start::Offset(offset) => self.partitions.check_offset(partition, offset).map(|()| offset)?,
             Start::Timestamp(at) => return Ok(Begin::Since(at)),
         }))
     }

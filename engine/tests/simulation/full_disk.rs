@@ -189,6 +189,52 @@ fn a_start_without_space_for_all_records_never_returns_an_offset_older_than_the_
     assert!(rejected > 0, "some partitions lacked records");
 }
 
+#[test]
+fn offsets_that_a_start_has_no_space_to_write_again_are_not_served_before_there_is_space() {
+    let mut rejected = 0;
+    for seed in 0..8 {
+        let (mut world, node) = world(seed);
+        world.start(node).expect("a first start");
+        let address = world.address(node, 0);
+        let (topic, _) = create(&mut world, address, 1);
+        let mut wire = Wire::connect(&mut world, address, None);
+        for offset in 1..=4 {
+            call(&mut world, &mut wire, &commit("a", topic, offset)).expect("there is space");
+        }
+        for store in 0..2 {
+            for file in ["slab-000000", "journal"] {
+                let path = format!("/data/store-{store:03}/{file}");
+                world.disk(node).inject(Fault::write_no_space(&path));
+                world.disk(node).inject(Fault::sync_no_space(&path));
+            }
+        }
+        // The next start may find it.
+        call(&mut world, &mut wire, &commit("a", topic, 5)).expect_err("the disk is full");
+        world.kill(node);
+        world.start(node).expect("a start needs no space");
+        let mut wire = Wire::connect(&mut world, address, None);
+        match committed(&mut world, &mut wire, "a", topic) {
+            Ok(offset) => assert!(offset >= Some(4), "seed {seed}: {offset:?}"),
+            Err((code, text)) => {
+                assert_eq!(code, ErrorCode::Unavailable, "{text}");
+                rejected += 1;
+            }
+        }
+        world.disk(node).clear_faults();
+        world.run_for(3 * TIME_MAX);
+        let mut offset = committed(&mut world, &mut wire, "a", topic);
+        if offset.is_err() {
+            // What the journal has takes the next start.
+            world.crash(node, CrashPolicy::LOSE_ALL);
+            world.start(node).expect("there is space");
+            let mut wire = Wire::connect(&mut world, address, None);
+            offset = committed(&mut world, &mut wire, "a", topic);
+        }
+        assert!(offset.expect("it is served again") >= Some(4), "seed {seed}");
+    }
+    assert!(rejected > 0, "some offsets had no space");
+}
+
 /// Returns the offset of a consumer in the first partition of a topic.
 fn committed(
     world: &mut World,

@@ -11,6 +11,7 @@ mod closed;
 mod compaction;
 mod consumer;
 mod crowd;
+mod damaged_end;
 mod decoders;
 mod fan_out;
 mod faults;

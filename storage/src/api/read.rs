@@ -71,12 +71,17 @@ pub enum ReadResult {
     /// Every record below the end that was given has been read. Never the answer for a record that is below it and lost: that is
     /// [`ReadResult::Damaged`]. Also the answer to reads whose partition was deleted.
     AtEnd,
-    /// The offset is before the log's start or after its end.
+    /// The offset is before the log's start or after its end, and the log is not damaged.
     OutOfRange {
         /// Where the log starts.
         log_start: Offset,
         /// Where it ends.
         durable_end: Offset,
+    },
+    /// The offset is after the end of a log that is damaged. The records between may have been lost with its end.
+    AfterDamage {
+        /// Where the log ends, as far as that is known.
+        end: Offset,
     },
     /// The frame at this offset is lost, cannot be read, or fails its checksum.
     Damaged {

@@ -36,6 +36,10 @@ pub struct RecoveryReport {
     pub findings: Vec<(TopicPartition, PartitionFinding)>,
     /// The lost records of faulty partitions, as far as their offsets are known: in order, without overlaps.
     pub lost: Vec<(TopicPartition, Vec<Range<Offset>>)>,
+    /// The journal has records for which there is no space in the extents. It is kept for the next start.
+    pub journal_without_space: bool,
+    /// Partitions whose last frames had to be written again and had no space.
+    pub without_space: BTreeSet<TopicPartition>,
     /// Extents that cannot be used: their slab is missing, was cut, or is another file.
     pub unusable: BTreeSet<Incarnation>,
     /// Pieces of the journal that were applied to extents.

@@ -96,6 +96,8 @@ pub(crate) struct Partition {
     pub(crate) faulty: bool,
     /// Appended frames wait for space on the disk: appends are refused until these are durable.
     pub(crate) stalled: bool,
+    /// Frames that a start found are written again, in place: the cache does not have them.
+    pub(crate) is_written_again: bool,
     pub(crate) deleting: bool,
     /// Part of the log is being cut off.
     pub(crate) cut: Option<Box<Cut>>,
@@ -189,6 +191,7 @@ impl Partition {
             checkpoint: None,
             faulty: false,
             stalled: false,
+            is_written_again: false,
             deleting: false,
             cut: None,
             tail_state: TailState::Active,
@@ -270,8 +273,7 @@ impl Partition {
 
     /// The extent in which the durable end is.
     pub(crate) fn durable_extent(&self) -> Option<&Extent> {
-        let Mark { sequence, incarnation, .. } = self.durable;
-        self.extent(ExtentRef { sequence, incarnation })
+        self.extent(self.durable.extent())
     }
 
     /// How far an extent may be read.

@@ -16,6 +16,7 @@ use super::Store;
 use crate::api::PartitionSlot;
 use crate::api::RecoveryReport;
 use crate::layout::{Place, slab_name};
+use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partition, TailState};
 use crate::position::LogPoint;
 
@@ -28,6 +29,11 @@ pub enum AcceptLossError {
         "two of its extents hold the same offsets, and which of them is right is not known; delete its topic"
     )]
     Overlap,
+    /// The disk has no space for what the journal has of it, or to write its last frames again, which may not be durable.
+    #[error(
+        "the disk has no space to write its last records again; they may not be lost: free space, and start or repair again"
+    )]
+    NoSpace,
 }
 
 /// A part of a slab that is free once a loss is accepted: what is in it is no part of any log, and is overwritten one day.
@@ -54,6 +60,9 @@ impl Store {
         let Some(partition) = self.partition_mut(slot).filter(|partition| partition.faulty) else {
             return Ok(Vec::new());
         };
+        if report.journal_without_space || report.without_space.contains(&partition.tp) {
+            return Err(AcceptLossError::NoSpace);
+        }
         let mut places = partition.drop_lost(report)?;
         let tag = partition.tag;
         // Their space stays taken until the next start.
@@ -101,7 +110,9 @@ impl Partition {
         let first = self.extents.front().map_or(LogIndex(0), |first| first.base_index);
         self.epochs.forget_below(first);
         self.configurations.forget_below(first);
-        self.last_epoch = Some(LeaderEpoch(self.last_epoch.map_or(0, |last| last.0) + 1));
+        if !is_planted(Mutant::KeepEpochAfterLoss) {
+            self.last_epoch = Some(LeaderEpoch(self.last_epoch.map_or(0, |last| last.0) + 1));
+        }
         self.extent_end = self.durable;
         self.append_index = self.durable.index;
         self.append_offset = self.durable.offset;

@@ -294,8 +294,10 @@ impl Store {
     pub(super) fn takes_journal(&self, slot: PartitionSlot) -> bool {
         let partition = self.partitions.get(slot.0).expect("the caller looked");
         let ring_bytes = self.journal.ring.as_ref().map_or(0, Ring::bytes);
-        partition.pending_bytes()
-            <= self.config.limits.journal_tail_bytes_max.min(ring_bytes / TAILS_PER_JOURNAL_MIN)
+        // A write-back would take them from the cache.
+        !partition.is_written_again
+            && partition.pending_bytes()
+                <= self.config.limits.journal_tail_bytes_max.min(ring_bytes / TAILS_PER_JOURNAL_MIN)
     }
 
     /// Adds a piece to the entry. Returns the piece if the entry has no room for it.

@@ -35,6 +35,9 @@ impl Store {
     ) -> ReadOutcome {
         let Some(partition) = self.partition(slot) else { return ReadOutcome::Ready(ReadResult::AtEnd) };
         let (log_start, durable_end) = (partition.log_start, partition.durable.offset);
+        if partition.faulty && cursor.offset > partition.append_offset {
+            return ReadOutcome::Ready(ReadResult::AfterDamage { end: durable_end });
+        }
         if cursor.offset < log_start || cursor.offset > partition.append_offset {
             return ReadOutcome::Ready(ReadResult::OutOfRange { log_start, durable_end });
         }

@@ -12,6 +12,8 @@
 //!   is unknown to their producers. A batch that is sent again is recognised.
 //! - Appends are rejected until everything is durable. Reads, retention and deletions continue.
 //!
+//! A start stalls partitions too, if it finds frames that may not be durable and no space to write them again ([`super::open`]).
+//!
 //! Each call of [`Store::enforce_retention`] retries once.
 
 use crate::api::{AppendError, PartitionSlot, StoreEvent};
@@ -54,7 +56,8 @@ impl Store {
     /// Ends a stall: what waited for space is durable, or no longer needed.
     pub(super) fn end_stall(&mut self, slot: PartitionSlot) {
         if self.stalled.remove(&slot) {
-            self.partitions.get_mut(slot.0).expect("it is removed later").stalled = false;
+            let partition = self.partitions.get_mut(slot.0).expect("it is removed later");
+            (partition.stalled, partition.is_written_again) = (false, false);
             self.tell_space();
         }
     }

@@ -385,14 +385,8 @@ impl Bed {
         self.again()
     }
 
-    /// Ends the process and opens the store again, on a disk that has space: what it could read before, it can read now.
-    pub fn kill(self) -> Self {
-        self.disk.disk().kill();
-        self.disk.disk().clear_faults();
-        self.again()
-    }
-
-    fn again(self) -> Self {
+    /// Opens the store again, on the disk as it is.
+    pub fn again(self) -> Self {
         let (wall_ms, search_work, rewrite_bytes) = (self.wall_ms, self.search_work, self.rewrite_bytes);
         Self { wall_ms, search_work, rewrite_bytes, ..Self::on(self.disk, self.config) }
     }

@@ -276,6 +276,13 @@ impl Shard {
             }
             ChargedRead::Frames(..) | ChargedRead::AtEnd | ChargedRead::NeedsMemory(_) => {}
             ChargedRead::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
+            ChargedRead::AfterDamage { end } => {
+                if let Some(id) = self.partitions.find(read.tp) {
+                    drop(self.partitions.note_offset_after_damage(id, read.offset, end));
+                }
+                // Consumers keep their position and try again.
+                fetched.error = KafkaError::KAFKA_STORAGE_ERROR;
+            }
             ChargedRead::Damaged { resume_at } => {
                 if let Some(id) = self.partitions.find(read.tp) {
                     // The response has no field for the text.

@@ -58,6 +58,15 @@ pub(super) struct JournalFaults {
     pub(super) missing: BTreeMap<u64, u32>,
     /// Whether the disk has no space to apply pieces, because it copies what it writes.
     pub(super) no_space: bool,
+    /// Extents with pieces that had no space, by incarnation: how far entries have these that are known to be durable.
+    kept: BTreeMap<u64, u32>,
+}
+
+impl JournalFaults {
+    /// Returns up to where the journal keeps the frames of an extent for the next start, because there was no space to apply them.
+    pub(super) fn kept_to(&self, extent: Incarnation) -> u32 {
+        self.kept.get(&extent.0).copied().unwrap_or(0)
+    }
 }
 
 /// The slabs, read by pages.
@@ -139,8 +148,12 @@ pub(super) fn open(
     };
     // Without a key no extent was ever begun, or none can be found: a piece could belong to nothing.
     if let Some(key) = key {
-        // Bytes that are only in the page cache since a crash of the process must not count as durable.
-        disk.sync_file(file).map_err(io_error(&path))?;
+        // Bytes that are only in the page cache since a crash of the process must not count as durable. Without space for that, only entries that a
+        // later one says to be durable do.
+        match disk.sync_file(file) {
+            Err(e) if !is_out_of_space(&e) => return Err(io_error(&path)(e)),
+            Err(_) | Ok(()) => {}
+        }
         let mut ring = RingBytes::new(bytes as usize);
         if let Err(e) = read_journal(disk, file, ring.bytes_mut()) {
             report.warnings.push(format!("{}: part of it cannot be read: {e}", path.display()));
@@ -226,10 +239,12 @@ impl OpenedJournal {
             Ok(()) => {}
             Err((_, e)) if is_out_of_space(&e) => {
                 self.faults.no_space = true;
+                report.journal_without_space = true;
                 report.warnings.push(format!(
                     "{}: no space on the disk to write what the journal has for it; partitions that lack records are out of service until a start finds space",
                     config.dir.display()
                 ));
+                self.faults.kept = kept_ends(scanned);
                 // Some pages may have been written, and a part of one.
                 for (extent, end) in scanned.entries.iter().flat_map(Entry::ends) {
                     pages.note_missing(extent, end);
@@ -243,6 +258,21 @@ impl OpenedJournal {
         self.faults.missing = pages.missing.iter().map(|(incarnation, end)| (incarnation.0, *end)).collect();
         Ok(())
     }
+}
+
+/// Returns how far the journal has extents in entries that are known to be durable. A later entry says that: like frames, the last ones may only be
+/// visible, without space on the disk. Returns nothing if a part is damaged.
+fn kept_ends(scanned: &Scanned<'_>) -> BTreeMap<u64, u32> {
+    let durable = scanned.entries.iter().map(|entry| entry.numbers.durable).max().unwrap_or(0);
+    let known = || scanned.entries.iter().filter(|entry| entry.numbers.sequence < durable);
+    let mut ends = BTreeMap::new();
+    if scanned.lost.is_empty() && known().all(Entry::is_whole) {
+        for (incarnation, end) in known().flat_map(Entry::ends) {
+            let largest: &mut u32 = ends.entry(incarnation.0).or_default();
+            *largest = end.max(*largest);
+        }
+    }
+    ends
 }
 
 /// Writes the pieces of the entries to the extents, durably.

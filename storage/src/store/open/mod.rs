@@ -19,7 +19,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use highwater_protocol::ids::{Incarnation, LogIndex, Offset, TopicPartition};
-use highwater_runtime::fs::{FileId, OpenMode, RESERVE_NAME};
+use highwater_runtime::fs::{FileId, OpenMode, RESERVE_NAME, is_out_of_space};
 use highwater_runtime::plane::Disk;
 use highwater_runtime::slab::Slab;
 
@@ -46,7 +46,7 @@ use commit::CommitTracker;
 use read_ahead::ReadAheads;
 use recover::Recovery;
 use slabs::SlabFaults;
-use unproven::Rewrites;
+use unproven::{Rewrites, UnwrittenFrames};
 
 pub(super) use rebuild::Orphans;
 pub(super) use recover::orphan_fault;
@@ -106,7 +106,7 @@ impl Store {
             partitions.insert(Box::new(found.partition));
             by_tp.insert(tp, slot);
         }
-        rewrites.finish(&config, disk, &mut report)?;
+        let unwritten = rewrites.finish(&config, disk)?;
         report.partitions = partitions.len();
         let mut store = Self {
             config,
@@ -141,7 +141,7 @@ impl Store {
             state,
             phase: Phase::Open,
         };
-        store.begin(disk, (journal.held, map.journal.is_some()), &discarded, &mut report);
+        store.begin(disk, unwritten, (journal.held, map.journal.is_some()), &discarded, &mut report);
         Ok((store, report))
     }
 
@@ -149,10 +149,12 @@ impl Store {
     fn begin(
         &mut self,
         disk: &mut dyn Disk,
+        unwritten: UnwrittenFrames,
         journal: (Option<Incarnation>, bool),
         discarded: &[(PartitionKey, ExtentEntry)],
         report: &mut RecoveryReport,
     ) {
+        self.hold_back(unwritten, report);
         self.wait_for_recovered_map();
         self.settle_journal(journal.0, journal.1);
         self.record_recovery(disk, discarded, report);
@@ -222,7 +224,7 @@ impl Store {
                 // The new epoch comes first: once the map has the truncation, the next start will not notice again that an epoch has to begin.
                 self.record_seals_before_checkpoint(self.by_tp[tp], SealScan::All);
                 let taken = self.take_checkpoint(self.by_tp[tp], false);
-                debug_assert!(taken, "everything found is durable");
+                debug_assert!(taken || report.without_space.contains(tp), "everything found is durable");
             }
         }
         for (key, extent) in discarded {
@@ -270,9 +272,13 @@ fn open_slabs(
         let file = disk.open(&path, OpenMode::ReadWrite).map_err(io_error(&path))?;
         opened.push((id, path, file));
     }
-    // Bytes that are only in the page cache since a crash of the process must not count as durable.
+    // Bytes that are only in the page cache since a crash of the process must not count as durable. Without space for that, frames that nothing else
+    // proves to be durable are written again.
     let files: Vec<FileId> = opened.iter().map(|(_, _, file)| *file).collect();
-    disk.sync_many(&files).map_err(|(n, e)| io_error(&opened[n].1)(e))?;
+    match disk.sync_many(&files) {
+        Err((n, e)) if !is_out_of_space(&e) => return Err(io_error(&opened[n].1)(e)),
+        Err(_) | Ok(()) => {}
+    }
     let mut slabs = Slabs::new();
     for (id, path, file) in opened {
         let bytes = disk.file_bytes(file).map_err(io_error(&path))?;

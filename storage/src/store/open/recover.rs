@@ -19,12 +19,12 @@ use super::journal::JournalFaults;
 use super::read_ahead::{ReadAhead, ReadAheads};
 use super::rebuild::Orphans;
 use super::slabs::SlabFaults;
-use super::unproven::Rewrites;
+use super::unproven::{Rewrites, UnprovenFrames};
 use super::walk::{SlabBytes, first_mark, known_end, mark_of};
 use crate::api::{OpenError, PartitionFinding, PartitionSlot, RecoveryReport, ReplicaState};
 use crate::config::{CommitRule, PartitionConfig, StoreConfig};
 use crate::configurations::Configurations;
-use crate::extent::{Extent, FIRST_POSITION, WriteBound};
+use crate::extent::{Extent, WriteBound};
 use crate::layout::{EXTENT_VERSION, PAGE_BYTES, SlabId, slab_name};
 use crate::mac::StoreMacs;
 use crate::map::{
@@ -33,7 +33,7 @@ use crate::map::{
 };
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partition, ReplicaRecord, Tail, TailState};
-use crate::position::{ExtentRef, LogPoint, Mark};
+use crate::position::{LogPoint, Mark};
 use crate::recovery::ExtentBytes as _;
 use crate::recovery::{Decision, Later, proves_durable};
 
@@ -93,11 +93,12 @@ impl Recovery<'_> {
         let unusable = entry.extents.iter().find_map(|e| Some((e.base_offset, faults.of(e)?)));
         let mut damage = unusable.map(|(at, why)| (partition.log_start.max(Offset(at)), why.clone()));
         let checkpoint = entry.checkpoint.as_ref();
+        let proven = checkpoint.map_or(LogIndex(0), |checkpoint| LogIndex(checkpoint.index));
+        self.rewrites.unproven = UnprovenFrames::new(proven, partition.log_start);
         let mut discarded = Vec::new();
         let mut truncated = false;
         let mut last = Decision::End;
         let mut read_ahead = None;
-        let mut unproven = Vec::new();
         for (at, extent) in entry.extents.iter().enumerate() {
             let behind = &entry.extents[at..];
             let before = partition.extents.back().map(Extent::end_mark);
@@ -140,7 +141,6 @@ impl Recovery<'_> {
             let is_last = behind.len() == 1;
             last = walked.decision;
             read_ahead = walked.read_ahead;
-            unproven.extend(walked.unproven.map(|from| (walked.extent.reference(), from)));
             let mut extent = walked.extent;
             self.note_extent(&behind[0], &mut extent);
             partition.extents.push_back(extent);
@@ -164,33 +164,12 @@ impl Recovery<'_> {
             partition.durable = last.end_mark();
         }
         let damage = damage.or(self.orphaned(&partition)).or(self.lost_with_journal(&partition, trusted));
-        if damage.is_none() {
-            self.write_again(&partition, unproven)?;
-        }
+        self.write_again(slot, &partition)?;
         partition.checkpoint = entry.checkpoint.map(Box::new);
         self.finish(&mut partition, trusted, damage, truncated);
         self.resume_tail(&mut partition, read_ahead.as_ref());
         self.report.extents += partition.extents.len();
         Ok(RecoveredPartition { partition, discarded })
-    }
-
-    /// Has the pages with the frames from these positions on written again.
-    fn write_again(
-        &mut self,
-        partition: &Partition,
-        unproven: Vec<(ExtentRef, u32)>,
-    ) -> Result<(), OpenError> {
-        for (extent, from) in unproven {
-            // Extents that retention had freed are gone.
-            let Some(extent) = partition.extent(extent) else { continue };
-            // The header is written before the first frame.
-            let from = if from == FIRST_POSITION { 0 } else { from - from % PAGE_BYTES as u32 };
-            let to = extent.end.next_multiple_of(PAGE_BYTES as u32);
-            let place = extent.place.expect("a recovered extent has a place");
-            let pages = (place.slab, place.at + u64::from(from), (to - from) as usize);
-            self.rewrites.add((self.config, &mut *self.disk), self.slabs, pages)?;
-        }
-        Ok(())
     }
 
     /// Sets what the map knows of an extent and its frames do not say. Notes that it cannot be used.

@@ -11,7 +11,6 @@ use highwater_runtime::plane::Disk;
 
 use super::read_ahead::ReadAhead;
 use super::recover::Recovery;
-use super::unproven::UnprovenFrames;
 use crate::api::OpenError;
 use crate::epochs::Epochs;
 use crate::extent::{APPENDED_UNKNOWN, Extent, FIRST_POSITION};
@@ -32,8 +31,6 @@ pub(super) struct Walked {
     pub(super) decision: Decision,
     /// Damage in it: the offset of the first missing record, and a description.
     pub(super) damage: Option<(Offset, String)>,
-    /// Position of the first frame that may not be durable.
-    pub(super) unproven: Option<u32>,
     /// The part of it that was read ahead.
     pub(super) read_ahead: Option<ReadAhead>,
 }
@@ -41,14 +38,7 @@ pub(super) struct Walked {
 impl Walked {
     /// An extent of which no frame was read.
     fn unread(extent: Extent) -> Self {
-        Self {
-            extent,
-            last_epoch: None,
-            decision: Decision::End,
-            damage: None,
-            unproven: None,
-            read_ahead: None,
-        }
+        Self { extent, last_epoch: None, decision: Decision::End, damage: None, read_ahead: None }
     }
 }
 
@@ -122,23 +112,25 @@ impl Recovery<'_> {
         let configurations = &mut partition.configurations;
         let commit = &mut self.commit;
         let mut last_epoch = None;
-        let mut unproven = UnprovenFrames::default();
+        let journaled_to = self.journal.kept_to(extent.incarnation);
+        let unproven = &mut self.rewrites.unproven;
+        let recorded = entry.sealed.filter(|_| !self.report.map_rebuilt);
+        unproven.prove(LogIndex(recorded.map_or(0, |seal| seal.index)));
         let mut visit = |position: u32, frame: &Frame<'_>| {
             let header = frame.header();
             if stopped.is_some() {
                 return;
             }
-            if frame.kind() != FrameKind::Padding && header.index.get() >= stop {
-                let (index, offset) = (LogIndex(header.index.get()), Offset(header.base_offset.get()));
-                stopped = Some(Mark { position, index, offset, ..start });
+            let (index, offset) = (LogIndex(header.index.get()), Offset(header.base_offset.get()));
+            let (at, point) = (Mark { position, index, offset, ..start }, LogPoint { index, offset });
+            if frame.kind() != FrameKind::Padding && index.0 >= stop {
+                stopped = Some(at);
                 return;
             }
-            unproven.note(position, header);
+            unproven.note(at, LogIndex(header.durable_index()), position < journaled_to);
             let epoch = LeaderEpoch(header.leader_epoch.get());
             // This includes the epoch of padding whose frame is missing: later frames must not have a lower epoch.
             last_epoch = Some(epoch);
-            let offset = Offset(header.base_offset.get());
-            let point = LogPoint { index: LogIndex(header.index.get()), offset };
             if frame.kind() != FrameKind::Padding {
                 note_epoch(epochs, entry, epoch, point);
                 commit.note(point, LogIndex(header.commit_index()));
@@ -178,7 +170,7 @@ impl Recovery<'_> {
             // Where a rewritten extent ends is in its header: it is compared when that is known.
             self.check_header(entry, file, &mut extent, read_ahead.as_ref())?;
         }
-        Ok(Walked { extent, last_epoch, decision, damage, unproven: unproven.first(), read_ahead })
+        Ok(Walked { extent, last_epoch, decision, damage, read_ahead })
     }
 
     /// The results of a scan, other than frames.
