@@ -18,6 +18,8 @@ const EXTENT: usize = 16 << 10;
 #[derive(Clone, Copy, Debug)]
 enum End {
     Stopped,
+    /// Killed right after the last record was acknowledged.
+    Killed,
     /// Killed after the end of the log was recorded in the map.
     KilledIdle,
     /// Killed after another extent was recorded in the map, which is empty.
@@ -46,6 +48,9 @@ fn build_log(end: End) -> (DiskImage, Offset) {
     }
     if let End::Stopped = end {
         return (bed.restart().disk.disk().image(), acknowledged);
+    }
+    if let End::Killed = end {
+        return (bed.disk.disk().image(), acknowledged);
     }
     for _ in 0..3 {
         bed.store.enforce_retention(&mut bed.disk, 0);
@@ -223,6 +228,7 @@ fn a_partition_whose_loss_is_accepted_keeps_its_end_and_every_record_outside_of_
             }
             accepted += 1;
             let before = read_each(&mut bed, slot, &at);
+            let epoch = bed.store.bounds(slot).last_epoch;
             let lost = known_lost(&bed, acknowledged);
             let silently = before.iter().zip(&lost).any(|(is_there, is_lost)| !is_there && !is_lost);
             assert!(!silently, "{at}: {before:?} {lost:?}");
@@ -232,6 +238,7 @@ fn a_partition_whose_loss_is_accepted_keeps_its_end_and_every_record_outside_of_
                 let slot = bed.slot(0);
                 let bounds = bed.store.bounds(slot);
                 assert!(!bounds.faulty && bed.report.findings.is_empty(), "{at}");
+                assert!(bounds.last_epoch > epoch, "{at}: who has read a lost record can notice that");
                 assert_eq!(bounds.durable_end.0, acknowledged.0 + again, "{at}");
                 let there = read_each(&mut bed, slot, &at);
                 let first = bounds.log_start.0 as usize;
@@ -248,6 +255,60 @@ fn a_partition_whose_loss_is_accepted_keeps_its_end_and_every_record_outside_of_
     assert!(accepted > 15, "{accepted}");
 }
 
+/// Returns the first bytes of the records that can be read, by offset.
+fn readable(bed: &mut Bed, slot: PartitionSlot) -> Vec<(i64, u8)> {
+    let start = bed.store.bounds(slot).log_start;
+    let (records, _) = bed.read_all(slot, start.0, 8 << 10);
+    records.into_iter().map(|(offset, _, value)| (offset, value[0])).collect()
+}
+
+#[test]
+fn if_the_map_is_lost_after_a_loss_was_accepted_no_further_record_is_lost_and_the_loss_can_be_accepted_again()
+{
+    // With a cut slab and no map, the start is refused.
+    let losses = [Loss::Zero, Loss::Garbage, Loss::SlabMissing, Loss::OnePage];
+    let mut again = 0;
+    for end in [End::Stopped, End::Killed, End::KilledIdle, End::KilledAtNextExtent] {
+        let (image, acknowledged) = build_log(end);
+        let cases = losses
+            .into_iter()
+            .flat_map(|loss| (1..4).flat_map(move |page| [0, 1, 5].map(|n| (loss, page, n))));
+        for (loss, from_page, appended) in cases {
+            let at = format!("{end:?}, {loss:?} from page {from_page} on, {appended} records after it");
+            let image = apply_loss(image.clone(), from_page, loss);
+            let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&image, 2)), config());
+            let slot = bed.slot(0);
+            if !bed.store.bounds(slot).faulty {
+                continue;
+            }
+            let mut bed = bed.accept_losses();
+            let slot = bed.slot(0);
+            for n in 0..appended {
+                bed.append_durably(slot, &filled(200 + n, 4000));
+            }
+            let (before, bounds) = (readable(&mut bed, slot), bed.store.bounds(slot));
+            assert_eq!(bounds.durable_end.0, acknowledged.0 + i64::from(appended), "{at}");
+            bed.disk.crash(CrashPolicy::LOSE_ALL);
+            let image = support::without_map(bed.disk.disk().image());
+            let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&image, 2)), config());
+            for repaired in [false, true] {
+                let at = format!("{at}, repaired again: {repaired}: {:?}", bed.report);
+                let slot = bed.slot(0);
+                let found = readable(&mut bed, slot);
+                assert!(before.iter().all(|record| found.contains(record)), "{at}: {before:?} {found:?}");
+                assert_eq!(bed.store.bounds(slot).durable_end, bounds.durable_end, "{at}");
+                if repaired {
+                    assert!(!bed.store.bounds(slot).faulty, "{at}");
+                    break;
+                }
+                again += usize::from(bed.store.bounds(slot).faulty);
+                bed = bed.accept_losses();
+            }
+        }
+    }
+    assert!(again > 0, "some losses are found again");
+}
+
 #[test]
 fn a_loss_that_was_accepted_is_found_again_if_the_power_fails_before_the_store_is_closed() {
     let (image, _) = build_log(End::KilledIdle);
@@ -259,4 +320,20 @@ fn a_loss_that_was_accepted_is_found_again_if_the_power_fails_before_the_store_i
     let mut bed = bed.crash(CrashPolicy::KEEP_ALL);
     let slot = bed.slot(0);
     assert!(bed.store.bounds(slot).faulty, "{:?}", bed.report);
+}
+
+/// A planted bug, which these tests must find: `cargo test -p highwater-storage --features mutants --test damaged_tail mutants`.
+#[cfg(feature = "mutants")]
+mod mutants {
+    use highwater_storage::mutants::Mutant;
+
+    use crate::support::is_found;
+
+    #[test]
+    fn going_on_in_the_epoch_of_lost_records_is_found() {
+        is_found(
+            Mutant::KeepEpochAfterLoss,
+            crate::a_partition_whose_loss_is_accepted_keeps_its_end_and_every_record_outside_of_the_reported_ranges,
+        );
+    }
 }

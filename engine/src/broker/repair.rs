@@ -19,8 +19,8 @@ use highwater_runtime::plane::WRITE_BYTES_MAX;
 use highwater_storage::inspect::{self, InspectError};
 use highwater_storage::state_log::StateLog;
 use highwater_storage::{
-    DurableForm, GivenUp, MacKey, OpenError, PartitionConfig, PartitionFinding, RecoveryReport, Store,
-    StoreConfig, StoreEvent,
+    AppendError, DurableForm, GivenUp, MacKey, OpenError, PartitionConfig, PartitionFinding, PartitionSlot,
+    RecoveryReport, Store, StoreConfig, StoreEvent,
 };
 
 use crate::data_dir::{self, Identity, META, OFFSETS, OFFSETS_FILES, QUARANTINE, store_dir};
@@ -232,8 +232,9 @@ impl Run {
         for (tp, finding) in &report.findings {
             if let PartitionFinding::Faulty { at, why } = finding {
                 let damage = (*at, why.clone());
+                let mut open = (&mut store, &mut disk);
                 let partition =
-                    repair_partition(&mut store, &report, *tp, damage, selected(*tp), &mut given_up);
+                    repair_partition(&mut open, &report, *tp, damage, selected(*tp), &mut given_up)?;
                 self.repair.partitions.push(partition);
             }
         }
@@ -245,18 +246,19 @@ impl Run {
 }
 
 fn repair_partition(
-    store: &mut Store,
+    (store, disk): &mut (&mut Store, &mut OfflineDisk<'_>),
     report: &RecoveryReport,
     tp: TopicPartition,
     (at, why): (Offset, String),
     is_selected: bool,
     given_up: &mut Vec<GivenUp>,
-) -> PartitionRepair {
+) -> Result<PartitionRepair, RepairError> {
     let slot = store.ensure_partition(tp, PartitionConfig::KEEP_ALL);
     let outcome = if is_selected {
         match store.accept_loss(slot, report) {
             Ok(space) => {
                 given_up.extend(space);
+                begin_epoch(store, disk, slot)?;
                 Outcome::InService
             }
             Err(e) => Outcome::Impossible(e.to_string()),
@@ -265,7 +267,7 @@ fn repair_partition(
         Outcome::NotSelected
     };
     let bounds = store.bounds(slot);
-    PartitionRepair {
+    Ok(PartitionRepair {
         tp,
         store: store.config().store,
         at,
@@ -274,30 +276,62 @@ fn repair_partition(
         log_start: bounds.log_start,
         end: bounds.durable_end,
         outcome,
+    })
+}
+
+/// Begins the epoch after a loss in the log of a partition. Without space for that, only the map has it.
+fn begin_epoch(
+    store: &mut Store,
+    disk: &mut OfflineDisk<'_>,
+    slot: PartitionSlot,
+) -> Result<(), RepairError> {
+    while store.begin_epoch_after_loss(disk, slot) == Err(AppendError::Busy) {
+        if take_step(store, disk)? == Step::Idle {
+            break;
+        }
     }
+    Ok(())
 }
 
 /// Closes a store in order: the map has everything.
 fn close(store: &mut Store, disk: &mut OfflineDisk<'_>) -> Result<(), RepairError> {
     store.shutdown(disk);
     loop {
-        let more = store.flush(disk);
-        while let Some(event) = store.poll_event() {
-            match event {
-                StoreEvent::Closed => return Ok(()),
-                StoreEvent::Fatal(why) => return Err(RepairError::Disk(why)),
-                _ => {}
-            }
-        }
-        match disk.poll() {
-            Some((token, completion)) => store.on_disk(disk, token, completion),
-            None if more => {}
-            None => {
+        match take_step(store, disk)? {
+            Step::Taken => {}
+            Step::Closed => return Ok(()),
+            Step::Idle => {
                 let dir = store.config().dir.display();
                 return Err(RepairError::Disk(format!("{dir}: no space for a new map of the store")));
             }
         }
     }
+}
+
+/// The outcome of a step of a store.
+#[derive(PartialEq, Eq)]
+enum Step {
+    Taken,
+    /// There is nothing to do.
+    Idle,
+    Closed,
+}
+
+fn take_step(store: &mut Store, disk: &mut OfflineDisk<'_>) -> Result<Step, RepairError> {
+    let more = store.flush(disk);
+    while let Some(event) = store.poll_event() {
+        match event {
+            StoreEvent::Closed => return Ok(Step::Closed),
+            StoreEvent::Fatal(why) => return Err(RepairError::Disk(why)),
+            _ => {}
+        }
+    }
+    match disk.poll() {
+        Some((token, completion)) => store.on_disk(disk, token, completion),
+        None if more => {}
+        None => return Ok(Step::Idle),
+    }
+    Ok(Step::Taken)
 }
 
 /// Copies what a repair changes or gives up. Returns the folder; `None` if it changes nothing.

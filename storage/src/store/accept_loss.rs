@@ -1,20 +1,22 @@
 //! Puts damaged partitions back into service, without the records that are lost.
 //!
 //! A start takes a partition out of service if records are missing that may have been acknowledged, and finds the same at every start, because the
-//! map keeps the checkpoint from before. Accepting the loss changes what the map says, and no byte of a log:
+//! map keeps the checkpoint from before. Accepting the loss changes what the map says, and no byte of the log before its end:
 //!
 //! - all extents are sealed, each where the next one begins and the last one at the end of the log. So reads of the lost offsets return an error
 //!   that names them, as for damage that is found later, and new records go into a new extent and never before frames that are found later;
 //! - extents that cannot be read at all are no longer part of the log. If nothing is left before them, the log starts after them;
-//! - a new leader epoch begins: if the end of the log was lost, its offsets are used again.
+//! - a new leader epoch begins: if the end of the log was lost, its offsets are used again. Its first frame follows the lost ones. If the map is lost
+//!   later, that frame proves that there were frames before it, and the next start finds the loss again.
 
 use std::path::PathBuf;
 
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
+use highwater_runtime::plane::Disk;
 
 use super::Store;
-use crate::api::PartitionSlot;
-use crate::api::RecoveryReport;
+use crate::api::{AppendError, PartitionSlot, RecoveryReport};
+use crate::extent::CREATED_UNKNOWN;
 use crate::layout::{Place, slab_name};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partition, TailState};
@@ -77,6 +79,17 @@ impl Store {
             GivenUp { path, at: place.at, bytes: 1 << log2_bytes }
         };
         Ok(places.into_iter().map(given_up).collect())
+    }
+
+    /// Appends the first frame of the epoch that begins after an accepted loss. [`AppendError::Busy`]: try again when the slab that it needs was made.
+    pub fn begin_epoch_after_loss(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: PartitionSlot,
+    ) -> Result<(), AppendError> {
+        let partition = self.partition(slot).filter(|partition| partition.bounds().epoch_is_new);
+        let Some(epoch) = partition.and_then(|partition| partition.last_epoch) else { return Ok(()) };
+        self.append_epoch_start(disk, slot, epoch, CREATED_UNKNOWN).map(drop)
     }
 
     fn partitions_out_of_service(&self) -> usize {

@@ -375,6 +375,9 @@ impl Bed {
         for (tp, _) in self.report.lost.clone() {
             let slot = self.slot(tp.partition.get());
             self.store.accept_loss(slot, &self.report).expect("it can be accepted");
+            while self.store.begin_epoch_after_loss(&mut self.disk, slot) == Err(AppendError::Busy) {
+                assert!(self.step(), "the slab is made");
+            }
         }
         self.restart()
     }
