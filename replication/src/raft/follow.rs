@@ -6,7 +6,8 @@
 //! 2. The log is cut off where it has an entry of another epoch than the message, and only there: a message that is late and has fewer
 //!    entries than the log changes nothing. Nothing that is committed is ever cut off.
 //! 3. The entries that the log lacks are appended.
-//! 4. What is known to be the leader's and is durable is acknowledged; what is known to be the leader's, and committed there, is committed here.
+//! 4. What is known to be the leader's and is durable is acknowledged; so much of it as the leader says is committed is committed here. A commit
+//!    end above that is remembered, and changes nothing yet.
 
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 
@@ -15,6 +16,21 @@ use super::replica::{Replica, Role};
 use super::types::{Action, Append, AppendOutcome, ConfigEntry, LogEnd, Message, ReplicaId, Run};
 use super::violation::ProtocolViolation;
 use crate::mutants::{Mutant, is_planted};
+
+/// Returns runs with epochs of at least `floor`.
+fn raised(runs: &[Run], floor: LeaderEpoch) -> Vec<Run> {
+    let mut raised: Vec<Run> = runs.iter().map(|run| Run { epoch: run.epoch.max(floor), ..*run }).collect();
+    raised.dedup_by_key(|run| run.epoch);
+    raised
+}
+
+/// How an append goes on from a log.
+struct Match {
+    /// Epoch of the entries before the first run.
+    before: LeaderEpoch,
+    /// Entries with lower indexes are the leader's.
+    compared: LogIndex,
+}
 
 impl Replica {
     pub(super) fn handle_append(
@@ -27,12 +43,13 @@ impl Replica {
         if self.cutting {
             return AppendOutcome::Dropped;
         }
-        let Some(before) = self.matching_epoch(append) else {
-            self.reject(from, append);
+        let Some(Match { before, compared }) = self.match_append(from, append) else {
             return AppendOutcome::Dropped;
         };
-        let from_here = append.from.max(self.commit_end);
-        let conflict = self.log.first_conflict(Some(before), &append.runs, from_here, append.end);
+        // A leader that has forgotten epochs takes them for lower than they are.
+        let floor = self.log.epoch_before(compared.min(self.log.end())).unwrap_or(LeaderEpoch(0));
+        let (before, runs) = (before.max(floor), raised(&append.runs, floor));
+        let conflict = self.log.first_conflict(Some(before), &runs, compared, append.end);
         let conflict = conflict.or_else(|| {
             (is_planted(Mutant::TruncateWithoutConflict) && append.end < self.log.end()).then_some(append.end)
         });
@@ -47,13 +64,8 @@ impl Replica {
         let old_end = self.log.end();
         // Entries go to the disk only in a term that cannot be forgotten.
         let takes = append.end > old_end && self.is_persisted();
-        // Committed entries are not compared, so what follows them may not fit.
-        if let Some((run, last)) = self.log.first_decrease(before, &append.runs, append.end) {
-            let Run { start: index, epoch } = run;
-            return AppendOutcome::Violation(ProtocolViolation::EpochDecreases { index, epoch, last });
-        }
         if takes {
-            self.log.extend(before, &append.runs, append.end);
+            self.log.extend(before, &runs, append.end);
             let known = self.configs.last().map_or(LogIndex(0), |entry| entry.index);
             let new = configs.iter().filter(|entry| entry.index >= old_end && entry.index > known);
             self.configs.extend(new.filter(|entry| entry.index < append.end).cloned());
@@ -71,16 +83,53 @@ impl Replica {
         AppendOutcome::Dropped
     }
 
-    /// Returns the epoch of the entry before an append, if the logs are the same up to there.
-    fn matching_epoch(&self, append: &Append) -> Option<LeaderEpoch> {
-        if append.from > self.log.end() {
+    /// Finds out whether the logs are the same up to the first entry of an append. If they may not be, rejects it, or cuts the log off.
+    fn match_append(&mut self, from: ReplicaId, append: &Append) -> Option<Match> {
+        let own = self.log.epoch_before(append.from);
+        let (known, prev) = match append.prev_epoch {
+            Some(prev) => (append.from <= self.commit_end || own == Some(prev), prev),
+            None => return self.match_unknown(append),
+        };
+        if append.from > self.log.end() || !known {
+            self.reject(from, append);
             return None;
         }
-        let own = self.log.epoch_before(append.from);
-        if append.from <= self.commit_end {
-            return Some(append.prev_epoch.or(own).unwrap_or(LeaderEpoch(0)));
+        Some(Match { before: prev, compared: append.from.max(self.commit_end) })
+    }
+
+    /// The same for an append whose leader has forgotten the epochs of its first entries: it only knows that these are committed.
+    ///
+    /// | this log | what happens |
+    /// |---|---|
+    /// | ends before the append | rejected |
+    /// | has nothing but what is committed, or the leader's | the entries follow |
+    /// | has the first entry whose epoch the message gives, with this epoch | the logs are the same up to there (log matching) |
+    /// | has another entry there | it lacks a committed entry, so no majority counts on what it has after its commit end: that is cut off |
+    /// | ends where the append begins, without such an entry in the message | the same: the forgotten entries go on after it |
+    /// | goes on after that | rejected: the leader looks for a match near the end of this log |
+    fn match_unknown(&mut self, append: &Append) -> Option<Match> {
+        let (certain, end) = (self.commit_end.max(self.verified_end), self.log.end());
+        let before = self.log.last().epoch;
+        if append.from > end {
+            self.ask_for_more();
+            return None;
         }
-        own.filter(|own| append.prev_epoch == Some(*own))
+        if end <= certain {
+            return Some(Match { before, compared: append.end });
+        }
+        let Some(Run { start, epoch }) = append.runs.first().copied() else {
+            if append.from == end {
+                self.truncate(certain);
+            } else {
+                self.ask_for_more();
+            }
+            return None;
+        };
+        if start < certain || self.log.epoch_before(start.next()) == Some(epoch) {
+            return Some(Match { before, compared: start.max(self.commit_end) });
+        }
+        self.truncate(certain);
+        None
     }
 
     /// Rejects an append: the leader goes on from where the logs match.
@@ -99,8 +148,17 @@ impl Replica {
     /// Handles that the log is the leader's up to `end`.
     fn verify(&mut self, end: LogIndex, append: &Append) {
         self.verified_end = self.verified_end.max(end);
+        self.known_commit = self.known_commit.max(append.commit_end);
+        self.follow_commit();
+    }
+
+    /// Moves the commit end to that of the leader, as far as the log is the leader's and durable.
+    ///
+    /// What is not durable may never get to the disk ([`handle_refused`](Self::handle_refused)). It is committed, by others; and this replica does
+    /// not have it.
+    fn follow_commit(&mut self) {
         let known = if is_planted(Mutant::CommitUnverified) { self.log.end() } else { self.verified_end };
-        self.commit(append.commit_end.min(known));
+        self.commit(self.known_commit.min(known).min(self.durable_end));
     }
 
     fn truncate(&mut self, from: LogIndex) {
@@ -123,7 +181,8 @@ impl Replica {
         self.ask_for_more();
     }
 
-    /// Handles that the storage did not take entries that were accepted: its log ends at `end`.
+    /// Handles that the storage did not take entries that were accepted: its log ends at `end`. They may be committed; none of them was durable
+    /// here, so this replica has neither acknowledged nor committed them.
     pub fn handle_refused(&mut self, end: LogIndex) {
         if matches!(self.role, Role::Leader(_)) || end >= self.log.end() {
             return;
@@ -185,6 +244,7 @@ impl Replica {
         if matches!(self.role, Role::Leader(_)) {
             self.advance_commit();
         } else {
+            self.follow_commit();
             self.acknowledge();
         }
     }

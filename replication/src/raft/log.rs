@@ -9,9 +9,10 @@ use super::types::{LogEnd, Run};
 
 /// Maximum number of runs that are known. The oldest are forgotten, if they are committed.
 ///
-/// A leader knows nothing of entries before its first run but that they are committed. A follower that gets such entries gives them
-/// the epoch of the entry before them, which is too low. That is safe: what is committed last is never among them, and the voters that
-/// have that know its epoch.
+/// A leader knows nothing of entries before its first run but that they are committed, and the epoch of the last of them. A follower that gets
+/// such entries gives them the epoch of the entry before them, which is too low. That is safe: what is committed last is never among
+/// them, and the voters that have that know its epoch. What a follower had in their place is never taken for them
+/// (`match_unknown` in `follow.rs`), and when it leads, others raise its epochs to their own.
 pub const RUNS_MAX: usize = 1024;
 
 /// The outline of a log. Invariant: runs are ordered by start, and by epoch; the first one starts at `base.end`.
@@ -81,27 +82,6 @@ impl Outline {
         self.end = end;
     }
 
-    /// Returns the first run that [`extend`](Self::extend) would append with an earlier epoch than the entry before it, and the epoch of
-    /// that entry.
-    pub(crate) fn first_decrease(
-        &self,
-        epoch: LeaderEpoch,
-        runs: &[Run],
-        end: LogIndex,
-    ) -> Option<(Run, LeaderEpoch)> {
-        if end <= self.end {
-            return None;
-        }
-        let mut last = self.last().epoch;
-        for run in runs_after(self.end, epoch, runs, end) {
-            if run.epoch < last {
-                return Some((run, last));
-            }
-            last = run.epoch;
-        }
-        None
-    }
-
     /// Forgets the oldest runs that are too many and end at or before `commit_end`.
     pub(crate) fn forget(&mut self, commit_end: LogIndex) {
         while self.runs.len() > RUNS_MAX && self.runs[1].start <= commit_end {
@@ -130,7 +110,8 @@ impl Outline {
         }
     }
 
-    /// Returns the runs that start among the entries `from..end`, if the entry before them has the epoch `before`.
+    /// Returns the runs that start among the entries `from..end`, if the entry before them has the epoch `before`. The first known epoch is that of
+    /// the last entry that is forgotten: it says whether another log is the same up to there.
     pub(crate) fn runs_between(
         &self,
         before: Option<LeaderEpoch>,
@@ -140,9 +121,12 @@ impl Outline {
         if from >= end {
             return Vec::new();
         }
-        let first = self.epoch_of(from).map(|epoch| Run { start: from, epoch });
+        let known = from.max(LogIndex(self.base.end.0.saturating_sub(1)));
+        let epoch = self.epoch_before(known.next()).filter(|_| known < end);
+        let first = epoch.map(|epoch| Run { start: known, epoch });
         let first = first.filter(|run| Some(run.epoch) != before);
-        let later = self.runs.iter().filter(|run| run.start > from && run.start < end);
+        let later = self.runs.iter().filter(|run| run.start > known && run.start < end);
+        let later = later.filter(|run| Some(run.epoch) != epoch);
         first.into_iter().chain(later.copied()).collect()
     }
 

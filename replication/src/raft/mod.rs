@@ -42,6 +42,7 @@
 //! | (term, vote) is durable before anything leaves | paper, figure 2 (persistent state) | `replica.rs` |
 //! | a later term makes a follower; an earlier one is rejected | paper, 5.1 | `receive.rs` |
 //! | log matching; only conflicting entries are cut off | paper, 5.3, figure 2 (AppendEntries) | `follow.rs`, `log.rs` |
+//! | a follower commits what it has durably: what the storage refuses does not count | own | `follow.rs` |
 //! | rejections name the last possible match | paper, 5.3, last part; thesis, 3.5 | `follow.rs` |
 //! | commit by counting only with an entry of the own term | paper, 5.4.2, figure 8 | `lead.rs` |
 //! | the leader's disk is one vote | thesis, 10.2.1 | `lead.rs` |
@@ -59,6 +60,9 @@
 //! and epoch are the same up to it; a leader has everything that was committed in earlier terms; replicas commit the same entries; nothing
 //! committed is cut off; commit ends never decrease; what a leader acknowledges is durable on a majority; a replica knows of every entry
 //! that it cannot read.
+//!
+//! One exception: a replica that was away for more than [`RUNS_MAX`] terms cuts off what it does not know to be committed, because its leader
+//! cannot compare it any more. A majority of the others has that.
 //!
 //! # Memory
 //!
@@ -85,4 +89,4 @@ pub use types::{
     Action, Append, AppendOutcome, ConfigEntry, Envelope, HardState, LogEnd, Message, ProposeError,
     ReplicaId, Run,
 };
-pub use violation::{LOG_END_MAX, ProtocolViolation, TERM_MAX};
+pub use violation::{LOG_END_MAX, ProtocolViolation, TERM_MAX, TERM_STEP_MAX};

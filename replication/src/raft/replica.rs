@@ -70,7 +70,10 @@ pub struct Replica {
     pub(super) durable_end: LogIndex,
     /// Every entry with a lower index is the same in the log of this term's leader. Invariant: not above the log's end.
     pub(super) verified_end: LogIndex,
+    /// Invariant: a follower moves it only up to what is durable here.
     pub(super) commit_end: LogIndex,
+    /// Every entry with a lower index is committed, in the logs of leaders. This log may lack it, or have another entry there.
+    pub(super) known_commit: LogIndex,
     pub(super) acknowledged_end: LogIndex,
     /// Configurations in the log: the last committed one and all after it. Invariant: never empty.
     pub(super) configs: Vec<ConfigEntry>,
@@ -105,6 +108,7 @@ impl Replica {
             durable_end: end,
             verified_end: LogIndex(0),
             commit_end,
+            known_commit: commit_end,
             acknowledged_end: commit_end,
             configs,
             role: Role::Follower,

@@ -1,7 +1,7 @@
 //! What a peer that follows the protocol never sends. It costs the peer its channel, and not this process: no assertion of the core depends
 //! on what peers send.
 //!
-//! Such a message has no effect, with one exception: a replica has entered the term of an append before it compares the epochs with its log.
+//! Such a message has no effect, with one exception: a replica has entered the term of an append before it compares its entries with the log.
 
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 
@@ -12,6 +12,15 @@ use super::types::{Append, Message};
 ///
 /// The terms after it are for replicas that have it and lose the ends of their logs, which takes one more each time.
 pub const TERM_MAX: LeaderEpoch = LeaderEpoch(i32::MAX - (1 << 16));
+
+/// How far one message may raise the term of a replica.
+///
+/// Terms are the leader epochs of Kafka's protocol, which have 31 bits, and a partition in the last one elects no leader any more. So a message
+/// that is damaged, or comes from a broken peer, must not use them up. Pre-votes keep a replica that is cut off from raising its term, so terms grow
+/// with the elections of a majority: at most one for each election timeout. A replica has to be away for six days in which the others do
+/// nothing but elect a leader twice a second until their messages are refused; then it has to be replaced. A replica without a
+/// term, which is new, enters any: it has nothing that others could lose.
+pub const TERM_STEP_MAX: i32 = 1 << 20;
 
 /// Maximum end of a log in a message.
 pub const LOG_END_MAX: LogIndex = LogIndex(1 << 62);
@@ -26,6 +35,14 @@ pub enum ProtocolViolation {
     /// The term is above [`TERM_MAX`].
     #[error("term {0} is above the maximum of {TERM_MAX}")]
     TermTooLarge(LeaderEpoch),
+    /// The term is more than [`TERM_STEP_MAX`] above that of the receiver.
+    #[error("term {term} is more than {TERM_STEP_MAX} above this replica's term {own}")]
+    TermTooFarAhead {
+        /// The message's term.
+        term: LeaderEpoch,
+        /// The receiver's term.
+        own: LeaderEpoch,
+    },
     /// A log would end after [`LOG_END_MAX`].
     #[error("the log end {0} is above the maximum of {LOG_END_MAX}")]
     LogEndTooLarge(LogIndex),
@@ -36,16 +53,6 @@ pub enum ProtocolViolation {
         from: LogIndex,
         /// Index after the last entry.
         end: LogIndex,
-    },
-    /// An entry has an earlier epoch than the entry before it.
-    #[error("entry {index} has epoch {epoch}, and the entry before it has epoch {last}")]
-    EpochDecreases {
-        /// Index of the entry.
-        index: LogIndex,
-        /// Epoch of the entry.
-        epoch: LeaderEpoch,
-        /// Epoch of the entry before it.
-        last: LeaderEpoch,
     },
     /// The leader has another entry than it had before in this term.
     #[error("entry {index} has another epoch than this term's leader had given it")]
@@ -73,6 +80,10 @@ impl Replica {
         };
         if let Some(term) = terms.into_iter().flatten().find(|term| *term > TERM_MAX) {
             return Err(ProtocolViolation::TermTooLarge(term));
+        }
+        let (own, step) = (self.hard.term, LeaderEpoch(self.hard.term.0.saturating_add(TERM_STEP_MAX)));
+        if let Some(term) = message.term().filter(|term| own > LeaderEpoch(0) && *term > step) {
+            return Err(ProtocolViolation::TermTooFarAhead { term, own });
         }
         let (term, end) = match message {
             Message::Append(append) => {

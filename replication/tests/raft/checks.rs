@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_protocol::ids::{LeaderEpoch, LogIndex};
-use highwater_replication::raft::{Config, Envelope, Message, ReplicaId};
+use highwater_replication::raft::{Config, Envelope, Message, RUNS_MAX, ReplicaId};
 
 use crate::disk::{Entry, Log, Value};
 use crate::world::Node;
@@ -46,10 +46,20 @@ impl Ghost {
     }
 
     /// Nothing that was committed is cut off.
-    pub(crate) fn check_truncation(&self, at: usize, log: &Log, from: LogIndex) -> Result<(), String> {
+    ///
+    /// A replica that was away for more terms than are remembered may do so, if it did not know: a majority of the others has it.
+    pub(crate) fn check_truncation(&self, at: usize, nodes: &[Node], from: LogIndex) -> Result<(), String> {
+        let log = &nodes[at].log;
+        let was_away =
+            self.committed.len() > RUNS_MAX && log.end().0 < (self.committed.len() - RUNS_MAX) as u64;
         for index in from.0..log.end().0 {
             let committed = self.committed.get(index as usize).map(|(entry, _)| entry);
-            if committed.is_some() && committed == log.get(index) {
+            if committed.is_none() || committed != log.get(index) {
+                continue;
+            }
+            let others = nodes.iter().enumerate().filter(|(other, _)| *other != at);
+            let copies = others.filter(|(_, node)| node.disk.log.get(index) == committed).count();
+            if !was_away || copies <= nodes.len() / 2 {
                 return Err(format!("node {at} cuts off its log at {from}, and entry {index} is committed"));
             }
         }

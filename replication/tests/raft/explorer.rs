@@ -22,6 +22,8 @@ pub(crate) struct Budget {
     pub(crate) lost_ends: u8,
     pub(crate) wipes: u8,
     pub(crate) doubled: u8,
+    /// Messages whose entries the storage does not take.
+    pub(crate) refused: u8,
     pub(crate) proposals: u8,
     /// Configurations that leaders propose, the last one first.
     pub(crate) configs: Vec<Config>,
@@ -175,6 +177,9 @@ fn events(world: &World, budget: &Budget) -> Vec<(Event, Budget)> {
         if budget.doubled > 0 {
             add(Event::Deliver { packet, doubled: true }, &|rest| rest.doubled -= 1);
         }
+        if budget.refused > 0 && !world.network[packet].entries.is_empty() {
+            add(Event::Refuse { packet, takes: 0 }, &|rest| rest.refused -= 1);
+        }
     }
     for (at, node) in world.nodes.iter().enumerate() {
         if node.persisting.is_some() {
@@ -278,6 +283,13 @@ pub(crate) fn doubled() -> Scope {
     scope(led_with_entry(3), Budget { campaigns: 1, doubled: 1, candidates: vec![1], ..Budget::default() })
 }
 
+/// An election while two entries are under way, which a follower's storage does not take at first.
+pub(crate) fn refused() -> Scope {
+    let mut start = led_with_entry(3);
+    start.apply(&Event::Propose(0)).expect("no violation");
+    scope(start, Budget { campaigns: 1, refused: 1, candidates: vec![1], ..Budget::default() })
+}
+
 /// Elections from the beginning, with pre-votes.
 pub(crate) fn pre_votes() -> Scope {
     scope(World::new(3, 3, 1), Budget { timeouts: 2, candidates: vec![0, 1], ..Budget::default() })
@@ -363,6 +375,11 @@ fn every_order_of_the_entries_of_two_leaders_keeps_the_invariants() {
 #[test]
 fn every_order_of_an_election_and_a_doubled_message_keeps_the_invariants() {
     holds_in_large(&doubled());
+}
+
+#[test]
+fn every_order_of_an_election_and_entries_that_are_refused_keeps_the_invariants() {
+    holds_in_large(&refused());
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod checks;
 mod disk;
 mod explorer;
+mod many_terms;
 mod memory;
 #[cfg(feature = "mutants")]
 mod mutants;

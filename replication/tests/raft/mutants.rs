@@ -79,7 +79,9 @@ mod random {
 
     found_by_the_simulation! {
         committing_before_a_majority_is_found: CommitBeforeMajority
+        committing_an_entry_of_an_earlier_term_by_counting_is_found: CommitEarlierTerm
         acknowledging_before_an_entry_is_durable_is_found: AckBeforeDurable
+        acknowledging_what_is_not_the_leaders_is_found: AckUnverified
         committing_what_is_not_the_leaders_is_found: CommitUnverified
         a_vote_that_is_not_durable_is_found: VoteNotDurable
         voting_twice_in_a_term_is_found: VoteTwice

@@ -28,6 +28,8 @@ rules! {
     a_follower_commits_what_is_known_to_be_the_leaders
     entries_are_not_taken_in_a_term_that_could_be_forgotten
     a_leader_finds_where_the_logs_match
+    a_leader_may_have_forgotten_the_epochs_of_committed_entries
+    entries_that_are_refused_are_committed_when_they_come_again
     the_leaders_disk_is_one_vote
     learners_count_for_nothing
     a_joint_configuration_needs_both_majorities

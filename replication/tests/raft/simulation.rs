@@ -37,6 +37,8 @@ struct Run {
     trace: Vec<Event>,
     /// Disks lose entries and are wiped. Then there are always three voters, of which one may be concerned.
     damages: bool,
+    /// There are many elections, and few messages arrive.
+    is_hasty: bool,
 }
 
 /// Runs a seed. The error says what was violated, and how it came to that.
@@ -48,7 +50,8 @@ pub(crate) fn run(seed: u64) -> Result<Totals, String> {
     let mut world = World::new(nodes, voters, min_insync);
     world.entries_max = rng.random_range(1..=3);
     let damages = rng.random_bool(0.5);
-    let mut run = Run { world, rng, damages, totals: Totals::default(), trace: Vec::new() };
+    let is_hasty = rng.random_bool(0.25);
+    let mut run = Run { world, rng, damages, is_hasty, totals: Totals::default(), trace: Vec::new() };
     let result = run.misfortune().and_then(|()| run.heal());
     let last = run.trace.len().saturating_sub(12);
     result.map_err(|why| format!("seed {seed}: {why}; after {:?}", &run.trace[last..]))?;
@@ -72,28 +75,51 @@ impl Run {
             if self.world.network.len() > PACKETS_MAX {
                 self.apply(Event::Lose { packet: 0 })?;
             }
-            let event = match self.rng.random_range(0..1000) {
-                0..60 => self.any_packet().map(|packet| Event::Deliver { packet, doubled: true }),
-                60..90 => self.any_packet().map(|packet| Event::Lose { packet }),
-                90..560 => self.any_packet().map(|packet| Event::Deliver { packet, doubled: false }),
-                560..660 => self.persisted(),
-                660..760 => self.flushed(),
-                760..785 => Some(Event::Timeout(self.any_node())),
-                785..790 => Some(Event::Campaign(self.any_node())),
-                790..820 => Some(Event::Cut(self.any_node(), self.any_node())),
-                820..850 => Some(Event::Connect(self.any_node(), self.any_node())),
-                850..865 => Some(self.crash()),
-                865..950 => self.world.leader().map(Event::Propose),
-                950..970 => self.change(),
-                970..980 => self.world.leader().map(|at| Event::Transfer(at, self.any_node())),
-                980..990 => self.damage(),
-                _ => Some(self.log_start()),
-            };
+            let event = if self.is_hasty { self.hasty_event() } else { self.event() };
             if let Some(event) = event {
                 self.apply(event)?;
             }
         }
         Ok(())
+    }
+
+    /// What may happen next, if anything.
+    fn event(&mut self) -> Option<Event> {
+        match self.rng.random_range(0..1000) {
+            0..60 => self.any_packet().map(|packet| Event::Deliver { packet, doubled: true }),
+            60..90 => self.any_packet().map(|packet| Event::Lose { packet }),
+            90..550 => self.any_packet().map(|packet| Event::Deliver { packet, doubled: false }),
+            550..560 => {
+                let takes = self.rng.random_range(0..2);
+                self.any_packet().map(|packet| Event::Refuse { packet, takes })
+            }
+            560..660 => self.persisted(),
+            660..760 => self.flushed(),
+            760..785 => Some(Event::Timeout(self.any_node())),
+            785..790 => Some(Event::Campaign(self.any_node())),
+            790..820 => Some(Event::Cut(self.any_node(), self.any_node())),
+            820..850 => Some(Event::Connect(self.any_node(), self.any_node())),
+            850..865 => Some(self.crash()),
+            865..950 => self.world.leader().map(Event::Propose),
+            950..970 => self.change(),
+            970..980 => self.world.leader().map(|at| Event::Transfer(at, self.any_node())),
+            980..990 => self.damage(),
+            _ => Some(self.log_start()),
+        }
+    }
+
+    /// The same where leaders follow each other before much of what they append gets around (paper, figure 8).
+    fn hasty_event(&mut self) -> Option<Event> {
+        match self.rng.random_range(0..1000) {
+            0..60 => Some(Event::Campaign(self.any_node())),
+            60..160 => self.any_packet().map(|packet| Event::Lose { packet }),
+            160..560 => self.any_packet().map(|packet| Event::Deliver { packet, doubled: false }),
+            560..760 => self.persisted(),
+            760..940 => self.flushed(),
+            940..980 => self.world.leader().map(Event::Propose),
+            980..990 => Some(self.crash()),
+            _ => Some(Event::Connect(self.any_node(), self.any_node())),
+        }
     }
 
     fn any_node(&mut self) -> usize {

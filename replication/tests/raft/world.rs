@@ -51,6 +51,11 @@ pub(crate) enum Event {
         packet: usize,
         doubled: bool,
     },
+    /// A message arrives, and the storage takes so many of its entries.
+    Refuse {
+        packet: usize,
+        takes: usize,
+    },
     Lose {
         packet: usize,
     },
@@ -122,7 +127,11 @@ impl World {
             Event::Deliver { packet, doubled } => {
                 let packet =
                     if *doubled { self.network[*packet].clone() } else { self.network.remove(*packet) };
-                self.deliver(&packet)?;
+                self.deliver(&packet, usize::MAX)?;
+            }
+            Event::Refuse { packet, takes } => {
+                let packet = self.network.remove(*packet);
+                self.deliver(&packet, *takes)?;
             }
             Event::Lose { packet } => {
                 self.network.remove(*packet);
@@ -239,7 +248,8 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, packet: &Packet) -> Result<(), String> {
+    /// Delivers a message. The storage takes `takes` of its entries at most.
+    fn deliver(&mut self, packet: &Packet, takes: usize) -> Result<(), String> {
         let to = packet.envelope.to.node.0 as usize;
         let node = &mut self.nodes[to];
         if let Some((from, until)) = packet.repair {
@@ -265,7 +275,11 @@ impl World {
             }
             AppendOutcome::Accepted { from } => {
                 let skipped = (from.0 - append.from.0) as usize;
-                node.log.entries.extend_from_slice(&packet.entries[skipped..]);
+                let entries = &packet.entries[skipped..];
+                node.log.entries.extend_from_slice(&entries[..entries.len().min(takes)]);
+                if takes < entries.len() {
+                    node.replica.handle_refused(node.log.end());
+                }
                 Ok(())
             }
             AppendOutcome::Dropped => Ok(()),
@@ -308,7 +322,8 @@ impl World {
                 node.log.entries.push(Entry { epoch, value: Value::Config(entry.config) });
             }
             Action::Truncate { from } => {
-                self.ghost.check_truncation(at, &node.log, from)?;
+                self.ghost.check_truncation(at, &self.nodes, from)?;
+                let node = &mut self.nodes[at];
                 node.log.truncate(from);
                 node.flushed = node.flushed.min(from);
                 node.replica.handle_truncated();
