@@ -111,7 +111,9 @@ mod tests {
 
     fn of(indexes: &[u64]) -> Configurations {
         let mut configurations = Configurations::default();
-        indexes.iter().for_each(|index| configurations.note(LogIndex(*index), Bytes::new()));
+        for index in indexes {
+            configurations.note(LogIndex(*index), Bytes::new());
+        }
         configurations
     }
 

@@ -304,6 +304,7 @@ impl Replicas {
             // Batches that wait for space are retried after the last event.
             StoreEvent::RoomAvailable
             // Events of replication, which does not exist yet: this broker holds the only replica of each partition.
+            | StoreEvent::ReplicaStateDurable { .. }
             | StoreEvent::Truncated { .. }
             | StoreEvent::Started { .. } => {}
             StoreEvent::ReadByIndex { id, result } => self.compaction.handle_read(store, id, result),

@@ -50,12 +50,8 @@ fn produce<'a>(topic: &'a str, partitions: i32, records: &'a [u8]) -> ProduceReq
 }
 
 fn list_offsets(topic: &'static str, partitions: i32) -> ListOffsetsRequest<'static> {
-    let of = |partition_index| ListOffsetsPartition {
-        partition_index,
-        current_leader_epoch: -1,
-        timestamp: -2,
-        ..Default::default()
-    };
+    let of =
+        |partition_index| ListOffsetsPartition { partition_index, current_leader_epoch: -1, timestamp: -2 };
     let topics = vec![ListOffsetsTopic { name: topic, partitions: (0..partitions).map(of).collect() }];
     ListOffsetsRequest { replica_id: -1, topics, ..Default::default() }
 }

@@ -96,8 +96,6 @@ pub(crate) struct Partition {
     pub(crate) faulty: bool,
     /// Appended frames wait for space on the disk: appends are refused until these are durable.
     pub(crate) stalled: bool,
-    /// Frames that a start found are written again, in place: the cache does not have them.
-    pub(crate) is_written_again: bool,
     pub(crate) deleting: bool,
     /// Part of the log is being cut off.
     pub(crate) cut: Option<Box<Cut>>,
@@ -149,6 +147,8 @@ pub(crate) struct Flags {
     pub(crate) urgent: bool,
     /// Its write bound is due to be raised.
     pub(crate) bound_due: bool,
+    /// Among those whose frames a start found and writes again, in place: the cache does not have them.
+    pub(crate) written_again: bool,
 }
 
 impl Partition {
@@ -191,7 +191,6 @@ impl Partition {
             checkpoint: None,
             faulty: false,
             stalled: false,
-            is_written_again: false,
             deleting: false,
             cut: None,
             tail_state: TailState::Active,
@@ -238,6 +237,12 @@ impl Partition {
     /// Index of the first frame that is here.
     pub(crate) fn first_index(&self) -> LogIndex {
         self.extents.front().map_or(self.append_index, |extent| extent.base_index)
+    }
+
+    /// Forgets the epochs and configurations that are not in effect from this index on.
+    pub(crate) fn forget_below(&mut self, index: LogIndex) {
+        self.epochs.forget_below(index);
+        self.configurations.forget_below(index);
     }
 
     /// Where the next frame and the next record go.

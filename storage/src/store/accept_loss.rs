@@ -121,8 +121,7 @@ impl Partition {
         }
         self.log_start = self.log_start.max(end.offset);
         let first = self.extents.front().map_or(LogIndex(0), |first| first.base_index);
-        self.epochs.forget_below(first);
-        self.configurations.forget_below(first);
+        self.forget_below(first);
         if !is_planted(Mutant::KeepEpochAfterLoss) {
             self.last_epoch = Some(LeaderEpoch(self.last_epoch.map_or(0, |last| last.0) + 1));
         }

@@ -295,7 +295,7 @@ impl Store {
         let partition = self.partitions.get(slot.0).expect("the caller looked");
         let ring_bytes = self.journal.ring.as_ref().map_or(0, Ring::bytes);
         // A write-back would take them from the cache.
-        !partition.is_written_again
+        !partition.flags.written_again
             && partition.pending_bytes()
                 <= self.config.limits.journal_tail_bytes_max.min(ring_bytes / TAILS_PER_JOURNAL_MIN)
     }

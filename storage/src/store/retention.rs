@@ -194,8 +194,7 @@ impl Store {
         let key = PartitionKey::from(partition.tp);
         self.budget.drop_below(&mut partition.chunks, behind);
         let first = partition.extents.front().map_or(partition.append_index, |extent| extent.base_index);
-        partition.epochs.forget_below(first);
-        partition.configurations.forget_below(first);
+        partition.forget_below(first);
         let incarnations = freed.iter().map(|extent| extent.incarnation.0).collect();
         let seq = self.record(&MapRecord::Freed { key, incarnations, log_start: log_start.0 });
         for extent in &freed {

@@ -57,7 +57,7 @@ impl Store {
     pub(super) fn end_stall(&mut self, slot: PartitionSlot) {
         if self.stalled.remove(&slot) {
             let partition = self.partitions.get_mut(slot.0).expect("it is removed later");
-            (partition.stalled, partition.is_written_again) = (false, false);
+            (partition.stalled, partition.flags.written_again) = (false, false);
             self.tell_space();
         }
     }

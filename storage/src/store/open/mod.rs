@@ -61,11 +61,9 @@ impl Store {
     /// Opens the store in its folder, creating it if there is none, and recovers every partition found. Blocks.
     pub fn open(config: StoreConfig, disk: &mut dyn Disk) -> Result<(Self, RecoveryReport), OpenError> {
         config.limits.assert_consistent();
-        disk.create_dir_all(&config.dir).map_err(io_error(&config.dir))?;
         let mut report = RecoveryReport::default();
         let slabs = open_slabs(&config, disk, &mut report)?;
-        let (mut state, known) = open_map(&config, disk, &slabs, &mut report)?;
-        state.set_file_bytes_min(config.limits.state_log_bytes_used);
+        let (state, known) = open_map(&config, disk, &slabs, &mut report)?;
         let journal = journal::open(&config, disk, &slabs, known.as_ref(), &mut report)?;
         let OpenedMap { map, faults, mut space } = open_space(&config, disk, &slabs, known, &mut report)?;
         space.begin_after(journal.era);
@@ -73,8 +71,7 @@ impl Store {
         let since = Incarnation(space.next_incarnation);
         let macs = map.macs.unwrap_or(StoreMacs { key: config.new_mac_key, since });
         let (mut partitions, mut by_tp) = (Slab::new(u32::MAX), BTreeMap::new());
-        let mut discarded: Vec<(PartitionKey, ExtentEntry)> = Vec::new();
-        let mut rewrites = Rewrites::default();
+        let (mut discarded, mut rewrites) = (Vec::<(PartitionKey, ExtentEntry)>::new(), Rewrites::default());
         let mut entries = ReadAheads::new(map.partitions);
         while let Some((key, entry)) = entries.next(disk, &slabs, &map.write_bounds) {
             let tp = TopicPartition::from(key);
@@ -107,7 +104,6 @@ impl Store {
             by_tp.insert(tp, slot);
         }
         let unwritten = rewrites.finish(&config, disk)?;
-        report.partitions = partitions.len();
         let mut store = Self {
             config,
             partitions,
@@ -154,6 +150,8 @@ impl Store {
         discarded: &[(PartitionKey, ExtentEntry)],
         report: &mut RecoveryReport,
     ) {
+        self.state.set_file_bytes_min(self.config.limits.state_log_bytes_used);
+        report.partitions = self.partitions.len();
         self.hold_back(unwritten, report);
         self.wait_for_recovered_map();
         self.settle_journal(journal.0, journal.1);
@@ -251,12 +249,13 @@ impl Store {
     }
 }
 
-/// Opens every slab and quarantines unknown files.
+/// Opens every slab and quarantines unknown files. Creates the folder of the store if there is none.
 fn open_slabs(
     config: &StoreConfig,
     disk: &mut dyn Disk,
     report: &mut RecoveryReport,
 ) -> Result<Slabs, OpenError> {
+    disk.create_dir_all(&config.dir).map_err(io_error(&config.dir))?;
     let mut opened = Vec::new();
     for entry in disk.list(&config.dir).map_err(io_error(&config.dir))? {
         let path = config.dir.join(&entry.name);

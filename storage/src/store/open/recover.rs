@@ -124,8 +124,7 @@ impl Recovery<'_> {
                     Gap::FreedBefore => {
                         discarded.extend_from_slice(&entry.extents[at - partition.extents.len()..at]);
                         partition.extents.clear();
-                        partition.epochs.forget_below(LogIndex(extent.base_index));
-                        partition.configurations.forget_below(LogIndex(extent.base_index));
+                        partition.forget_below(LogIndex(extent.base_index));
                         partition.log_start = partition.log_start.max(Offset(extent.base_offset));
                     }
                 }

@@ -318,7 +318,7 @@ impl Store {
 impl Partition {
     /// Queues frames that are in the log to be written again, in place: the cache does not have them. Returns their bytes.
     fn queue_again(&mut self, parts: Vec<(Mark, u32, Bytes)>) -> u64 {
-        self.is_written_again = true;
+        self.flags.written_again = true;
         for (start, from, data) in parts {
             let extent = self.extent_mut(start.extent()).expect("the frames are in it");
             let (end, from) = (extent.end_mark(), from.max(FIRST_POSITION));
