@@ -99,6 +99,7 @@ impl Replica {
         let mut log = Outline::new(start);
         log.extend(start.epoch, &runs, end);
         let commit_end = commit_end.min(end).max(start.end);
+        log.forget(commit_end);
         let mut replica = Self {
             id,
             hard,

@@ -50,8 +50,10 @@ impl Ghost {
     /// A replica that was away for more terms than are remembered may do so, if it did not know: a majority of the others has it.
     pub(crate) fn check_truncation(&self, at: usize, nodes: &[Node], from: LogIndex) -> Result<(), String> {
         let log = &nodes[at].log;
-        let was_away =
-            self.committed.len() > RUNS_MAX && log.end().0 < (self.committed.len() - RUNS_MAX) as u64;
+        let oldest_known = self.committed.len().checked_sub(RUNS_MAX);
+        let was_away = oldest_known.is_some_and(|oldest| {
+            log.get(oldest as u64) != self.committed.get(oldest).map(|(entry, _)| entry)
+        });
         for index in from.0..log.end().0 {
             let committed = self.committed.get(index as usize).map(|(entry, _)| entry);
             if committed.is_none() || committed != log.get(index) {
