@@ -4,6 +4,7 @@
 //! channel between the two nodes, and put back when they come out of it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -123,7 +124,8 @@ impl Cluster {
             for side in 0..2 {
                 let waiting = link.waiting[side].len();
                 let credit = link.channel(side).map(|channel| channel.credit());
-                text += &format!("{pair:?} side {side}: {waiting} messages wait, credit {credit:?}\n");
+                writeln!(text, "{pair:?} side {side}: {waiting} messages wait, credit {credit:?}")
+                    .expect("writing to a string cannot fail");
             }
         }
         text
