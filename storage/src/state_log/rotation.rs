@@ -208,14 +208,16 @@ impl StateLog {
         let Some(rotation) = self.rotation.as_mut().filter(|r| r.stage == Stage::Joining) else {
             return false;
         };
-        let mut carried = std::mem::take(&mut rotation.carried);
-        let Some(group) = carried.get(rotation.joined) else {
+        let joined = rotation.joined;
+        if joined == rotation.carried.len() {
             let copy = rotation.alone.unwrap_or(0);
             self.publish(disk, copy);
             return false;
-        };
-        self.write_group(disk, group, false, true);
-        std::mem::swap(&mut carried, &mut self.rotation.as_mut().expect("it is there").carried);
+        }
+        // They stay with the rotation: a second file that is made alone gets them too.
+        let carried = std::mem::take(&mut rotation.carried);
+        self.write_group(disk, &carried[joined], false, true);
+        self.rotation.as_mut().expect("it is there").carried = carried;
         true
     }
 

@@ -298,6 +298,41 @@ fn a_full_disk_makes_a_rotation_wait_and_loses_nothing() {
 }
 
 #[test]
+fn a_record_written_during_a_rotation_that_replaces_one_file_after_the_other_is_in_both_new_files() {
+    let mut disk = MemDisk::default();
+    let (mut owned, _) = Owned::open(&mut disk).expect("an empty disk");
+    owned.append(payload(0, 100));
+    owned.settle(&mut disk);
+    owned.rotate(&mut disk);
+    // The old files get it while the first new one is made.
+    owned.append(payload(1, 100));
+    owned.log.flush(&mut disk);
+    for _ in 0..3 {
+        let (token, completion) = disk.complete(0);
+        owned.log.on_disk(&mut disk, token, completion).expect("this disk fails no write");
+    }
+    assert_eq!(owned.log.durable(), Seq(2));
+    // There is no space for the second new file before the first has its name, and none after that.
+    disk.full = true;
+    drain(&mut owned.log, &mut disk);
+    assert!(owned.log.is_stalled());
+    let (again, _) = Owned::open(&mut disk.crashed(|_| false)).expect("readable");
+    assert_eq!(again.state, owned.state);
+    disk.full = false;
+    owned.log.retry_stalled(&mut disk);
+    drain(&mut owned.log, &mut disk);
+    assert!(!owned.log.is_stalled() && owned.log.is_idle());
+    for n in 2..4 {
+        let (again, recovered) = Owned::open(&mut disk.crashed(|_| false)).expect("readable");
+        assert_eq!(again.state, owned.state);
+        assert!(recovered.damage.is_empty() && recovered.notes.is_empty(), "{recovered:?}");
+        owned.append(payload(n, 100));
+        owned.turn_end(&mut disk);
+        drain(&mut owned.log, &mut disk);
+    }
+}
+
+#[test]
 fn a_record_that_finds_no_space_becomes_durable_with_a_rotation_and_a_crash_before_that_loses_nothing_durable()
  {
     for is_full_for_rotations in [false, true] {
