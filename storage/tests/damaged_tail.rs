@@ -269,7 +269,7 @@ fn if_the_map_is_lost_after_a_loss_was_accepted_no_further_record_is_lost_and_th
     let losses = [Loss::Zero, Loss::Garbage, Loss::SlabMissing, Loss::OnePage];
     let mut again = 0;
     for end in [End::Stopped, End::Killed, End::KilledIdle, End::KilledAtNextExtent] {
-        let (image, acknowledged) = build_log(end);
+        let (image, _) = build_log(end);
         let cases = losses
             .into_iter()
             .flat_map(|loss| (1..4).flat_map(move |page| [0, 1, 5].map(|n| (loss, page, n))));
@@ -281,13 +281,15 @@ fn if_the_map_is_lost_after_a_loss_was_accepted_no_further_record_is_lost_and_th
             if !bed.store.bounds(slot).faulty {
                 continue;
             }
+            // Without a checkpoint, the end of a log in a missing slab is not known.
+            let known_end = bed.store.bounds(slot).durable_end;
             let mut bed = bed.accept_losses();
             let slot = bed.slot(0);
             for n in 0..appended {
                 bed.append_durably(slot, &filled(200 + n, 4000));
             }
             let (before, bounds) = (readable(&mut bed, slot), bed.store.bounds(slot));
-            assert_eq!(bounds.durable_end.0, acknowledged.0 + i64::from(appended), "{at}");
+            assert_eq!(bounds.durable_end.0, known_end.0 + i64::from(appended), "{at}");
             bed.disk.crash(CrashPolicy::LOSE_ALL);
             let image = support::without_map(bed.disk.disk().image());
             let mut bed = Bed::on(DiskHarness::on(SimDisk::from_image(&image, 2)), config());

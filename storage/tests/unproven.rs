@@ -259,8 +259,14 @@ fn a_power_cut_at_any_moment_after_a_start_on_a_full_disk_loses_nothing_that_was
 #[test]
 fn records_that_do_not_fit_the_memory_of_a_start_on_a_full_disk_take_their_partitions_out_of_service_until_the_next_one()
  {
-    let limits =
-        StoreLimits { checkpoint_bytes: 4 << 20, checkpoint_bytes_min: 4 << 20, ..StoreLimits::tiny() };
+    // Nothing but the timers takes checkpoints.
+    let limits = StoreLimits {
+        checkpoint_bytes: 4 << 20,
+        checkpoint_bytes_min: 4 << 20,
+        state_log_bytes: 1 << 20,
+        state_log_bytes_used: 1 << 20,
+        ..StoreLimits::tiny()
+    };
     let mut bed = Bed::with(1, StoreConfig { limits, ..config() });
     let (bytes, count) = (30_000, 12);
     assert!(u64::from(count) * bytes as u64 > limits.store_unacked_bytes_max);
