@@ -97,6 +97,11 @@ impl Config {
         self.part(id).is_some_and(|part| part != Part::Learner)
     }
 
+    /// Returns whether a replica is the only member.
+    pub fn is_only(&self, id: ReplicaId) -> bool {
+        *self.members == [Member { id, part: Part::Voter }]
+    }
+
     /// Returns the replicas that vote.
     pub fn voters(&self) -> impl Iterator<Item = ReplicaId> {
         self.members.iter().filter(|m| m.part != Part::Learner).map(|m| m.id)

@@ -118,11 +118,15 @@ impl Replica {
         self.verified_end = LogIndex(0);
         let others = self.config().members().iter().filter(|m| m.id != self.id);
         let peers = others.map(|m| Progress::new(m.id, term_start)).collect();
-        self.role = Role::Leader(Box::new(Leader { term_start, peers, transfer: None }));
+        self.lead(Leader { term_start, resumed: false, peers, transfer: None });
+        self.push(Action::AppendEpochStart { index: term_start, epoch: term });
+    }
+
+    pub(super) fn lead(&mut self, leader: Leader) {
+        self.role = Role::Leader(Box::new(leader));
         self.leader = Some(self.id);
         self.leader_live = true;
-        self.push(Action::AppendEpochStart { index: term_start, epoch: term });
-        self.push(Action::RoleChanged);
+        self.note_role_changed();
     }
 
     /// Returns whether this replica may vote for a candidate whose log ends there.

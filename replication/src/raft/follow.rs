@@ -244,6 +244,7 @@ impl Replica {
         if matches!(self.role, Role::Leader(_)) {
             self.advance_commit();
         } else {
+            self.commit_alone();
             self.follow_commit();
             self.acknowledge();
         }

@@ -7,26 +7,32 @@
 
 use highwater_protocol::ids::LogIndex;
 
-use super::progress::{Leader, Sending};
+use super::progress::{Leader, Progress, Sending};
 use super::replica::{Replica, Role};
-use super::types::{Action, Append, Envelope, LogEnd, Message, ProposeError, ReplicaId};
+use super::types::{Action, Append, Due, Envelope, LogEnd, Message, ProposeError, ReplicaId};
 use crate::mutants::{Mutant, is_planted};
 
 impl Replica {
     /// Appends `entries` entries to the leader's log. Returns the index of the first. The owner appends them at that index, in the
-    /// leader's term, before it takes further actions.
+    /// leader's term, before it takes further actions; or it has just done so, after [`check_propose`](Self::check_propose).
     pub fn propose(&mut self, entries: u64) -> Result<LogIndex, ProposeError> {
-        self.check_serving()?;
-        self.check_min_insync()?;
+        self.check_propose()?;
         let first = self.log.end();
         self.log.extend(self.hard.term, &[], LogIndex(first.0 + entries));
         Ok(first)
     }
 
+    /// Returns why [`propose`](Self::propose) would be refused.
+    pub fn check_propose(&self) -> Result<(), ProposeError> {
+        self.check_serving()?;
+        self.check_min_insync()
+    }
+
     /// Returns why the leader cannot append anything now.
     pub(super) fn check_serving(&self) -> Result<(), ProposeError> {
         let Role::Leader(leader) = &self.role else { return Err(ProposeError::NotLeader) };
-        if !self.is_serving() {
+        // While a vote is being recorded, no action is carried out, and what was appended now would come before them in the log.
+        if !self.is_serving() || !self.is_persisted() {
             return Err(ProposeError::NotServing);
         }
         if leader.transfer.is_some() { Err(ProposeError::Transferring) } else { Ok(()) }
@@ -92,12 +98,22 @@ impl Replica {
         leader.successor(self.config())
     }
 
-    /// Takes the next replica for which there are entries, a probe or a newer commit end, in the order of ids. The owner reads
+    /// Returns the next replica for which there are entries, a probe or a newer commit end, in the order of ids. The owner reads
     /// as many entries from the index on as it likes, up to the log's end, and calls [`take_append`](Self::take_append).
     pub fn poll_due(&self) -> Option<(ReplicaId, LogIndex)> {
-        let Role::Leader(leader) = &self.role else { return None };
-        let due = leader.peers.iter().find(|peer| peer.is_due(self.log.end(), self.commit_end))?;
-        Some((due.id, due.next))
+        self.due().next().map(|due| (due.to, due.next))
+    }
+
+    /// Returns all replicas for which [`poll_due`](Self::poll_due) has something, for an owner that cannot send to each of them now.
+    pub fn due(&self) -> impl Iterator<Item = Due> {
+        let leader = if let Role::Leader(leader) = &self.role { Some(leader) } else { None };
+        // Until others are durably part of the log, a start may resume without it. See `resume.rs`.
+        let peers =
+            leader.filter(|_| !self.may_resume_without_others()).map_or(&[][..], |leader| &leader.peers);
+        let is_due = |peer: &&Progress| peer.is_due(self.log.end(), self.commit_end);
+        let due =
+            |peer: &Progress| Due { to: peer.id, next: peer.next, has_news: peer.has_news(self.commit_end) };
+        peers.iter().filter(is_due).map(due)
     }
 
     /// Returns the message for a replica with the entries from its next index up to `end`, which counts as sent. A replica whose next
@@ -158,6 +174,7 @@ impl Replica {
         if own_term && end > self.commit_end {
             self.commit(end);
         }
+        self.commit_alone();
         self.advance_acknowledged();
         self.advance_config();
     }
@@ -169,7 +186,7 @@ impl Replica {
         let end = copied.min(self.commit_end);
         if end > self.acknowledged_end && self.is_serving() {
             self.acknowledged_end = end;
-            self.push(Action::Committed);
+            self.note_committed();
         }
     }
 

@@ -61,6 +61,11 @@ impl Outline {
         self.epoch_of(LogIndex(end.0 - 1))
     }
 
+    /// Returns the highest epoch that an entry before `end` can have. `None`: the log ends before it.
+    pub(crate) fn highest_epoch_before(&self, end: LogIndex) -> Option<LeaderEpoch> {
+        if end < self.base.end { Some(self.base.epoch) } else { self.epoch_before(end) }
+    }
+
     /// Returns the epoch of an entry.
     fn epoch_of(&self, index: LogIndex) -> Option<LeaderEpoch> {
         epoch_at(&self.runs, index)

@@ -31,6 +31,8 @@ impl Replica {
                 return Err(ProposeError::NotCaughtUp(id));
             }
         }
+        // A leader that has resumed may have no vote on record. Others are about to count on what it remembers.
+        self.hard.vote = Some(self.id);
         let config = self.config().towards(target);
         self.append_config(config);
         Ok(())

@@ -25,6 +25,7 @@
 //! | [`handle_durable`](Replica::handle_durable): the own disk | [`Action::Committed`] |
 //! | [`handle_truncated`](Replica::handle_truncated), [`handle_started`](Replica::handle_started) | [`Action::Truncate`], [`Action::StartAt`] |
 //! | [`handle_election_timeout`](Replica::handle_election_timeout), [`handle_peer_alive`](Replica::handle_peer_alive), [`handle_peer_lost`](Replica::handle_peer_lost) | [`Action::RoleChanged`], [`Action::AppendEpochStart`] |
+//! | [`resume`](Replica::resume): after a start, a replica without others | |
 //! | [`handle_hole`](Replica::handle_hole), [`handle_repaired`](Replica::handle_repaired) | [`Action::SendCommitted`] |
 //! | commands: [`propose`](Replica::propose), [`propose_config`](Replica::propose_config), [`transfer_leadership`](Replica::transfer_leadership) | [`poll_due`](Replica::poll_due), [`take_append`](Replica::take_append): entries for other replicas; [`Action::AppendConfig`] |
 //!
@@ -53,6 +54,7 @@
 //! | a follower too far behind restarts where the leader's log begins | paper, 7 (`InstallSnapshot`, without a snapshot: the log is the state) | `lead.rs`, `follow.rs` |
 //! | peers that break the protocol lose their channels | own | `violation.rs`, `receive.rs` |
 //! | damaged replicas stand aside | own; argument in the file | `damage.rs` |
+//! | a sole voter leads again after a start without an election | own; argument in the file | `resume.rs` |
 //!
 //! # Invariants
 //!
@@ -79,14 +81,17 @@ mod membership;
 mod progress;
 mod receive;
 mod replica;
+mod resume;
+mod stored_config;
 mod types;
 mod violation;
 
 pub use config::{Config, Member, Part, REPLICAS_MAX};
 pub use log::RUNS_MAX;
 pub use replica::{Replica, Restored, RoleKind};
+pub use stored_config::StoredConfigError;
 pub use types::{
-    Action, Append, AppendOutcome, ConfigEntry, Envelope, HardState, LogEnd, Message, ProposeError,
+    Action, Append, AppendOutcome, ConfigEntry, Due, Envelope, HardState, LogEnd, Message, ProposeError,
     ReplicaId, Run,
 };
 pub use violation::{LOG_END_MAX, ProtocolViolation, TERM_MAX, TERM_STEP_MAX};

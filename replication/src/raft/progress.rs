@@ -40,11 +40,17 @@ impl Progress {
 
     /// Returns whether there is something to send.
     pub(crate) fn is_due(&self, log_end: LogIndex, commit_end: LogIndex) -> bool {
-        match self.sending {
-            _ if !self.live => false,
-            Sending::Probing { sent } => !sent,
-            Sending::Streaming => self.next < log_end || self.commit_sent < commit_end.min(self.next),
-        }
+        let has_entries = self.sending == Sending::Streaming && self.next < log_end;
+        self.has_news(commit_end) || (self.live && has_entries)
+    }
+
+    /// Returns whether there is something to send also without entries: a probe, or a later commit end.
+    pub(crate) fn has_news(&self, commit_end: LogIndex) -> bool {
+        self.live
+            && match self.sending {
+                Sending::Probing { sent } => !sent,
+                Sending::Streaming => self.commit_sent < commit_end.min(self.next),
+            }
     }
 
     /// Starts over: messages that are under way may never arrive.
@@ -67,6 +73,8 @@ impl Progress {
 pub(crate) struct Leader {
     /// Index of the first entry of the leader's term.
     pub(crate) term_start: LogIndex,
+    /// It has led the term before a restart, alone: every entry before `term_start` is committed.
+    pub(crate) resumed: bool,
     /// The other members, ordered by id.
     pub(crate) peers: Vec<Progress>,
     /// The voter that is to take over, and whether it has been asked to.

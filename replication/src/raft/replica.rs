@@ -19,8 +19,10 @@ pub struct Restored {
     pub start: LogEnd,
     /// The runs of the log.
     pub runs: Vec<Run>,
-    /// End of the log. Everything in it is durable.
+    /// End of the log.
     pub end: LogIndex,
+    /// Every entry with a lower index is durable. A storage may have to write what it found at the end again.
+    pub durable_end: LogIndex,
     /// A lower bound of what is committed.
     pub commit_end: LogIndex,
     /// The configurations in the log, in order, and before them the one at its start.
@@ -88,13 +90,24 @@ pub struct Replica {
     pub(super) hole: Option<(LogIndex, LogIndex)>,
     pub(super) min_insync: usize,
     actions: VecDeque<Action>,
+    /// What follows the queued actions.
+    news: News,
+}
+
+/// Actions that are not queued: they say what to look at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+struct News {
+    /// [`Action::RoleChanged`].
+    role: bool,
+    /// [`Action::Committed`].
+    commit: bool,
 }
 
 impl Replica {
     /// Creates a replica from what its storage has. `min_insync`: how many voters have an entry before it is acknowledged; a majority
     /// if that is more.
     pub fn new(id: ReplicaId, restored: Restored, min_insync: usize) -> Self {
-        let Restored { hard, start, runs, end, commit_end, configs, end_lost } = restored;
+        let Restored { hard, start, runs, end, durable_end, commit_end, configs, end_lost } = restored;
         assert!(!configs.is_empty(), "a replica has a configuration");
         let mut log = Outline::new(start);
         log.extend(start.epoch, &runs, end);
@@ -106,7 +119,7 @@ impl Replica {
             persisted: hard,
             persisting: None,
             log,
-            durable_end: end,
+            durable_end: durable_end.min(end),
             verified_end: LogIndex(0),
             commit_end,
             known_commit: commit_end,
@@ -119,6 +132,7 @@ impl Replica {
             hole: None,
             min_insync,
             actions: VecDeque::new(),
+            news: News::default(),
         };
         // An entry of a later term than the recorded one can be durable first.
         let last = replica.log.last().epoch;
@@ -133,6 +147,12 @@ impl Replica {
         }
         replica.trim_configs();
         replica
+    }
+
+    /// Handles, right after [`new`](Self::new), that no hard state was ever recorded: it is before anything leaves and before entries are
+    /// accepted. So a replica that has entries and no state has forgotten what it promised.
+    pub fn record_first_state(&mut self) {
+        self.persisted = HardState { term: LeaderEpoch(-1), vote: None, lost_in: None };
     }
 
     /// Returns the replica's id.
@@ -160,11 +180,11 @@ impl Replica {
         }
     }
 
-    /// Returns whether the replica leads and an entry of its term is committed. Before, it answers nothing: it does not know what is
-    /// committed (paper, section 8).
+    /// Returns whether the replica leads and an entry of its term is committed, or it has [resumed](Self::resume). Before, it answers
+    /// nothing: it does not know what is committed (paper, section 8).
     pub fn is_serving(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        self.commit_end > leader.term_start || is_planted(Mutant::ServeBeforeOwnEntry)
+        leader.resumed || self.commit_end > leader.term_start || is_planted(Mutant::ServeBeforeOwnEntry)
     }
 
     /// Returns the end of the log.
@@ -191,6 +211,11 @@ impl Replica {
     /// Returns whether the replica takes no part in elections because it has lost a part of its log.
     pub fn is_damaged(&self) -> bool {
         self.hole.is_some() || self.hard.lost_in.is_some()
+    }
+
+    /// Returns whether the log is being cut off or restarted: no entries are accepted.
+    pub fn is_cutting(&self) -> bool {
+        self.cutting
     }
 
     /// Returns the state that must not be forgotten.
@@ -226,12 +251,16 @@ impl Replica {
         if self.hard != self.persisted && !is_planted(Mutant::VoteNotDurable) {
             return None;
         }
-        let action = self.actions.pop_front();
-        if action.is_none() {
-            // An idle replica keeps no memory for actions.
-            self.actions = VecDeque::new();
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
         }
-        action
+        // An idle replica keeps no memory for actions.
+        self.actions = VecDeque::new();
+        // These are not queued, so that what a sole voter commits costs no memory: they say what to look at, and may come last.
+        if std::mem::take(&mut self.news.role) {
+            return Some(Action::RoleChanged);
+        }
+        std::mem::take(&mut self.news.commit).then_some(Action::Committed)
     }
 
     /// Handles that a hard state is durable.
@@ -260,6 +289,14 @@ impl Replica {
 
     pub(super) fn is_persisted(&self) -> bool {
         self.hard == self.persisted || is_planted(Mutant::VoteNotDurable)
+    }
+
+    pub(super) fn note_role_changed(&mut self) {
+        self.news.role = true;
+    }
+
+    pub(super) fn note_committed(&mut self) {
+        self.news.commit = true;
     }
 
     pub(super) fn push(&mut self, action: Action) {
@@ -291,7 +328,7 @@ impl Replica {
         self.leader = leader;
         self.leader_live = leader.is_some();
         if changed {
-            self.push(Action::RoleChanged);
+            self.note_role_changed();
         }
     }
 
@@ -308,7 +345,7 @@ impl Replica {
             self.commit_end = end;
             self.log.forget(end);
             self.trim_configs();
-            self.push(Action::Committed);
+            self.note_committed();
         }
     }
 

@@ -107,6 +107,12 @@ pub struct Append {
 }
 
 impl Append {
+    /// Returns the epoch of an entry of the message. `None`: the leader does not know it any more.
+    pub fn epoch_of(&self, index: LogIndex) -> Option<LeaderEpoch> {
+        let after = self.runs.partition_point(|run| run.start <= index);
+        after.checked_sub(1).map(|at| self.runs[at].epoch).or(self.prev_epoch)
+    }
+
     /// Returns whether the message makes sense: its runs start among its entries, in order, and none is of a later epoch than the term.
     pub(crate) fn is_valid(&self) -> bool {
         let ordered = self.runs.is_sorted_by(|a, b| a.start < b.start && a.epoch < b.epoch);
@@ -238,6 +244,17 @@ pub struct Envelope {
     pub to: ReplicaId,
     /// The message.
     pub message: Message,
+}
+
+/// A replica that a leader has something to send to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Due {
+    /// The replica.
+    pub to: ReplicaId,
+    /// Index of the next entry to send.
+    pub next: LogIndex,
+    /// A message is due also without entries: a probe, or a later commit end.
+    pub has_news: bool,
 }
 
 /// What the owner of a replica has to do next.

@@ -120,6 +120,7 @@ impl Disk {
             start: self.log.start,
             runs: self.log.runs(),
             end: self.log.end(),
+            durable_end: self.log.end(),
             commit_end: self.commit_hint,
             configs: self.log.configs(),
             end_lost: self.end_lost,

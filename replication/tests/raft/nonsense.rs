@@ -135,6 +135,7 @@ fn run(seed: u64) -> [usize; 3] {
             Run { start: LogIndex(3), epoch: LeaderEpoch(3) },
         ],
         end: LogIndex(6),
+        durable_end: LogIndex(6),
         commit_end: LogIndex(rng.random_range(0..6)),
         configs: vec![config],
         end_lost: rng.random_bool(0.1),

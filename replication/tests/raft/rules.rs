@@ -46,6 +46,10 @@ rules! {
     a_wiped_replica_is_another_one
     an_acknowledgement_waits_for_min_insync_replicas
     a_single_voter_elects_itself_and_commits_what_is_durable
+    a_replica_that_was_alone_leads_on_without_an_election
+    a_replica_that_may_not_have_been_alone_does_not_resume
+    a_replica_that_was_alone_sends_nothing_before_it_is_durably_not_alone
+    a_leader_counts_what_a_majority_has_whoever_is_slow
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! | event | |
 //! |---|---|
-//! | `start 1 of 1,2,3 [learners 4] [term 2] [runs 0:1,4:2] [end 6] [commit 4] [min 2] [lost]` | replica 1 starts with a log |
+//! | `start 1 of 1,2,3 [learners 4] [config-at 3] [term 2] [vote 1] [runs 0:1,4:2] [end 6] [durable 5] [commit 4] [min 2] [lost]` | replica 1 starts with a log |
+//! | `resume` | it leads again without an election |
 //! | `2: append 2 4..6 after 1 runs 4:2 commit 4` | replica 2 sends entries 4 and 5, in term 2, after an entry of epoch 1 |
 //! | `2: vote 3 last 6@2 [transfer]`, `pre-vote 3 last 6@2`, `voted 3 yes`, `pre-voted 2 asked 3 no` | messages of elections |
 //! | `2: appended 2 6`, `rejected 2 4@1`, `start 2 9@1`, `timeout-now 2`, `stepped-down 2`, `lost-end 3`, `fetch 2 4..6` | other messages |
@@ -95,6 +96,7 @@ fn apply(subject: &mut Option<Replica>, event: &str) -> Option<String> {
         ["durable", end] => r.handle_durable(index(end)),
         ["truncated"] => r.handle_truncated(),
         ["started"] => r.handle_started(),
+        ["resume"] => return (!r.resume()).then(|| "refused".to_owned()),
         ["refused", end] => r.handle_refused(index(end)),
         ["timeout"] => r.handle_election_timeout(),
         ["alive", node] => r.handle_peer_alive(NodeId(number(node) as u32)),
@@ -122,12 +124,13 @@ fn start(id: &str, voters: &str, rest: &[&str]) -> Replica {
     let config = Config::new(ids(voters), ids(option(rest, "learners").unwrap_or(""))).expect("valid");
     let term = LeaderEpoch(option(rest, "term").map_or(0, number) as i32);
     let restored = Restored {
-        hard: HardState { term, ..HardState::NEW },
+        hard: HardState { term, vote: option(rest, "vote").map(parse_id), lost_in: None },
         start: LogEnd::EMPTY,
         runs: runs(option(rest, "runs").unwrap_or("")),
         end: index(option(rest, "end").unwrap_or("0")),
+        durable_end: index(option(rest, "durable").or(option(rest, "end")).unwrap_or("0")),
         commit_end: index(option(rest, "commit").unwrap_or("0")),
-        configs: vec![ConfigEntry { index: LogIndex(0), config }],
+        configs: vec![ConfigEntry { index: index(option(rest, "config-at").unwrap_or("0")), config }],
         end_lost: rest.contains(&"lost"),
     };
     Replica::new(parse_id(id), restored, option(rest, "min").map_or(1, number) as usize)

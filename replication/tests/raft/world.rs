@@ -223,6 +223,7 @@ impl World {
         if let Some((from, until)) = unreadable {
             self.nodes[at].replica.handle_hole(from, until);
         }
+        self.nodes[at].replica.resume();
         self.ghost.handle_restart(&self.nodes[at]);
     }
 
