@@ -9,7 +9,7 @@ use super::replica_state::check_configuration;
 use crate::api::{
     AppendError, FrameContent, FramePlacement, PartitionSlot, ReplicateError, Replicated, ReplicatedFrame,
 };
-use crate::epochs::EpochEnd;
+use crate::epochs::{EpochEnd, EpochStart};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Gaps, Partition};
 use crate::position::LogPoint;
@@ -63,6 +63,22 @@ impl Store {
             }
         });
         Ok(Replicated::Appended)
+    }
+
+    /// Returns where the first frame is that this log has left; its end, if it has none.
+    pub fn first_point(&self, slot: PartitionSlot) -> LogPoint {
+        let partition = self.partition(slot).expect("the slot of a deleted partition is not used again");
+        let first = partition.extents.front();
+        first.map_or(partition.append_point(), |extent| LogPoint {
+            index: extent.base_index,
+            offset: extent.base_offset,
+        })
+    }
+
+    /// Returns the epochs of this log in order, each with its first frame. The first one may have begun before the first frame that is left.
+    pub fn epochs(&self, slot: PartitionSlot) -> impl Iterator<Item = EpochStart> {
+        let partition = self.partition(slot).into_iter();
+        partition.flat_map(|partition| partition.epochs.below(partition.append_index).copied())
     }
 
     /// Returns where an epoch ends in this log.
