@@ -3,6 +3,7 @@
 mod compaction;
 mod groups;
 mod journal;
+mod replicas;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use journal::journal_bytes;
 pub use journal::{
     JOURNAL_BYTES, JOURNAL_PART, JOURNAL_TAIL_BYTES_LIMIT, JOURNAL_TAIL_BYTES_MAX, journal_tail_bytes_max,
 };
+pub use replicas::{MARKS_KEPT_MAX, PEER_READ_BYTES_MAX};
 
 /// Connections of a broker, over all its shards.
 pub const CONNECTIONS_MAX: usize = 10_000;

@@ -19,6 +19,10 @@ pub enum Mutant {
     RejectedBatchOvertaken,
     /// Some commits of offsets are acknowledged without a record in the log.
     OffsetCommitLost,
+    /// A leader that was deposed acknowledges batches when the log of the next leader reaches their ends.
+    DeposedLeaderAcknowledges,
+    /// Readers get what is on a replica's own disk, committed or not.
+    UncommittedIsReadable,
     /// Reads go up to the end of the log instead of the high watermark.
     FetchAboveHighWatermark,
     /// A change of the metadata is published before all shards have prepared it.

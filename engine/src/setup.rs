@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use highwater_replication::raft::ReplicaId;
 use highwater_runtime::plane::Disk;
 use highwater_storage::state_log::{FILE_BYTES_DEFAULT, Owner, Recovered, StateLog, StateLogError};
 use highwater_storage::{DurableForm, OpenError as StoreError};
@@ -124,11 +125,18 @@ impl From<OpenStoresError> for OpenError {
 }
 
 impl ShardSetup {
+    /// Returns the identity of this node's replicas.
+    pub(crate) fn replica(&self) -> ReplicaId {
+        // The first disk of the node. There is no way to replace it yet.
+        ReplicaId { node: self.identity.node, incarnation: 0 }
+    }
+
     /// Returns what the shards need to open their stores.
     pub(crate) fn of_stores(&self) -> StoresSetup<'_> {
         StoresSetup {
             data_dir: &self.data_dir,
             cluster: self.identity.cluster,
+            me: self.replica(),
             stores: self.stores,
             shards: self.shards,
             limits: self.limits.store,

@@ -56,7 +56,7 @@ codes! {
     InvalidArgument = 8, false;
     /// The configuration name or value is not allowed.
     InvalidConfig = 9, false;
-    /// The partition lives on another shard of this node; refresh the metadata.
+    /// Another shard or node leads the partition; refresh the metadata.
     WrongShard = 10, true;
     /// The batch's checksum does not match its bytes.
     CorruptBatch = 11, false;
@@ -100,6 +100,8 @@ codes! {
     InstanceFenced = 30, false;
     /// The group has members.
     GroupNotEmpty = 31, false;
+    /// Fewer replicas can be reached than an acknowledgement needs; nothing was written.
+    NotEnoughReplicas = 32, true;
 }
 
 impl fmt::Display for ErrorCode {

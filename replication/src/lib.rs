@@ -1,4 +1,4 @@
-//! Quorum consensus per partition, as pure state machines.
+//! Consensus per partition, and the protocol between nodes, as pure state machines.
 //!
 //! Invariant: this crate has no access to disks, sockets or clocks. Events go in through `handle_*`; what follows from them is returned, or
 //! taken by `poll_*`.
@@ -9,7 +9,4 @@ pub mod mutants;
 #[cfg(not(feature = "mutants"))]
 mod mutants;
 pub mod peer;
-mod quorum;
 pub mod raft;
-
-pub use quorum::{Quorum, Voter};

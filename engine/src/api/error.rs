@@ -161,6 +161,24 @@ pub enum ApiError {
         /// The next offset that can be read.
         resume_at: Offset,
     },
+    /// This replica does not lead the partition.
+    #[error("{partition}: this node does not lead the partition; ask for metadata and try again")]
+    NotLeader {
+        /// Topic and partition.
+        partition: String,
+    },
+    /// Fewer replicas are reachable than an acknowledgement needs.
+    #[error(
+        "{partition}: {live} replicas can be reached and min.insync.replicas asks for {needed}; nothing was written; try again when more of them run"
+    )]
+    NotEnoughReplicas {
+        /// Topic and partition.
+        partition: String,
+        /// Replicas within reach, with the leader.
+        live: usize,
+        /// Replicas that must have a batch before it is acknowledged.
+        needed: usize,
+    },
     /// The store did not append a batch.
     #[error("{partition}: {error}")]
     Append {
@@ -225,7 +243,9 @@ impl ApiError {
             Self::GroupsDamaged(PartitionIndex(3)),
             Self::GroupsAwaitSpace(PartitionIndex(3)),
             Self::PartitionDamaged,
-            Self::RecordsDamaged { partition: reason, offset: Offset(5), resume_at: Offset(6) },
+            Self::RecordsDamaged { partition: reason.clone(), offset: Offset(5), resume_at: Offset(6) },
+            Self::NotLeader { partition: reason.clone() },
+            Self::NotEnoughReplicas { partition: reason, live: 1, needed: 2 },
             Self::EarlierBatchRejected { sequence: 3 },
             Self::Internal("because"),
         ];

@@ -34,7 +34,9 @@ impl From<&ApiError> for KafkaError {
             ApiError::Stopping(Service::Groups) => Self::NOT_COORDINATOR,
             ApiError::Starting(Service::Partitions)
             | ApiError::Stopping(Service::Partitions)
-            | ApiError::WrongShard { .. } => Self::NOT_LEADER_OR_FOLLOWER,
+            | ApiError::WrongShard { .. }
+            | ApiError::NotLeader { .. } => Self::NOT_LEADER_OR_FOLLOWER,
+            ApiError::NotEnoughReplicas { .. } => Self::NOT_ENOUGH_REPLICAS,
             ApiError::UnknownTopic(_)
             | ApiError::UnknownTopicId(_)
             | ApiError::TopicDeleted
@@ -83,6 +85,7 @@ pub(crate) fn producers_retry(error: KafkaError) -> bool {
         error,
         KafkaError::UNKNOWN_TOPIC_OR_PARTITION
             | KafkaError::NOT_LEADER_OR_FOLLOWER
+            | KafkaError::NOT_ENOUGH_REPLICAS
             | KafkaError::REQUEST_TIMED_OUT
             | KafkaError::KAFKA_STORAGE_ERROR
     )

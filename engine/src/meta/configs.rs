@@ -212,6 +212,8 @@ pub struct TopicConfig {
     pub segment_ms: i64,
     /// Bytes of the largest batch.
     pub max_message_bytes: usize,
+    /// Replicas that have a batch before it is acknowledged. Without effect on partitions with one replica.
+    pub min_insync: usize,
     /// Who sets the timestamps.
     pub timestamp: TimestampSource,
     /// How far behind the broker's clock a producer's timestamp may be.
@@ -252,6 +254,7 @@ impl TopicConfig {
             segment_bytes: number("segment.bytes") as u64,
             segment_ms: number("segment.ms"),
             max_message_bytes: number("max.message.bytes") as usize,
+            min_insync: number("min.insync.replicas") as usize,
             timestamp: match value_of(set, "message.timestamp.type") {
                 "LogAppendTime" => TimestampSource::LogAppendTime,
                 _ => TimestampSource::CreateTime,

@@ -26,7 +26,8 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
             ErrorCode::UnknownTopic
         }
         ApiError::UnknownPartition { .. } => ErrorCode::UnknownPartition,
-        ApiError::WrongShard { .. } => ErrorCode::WrongShard,
+        ApiError::WrongShard { .. } | ApiError::NotLeader { .. } => ErrorCode::WrongShard,
+        ApiError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
         ApiError::TopicExists(_) => ErrorCode::TopicExists,
         ApiError::InvalidTopicName(_) | ApiError::InternalTopic => ErrorCode::InvalidTopicName,
         ApiError::InvalidPartitionCount(_) | ApiError::TooManyProducers => ErrorCode::InvalidArgument,

@@ -8,10 +8,12 @@ use highwater_protocol::limits::BATCH_BYTES_MAX;
 use highwater_runtime::plane::Disk;
 use highwater_storage::AppendError;
 
+use super::acks::Ack;
 use super::batch::{ParsedBatch, TimestampStamp};
 use super::check::RejectedRecords;
-use super::rejected::SequenceStamp;
-use super::replica::{Ack, PartitionId};
+use super::consensus::NotAppendable;
+use super::rejected::{ProducerKey, SequenceStamp};
+use super::replica::PartitionId;
 use super::{PartitionEvent, Replicas};
 use crate::api::{ApiError, RequiredAcks};
 use crate::meta::configs::TimestampSource;
@@ -159,7 +161,10 @@ impl Replicas {
         wall_ms: i64,
     ) -> Option<AppendRequest<'a>> {
         let stamp = request.sequence_stamp();
-        if let Some(sequence) = stamp.and_then(|stamp| self.rejected.before(&stamp)) {
+        if let Some(stamp) = stamp
+            && let Some(sequence) = self.rejected.before(&stamp)
+            && !self.has_rejected(stamp, sequence)
+        {
             let error = ApiError::EarlierBatchRejected { sequence };
             self.fail(request.reply_to, request.tp, None, error);
             return None;
@@ -168,11 +173,11 @@ impl Replicas {
             self.fail(request.reply_to, request.tp, stamp, ApiError::TopicDeleted);
             return None;
         };
-        match self.prepare(disk, id, &request.batch.batch, wall_ms) {
-            Ok(()) => {}
-            Err(AppendError::Busy) => return Some(request),
+        match self.may_append(id, &request.batch.batch, wall_ms) {
+            Ok(true) => {}
+            Ok(false) => return Some(request),
             Err(error) => {
-                self.fail_append(id, &request, stamp, error);
+                self.fail(request.reply_to, request.tp, stamp, error);
                 return None;
             }
         }
@@ -180,29 +185,37 @@ impl Replicas {
         None
     }
 
-    /// Checks that there is space for a batch, and begins its epoch in the log if necessary.
-    fn prepare(
+    /// Returns whether the log has the rejected batch with this sequence, of the producer of `stamp`: another replica led the partition
+    /// when the batch was sent again.
+    fn has_rejected(&mut self, stamp: SequenceStamp, sequence: i32) -> bool {
+        let ProducerKey { partition, producer, epoch } = stamp.key;
+        let Some(partition) = self.table.find(partition).and_then(|id| self.table.get(id)) else {
+            return false;
+        };
+        let store = &self.stores[partition.store].store;
+        let in_log = store
+            .active_producers(partition.slot)
+            .find(|known| (known.id, known.epoch) == (producer, epoch))
+            .is_some_and(|known| known.last_sequence.wrapping_sub(sequence) >= 0);
+        in_log && self.rejected.note_accepted(&SequenceStamp { sequence, ..stamp })
+    }
+
+    /// Returns whether this replica may append a batch now, and the store has space for it. False: the batch has to wait.
+    fn may_append(
         &mut self,
-        disk: &mut dyn Disk,
         id: PartitionId,
         batch: &ParsedBatch<'_>,
         wall_ms: i64,
-    ) -> Result<(), AppendError> {
-        let partition = self.table.get_mut(id).ok_or(AppendError::Deleted)?;
+    ) -> Result<bool, ApiError> {
+        let partition = self.table.get(id).ok_or(ApiError::TopicDeleted)?;
         let store = &mut self.stores[partition.store].store;
-        let (bytes, is_bulk) = (batch.len(), batch.is_bulk());
-        if store.is_busy(partition.slot, bytes, is_bulk, wall_ms) {
-            return Err(AppendError::Busy);
+        if let Err(why) = partition.consensus.check_append() {
+            // What the replica has to remember before it serves may wait for space, too.
+            let waits_for_space = why == NotAppendable::NotYet && store.is_stalled();
+            let why = if waits_for_space { NotAppendable::Store(AppendError::StorageFull) } else { why };
+            return partition.refusal(why).map_or(Ok(false), Err);
         }
-        if partition.epoch_start_due {
-            store.append_epoch_start(disk, partition.slot, partition.epoch, wall_ms)?;
-            partition.epoch_start_due = false;
-            // The epoch start may have used the space.
-            if store.is_busy(partition.slot, bytes, is_bulk, wall_ms) {
-                return Err(AppendError::Busy);
-            }
-        }
-        Ok(())
+        Ok(!store.is_busy(partition.slot, batch.len(), batch.is_bulk(), wall_ms))
     }
 
     /// Appends a batch for which there is space. Its producer is acknowledged as `acks` requires.
@@ -223,8 +236,9 @@ impl Replicas {
         let payload = batch.batch.into_payload(stamped, &mut self.scratch);
         let store = &mut self.stores[partition.store].store;
         let (base_offset, end, stamped_at) =
-            match store.append(disk, partition.slot, payload, partition.epoch, wall_ms) {
+            match store.append(disk, partition.slot, payload, partition.epoch(), wall_ms) {
                 Ok(appended) => {
+                    partition.consensus.note_appended(appended.index, appended.next_offset);
                     self.counted.batches += 1;
                     self.counted.records += (appended.next_offset.0 - appended.base_offset.0) as u64;
                     (appended.base_offset, appended.next_offset, Timestamp(wall_ms))
@@ -247,20 +261,6 @@ impl Replicas {
             let log_start = store.bounds(partition.slot).log_start;
             self.events.push_back(PartitionEvent::acknowledge(tp, ack, log_start));
         }
-    }
-
-    fn fail_append(
-        &mut self,
-        id: PartitionId,
-        request: &AppendRequest<'_>,
-        stamp: Option<SequenceStamp>,
-        error: AppendError,
-    ) {
-        let error = match self.table.get(id) {
-            Some(partition) => ApiError::Append { partition: partition.name(), error },
-            None => ApiError::TopicDeleted,
-        };
-        self.fail(request.reply_to, request.tp, stamp, error);
     }
 
     /// Rejects a batch, and remembers it if its producer will send it again.

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
 use highwater_storage::{FindResult, ReadId, ReadResult};
 
+use super::acks::Ack;
 use super::append::{AppendFailure, AppendOutcome, AppendedAt};
 use super::log_start::{LogStartMove, LogStartOutcome};
-use super::replica::{Ack, PartitionId};
+use super::replica::PartitionId;
 use crate::api::ApiError;
 use crate::partition::{ReaderId, Waiter};
 use crate::reply_to::ReplyTo;

@@ -60,6 +60,7 @@ impl Replicas {
         let id_here = self.table.find(tp);
         let partition = id_here.and_then(|id| self.table.get(id)).ok_or(ApiError::TopicDeleted)?;
         partition.topic.check_writable()?;
+        partition.check_leads()?;
         let end = partition.high_watermark();
         let offset = to.unwrap_or(end);
         let store = &mut self.stores[partition.store].store;
@@ -85,6 +86,11 @@ impl Replicas {
 
     /// Handles a log start that was moved durably.
     pub(super) fn handle_log_start(&mut self, store: usize, slot: PartitionSlot, offset: Offset) {
+        let id = self.table.of_slot(store, slot);
+        if let Some(partition) = id.and_then(|id| self.table.get_mut(id)) {
+            let first = self.stores[store].store.first_point(slot);
+            partition.consensus.handle_log_start(first.index);
+        }
         self.end_moves((store, slot), |to| to <= offset, &Ok(offset));
     }
 

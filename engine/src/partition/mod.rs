@@ -19,7 +19,9 @@
 //! | [`AppendRequest`], [`ReplyTo`] | a checked batch, and who receives its [`AppendOutcome`] |
 //! | `RejectedBatches` | rejected batches that their producers will send again, and that later batches must not overtake |
 //! | `PendingAppends` | batches that wait for space, by partition |
-//! | [`Partition`] | one replica: epoch, quorum, high watermark, and pending acknowledgements |
+//! | [`Partition`] | one replica: its consensus with the high watermark, and pending acknowledgements |
+//! | `Consensus` | carries out on the log what the consensus core decides |
+//! | `PeerReads` | reads of entries for other replicas |
 //! | `LogStartMoves`, `Deletions` | log starts that are being moved, deleted topics whose space is being freed |
 //! | `Compaction` | the partition that is being compacted, or the scan for one |
 //!
@@ -27,28 +29,36 @@
 //! reached its owner. While a batch is checked, or a native client's batch waits for space, no other request of its connection is handled:
 //! see [`Partitions::holds`]. [`Partitions::poll_released`] returns the connections that may continue.
 //!
-//! Invariant: no acknowledgement leaves before the partition's [`Quorum`](highwater_replication::Quorum) has said that it may.
+//! Invariant: no acknowledgement leaves before the partition's consensus has said that it may.
 
+mod acks;
 mod append;
 mod batch;
 mod check;
 mod check_queue;
 mod compaction;
+mod consensus;
 mod events;
+mod frames;
 mod log_start;
+mod peers;
 mod pending;
 mod rejected;
 mod replica;
+mod settle;
 mod stores;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod waiter;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
 use highwater_protocol::batch::Work;
-use highwater_protocol::ids::{NodeId, Offset, TopicId, TopicPartition};
+use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
+use highwater_replication::raft::ReplicaId;
 use highwater_runtime::plane::{ConnId, Disk, ShardIndex};
 use highwater_storage::{Bounds, Store};
 
@@ -70,7 +80,9 @@ use append::ValidBatch;
 use check::Verdict;
 use check_queue::CheckQueue;
 use compaction::Compaction;
+use consensus::PeerMessage;
 use log_start::LogStartMoves;
+use peers::PeerReads;
 use pending::PendingAppends;
 use replica::Table;
 use topics::Deletions;
@@ -86,7 +98,8 @@ pub(crate) type ResendRule = fn(ReplyTo, &ApiError) -> bool;
 /// The partitions of a shard. See the module's doc.
 pub(crate) struct Partitions {
     me: ShardIndex,
-    node: NodeId,
+    /// The identity of all replicas here.
+    replica: ReplicaId,
     replicas: Replicas,
     checks: CheckQueue,
     /// Batches that wait for space, by store.
@@ -112,6 +125,16 @@ struct Replicas {
     deletions: Deletions,
     compaction: Compaction,
     events: VecDeque<PartitionEvent>,
+    /// Messages for other replicas.
+    outgoing: VecDeque<PeerMessage>,
+    /// Partitions that have something for other replicas.
+    due: VecDeque<PartitionId>,
+    /// Reads for other replicas that wait for the disk.
+    peer_reads: PeerReads,
+    /// Partitions with an action that waits for space.
+    held: BTreeSet<PartitionId>,
+    /// Stores with batches that may be appended now, because a role has changed.
+    retry: Vec<usize>,
     counted: PartitionCounters,
     /// A reusable buffer.
     scratch: Vec<u8>,
@@ -130,14 +153,14 @@ impl Partitions {
     /// rejected batches later ones must not overtake.
     pub(crate) fn new(
         me: ShardIndex,
-        node: NodeId,
+        replica: ReplicaId,
         stores: Vec<StoreEntry>,
         decoder_bytes_max: usize,
         is_sent_again: ResendRule,
     ) -> Self {
         Self {
             me,
-            node,
+            replica,
             pending: stores.iter().map(|_| PendingAppends::default()).collect(),
             replicas: Replicas {
                 stores,
@@ -148,6 +171,11 @@ impl Partitions {
                 deletions: Deletions::default(),
                 compaction: Compaction::default(),
                 events: VecDeque::new(),
+                outgoing: VecDeque::new(),
+                due: VecDeque::new(),
+                peer_reads: PeerReads::default(),
+                held: BTreeSet::new(),
+                retry: Vec::new(),
                 counted: PartitionCounters::default(),
                 scratch: Vec::new(),
             },
@@ -356,6 +384,13 @@ impl Partitions {
         });
     }
 
+    /// Retries the batches that wait where a replica has begun or ceased to lead.
+    fn retry_after_changes(&mut self, disk: &mut dyn Disk, wall_ms: i64) {
+        while let Some(store) = self.replicas.retry.pop() {
+            self.retry_pending(disk, store, wall_ms);
+        }
+    }
+
     /// Drops the batches of a closed connection that are being checked; for a native client, also those that wait for space. Returns who would
     /// have received their outcomes.
     pub(crate) fn forget_connection(&mut self, conn: ConnId) -> impl Iterator<Item = ReplyTo> + use<> {
@@ -409,8 +444,15 @@ impl Partitions {
 
     /// Creates the partitions of a topic that belong to this shard, or updates their configuration: from number `from` on, at most `count_max`.
     /// Returns how many were handled.
-    pub(crate) fn put_topic(&mut self, topic: &Arc<Topic>, from: usize, count_max: usize) -> usize {
-        self.replicas.put_topic(topic, from, count_max, self.node)
+    pub(crate) fn put_topic(
+        &mut self,
+        disk: &mut dyn Disk,
+        topic: &Arc<Topic>,
+        from: usize,
+        count_max: usize,
+        wall_ms: i64,
+    ) -> usize {
+        self.replicas.put_topic(disk, topic, from, count_max, self.replica, wall_ms)
     }
 
     /// Deletes at most `count_max` partitions of a topic. Returns how many, and whether none is left.

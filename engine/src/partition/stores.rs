@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use highwater_protocol::ids::{ClusterId, LogIndex, NodeId, Offset, StoreId, TopicPartition};
+use highwater_protocol::ids::{
+    ClusterId, LeaderEpoch, LogIndex, Offset, ProducerId, StoreId, TopicPartition,
+};
+use highwater_replication::raft::{Config, ReplicaId};
 use highwater_runtime::plane::{Completion, Disk, Plane, Token};
 use highwater_storage::mac::MAC_KEY_BYTES;
 use highwater_storage::{
@@ -10,6 +13,9 @@ use highwater_storage::{
     StoreConfig, StoreEvent, StoreLimits,
 };
 
+use super::consensus::{Consensus, Recovered};
+use super::rejected::ProducerKey;
+use super::replica::Partition;
 use super::{PartitionEvent, Partitions, Replicas};
 use crate::api::ApiError;
 use crate::data_dir::store_dir;
@@ -37,6 +43,8 @@ pub(crate) struct StoresSetup<'a> {
     pub(crate) data_dir: &'a Path,
     /// The cluster that owns the data.
     pub(crate) cluster: ClusterId,
+    /// This node's replicas.
+    pub(crate) me: ReplicaId,
     /// The number of stores, at least as many as shards.
     pub(crate) stores: u16,
     /// The number of shards.
@@ -59,6 +67,7 @@ pub(crate) fn open_all<M>(
     plane: &mut dyn Plane<M>,
     setup: &StoresSetup<'_>,
 ) -> Result<(Vec<StoreEntry>, Opened), OpenStoresError> {
+    let alone = Config::new([setup.me], []).expect("one voter is enough");
     let mut entries = Vec::new();
     let mut opened = Opened { epochs: Vec::new(), topics: Vec::new(), warnings: Vec::new() };
     let mine = (plane.shard()..setup.stores).step_by(usize::from(setup.shards));
@@ -79,8 +88,9 @@ pub(crate) fn open_all<M>(
         report_findings(StoreId(id), report, &mut opened.warnings);
         opened.topics.extend(store.partitions().map(|(tp, _)| tp.topic));
         for (tp, slot) in store.partitions() {
-            let last = store.bounds(slot).last_epoch;
-            opened.epochs.extend(last.filter(|epoch| epoch.0 != 0).map(|epoch| (tp, epoch)));
+            let consensus = Consensus::new(setup.me, &Recovered::of(&store, slot), &alone, 1);
+            let epoch = consensus.term();
+            opened.epochs.extend((epoch != LeaderEpoch(0)).then_some((tp, epoch)));
         }
         entries.push(StoreEntry { id: StoreId(id), store, full: false, closed: false });
     }
@@ -186,12 +196,14 @@ impl Partitions {
                 left -= 1;
                 any = true;
                 space |= may_make_space(&event);
-                self.replicas.handle_store_event(self.node, store, event);
+                self.replicas.handle_store_event(disk, store, event, wall_ms);
             }
             if space {
+                self.replicas.retry_held(disk, store, wall_ms);
                 self.retry_pending(disk, store, wall_ms);
             }
         }
+        self.retry_after_changes(disk, wall_ms);
         any
     }
 
@@ -277,11 +289,31 @@ fn may_make_space(event: &StoreEvent) -> bool {
 }
 
 impl Replicas {
-    fn handle_store_event(&mut self, me: NodeId, store: usize, event: StoreEvent) {
+    fn handle_store_event(&mut self, disk: &mut dyn Disk, store: usize, event: StoreEvent, wall_ms: i64) {
         let entry = &mut self.stores[store];
         match event {
             StoreEvent::Durable { slot, durable_index, durable_offset } => {
-                self.handle_durable(me, (store, slot), durable_index, durable_offset);
+                self.handle_durable(disk, (store, slot), (durable_index, durable_offset), wall_ms);
+            }
+            StoreEvent::ReplicaStateDurable { slot, state } => {
+                self.change(disk, (store, slot), wall_ms, |consensus| consensus.handle_persisted(state));
+            }
+            StoreEvent::Truncated { slot, end: Ok(end) } => {
+                self.change(disk, (store, slot), wall_ms, |consensus| consensus.handle_truncated(end));
+            }
+            StoreEvent::Truncated { slot, end: Err(error) } => {
+                let id = self.table.of_slot(store, slot);
+                let partition =
+                    id.and_then(|id| self.table.get(id)).map_or_else(String::new, Partition::name);
+                tracing::error!(
+                    partition,
+                    "the log cannot be cut off where that of the leader differs: {error}"
+                );
+            }
+            StoreEvent::Started { slot } => {
+                let start = self.stores[store].store.first_point(slot);
+                self.forget_rejected(store, slot);
+                self.change(disk, (store, slot), wall_ms, |consensus| consensus.handle_started(start));
             }
             StoreEvent::Read { id, result } => {
                 self.events.push_back(PartitionEvent::Read { store, id, result });
@@ -302,12 +334,12 @@ impl Replicas {
                 entry.full = false;
             }
             // Batches that wait for space are retried after the last event.
-            StoreEvent::RoomAvailable
-            // Events of replication, which does not exist yet: this broker holds the only replica of each partition.
-            | StoreEvent::ReplicaStateDurable { .. }
-            | StoreEvent::Truncated { .. }
-            | StoreEvent::Started { .. } => {}
-            StoreEvent::ReadByIndex { id, result } => self.compaction.handle_read(store, id, result),
+            StoreEvent::RoomAvailable => {}
+            StoreEvent::ReadByIndex { id, result } => {
+                if let Some(result) = self.handle_peer_read((store, id), result) {
+                    self.compaction.handle_read(store, id, result);
+                }
+            }
             StoreEvent::Rewritten { slot, outcome } => {
                 self.compaction.handle_rewritten(store, slot, outcome);
             }
@@ -319,36 +351,44 @@ impl Replicas {
     /// More of a partition's log is on stable storage: producers are acknowledged, and more can be read.
     fn handle_durable(
         &mut self,
-        me: NodeId,
+        disk: &mut dyn Disk,
+        of: (usize, PartitionSlot),
+        (index, offset): (LogIndex, Offset),
+        wall_ms: i64,
+    ) {
+        self.change(disk, of, wall_ms, |consensus| consensus.handle_durable(index, offset));
+    }
+
+    /// Forgets the rejected batches of a partition: its log has restarted, and they may be in the part that is not here.
+    fn forget_rejected(&mut self, store: usize, slot: PartitionSlot) {
+        let Some(partition) = self.table.of_slot(store, slot).and_then(|id| self.table.get(id)) else {
+            return;
+        };
+        let tp = partition.tp;
+        let first = ProducerKey { partition: tp, producer: ProducerId(i64::MIN), epoch: i16::MIN };
+        self.rejected.forget(&first, |partition| *partition == tp);
+    }
+
+    /// Brings an event to the consensus of a partition, and carries out what follows.
+    fn change(
+        &mut self,
+        disk: &mut dyn Disk,
         (store, slot): (usize, PartitionSlot),
-        index: LogIndex,
-        offset: Offset,
+        wall_ms: i64,
+        event: impl FnOnce(&mut Consensus),
     ) {
         let Some(id) = self.table.of_slot(store, slot) else { return };
         let Some(partition) = self.table.get_mut(id) else { return };
-        let moved = partition.handle_durable(me, me, index, offset);
-        if let Some(first) = partition.pop_acked() {
-            let log_start = self.stores[store].store.bounds(slot).log_start;
-            let mut next = Some(first);
-            while let Some(ack) = next {
-                self.events.push_back(PartitionEvent::acknowledge(partition.tp, ack, log_start));
-                next = partition.pop_acked();
-            }
-        }
-        if moved {
-            self.events.push_back(PartitionEvent::HighWatermarkMoved(id));
-        }
+        event(&mut partition.consensus);
+        self.settle(disk, id, wall_ms);
     }
 
     /// Frames of a partition wait for disk space: fails the pending acknowledgements instead of letting producers wait. Whether their batches
     /// become durable is unknown to them; a batch that is sent again is recognised.
     fn fail_acks(&mut self, store: usize, slot: PartitionSlot) {
         let Some(id) = self.table.of_slot(store, slot) else { return };
-        let Some(partition) = self.table.get_mut(id) else { return };
-        let (tp, name) = (partition.tp, partition.name());
-        for ack in partition.take_acks() {
-            let error = ApiError::Append { partition: name.clone(), error: AppendError::StorageFull };
-            self.events.push_back(PartitionEvent::fail(tp, ack, error));
-        }
+        let Some(partition) = self.table.get(id) else { return };
+        let error = ApiError::Append { partition: partition.name(), error: AppendError::StorageFull };
+        self.fail_pending(id, &error);
     }
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use highwater_protocol::ids::{NodeId, StoreId, TopicId, TopicPartition};
+use highwater_protocol::ids::{StoreId, TopicId, TopicPartition};
+use highwater_replication::raft::{Config, ReplicaId};
 use highwater_runtime::plane::Disk;
+use highwater_storage::{CommitRule, PartitionConfig};
 
+use super::consensus::{Consensus, Recovered};
 use super::replica::{Partition, PartitionId};
 use super::{PartitionEvent, Replicas};
 use crate::api::ApiError;
@@ -29,27 +32,51 @@ impl Replicas {
     /// Returns how many were handled.
     pub(super) fn put_topic(
         &mut self,
+        disk: &mut dyn Disk,
         topic: &Arc<Topic>,
         from: usize,
         count_max: usize,
-        me: NodeId,
+        me: ReplicaId,
+        wall_ms: i64,
     ) -> usize {
-        let config = topic.config.for_storage();
+        let alone = Config::new([me], []).expect("one voter is enough");
         let mut count = 0;
-        for (tp, store_id) in topic.partitions_from(from).take(count_max) {
+        for (tp, store) in topic.partitions_from(from).take(count_max) {
             count += 1;
-            let Some(index) = self.store_index(store_id) else { continue };
-            let store = &mut self.stores[index].store;
-            let slot = store.ensure_partition(tp, config);
-            let known = self.table.of_slot(index, slot).and_then(|id| self.table.get_mut(id));
-            if let Some(partition) = known {
-                partition.topic = Arc::clone(topic);
-                continue;
+            if let Some(index) = self.store_index(store) {
+                self.put_partition(disk, topic, tp, index, (me, &alone), wall_ms);
             }
-            let bounds = store.bounds(slot);
-            self.table.insert(Partition::new(tp, Arc::clone(topic), index, slot, &bounds, me));
         }
         count
+    }
+
+    /// Creates a partition in a store, or updates its configuration. `replicas`: this replica, and those that the partition was created with.
+    pub(super) fn put_partition(
+        &mut self,
+        disk: &mut dyn Disk,
+        topic: &Arc<Topic>,
+        tp: TopicPartition,
+        index: usize,
+        replicas: (ReplicaId, &Config),
+        wall_ms: i64,
+    ) {
+        let store = &mut self.stores[index].store;
+        if let Some(partition) = self.table.find(tp).and_then(|id| self.table.get_mut(id)) {
+            partition.topic = Arc::clone(topic);
+            partition.consensus.set_min_insync(topic.config.min_insync);
+            store.ensure_partition(tp, partition.storage_config());
+            return;
+        }
+        let (me, created_with) = replicas;
+        // What is committed is not known before the replicas are.
+        let config = PartitionConfig { commit: CommitRule::Quorum, ..topic.config.for_storage() };
+        let slot = store.ensure_partition(tp, config);
+        let consensus =
+            Consensus::new(me, &Recovered::of(store, slot), created_with, topic.config.min_insync);
+        let partition = Partition::new(tp, Arc::clone(topic), index, slot, consensus);
+        store.ensure_partition(tp, partition.storage_config());
+        let id = self.table.insert(partition);
+        self.settle(disk, id, wall_ms);
     }
 
     /// Deletes at most `count_max` partitions of a topic. Returns how many, and whether none is left. [`PartitionEvent::TopicFreed`] follows when
@@ -106,7 +133,7 @@ impl Replicas {
         });
         self.abandon_moves(partition.store, partition.slot);
         let tp = partition.tp;
-        for ack in partition.take_acks() {
+        for ack in partition.acks.take_all() {
             self.events.push_back(PartitionEvent::fail(tp, ack, ApiError::TopicDeleted));
         }
     }

@@ -27,12 +27,13 @@ mod tests {
     use crate::native;
 
     /// Codes after which Kafka's clients send the same request again.
-    const RETRIED: [KafkaError; 9] = [
+    const RETRIED: [KafkaError; 10] = [
         KafkaError::NOT_CONTROLLER,
         KafkaError::NOT_COORDINATOR,
         KafkaError::COORDINATOR_NOT_AVAILABLE,
         KafkaError::COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError::NOT_LEADER_OR_FOLLOWER,
+        KafkaError::NOT_ENOUGH_REPLICAS,
         KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
         KafkaError::KAFKA_STORAGE_ERROR,
         KafkaError::REQUEST_TIMED_OUT,

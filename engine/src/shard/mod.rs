@@ -6,7 +6,7 @@
 //!
 //! Invariant: a partition belongs to exactly one shard, and no other shard accesses it.
 //!
-//! Invariant: no acknowledgement is sent before the partition's [`Quorum`](highwater_replication::Quorum) allows it.
+//! Invariant: no acknowledgement is sent before the partition's consensus allows it.
 
 mod carry_over;
 mod compaction;
@@ -157,7 +157,7 @@ impl Shard {
             metadata: None,
             partitions: Partitions::new(
                 me,
-                setup.identity.node,
+                setup.replica(),
                 stores,
                 setup.limits.decoder_bytes_max,
                 resend::is_sent_again,

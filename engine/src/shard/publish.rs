@@ -70,7 +70,7 @@ impl Preparing {
                     if self.partitions == 0 {
                         shard.groups.coordinators.handle_topic(topic);
                     }
-                    self.partitions += shard.put_topic(topic, self.partitions, work);
+                    self.partitions += shard.put_topic(plane, topic, self.partitions, work);
                     if self.partitions < topic.stores.len() {
                         return false;
                     }
@@ -139,8 +139,15 @@ impl Publishing {
 
 impl Shard {
     /// Creates or updates partitions of a topic from number `from` on, while there is `work` left. Returns how many were handled.
-    fn put_topic(&mut self, topic: &Arc<Topic>, from: usize, work: &mut Work) -> usize {
-        let count = self.partitions.put_topic(topic, from, work.left().max(1));
+    fn put_topic(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        topic: &Arc<Topic>,
+        from: usize,
+        work: &mut Work,
+    ) -> usize {
+        let wall_ms = plane.wall_clock_ms();
+        let count = self.partitions.put_topic(plane, topic, from, work.left().max(1), wall_ms);
         work.spend(count);
         count
     }

@@ -187,12 +187,12 @@ impl Shard {
     /// Returns the largest epoch that is not above this one, and its end; `None` below the first epoch.
     fn find_epoch_end(&self, tp: TopicPartition, epoch: LeaderEpoch) -> Option<EpochEnd> {
         let partition = self.partitions.of(tp)?;
-        if !(LeaderEpoch(0)..=partition.epoch).contains(&epoch) {
+        if !(LeaderEpoch(0)..=partition.epoch()).contains(&epoch) {
             return None;
         }
         // Not the high watermark: records that a consumer has read may be waiting for disk space since the start of the broker.
         let log_end = self.partitions.bounds(partition).append_end;
-        if epoch == partition.epoch {
+        if epoch == partition.epoch() {
             return Some(EpochEnd { epoch, end: log_end });
         }
         let found = self.partitions.store(partition.store).epoch_end(partition.slot, epoch);
@@ -240,7 +240,7 @@ impl Shard {
         let partition = self.partitions.of(tp)?;
         let bounds = self.partitions.bounds(partition);
         Some(PartitionDetails {
-            epoch: partition.epoch,
+            epoch: partition.epoch(),
             log_start: bounds.log_start,
             high_watermark: partition.high_watermark(),
             bytes: bounds.bytes,

@@ -1,0 +1,113 @@
+//! Carries out what the consensus of a partition asks for, and tells those who wait for it.
+
+use highwater_runtime::plane::Disk;
+use highwater_storage::{AppendError, CommitRule, PartitionConfig};
+
+use super::consensus::{LogAccess, NotAppendable};
+use super::replica::{Partition, PartitionId};
+use super::{PartitionEvent, Replicas};
+use crate::api::ApiError;
+use crate::mutants::{Mutant, is_planted};
+
+impl Replicas {
+    /// Carries out everything that the consensus of a partition asks for after an event. Acknowledges batches that are as durable as their
+    /// producers required, and fails all that wait if this replica was deposed.
+    pub(super) fn settle(&mut self, disk: &mut dyn Disk, id: PartitionId, wall_ms: i64) {
+        let Some(partition) = self.table.get_mut(id) else { return };
+        let (tp, at, slot) = (partition.tp, partition.store, partition.slot);
+        let store = &mut self.stores[at].store;
+        let consensus = &mut partition.consensus;
+        let outgoing = &mut self.outgoing;
+        consensus.carry_out_actions(&mut LogAccess { tp, disk, store, slot, wall_ms, outgoing });
+        let changes = consensus.take_changes();
+        if consensus.is_held() {
+            self.held.insert(id);
+        }
+        let rule = consensus.commit_rule();
+        if rule != partition.commit_rule {
+            partition.commit_rule = rule;
+            store.ensure_partition(tp, partition.storage_config());
+            partition.consensus.set_min_insync(partition.topic.config.min_insync);
+        }
+        if rule == CommitRule::Quorum {
+            store.note_commit(slot, partition.consensus.committed());
+            if !partition.is_due && partition.consensus.due().next().is_some() {
+                partition.is_due = true;
+                self.due.push_back(id);
+            }
+        }
+        if changes.may_append && !self.retry.contains(&at) {
+            self.retry.push(at);
+        }
+        if changes.is_deposed && !is_planted(Mutant::DeposedLeaderAcknowledges) {
+            let partition = partition.name();
+            self.fail_pending(id, &ApiError::NotLeader { partition });
+        }
+        self.acknowledge(id);
+        if changes.high_watermark_moved {
+            self.events.push_back(PartitionEvent::HighWatermarkMoved(id));
+        }
+    }
+
+    /// Sends the acknowledgements that can be sent.
+    fn acknowledge(&mut self, id: PartitionId) {
+        let Some(partition) = self.table.get_mut(id) else { return };
+        let Some(first) = partition.acks.pop(&partition.consensus) else { return };
+        let log_start = self.stores[partition.store].store.bounds(partition.slot).log_start;
+        let mut next = Some(first);
+        while let Some(ack) = next {
+            self.events.push_back(PartitionEvent::acknowledge(partition.tp, ack, log_start));
+            next = partition.acks.pop(&partition.consensus);
+        }
+    }
+
+    /// Fails the acknowledgements that wait.
+    pub(super) fn fail_pending(&mut self, id: PartitionId, error: &ApiError) {
+        let Some(partition) = self.table.get_mut(id) else { return };
+        for ack in partition.acks.take_all() {
+            self.events.push_back(PartitionEvent::fail(partition.tp, ack, error.clone()));
+        }
+    }
+
+    /// Carries out what a store had no space for.
+    pub(super) fn retry_held(&mut self, disk: &mut dyn Disk, store: usize, wall_ms: i64) {
+        if self.held.is_empty() {
+            return;
+        }
+        let is_here = |id: &PartitionId| self.table.get(*id).is_none_or(|partition| partition.store == store);
+        let here: Vec<PartitionId> = self.held.iter().copied().filter(is_here).collect();
+        for id in here {
+            self.held.remove(&id);
+            self.settle(disk, id, wall_ms);
+        }
+    }
+}
+
+impl Partition {
+    /// Returns the configuration for the partition's log.
+    pub(super) fn storage_config(&self) -> PartitionConfig {
+        PartitionConfig { commit: self.commit_rule, ..self.topic.config.for_storage() }
+    }
+
+    /// Returns why this replica cannot answer for the partition. One that is alone always can: nothing is committed elsewhere.
+    pub(crate) fn check_leads(&self) -> Result<(), ApiError> {
+        if self.consensus.is_serving() || !self.consensus.has_others() {
+            Ok(())
+        } else {
+            Err(ApiError::NotLeader { partition: self.name() })
+        }
+    }
+
+    /// Returns the error for a batch that this partition cannot take; `None` if the batch can wait.
+    pub(super) fn refusal(&self, why: NotAppendable) -> Option<ApiError> {
+        let partition = || self.name();
+        match why {
+            NotAppendable::NotYet | NotAppendable::Store(AppendError::Busy) => None,
+            NotAppendable::NotLeader => Some(ApiError::NotLeader { partition: partition() }),
+            NotAppendable::NotEnoughReplicas { live, needed } => {
+                Some(ApiError::NotEnoughReplicas { partition: partition(), live, needed })
+            }
+            NotAppendable::Store(error) => Some(ApiError::Append { partition: partition(), error }),
+        }
+    }
+}

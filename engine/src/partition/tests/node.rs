@@ -1,0 +1,255 @@
+//! A node: a disk, and the process that runs on it or does not.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
+use highwater_protocol::frame::Frame;
+use highwater_protocol::ids::{
+    ClusterId, NodeId, Offset, PartitionIndex, ProducerId, StoreId, Timestamp, TopicId, TopicPartition,
+};
+use highwater_replication::raft::{Config, Replica, ReplicaId};
+use highwater_runtime::sim::{CrashPolicy, DiskHarness};
+use highwater_storage::{
+    Cursor, DurableForm, MacKey, PartitionFinding, ReadId, ReadLimits, ReadOutcome, ReadResult, Store,
+    StoreConfig, StoreLimits,
+};
+
+use crate::api::RequiredAcks;
+use crate::meta::Topic;
+use crate::meta::configs::TopicConfig;
+use crate::partition::append::{AppendRequest, ValidBatch};
+use crate::partition::consensus::PeerMessage;
+use crate::partition::log_start::LogStartMove;
+use crate::partition::replica::Partition;
+use crate::partition::stores::StoreEntry;
+use crate::partition::{BatchBytes, OwnedBatch, ParsedBatch, PartitionEvent, Partitions};
+use crate::reply_to::{ReplyTo, RequestBatch, RequestId};
+
+pub(super) const TP: TopicPartition =
+    TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
+
+/// Records by offset.
+pub(super) type Records = BTreeMap<i64, Vec<u8>>;
+
+pub(super) fn replica(node: usize) -> ReplicaId {
+    ReplicaId { node: NodeId(node as u32), incarnation: 0 }
+}
+
+/// The batch of a producer with this sequence: two records that name both.
+pub(super) fn batch(producer: usize, sequence: i32) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(Compression::None, 0);
+    for record in 0..2 {
+        // Large enough that extents are filled and removed.
+        let value = format!("{:>300}", format!("{producer}:{}", sequence + record));
+        builder.append(&NewRecord::new(Timestamp(0), None, Some(value.as_bytes()))).expect("it fits");
+    }
+    let producer = BatchProducer { id: ProducerId(producer as i64), epoch: 0, sequence };
+    builder.finish(producer).expect("there are records").to_vec()
+}
+
+/// What a turn has brought.
+#[derive(Default)]
+pub(super) struct Output {
+    /// Outcomes of requests by number: where the batch is, or nothing.
+    pub(super) outcomes: Vec<(u32, Option<Offset>)>,
+    pub(super) messages: Vec<PeerMessage>,
+    /// Records that have become readable.
+    pub(super) records: Records,
+}
+
+pub(super) struct Node {
+    pub(super) number: usize,
+    disk: DiskHarness,
+    config: StoreConfig,
+    topic: Arc<Topic>,
+    created_with: Config,
+    pub(super) process: Option<Partitions>,
+    pub(super) is_slow: bool,
+    wall_ms: i64,
+    /// The high watermark that this process has shown.
+    pub(super) high_watermark: Offset,
+    /// Every readable record before this one has been read.
+    pub(super) read_end: Offset,
+    reading: Option<ReadId>,
+}
+
+impl Node {
+    pub(super) fn new(number: usize, seed: u64, created_with: &Config, min_insync: usize) -> Self {
+        let limits =
+            if seed.is_multiple_of(2) { StoreLimits::tiny() } else { StoreLimits::tiny_with_journal() };
+        let settings = [("min.insync.replicas".to_owned(), min_insync.to_string())];
+        let topic = Topic {
+            id: TP.topic,
+            name: "t".into(),
+            stores: vec![StoreId(0)],
+            configs: BTreeMap::new(),
+            config: TopicConfig::resolve(&BTreeMap::from(settings)).expect("valid"),
+        };
+        let mut node = Self {
+            number,
+            disk: DiskHarness::new(seed ^ (number as u64) << 32),
+            config: StoreConfig {
+                dir: PathBuf::from("/data/store-000"),
+                cluster: ClusterId([5; 16]),
+                store: StoreId(0),
+                token_space: 8,
+                new_mac_key: MacKey([number as u8; 16]),
+                limits,
+                durable_form: DurableForm::Dsync,
+            },
+            topic: Arc::new(topic),
+            created_with: created_with.clone(),
+            process: None,
+            is_slow: false,
+            wall_ms: 1_000_000,
+            high_watermark: Offset(0),
+            read_end: Offset(0),
+            reading: None,
+        };
+        node.start();
+        node
+    }
+
+    pub(super) fn start(&mut self) {
+        let (store, report) = Store::open(self.config.clone(), &mut self.disk).expect("the store opens");
+        let is_faulty = |(_, finding): &(TopicPartition, PartitionFinding)| {
+            matches!(finding, PartitionFinding::Faulty { .. })
+        };
+        assert!(!report.findings.iter().any(is_faulty), "{report:?}");
+        let entry = StoreEntry { id: StoreId(0), store, full: false, closed: false };
+        let me = replica(self.number);
+        let mut process = Partitions::new(0, me, vec![entry], 1 << 20, |_, _| true);
+        let replicas = (me, &self.created_with);
+        process.replicas.put_partition(&mut self.disk, &self.topic, TP, 0, replicas, self.wall_ms);
+        self.process = Some(process);
+        self.high_watermark = self.partition().expect("it runs").high_watermark();
+        // What was read before is compared again.
+        self.read_end = Offset(0);
+        self.reading = None;
+    }
+
+    pub(super) fn crash(&mut self, policy: CrashPolicy) {
+        self.process = None;
+        self.disk.crash(policy);
+    }
+
+    pub(super) fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub(super) fn partition(&self) -> Option<&Partition> {
+        self.process.as_ref()?.of(TP)
+    }
+
+    pub(super) fn replica(&self) -> Option<&Replica> {
+        self.partition().map(|partition| partition.consensus.replica())
+    }
+
+    pub(super) fn serves(&self) -> bool {
+        self.partition().is_some_and(|partition| partition.consensus.is_serving())
+    }
+
+    /// Does something to the process, if it runs, and ends the turn.
+    pub(super) fn act(&mut self, act: impl FnOnce(&mut Partitions, &mut DiskHarness, i64)) -> Output {
+        self.wall_ms += 1;
+        let mut output = Output::default();
+        let Some(process) = &mut self.process else { return output };
+        act(process, &mut self.disk, self.wall_ms);
+        self.end_turn(&mut output);
+        output
+    }
+
+    /// Lets the disk complete an operation. Returns nothing if none is in flight.
+    pub(super) fn step_disk(&mut self) -> Option<Output> {
+        let (token, completion) = self.disk.step()?;
+        Some(self.act(|process, disk, _| process.handle_disk(disk, token, completion)))
+    }
+
+    pub(super) fn produce(&mut self, request: u32, producer: usize, sequence: i32) -> Output {
+        let bytes = BatchBytes::Owned(OwnedBatch::Small(batch(producer, sequence)));
+        let batch = ParsedBatch::parse(bytes).expect("a batch");
+        let to = RequestBatch { shard: 0, request: RequestId(0), number: request };
+        let batch = ValidBatch { batch, max_timestamp: Timestamp(0) };
+        let request = AppendRequest { tp: TP, acks: RequiredAcks::All, reply_to: ReplyTo::Kafka(to), batch };
+        self.act(|process, disk, wall_ms| process.append(disk, request, wall_ms))
+    }
+
+    /// Deletes the records before an offset, on a leader.
+    pub(super) fn delete_records(&mut self, to: Offset) -> Output {
+        let id = LogStartMove { query: 0, number: 0 };
+        self.act(|process, disk, _| process.move_log_start(disk, TP, Some(to), id))
+    }
+
+    fn end_turn(&mut self, output: &mut Output) {
+        let Some(mut process) = self.process.take() else { return };
+        while process.flush(&mut self.disk) {}
+        process.poll_stores(&mut self.disk, self.wall_ms);
+        while let Some(event) = process.poll_event() {
+            match event {
+                PartitionEvent::Appended { reply_to: ReplyTo::Kafka(to), outcome, .. } => {
+                    output.outcomes.push((to.number, outcome.ok().map(|at| at.base_offset)));
+                }
+                PartitionEvent::Read { id, result, .. } if self.reading == Some(id) => {
+                    self.reading = None;
+                    self.note_read(result, output);
+                }
+                PartitionEvent::Fatal(why) => panic!("node {}: {why}", self.number),
+                _ => {}
+            }
+        }
+        while let Some(message) = process.poll_outgoing(&mut self.disk, |_| true, self.wall_ms) {
+            output.messages.push(message);
+        }
+        self.read_on(&mut process, output);
+        // Sending may have changed something too.
+        process.flush(&mut self.disk);
+        self.process = Some(process);
+    }
+
+    /// Reads what has become readable.
+    fn read_on(&mut self, process: &mut Partitions, output: &mut Output) {
+        let partition = process.of(TP).expect("it is there");
+        let (slot, end) = (partition.slot, partition.high_watermark());
+        assert!(end >= self.high_watermark, "node {}: the high watermark has fallen", self.number);
+        self.high_watermark = end;
+        while self.reading.is_none() {
+            self.read_end = self.read_end.max(process.store(0).bounds(slot).log_start);
+            if self.read_end >= end {
+                return;
+            }
+            let limits = ReadLimits { bytes_max: 8 << 10, memory_bytes_max: usize::MAX };
+            let cursor = Cursor::at(self.read_end);
+            match process.store_mut(0).read(&mut self.disk, slot, cursor, limits, end) {
+                ReadOutcome::Ready(result) => self.note_read(result, output),
+                ReadOutcome::Pending(id) => self.reading = Some(id),
+            }
+        }
+    }
+
+    fn note_read(&mut self, result: ReadResult, output: &mut Output) {
+        let frames = match result {
+            ReadResult::Frames(frames) => frames,
+            // The log start has moved meanwhile.
+            ReadResult::OutOfRange { log_start, .. } if log_start > self.read_end => return,
+            other => panic!("node {}: reading at {}: {other:?}", self.number, self.read_end),
+        };
+        for bytes in &frames.bytes {
+            let mut at = 0;
+            while at < bytes.len() {
+                let frame = Frame::checked(&bytes[at..]).expect("a good frame");
+                at += frame.header().frame_bytes();
+                let Some(batch) = frame.batch() else { continue };
+                let mut scratch = Vec::new();
+                for record in batch.records(&mut scratch).expect("records") {
+                    let record = record.expect("a record");
+                    if (self.read_end..self.high_watermark).contains(&record.offset) {
+                        output.records.insert(record.offset.0, record.value.expect("a value").to_vec());
+                    }
+                }
+            }
+        }
+        self.read_end = frames.next.offset();
+    }
+}

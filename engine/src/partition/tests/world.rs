@@ -1,0 +1,476 @@
+//! The nodes, the network between them, and the producers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use highwater_protocol::ids::Offset;
+use highwater_replication::raft::{Config, Message, Replica, ReplicaId, RoleKind};
+use highwater_runtime::sim::{CrashPolicy, SimRng, stream};
+use rand::RngExt as _;
+use rand::seq::IndexedRandom as _;
+
+use super::node::{Node, Output, Records, TP, replica};
+use crate::partition::consensus::PeerMessage;
+
+/// Nodes.
+const NODES: usize = 3;
+/// Producers, each with one batch at a time.
+const PRODUCERS: usize = 3;
+/// Steps of a run before everything works again.
+const STEPS: usize = 4_000;
+/// Maximum number of steps until all is well after that.
+const HEALING_STEPS_MAX: usize = 60_000;
+/// Records of a batch.
+const RECORDS: i32 = 2;
+
+/// What runs have done.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Totals {
+    pub(super) acknowledged: u64,
+    pub(super) refused: u64,
+    pub(super) leaders: u64,
+    pub(super) crashes: u64,
+    pub(super) rejections: u64,
+    pub(super) restarts_of_logs: u64,
+    pub(super) changes: u64,
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.refused += other.refused;
+        self.leaders += other.leaders;
+        self.crashes += other.crashes;
+        self.rejections += other.rejections;
+        self.restarts_of_logs += other.restarts_of_logs;
+        self.changes += other.changes;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Producer {
+    sequence: i32,
+    /// The request that waits for an outcome, and its node.
+    waits: Option<(u32, usize)>,
+}
+
+pub(super) struct World {
+    rng: SimRng,
+    pub(super) nodes: Vec<Node>,
+    /// Messages under way, by sender and receiver, in order.
+    network: BTreeMap<(usize, usize), VecDeque<PeerMessage>>,
+    /// Pairs of nodes that cannot reach each other.
+    cut: Vec<(usize, usize)>,
+    producers: [Producer; PRODUCERS],
+    last_request: u32,
+    /// Records that some replica could read.
+    committed: Records,
+    /// Acknowledged batches: producer, sequence, offset.
+    acknowledged: Vec<(usize, i32, Offset)>,
+    /// The leader of each term.
+    leaders: BTreeMap<i32, usize>,
+    totals: Totals,
+}
+
+impl World {
+    fn new(seed: u64, created_with: &Config, min_insync: usize) -> Self {
+        let nodes = (0..NODES).map(|number| Node::new(number, seed, created_with, min_insync)).collect();
+        Self {
+            rng: stream(seed, "cluster", 0),
+            nodes,
+            network: BTreeMap::new(),
+            cut: Vec::new(),
+            producers: [Producer { sequence: 0, waits: None }; PRODUCERS],
+            last_request: 0,
+            committed: Records::new(),
+            acknowledged: Vec::new(),
+            leaders: BTreeMap::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// Creates nodes of which the first has the only replica.
+    pub(super) fn alone() -> Self {
+        Self::new(1, &voters(0..1), 1)
+    }
+
+    /// Runs until all is well after random events.
+    pub(super) fn run(seed: u64) -> Totals {
+        // Every third partition begins with one replica.
+        let created_with = voters(if seed.is_multiple_of(3) { 0..1 } else { 0..NODES });
+        let mut world = Self::new(seed, &created_with, 1 + (seed % 2) as usize);
+        for _ in 0..STEPS {
+            world.step();
+        }
+        world.heal();
+        world.check_end();
+        world.totals
+    }
+
+    fn step(&mut self) {
+        match self.rng.random_range(0..1000) {
+            0..320 => self.step_a_disk(),
+            320..480 => self.produce(),
+            480..520 => self.time_out(),
+            520..522 => self.crash(),
+            522..542 => self.restart_one(),
+            542..545 => self.cut_a_link(),
+            545..560 => self.restore_a_link(),
+            560..564 => {
+                let node = self.any_node();
+                self.nodes[node].is_slow = !self.nodes[node].is_slow;
+            }
+            564..568 => self.delete_records(),
+            568..572 => self.change_replicas(),
+            572..574 => self.give_up_waiting(),
+            _ => self.deliver(),
+        }
+    }
+
+    fn any_node(&mut self) -> usize {
+        self.rng.random_range(0..NODES)
+    }
+
+    /// Takes what a node has done.
+    fn take(&mut self, node: usize, output: Output) {
+        for (offset, value) in output.records {
+            let known = self.committed.entry(offset).or_insert_with(|| value.clone());
+            assert_eq!(*known, value, "node {node} has another record at offset {offset}");
+        }
+        for (request, outcome) in output.outcomes {
+            self.finish(request, outcome);
+        }
+        for message in output.messages {
+            self.send(node, message);
+        }
+        if let Some(replica) = self.nodes[node].replica()
+            && replica.role() == RoleKind::Leader
+        {
+            let leader = *self.leaders.entry(replica.term().0).or_insert(node);
+            assert_eq!(leader, node, "term {} has two leaders", replica.term());
+        }
+    }
+
+    fn send(&mut self, from: usize, message: PeerMessage) {
+        let to = message.envelope.to.node.0 as usize;
+        match message.envelope.message {
+            Message::StartAt { .. } => self.totals.restarts_of_logs += 1,
+            Message::Rejected { .. } => self.totals.rejections += 1,
+            _ => {}
+        }
+        if self.reaches(from, to) {
+            self.network.entry((from, to)).or_default().push_back(message);
+        }
+    }
+
+    fn reaches(&self, a: usize, b: usize) -> bool {
+        let pair = (a.min(b), a.max(b));
+        self.nodes[a].runs() && self.nodes[b].runs() && !self.cut.contains(&pair)
+    }
+
+    fn finish(&mut self, request: u32, outcome: Option<Offset>) {
+        let waits = |producer: &Producer| producer.waits.is_some_and(|(number, _)| number == request);
+        let Some(number) = self.producers.iter().position(waits) else { return };
+        let producer = &mut self.producers[number];
+        producer.waits = None;
+        match outcome {
+            Some(offset) => {
+                self.acknowledged.push((number, producer.sequence, offset));
+                producer.sequence += RECORDS;
+                self.totals.acknowledged += 1;
+            }
+            None => self.totals.refused += 1,
+        }
+    }
+
+    fn deliver(&mut self) {
+        let ready: Vec<(usize, usize)> =
+            self.network.iter().filter(|(_, queue)| !queue.is_empty()).map(|(pair, _)| *pair).collect();
+        if let Some(pair) = ready.choose(&mut self.rng) {
+            self.deliver_one(*pair);
+        }
+    }
+
+    fn deliver_one(&mut self, (from, to): (usize, usize)) {
+        let Some(message) = self.network.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return };
+        let output = self.nodes[to].act(|process, disk, wall_ms| {
+            process.handle_message(disk, &message, wall_ms).expect("a peer that follows the protocol");
+        });
+        self.take(to, output);
+    }
+
+    fn step_a_disk(&mut self) {
+        let node = self.any_node();
+        if self.nodes[node].is_slow && !self.rng.random_bool(0.03) {
+            return;
+        }
+        if let Some(output) = self.nodes[node].step_disk() {
+            self.take(node, output);
+        }
+    }
+
+    fn produce(&mut self) {
+        let number = self.rng.random_range(0..PRODUCERS);
+        let leader = (0..NODES).find(|node| self.nodes[*node].serves());
+        let node = leader.filter(|_| self.rng.random_bool(0.8)).unwrap_or_else(|| self.any_node());
+        self.produce_on(node, number);
+    }
+
+    fn produce_on(&mut self, node: usize, number: usize) {
+        let producer = &mut self.producers[number];
+        if producer.waits.is_some() || !self.nodes[node].runs() {
+            return;
+        }
+        self.last_request += 1;
+        let request = self.last_request;
+        producer.waits = Some((request, node));
+        let output = self.nodes[node].produce(request, number, producer.sequence);
+        self.take(node, output);
+    }
+
+    /// A client waits no longer, and sends the batch to another node.
+    fn give_up_waiting(&mut self) {
+        let number = self.rng.random_range(0..PRODUCERS);
+        self.producers[number].waits = None;
+    }
+
+    /// A node has heard of no leader for too long: the channel to its leader was silent, if there is one. Now and then that is so although a
+    /// leader serves.
+    fn time_out(&mut self) {
+        let node = self.any_node();
+        if self.nodes.iter().any(Node::serves) && !self.rng.random_bool(0.1) {
+            return;
+        }
+        let leader = self.nodes[node].replica().and_then(Replica::leader).map(|id| id.node.0 as usize);
+        let silent = leader.filter(|leader| *leader != node);
+        if let Some(leader) = silent {
+            self.lose(node, leader);
+        }
+        let output =
+            self.nodes[node].act(|process, disk, wall_ms| process.handle_election_timeout(disk, TP, wall_ms));
+        self.take(node, output);
+        if let Some(leader) = silent.filter(|leader| self.reaches(node, *leader)) {
+            self.connect(node, leader);
+        }
+        self.totals.leaders = self.leaders.len() as u64;
+    }
+
+    fn crash(&mut self) {
+        let node = self.any_node();
+        let policies =
+            [CrashPolicy::LOSE_ALL, CrashPolicy::KEEP_ALL, CrashPolicy::TEAR_ALL, CrashPolicy::MIXED];
+        let policy = policies[self.rng.random_range(0..policies.len())];
+        self.crash_with(node, policy);
+    }
+
+    fn crash_with(&mut self, node: usize, policy: CrashPolicy) {
+        if !self.nodes[node].runs() {
+            return;
+        }
+        self.totals.crashes += 1;
+        self.nodes[node].crash(policy);
+        for producer in &mut self.producers {
+            producer.waits = producer.waits.filter(|(_, at)| *at != node);
+        }
+        for other in (0..NODES).filter(|other| *other != node) {
+            self.lose(node, other);
+        }
+    }
+
+    pub(super) fn restart(&mut self, node: usize) {
+        self.crash_with(node, CrashPolicy::LOSE_ALL);
+        self.start(node);
+    }
+
+    fn restart_one(&mut self) {
+        let node = self.any_node();
+        self.start(node);
+    }
+
+    fn start(&mut self, node: usize) {
+        if self.nodes[node].runs() {
+            return;
+        }
+        self.nodes[node].start();
+        let output = self.nodes[node].act(|_, _, _| {});
+        self.take(node, output);
+        for other in (0..NODES).filter(|other| *other != node) {
+            if self.reaches(node, other) {
+                self.connect(node, other);
+            } else {
+                self.lose(node, other);
+            }
+        }
+    }
+
+    fn cut_a_link(&mut self) {
+        let (a, b) = (self.any_node(), self.any_node());
+        let pair = (a.min(b), a.max(b));
+        if a != b && !self.cut.contains(&pair) {
+            self.cut.push(pair);
+            self.lose(a, b);
+        }
+    }
+
+    fn restore_a_link(&mut self) {
+        if let Some((a, b)) = self.cut.pop()
+            && self.reaches(a, b)
+        {
+            self.connect(a, b);
+        }
+    }
+
+    /// The channel between two nodes is lost, with everything under way.
+    fn lose(&mut self, a: usize, b: usize) {
+        self.network.remove(&(a, b));
+        self.network.remove(&(b, a));
+        self.notice(a, b, false);
+        self.notice(b, a, false);
+    }
+
+    /// There is a new channel between two nodes.
+    fn connect(&mut self, a: usize, b: usize) {
+        self.lose(a, b);
+        self.notice(a, b, true);
+        self.notice(b, a, true);
+    }
+
+    fn notice(&mut self, node: usize, peer: usize, is_alive: bool) {
+        let peer = replica(peer).node;
+        let output =
+            self.nodes[node].act(|process, disk, wall_ms| process.handle_peer(disk, peer, is_alive, wall_ms));
+        self.take(node, output);
+    }
+
+    /// Deletes most of the records on the leader.
+    fn delete_records(&mut self) {
+        let node = self.any_node();
+        if self.nodes[node].serves() {
+            let to = Offset(self.nodes[node].high_watermark.0 * 9 / 10);
+            let output = self.nodes[node].delete_records(to);
+            self.take(node, output);
+        }
+    }
+
+    /// Changes the replicas to some of the nodes, as voters or learners.
+    fn change_replicas(&mut self) {
+        let (mut voters, mut learners) = (Vec::new(), Vec::new());
+        for node in 0..NODES {
+            match self.rng.random_range(0..4) {
+                0 => learners.push(replica(node)),
+                1 => {}
+                _ => voters.push(replica(node)),
+            }
+        }
+        if let Some(config) = Config::new(voters, learners) {
+            self.change_to(&config);
+        }
+    }
+
+    fn change_to(&mut self, config: &Config) {
+        let Some(node) = (0..NODES).find(|node| self.nodes[*node].serves()) else { return };
+        let mut is_taken = false;
+        let output = self.nodes[node].act(|process, disk, wall_ms| {
+            is_taken = process.change_replicas(disk, TP, config, wall_ms).is_ok();
+        });
+        self.take(node, output);
+        self.totals.changes += u64::from(is_taken);
+    }
+
+    /// Lets everything work again, until all nodes have the whole log and no producer waits.
+    fn heal(&mut self) {
+        while !self.cut.is_empty() {
+            self.restore_a_link();
+        }
+        for node in 0..NODES {
+            self.nodes[node].is_slow = false;
+            self.start(node);
+        }
+        for step in 0..HEALING_STEPS_MAX {
+            let has_leader = self.nodes.iter().any(Node::serves);
+            self.deliver();
+            let node = self.any_node();
+            if let Some(output) = self.nodes[node].step_disk() {
+                self.take(node, output);
+            }
+            match step % 100 {
+                0 if !has_leader => self.time_out(),
+                50 => self.restore_replicas(),
+                99 if step > HEALING_STEPS_MAX / 10 && self.has_converged() => return,
+                _ => {}
+            }
+        }
+        let states: Vec<String> = self.nodes.iter().map(|node| format!("{:?}", node.replica())).collect();
+        panic!("the replicas do not converge: {:?}, {states:#?}", self.producers);
+    }
+
+    /// Makes all nodes voters, step by step.
+    fn restore_replicas(&mut self) {
+        let Some(leader) = self.nodes.iter().find(|node| node.serves()).and_then(Node::replica) else {
+            return;
+        };
+        let config = leader.config().clone();
+        let all: Vec<ReplicaId> = (0..NODES).map(replica).collect();
+        if config == voters(0..NODES) {
+            return;
+        }
+        let missing: Vec<ReplicaId> = all.iter().copied().filter(|id| !config.is_voter(*id)).collect();
+        let target = if missing.iter().all(|id| config.part(*id).is_some()) {
+            voters(0..NODES)
+        } else {
+            Config::new(all.iter().copied().filter(|id| config.is_voter(*id)), missing).expect("valid")
+        };
+        self.change_to(&target);
+    }
+
+    fn has_converged(&self) -> bool {
+        let ends: Vec<Offset> = self.nodes.iter().map(|node| node.high_watermark).collect();
+        let is_complete = |node: &Node| {
+            let has_all = |replica: &Replica| {
+                replica.commit_end() == replica.log_end().end && *replica.config() == voters(0..NODES)
+            };
+            node.read_end >= node.high_watermark && node.replica().is_some_and(has_all)
+        };
+        ends.iter().all(|end| *end == ends[0])
+            && self.nodes.iter().all(is_complete)
+            && self.network.values().all(VecDeque::is_empty)
+            && self.producers.iter().all(|producer| producer.waits.is_none())
+    }
+
+    /// Checks that everything acknowledged is in the log at its offset, and every batch once.
+    fn check_end(&self) {
+        let mut places = BTreeMap::new();
+        for (offset, value) in &self.committed {
+            if let Some(other) = places.insert(value, offset) {
+                panic!("a record is in the log twice, at {other} and at {offset}");
+            }
+        }
+        for (producer, sequence, offset) in &self.acknowledged {
+            for record in 0..RECORDS {
+                let value = format!("{:>300}", format!("{producer}:{}", sequence + record));
+                let found = self.committed.get(&(offset.0 + i64::from(record)));
+                assert_eq!(
+                    found.map(|found| String::from_utf8_lossy(found).into_owned()),
+                    Some(value),
+                    "the batch {producer}:{sequence} was acknowledged at {offset}"
+                );
+            }
+        }
+    }
+
+    /// Produces batches on a node, each until it is acknowledged.
+    pub(super) fn produce_until_acknowledged(&mut self, node: usize, batches: usize) {
+        for _ in 0..batches {
+            let before = self.totals.acknowledged;
+            self.produce_on(node, 0);
+            while self.totals.acknowledged == before {
+                let output = self.nodes[node].step_disk().expect("the disk has something to do");
+                self.take(node, output);
+            }
+        }
+    }
+}
+
+/// The configuration with these nodes as voters.
+fn voters(nodes: std::ops::Range<usize>) -> Config {
+    Config::new(nodes.map(replica), []).expect("valid")
+}
