@@ -8,9 +8,10 @@ from harness.proc import DEADLINE, Process
 from java.kafka import Kafka
 
 
-AFTER_THE_END = "Cannot perform operation after producer has been closed"
-"""Error of the record that the producer was about to send when it was stopped: its loop runs concurrently with the shutdown, and checks only
-before each record whether to stop. The record was never sent."""
+AFTER_THE_END = ("Cannot perform operation after producer has been closed", "Producer closed while send in progress")
+"""Errors of the record that the producer was about to send when it was stopped: its loop runs concurrently with the shutdown, and checks only
+before each record whether to stop. The producer looks whether it was closed when it is given a record, and again before it adds it to a batch.
+The record was never sent."""
 
 
 class Verifiable:
@@ -77,7 +78,7 @@ class Producer(Verifiable):
         """Processes acknowledgements and errors."""
         if name == "producer_send_success":
             self.acked[int(event["value"])] = (event["partition"], event["offset"])
-        elif name == "producer_send_error" and not (self._is_ending and event["message"] == AFTER_THE_END):
+        elif name == "producer_send_error" and not (self._is_ending and event["message"] in AFTER_THE_END):
             self.errors.append(event["message"])
 
 
