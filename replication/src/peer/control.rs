@@ -10,7 +10,7 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId};
 use highwater_protocol::native::{DecodeError, Reader};
 
 use super::limits::MEMBERS_MAX;
-use crate::raft::{Config, ConfigEntry, LogEnd, Member, Message, Part, ReplicaId};
+use crate::raft::{Config, ConfigEntry, LogEnd, MEMBER_BYTES, Member, Message, Part, ReplicaId};
 
 const PRE_VOTE: u8 = 1;
 const PRE_VOTED: u8 = 2;
@@ -22,9 +22,6 @@ const TIMEOUT_NOW: u8 = 7;
 const STEPPED_DOWN: u8 = 8;
 const LOST_END: u8 = 9;
 const FETCH: u8 = 10;
-
-/// Bytes of the shortest encoding of a member.
-const MEMBER_BYTES: usize = 9;
 
 /// Appends a message. Appends and acknowledgements have messages of their own.
 pub(crate) fn put_control(out: &mut Vec<u8>, handle: u32, message: &Message) {
@@ -86,15 +83,7 @@ fn put_config(out: &mut Vec<u8>, entry: &ConfigEntry) {
     let members = entry.config.members();
     out.put_u32_le(members.len() as u32);
     for member in members {
-        out.put_u32_le(member.id.node.0);
-        out.put_u32_le(member.id.incarnation);
-        out.put_u8(match member.part {
-            Part::Learner => 0,
-            Part::Voter => 1,
-            Part::Incoming => 2,
-            Part::Outgoing => 3,
-            Part::Demoted => 4,
-        });
+        out.put_slice(&member.to_bytes());
     }
 }
 
@@ -146,13 +135,7 @@ fn read_config(reader: &mut Reader<'_>) -> Result<ConfigEntry, DecodeError> {
 
 fn read_member(reader: &mut Reader<'_>) -> Result<Member, DecodeError> {
     let id = ReplicaId { node: NodeId(reader.u32("node")?), incarnation: reader.u32("incarnation")? };
-    let part = match reader.u8("part")? {
-        0 => Part::Learner,
-        1 => Part::Voter,
-        2 => Part::Incoming,
-        3 => Part::Outgoing,
-        4 => Part::Demoted,
-        n => return Err(DecodeError::Invalid { field: "part", value: i64::from(n) }),
-    };
+    let code = reader.u8("part")?;
+    let part = Part::from_code(code).ok_or(DecodeError::Invalid { field: "part", value: i64::from(code) })?;
     Ok(Member { id, part })
 }

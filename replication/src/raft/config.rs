@@ -11,22 +11,30 @@ use crate::mutants::{Mutant, is_planted};
 /// Maximum number of replicas of a partition. A joint configuration has up to twice as many.
 pub const REPLICAS_MAX: usize = 15;
 
-/// The part that a replica has.
+/// The part that a replica has. The numbers are its codes in logs and messages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Part {
     /// Gets entries, and counts for nothing.
-    Learner,
+    Learner = 0,
     /// Votes, and counts towards the majority.
-    Voter,
+    Voter = 1,
     /// In a joint configuration: a new voter.
-    Incoming,
+    Incoming = 2,
     /// In a joint configuration: an old voter that leaves.
-    Outgoing,
+    Outgoing = 3,
     /// In a joint configuration: an old voter that becomes a learner.
-    Demoted,
+    Demoted = 4,
 }
 
 impl Part {
+    /// All parts, each at its code.
+    const ALL: [Self; 5] = [Self::Learner, Self::Voter, Self::Incoming, Self::Outgoing, Self::Demoted];
+
+    /// Returns the part with a code.
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+
     const fn is_old_voter(self) -> bool {
         matches!(self, Self::Voter | Self::Outgoing | Self::Demoted)
     }

@@ -89,6 +89,7 @@ mod violation;
 pub use config::{Config, Member, Part, REPLICAS_MAX};
 pub use log::RUNS_MAX;
 pub use replica::{Replica, Restored, RoleKind};
+pub(crate) use stored_config::MEMBER_BYTES;
 pub use stored_config::StoredConfigError;
 pub use types::{
     Action, Append, AppendOutcome, ConfigEntry, Due, Envelope, HardState, LogEnd, Message, ProposeError,

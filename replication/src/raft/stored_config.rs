@@ -8,7 +8,8 @@ use super::types::ReplicaId;
 /// The version of the form.
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 2;
-const MEMBER_BYTES: usize = 9;
+/// Bytes of a member, in logs and in messages.
+pub(crate) const MEMBER_BYTES: usize = 9;
 const _: () = assert!(2 * REPLICAS_MAX <= u8::MAX as usize, "the number of members fits");
 
 /// Why bytes are not a configuration.
@@ -38,17 +39,7 @@ impl Config {
         let members = self.members();
         let mut bytes = Vec::with_capacity(HEADER_BYTES + MEMBER_BYTES * members.len());
         bytes.extend([VERSION, members.len() as u8]);
-        for Member { id, part } in members {
-            bytes.extend(id.node.0.to_le_bytes());
-            bytes.extend(id.incarnation.to_le_bytes());
-            bytes.push(match part {
-                Part::Learner => 0,
-                Part::Voter => 1,
-                Part::Incoming => 2,
-                Part::Outgoing => 3,
-                Part::Demoted => 4,
-            });
-        }
+        bytes.extend(members.iter().flat_map(|member| member.to_bytes()));
         bytes
     }
 
@@ -70,18 +61,20 @@ impl Config {
     }
 }
 
+impl Member {
+    /// Returns the member as it is in logs and messages.
+    pub(crate) fn to_bytes(self) -> [u8; MEMBER_BYTES] {
+        let Self { id, part } = self;
+        let ([n0, n1, n2, n3], [i0, i1, i2, i3]) = (id.node.0.to_le_bytes(), id.incarnation.to_le_bytes());
+        [n0, n1, n2, n3, i0, i1, i2, i3, part as u8]
+    }
+}
+
 fn read_member(bytes: &[u8; MEMBER_BYTES]) -> Result<Member, StoredConfigError> {
     let [n0, n1, n2, n3, i0, i1, i2, i3, part] = *bytes;
     let node = NodeId(u32::from_le_bytes([n0, n1, n2, n3]));
     let incarnation = u32::from_le_bytes([i0, i1, i2, i3]);
-    let part = match part {
-        0 => Part::Learner,
-        1 => Part::Voter,
-        2 => Part::Incoming,
-        3 => Part::Outgoing,
-        4 => Part::Demoted,
-        other => return Err(StoredConfigError::Part(other)),
-    };
+    let part = Part::from_code(part).ok_or(StoredConfigError::Part(part))?;
     Ok(Member { id: ReplicaId { node, incarnation }, part })
 }
 
