@@ -8,7 +8,6 @@ use highwater_replication::peer::{
 use highwater_runtime::plane::Instant;
 use libfuzzer_sys::fuzz_target;
 use zerocopy::IntoBytes as _;
-use zerocopy::byteorder::little_endian::{U16, U32};
 
 const NOW: Instant = Instant(1);
 
@@ -31,14 +30,7 @@ fn messages(mut input: &[u8], session: u32) -> Vec<u8> {
             continue;
         }
         let kind = Kind::ALL[usize::from(*kind) % Kind::ALL.len()];
-        let mut header = PeerHeader {
-            body_bytes: U32::new(body.len() as u32),
-            crc: U32::ZERO,
-            session: U32::new(session),
-            kind: U16::new(kind as u16),
-            sequence: U16::new(sequence),
-        };
-        header.crc = U32::new(header.checksum(body));
+        let header = PeerHeader::new(kind, session, sequence, body);
         stream.extend(header.as_bytes());
         stream.extend(body);
         sequence += 1;

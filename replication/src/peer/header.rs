@@ -97,6 +97,19 @@ impl PeerHeader {
         Self::read_from_prefix(bytes).ok().map(|(header, _)| header)
     }
 
+    /// Returns the header of a message with this body, with its checksum. The body may be longer than a peer accepts.
+    pub fn new(kind: Kind, session: u32, sequence: u16, body: &[u8]) -> Self {
+        let mut header = Self {
+            body_bytes: U32::new(body.len() as u32),
+            crc: U32::ZERO,
+            session: U32::new(session),
+            kind: U16::new(kind as u16),
+            sequence: U16::new(sequence),
+        };
+        header.crc = U32::new(header.checksum(body));
+        header
+    }
+
     /// Returns the checksum of a message with this header.
     pub fn checksum(&self, body: &[u8]) -> u32 {
         let crc = crc32c::crc32c(self.body_bytes.as_bytes());
@@ -107,18 +120,10 @@ impl PeerHeader {
     }
 }
 
-/// The header of a message with this body, with its checksum.
+/// The header of a message with this body.
 pub(crate) fn sealed(kind: Kind, session: u32, sequence: u16, body: &[u8]) -> PeerHeader {
     debug_assert!(body.len() <= kind.body_bytes_max(), "{kind:?}: {} bytes", body.len());
-    let mut header = PeerHeader {
-        body_bytes: U32::new(body.len() as u32),
-        crc: U32::ZERO,
-        session: U32::new(session),
-        kind: U16::new(kind as u16),
-        sequence: U16::new(sequence),
-    };
-    header.crc = U32::new(header.checksum(body));
-    header
+    PeerHeader::new(kind, session, sequence, body)
 }
 
 /// Appends a message to `out`.
