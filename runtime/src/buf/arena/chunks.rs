@@ -63,6 +63,11 @@ impl Arena {
         }
     }
 
+    /// Returns the size of a chunk.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        self.geometry.chunk_bytes
+    }
+
     /// Returns the address of a buffer of this capacity.
     pub(super) fn take(&mut self, capacity: usize) -> usize {
         self.taken += 1;

@@ -84,33 +84,42 @@ pub(super) fn give(ptr: NonNull<u8>, capacity: usize) {
 }
 
 fn give_small(ptr: NonNull<u8>, capacity: usize) {
-    let keeps = lock(&SMALL_ARENA).idle_bytes + capacity <= SMALL_IDLE_BYTES_MAX.load(Ordering::Relaxed);
-    if !keeps {
-        // Nobody else can get the buffer before.
-        drop_pages(ptr, capacity);
+    let arena = lock(&SMALL_ARENA);
+    if arena.idle_bytes + capacity <= SMALL_IDLE_BYTES_MAX.load(Ordering::Relaxed) {
+        return give_back(arena, ptr, capacity, true);
     }
-    give_back(&SMALL_ARENA, ptr, (capacity, keeps), SMALL.chunk_bytes);
+    drop(arena);
+    give_without_pages(&SMALL_ARENA, ptr, capacity);
 }
 
 fn give_large(ptr: NonNull<u8>, capacity: usize) {
     let idle_bytes_max = IDLE_BYTES_MAX.load(Ordering::Relaxed);
-    let give_without_pages = |ptr, capacity| {
-        drop_pages(ptr, capacity);
-        give_back(&LARGE_ARENA, ptr, (capacity, false), LARGE.chunk_bytes);
-    };
     loop {
-        // Bound before it is matched: the lock is released. Returning memory to the system takes a while.
-        let room = lock(&LARGE_ARENA).make_room(capacity, idle_bytes_max);
-        match room {
-            Room::Enough => return give_back(&LARGE_ARENA, ptr, (capacity, true), LARGE.chunk_bytes),
-            Room::Buffer { at, capacity } => give_without_pages(pointer(at), capacity),
-            Room::Nothing => return give_without_pages(ptr, capacity),
+        let mut arena = lock(&LARGE_ARENA);
+        match arena.make_room(capacity, idle_bytes_max) {
+            Room::Enough => return give_back(arena, ptr, capacity, true),
+            Room::Buffer { at, capacity } => {
+                drop(arena);
+                give_without_pages(&LARGE_ARENA, pointer(at), capacity);
+            }
+            Room::Nothing => {
+                drop(arena);
+                return give_without_pages(&LARGE_ARENA, ptr, capacity);
+            }
         }
     }
 }
 
-fn give_back(arena: &Mutex<Arena>, ptr: NonNull<u8>, (capacity, keeps): (usize, bool), chunk_bytes: usize) {
-    let unmapped = lock(arena).give(ptr.as_ptr() as usize, capacity, keeps);
+/// Gives a buffer back that nobody else can get before its pages have been returned to the system, which takes a while: without the lock.
+fn give_without_pages(arena: &Mutex<Arena>, ptr: NonNull<u8>, capacity: usize) {
+    drop_pages(ptr, capacity);
+    give_back(lock(arena), ptr, capacity, false);
+}
+
+fn give_back(mut arena: MutexGuard<'_, Arena>, ptr: NonNull<u8>, capacity: usize, keeps: bool) {
+    let unmapped = arena.give(ptr.as_ptr() as usize, capacity, keeps);
+    let chunk_bytes = arena.chunk_bytes();
+    drop(arena);
     if let Some(chunk) = unmapped {
         unmap(pointer(chunk), chunk_bytes);
     }
