@@ -407,11 +407,7 @@ impl Partitions {
     pub(crate) fn note_damage(&mut self, id: PartitionId, offset: Offset, resume_at: Offset) -> ApiError {
         self.replicas.counted.damaged_reads += 1;
         let error = ApiError::RecordsDamaged { partition: self.name(id), offset, resume_at };
-        if let Some(partition) = self.get_mut(id)
-            && !mem::replace(&mut partition.damage_logged, true)
-        {
-            tracing::error!("{error}");
-        }
+        self.log_damage(id, &error);
         error
     }
 
@@ -423,12 +419,16 @@ impl Partitions {
         end: Offset,
     ) -> ApiError {
         let error = ApiError::OffsetAfterDamage { partition: self.name(id), offset, end };
+        self.log_damage(id, &error);
+        error
+    }
+
+    fn log_damage(&mut self, id: PartitionId, error: &ApiError) {
         if let Some(partition) = self.get_mut(id)
             && !mem::replace(&mut partition.damage_logged, true)
         {
             tracing::error!("{error}");
         }
-        error
     }
 
     /// Moves the start of a partition; `None` moves it to the end of what can be read. The outcome comes as an event.
