@@ -141,10 +141,5 @@ pub(crate) fn output(channel: &mut Channel, now: Instant) -> Vec<u8> {
 
 /// Returns the seeds to run.
 pub(crate) fn seeds(count: u64) -> Range<u64> {
-    let Ok(text) = std::env::var("HIGHWATER_PEER_SEEDS") else { return 0..count };
-    let number = |text: &str| text.trim().parse::<u64>().expect("HIGHWATER_PEER_SEEDS is N or FROM..TO");
-    match text.split_once("..") {
-        Some((from, to)) => number(from)..number(to),
-        None => 0..number(&text),
-    }
+    highwater_runtime::sim::seeds("HIGHWATER_PEER_SEEDS", count)
 }

@@ -17,12 +17,7 @@ use world::World;
 const SEEDS: u64 = 30;
 
 fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("HIGHWATER_SIM_SEEDS") else { return 0..SEEDS };
-    let number = |text: &str| text.trim().parse::<u64>().expect("HIGHWATER_SIM_SEEDS is N or FROM..TO");
-    match text.split_once("..") {
-        Some((from, to)) => number(from)..number(to),
-        None => 0..number(&text),
-    }
+    highwater_runtime::sim::seeds("HIGHWATER_SIM_SEEDS", SEEDS)
 }
 
 #[test]
