@@ -1,5 +1,8 @@
 //! Connects that fail because of the operating system. This test changes a limit of the process, so it is alone here.
 
+#[macro_use]
+mod ignore;
+
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Sender, channel};
@@ -29,12 +32,6 @@ impl Dialer {
             None => plane.exit(),
         }
     }
-}
-
-macro_rules! ignore {
-    ($($name:ident($($arg:ty),*);)*) => {
-        $(fn $name(&mut self, _: &mut dyn Plane<()>, $(_: $arg),*) {})*
-    };
 }
 
 impl ShardApp for Dialer {

@@ -1,5 +1,8 @@
 //! A held file stays open after the process has closed it, until the kernel has ended the shards' operations.
 
+#[macro_use]
+mod ignore;
+
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,12 +15,6 @@ use highwater_runtime::{HostKind, RuntimeConfig, available_cpus, start};
 
 /// Does nothing until it is asked to stop.
 struct Idle;
-
-macro_rules! ignore {
-    ($($name:ident($($arg:ty),*);)*) => {
-        $(fn $name(&mut self, _: &mut dyn Plane<()>, $(_: $arg),*) {})*
-    };
-}
 
 impl ShardApp for Idle {
     type Message = ();

@@ -2,6 +2,9 @@
 
 mod uring_support;
 
+#[macro_use]
+mod ignore;
+
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::Command;
@@ -21,13 +24,6 @@ fn config(host: HostKind, shards: usize) -> RuntimeConfig {
     let mut config = RuntimeConfig::new(cpus);
     config.host = host;
     config
-}
-
-/// Implements callbacks that a test application ignores.
-macro_rules! ignore {
-    ($($name:ident($($arg:ty),*);)*) => {
-        $(fn $name(&mut self, _: &mut dyn Plane<Self::Message>, $(_: $arg),*) {})*
-    };
 }
 
 /// Posts numbered messages to every shard, itself included, in bursts larger than the queues. Exits when it has received all

@@ -11,7 +11,7 @@ use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{CrashPolicy, DiskHarness, NodeEnd, SimNode};
 use highwater_storage::state_log::StateLog;
 
-use crate::node::{World, world};
+use crate::node::{World, started};
 use crate::run::create;
 use crate::sim_node::DATA_DIR;
 use crate::wire::Wire;
@@ -66,9 +66,7 @@ fn positions(world: &mut World, node: SimNode, topic: TopicId) -> Vec<(u32, i64)
 #[test]
 fn groups_of_an_earlier_build_are_carried_over_whenever_the_broker_crashes() {
     for seed in 0..12 {
-        let (mut world, node) = world(seed);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(seed);
         let (topic, _) = create(&mut world, address, 4);
         world.shutdown(node);
         world.run_for(Duration::from_secs(20));

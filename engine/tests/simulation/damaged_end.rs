@@ -21,7 +21,7 @@ use highwater_runtime::sim::{CrashPolicy, Fault, SimNode};
 
 use crate::kafka::wire::Wire as KafkaWire;
 use crate::kafka_wire::Answer;
-use crate::node::{TICK, World, world};
+use crate::node::{TICK, World, started};
 use crate::run::create;
 use crate::wire::Wire;
 
@@ -37,9 +37,7 @@ struct Bed {
 impl Bed {
     /// Starts a node and appends this many records.
     fn with_records(seed: u64, count: usize) -> Self {
-        let (mut world, node) = world(seed);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(seed);
         let (topic, partitions) = create(&mut world, address, 1);
         let (to, shard) = partitions[0];
         let mut bed = Self { world, node, topic, to, shard };

@@ -7,7 +7,7 @@ use highwater_protocol::native::{Body, CreateTopicRequest, DeleteTopicRequest};
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{Fault, NodeEnd};
 
-use crate::node::{World, world};
+use crate::node::{World, started};
 use crate::run::create;
 use crate::wire::Wire;
 
@@ -18,9 +18,7 @@ fn call(world: &mut World, wire: &mut Wire, body: &impl Body) -> Result<Vec<u8>,
 
 #[test]
 fn a_full_disk_fails_appends_until_there_is_space() {
-    let (mut world, node) = world(1);
-    world.start(node).expect("a first start");
-    let address = world.address(node, 0);
+    let (mut world, node, address) = started(1);
     let (_, partitions) = create(&mut world, address, 1);
     let (to, shard) = partitions[0];
     let mut wire = Wire::connect(&mut world, address, Some(shard));
@@ -65,9 +63,7 @@ fn a_full_disk_fails_appends_until_there_is_space() {
 #[test]
 fn batches_that_wait_for_a_slab_fail_when_the_disk_has_no_space_for_it() {
     for seed in 0..4 {
-        let (mut world, node) = world(seed);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(seed);
         let (_, partitions) = create(&mut world, address, 2);
         // Nothing has been written: the first slab does not exist yet.
         world.disk(node).set_capacity(Some(0));
@@ -99,9 +95,7 @@ fn batches_that_wait_for_a_slab_fail_when_the_disk_has_no_space_for_it() {
 #[test]
 fn batches_that_fail_on_a_full_disk_are_reported_and_their_topic_continues_when_there_is_space() {
     for seed in 0..4 {
-        let (mut world, node) = world(seed);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(seed);
         let (_, partitions) = create(&mut world, address, 2);
         let mut wires: Vec<_> = (0..20)
             .map(|n| {
@@ -149,9 +143,7 @@ fn batches_that_fail_on_a_full_disk_are_reported_and_their_topic_continues_when_
 
 #[test]
 fn topic_changes_fail_while_the_metadata_log_has_no_space() {
-    let (mut world, node) = world(3);
-    world.start(node).expect("a first start");
-    let address = world.address(node, 0);
+    let (mut world, node, address) = started(3);
     create(&mut world, address, 1);
     // The reserve is used up.
     world.disk(node).remove_file("/data/reserve".as_ref()).expect("it is there");
@@ -182,9 +174,7 @@ fn topic_changes_fail_while_the_metadata_log_has_no_space() {
 
 #[test]
 fn a_broker_on_a_full_disk_stops_in_bounded_time_and_starts_again() {
-    let (mut world, node) = world(2);
-    world.start(node).expect("a first start");
-    let address = world.address(node, 0);
+    let (mut world, node, address) = started(2);
     let (_, partitions) = create(&mut world, address, 2);
     world.disk(node).set_capacity(Some(0));
     let mut wires: Vec<_> = partitions
@@ -205,9 +195,7 @@ fn a_broker_on_a_full_disk_stops_in_bounded_time_and_starts_again() {
 #[test]
 fn a_disk_that_fails_to_write_ends_the_process_with_its_own_exit_code() {
     for file in ["/data/meta.a", "/data/store-000/slab-000000"] {
-        let (mut world, node) = world(0);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(0);
         let (topic, partitions) = create(&mut world, address, 2);
         let home = partitions.iter().find(|(_, shard)| *shard == 0).expect("one is on shard 0");
         let mut wire = Wire::connect(&mut world, address, Some(0));

@@ -11,7 +11,7 @@ use highwater_protocol::native::{
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{CrashPolicy, Fault, NodeEnd, SimNode};
 
-use crate::node::{World, world};
+use crate::node::{World, started};
 use crate::run::create;
 use crate::wire::Wire;
 
@@ -39,9 +39,7 @@ fn fill_disk(world: &World, node: SimNode, file: &str) {
 fn a_start_does_not_wait_for_space_to_record_the_end_of_a_deletion() {
     let mut pending = 0;
     for seed in 0..8 {
-        let (mut world, node) = world(seed);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(seed);
         let (_, partitions) = create(&mut world, address, 1);
         let (to, shard) = partitions[0];
         let mut wire = Wire::connect(&mut world, address, Some(shard));
@@ -70,9 +68,7 @@ fn a_start_does_not_wait_for_space_to_record_the_end_of_a_deletion() {
 #[test]
 fn a_change_is_not_published_before_it_is_durable() {
     for is_deleted in [false, true] {
-        let (mut world, node) = world(2);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(2);
         let (_, partitions) = create(&mut world, address, 1);
         let (to, shard) = partitions[0];
         let mut wire = Wire::connect(&mut world, address, Some(shard));
@@ -117,9 +113,7 @@ fn a_change_is_not_published_before_it_is_durable() {
 #[test]
 fn a_stop_does_not_wait_for_space_on_the_disk() {
     for file in ["/data/meta.b", "/data/store-000/state.b", "/data/store-001/state.b"] {
-        let (mut world, node) = world(2);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(2);
         let (topic, partitions) = create(&mut world, address, 2);
         for store in 0..2 {
             let reserve = format!("/data/store-{store:03}/reserve");
@@ -150,9 +144,7 @@ fn a_start_without_space_for_all_records_never_returns_an_offset_older_than_the_
     let consumers = ["a", "b", "c", "d", "e", "f"];
     let mut rejected = 0;
     for seed in 0..4 {
-        let (mut world, node) = world(seed);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(seed);
         let (topic, _) = create(&mut world, address, 1);
         let mut wire = Wire::connect(&mut world, address, None);
         for offset in 1..=4 {
@@ -193,9 +185,7 @@ fn a_start_without_space_for_all_records_never_returns_an_offset_older_than_the_
 fn offsets_that_a_start_has_no_space_to_write_again_are_not_served_before_there_is_space() {
     let mut rejected = 0;
     for seed in 0..8 {
-        let (mut world, node) = world(seed);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(seed);
         let (topic, _) = create(&mut world, address, 1);
         let mut wire = Wire::connect(&mut world, address, None);
         for offset in 1..=4 {

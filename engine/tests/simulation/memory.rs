@@ -18,7 +18,7 @@ use highwater_protocol::native::{
 use highwater_runtime::sim::{NetworkConfig, SimNode};
 
 use crate::kafka::wire::Wire as Kafka;
-use crate::node::{SHARDS, World, takes_large_batches, world};
+use crate::node::{SHARDS, World, started, takes_large_batches};
 use crate::run::create;
 use crate::wire::Wire;
 
@@ -46,9 +46,7 @@ struct Bed {
 impl Bed {
     /// Creates a node whose partitions have this many records each, most of them not in its cache.
     fn new(seed: u64, records: i64, bytes: usize) -> Self {
-        let (mut world, node) = world(seed);
-        world.start(node).expect("a first start");
-        let address = world.address(node, 0);
+        let (mut world, node, address) = started(seed);
         let (_, mut partitions) = create(&mut world, address, u32::from(SHARDS));
         partitions.sort_by_key(|(_, shard)| *shard);
         assert!(partitions.iter().map(|(_, shard)| *shard).eq(0..SHARDS));

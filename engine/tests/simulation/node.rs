@@ -1,5 +1,6 @@
 //! The node under test.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -27,6 +28,14 @@ pub(crate) type World = SimWorld<Shard>;
 /// Creates a world with a node that is not started.
 pub(crate) fn world(seed: u64) -> (World, SimNode) {
     world_with(seed, &limits(seed), SESSION_MS)
+}
+
+/// The same, started. Returns its address too.
+pub(crate) fn started(seed: u64) -> (World, SimNode, SocketAddr) {
+    let (mut world, node) = world(seed);
+    world.start(node).expect("a first start");
+    let address = world.address(node, 0);
+    (world, node, address)
 }
 
 /// The same, with this session timeout for members of groups.

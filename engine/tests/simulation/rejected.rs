@@ -17,7 +17,7 @@ use highwater_protocol::native::{
 use highwater_runtime::sim::{Fault, Latency, SimNode};
 
 use crate::kafka::wire::Wire as KafkaWire;
-use crate::node::{TICK, World, slow_rounds, world};
+use crate::node::{TICK, World, slow_rounds, started, world};
 use crate::run::create;
 use crate::wire::Wire;
 
@@ -48,9 +48,7 @@ fn heal(world: &mut World, node: SimNode) {
 }
 
 pub(crate) fn native() {
-    let (mut world, node) = world(1);
-    world.start(node).expect("a first start");
-    let address = world.address(node, 0);
+    let (mut world, node, address) = started(1);
     let (_, partitions) = create(&mut world, address, 1);
     let (to, shard) = partitions[0];
     let mut wire = Wire::connect(&mut world, address, Some(shard));

@@ -13,7 +13,7 @@ use rand::RngExt;
 
 use crate::crowd::Crowd;
 use crate::groups;
-use crate::node::{SHARDS, TICK, World, world};
+use crate::node::{SHARDS, TICK, World, started};
 use crate::wire::Wire;
 
 /// Number of ticks during which the node may fail.
@@ -57,9 +57,7 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) fn run(seed: u64) -> Outcome {
-    let (mut world, node) = world(seed);
-    world.start(node).expect("a first start");
-    let address = world.address(node, 0);
+    let (mut world, node, address) = started(seed);
     let mut rng = stream(seed, "test", 0);
     let (topic, partitions) = create(&mut world, address, rng.random_range(1..=4));
     let (shared, _) = create_named(&mut world, address, groups::TOPIC, groups::PARTITIONS_AT_FIRST, &[]);

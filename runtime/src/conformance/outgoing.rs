@@ -36,6 +36,14 @@ fn connected(machine: &mut dyn Machine, client: ClientId) -> SocketAddr {
     address.parse().expect("an address")
 }
 
+/// Has the application open a connection whose other side sends back what it receives.
+fn open_echo(machine: &mut dyn Machine, to: SocketAddr) -> ClientId {
+    let client = open(machine, b'R', to, LONG_MS);
+    connected(machine, client);
+    machine.send(client, b"E");
+    client
+}
+
 /// Returns the address of a listener of the machine.
 fn listener(machine: &mut dyn Machine, listener: u16) -> SocketAddr {
     let client = machine.connect(listener);
@@ -104,9 +112,7 @@ pub fn a_connect_to_a_port_without_a_listener_is_refused(machine: &mut dyn Machi
     for _ in 0..3 {
         let client = open(machine, b'R', refusing, LONG_MS);
         assert_eq!(line(machine, client), "refused");
-        let client = open(machine, b'R', to, LONG_MS);
-        connected(machine, client);
-        machine.send(client, b"E");
+        let client = open_echo(machine, to);
         echo(machine, client, 10_000);
     }
 }
@@ -116,9 +122,7 @@ pub fn a_connect_that_nobody_answers_ends_at_its_deadline(machine: &mut dyn Mach
     machine.start(1, 1);
     let (unanswering, to) = (machine.unanswering(), listener(machine, 0));
     let waiting: Vec<_> = [1, 80, 40, 0].map(|ms| open(machine, b'R', unanswering, ms)).into();
-    let client = open(machine, b'R', to, LONG_MS);
-    connected(machine, client);
-    machine.send(client, b"E");
+    let client = open_echo(machine, to);
     echo(machine, client, 100_000);
     for client in waiting {
         assert_eq!(line(machine, client), "timed out");
@@ -136,9 +140,7 @@ pub fn a_connection_that_is_closed_before_it_is_connected_has_one_outcome(machin
             let client = open(machine, how, to, LONG_MS);
             assert_eq!(line(machine, client), "closed");
         }
-        let client = open(machine, b'R', to, LONG_MS);
-        connected(machine, client);
-        machine.send(client, b"E");
+        let client = open_echo(machine, to);
         echo(machine, client, 10_000);
     }
 }
