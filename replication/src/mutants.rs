@@ -59,6 +59,10 @@ pub enum Mutant {
     CreditNotReturned,
     /// An acknowledgement is dropped if it does not fit into an open batch.
     AckLost,
+    /// A cluster is founded when a majority of the seeds are without one.
+    FoundedByMajority,
+    /// A node with an emptied disk joins under the incarnation that it had.
+    IncarnationReused,
 }
 
 highwater_runtime::planted_bugs!(Mutant);

@@ -54,11 +54,15 @@ pub enum Kind {
     Heartbeat = 10,
     /// Last message of a side.
     Goodbye = 11,
+    /// A node asks to be a member of the cluster: the only message of its side.
+    Join = 12,
+    /// The answer.
+    JoinReply = 13,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Hello,
         Self::HelloReply,
         Self::Bind,
@@ -70,6 +74,8 @@ impl Kind {
         Self::Credit,
         Self::Heartbeat,
         Self::Goodbye,
+        Self::Join,
+        Self::JoinReply,
     ];
 
     /// Returns the kind with this number, if there is one.
@@ -80,7 +86,7 @@ impl Kind {
     /// Returns the limit of the body, in bytes.
     pub const fn body_bytes_max(self) -> usize {
         match self {
-            Self::Hello | Self::HelloReply => HELLO_BODY_BYTES_MAX,
+            Self::Hello | Self::HelloReply | Self::Join | Self::JoinReply => HELLO_BODY_BYTES_MAX,
             Self::Bind | Self::Unbind | Self::Elsewhere | Self::Group | Self::Acks | Self::Control => {
                 BODY_BYTES_MAX
             }

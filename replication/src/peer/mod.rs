@@ -53,7 +53,9 @@ pub use channel::{Channel, Event, Incoming, Peer, RemoteHandle, Repair, Settings
 pub use dialing::Dialer;
 pub use error::{CloseReason, Goodbye, PeerError};
 pub use flow::{Offer, Source};
+pub(crate) use header::put_message;
 pub use header::{Kind, PEER_HEADER_BYTES, PeerHeader};
+pub(crate) use hello::take_first;
 pub use hello::{Attempt, HELLO_MAGIC, Hello, HelloReply, Local, PeerShard, Refusal, Session, judge};
 pub use intake::{Frames, Lent};
 pub use window::Window;

@@ -212,7 +212,7 @@ impl Channel {
         }
         let mut reader = Reader::new(body);
         match kind {
-            Kind::Hello | Kind::HelloReply => {
+            Kind::Hello | Kind::HelloReply | Kind::Join | Kind::JoinReply => {
                 return Err(PeerError::Unexpected { kind, when: "after the handshake" });
             }
             Kind::Bind => each(kind, &mut reader, |reader| {

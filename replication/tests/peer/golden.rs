@@ -135,7 +135,8 @@ fn every_message_has_the_documented_bytes() {
         assert_eq!((kind, hex(bytes)), (golden_kind, golden));
     }
     assert_eq!(all.len(), GOLDEN.len());
-    for kind in Kind::ALL {
+    // The tests of `join` have the other two.
+    for kind in Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Join | Kind::JoinReply)) {
         assert!(all.iter().any(|(found, _)| *found == kind), "no {kind:?}");
     }
 }
