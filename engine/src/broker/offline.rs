@@ -9,7 +9,7 @@ use highwater_runtime::fs::Fs;
 use highwater_storage::inspect;
 
 use crate::broker::lock::lock_patiently;
-use crate::data_dir::{LOCK, META, failed};
+use crate::data_dir::{self, LOCK, META, failed};
 use crate::meta::Metadata;
 use crate::start_error::StartError;
 
@@ -40,6 +40,7 @@ pub fn topic_names(fs: &mut dyn Fs, data_dir: &Path) -> Result<BTreeMap<TopicId,
     let content = inspect::state_log_content(fs, &data_dir.join(META))?;
     let records = content.records.iter().map(AsRef::as_ref);
     let snapshot = content.snapshot.iter().map(|piece| &piece[..]);
-    let metadata = Metadata::recover(snapshot, records).map_err(|e| e.to_string())?;
+    let node = data_dir::node_of(fs, data_dir);
+    let metadata = Metadata::recover(node, snapshot, records).map_err(|e| e.to_string())?;
     Ok(metadata.topics().map(|topic| (topic.id, topic.name.clone())).collect())
 }

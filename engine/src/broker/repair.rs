@@ -162,11 +162,11 @@ fn run(
         }
     };
     run.repair.notes.extend(data.warnings);
-    run.state_log(fs, data_dir, META, *b"META", data.identity.cluster);
+    run.state_log(fs, data_dir, META, *b"META", data.identity);
     // The groups of an earlier build that no start has carried over yet.
     let entries = fs.list(data_dir).unwrap_or_default();
     if entries.iter().any(|entry| OFFSETS_FILES.contains(&entry.name.as_str())) {
-        run.state_log(fs, data_dir, OFFSETS, *b"OFFS", data.identity.cluster);
+        run.state_log(fs, data_dir, OFFSETS, *b"OFFS", data.identity);
     }
     for store in 0..data.stores {
         run.store(fs, data_dir, data.identity.cluster, StoreId(store), selected)?;
@@ -182,7 +182,7 @@ impl Run {
         data_dir: &Path,
         name: &str,
         purpose: [u8; 4],
-        cluster: ClusterId,
+        Identity { cluster, node }: Identity,
     ) {
         let mut disk = OfflineDisk::new(fs);
         let recovered = match StateLog::open(&mut disk, &data_dir.join(name), purpose, cluster, TOKEN_SPACE) {
@@ -192,7 +192,8 @@ impl Run {
         self.repair.notes.extend(recovered.damage);
         if name == META {
             let snapshot = recovered.snapshot.iter().map(|piece| &piece[..]);
-            let metadata = Metadata::recover(snapshot, recovered.records.iter().map(|record| &record[..]));
+            let metadata =
+                Metadata::recover(node, snapshot, recovered.records.iter().map(|record| &record[..]));
             self.repair.refused.extend(metadata.err().map(|e| format!("{META}: {e}")));
         }
     }

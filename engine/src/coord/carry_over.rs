@@ -68,7 +68,7 @@ impl CarryOver {
             (0..shards).map(|shard| (shard, Vec::new())).collect();
         if let Stage::Read(mut old) = std::mem::replace(&mut self.stage, Stage::Sent(usize::from(shards))) {
             for topic in topics {
-                old.handle_topic(topic.id, &topic.name, topic.stores.len() as u32);
+                old.handle_topic(topic.id, &topic.name, topic.partition_count() as u32);
             }
             let mut cursor = SnapshotCursor::default();
             while let Some(changes) = old.batches_of_all(&mut cursor, PIECE_BYTES) {

@@ -117,7 +117,7 @@ impl Coordinators {
 
     /// Adds or updates a topic.
     pub(crate) fn handle_topic(&mut self, topic: &Topic) {
-        self.coordinator.handle_topic(topic.id, &topic.name, topic.stores.len() as u32);
+        self.coordinator.handle_topic(topic.id, &topic.name, topic.partition_count() as u32);
     }
 
     /// Removes a topic, with its offsets in all groups.

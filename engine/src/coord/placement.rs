@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use highwater_protocol::ids::PartitionIndex;
 use highwater_runtime::plane::ShardIndex;
 
 use crate::meta::Topic;
@@ -31,13 +32,14 @@ impl GroupOwners {
 
     /// Returns the shard of a group's coordinator.
     pub(crate) fn of(&self, group: &str) -> ShardIndex {
-        let partition = partition_of_group(group, self.topic.stores.len() as u32);
-        self.topic.stores[partition as usize].0 % self.shards
+        let partition = partition_of_group(group, self.topic.partition_count() as u32);
+        // The coordinator of a partition on other nodes is not here. Any shard can say so.
+        self.topic.store(PartitionIndex(partition)).map_or(0, |store| store.0 % self.shards)
     }
 
     /// Returns the shards that have partitions of the groups' topic.
     pub(crate) fn shards(&self) -> BTreeSet<ShardIndex> {
-        self.topic.stores.iter().map(|store| store.0 % self.shards).collect()
+        self.topic.local_partitions().map(|(_, store)| store.0 % self.shards).collect()
     }
 }
 

@@ -9,6 +9,7 @@ mod quarantine;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use highwater_protocol::ids::NodeId;
 use highwater_runtime::fs::{DirEntry, Fs, RESERVE_NAME, is_out_of_space};
 
 pub use identity::{Identity, Inventory};
@@ -155,6 +156,11 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
     Ok(DataDir { path: path.to_owned(), identity, stores, inventory, is_new, warnings })
 }
 
+/// Returns the node that owns a directory; the only one of a cluster of one if its identity cannot be read.
+pub(crate) fn node_of(fs: &mut dyn Fs, path: &Path) -> NodeId {
+    identity::read(fs, &path.join(IDENTITY)).map_or(NodeId(0), |(identity, _)| identity.node)
+}
+
 /// Records the parts that exist after a complete start. From now on they have to exist.
 pub fn note_complete(fs: &mut dyn Fs, data: &DataDir, stores: u16) -> io::Result<()> {
     let inventory = Inventory { stores, complete: true, groups_in_topic: true };
@@ -200,7 +206,7 @@ fn find_identity(
         };
     };
     // A cluster has one node so far.
-    let identity = Identity { cluster, node: highwater_protocol::ids::NodeId(0) };
+    let identity = Identity { cluster, node: NodeId(0) };
     write(fs, path, identity, Inventory::default()).map_err(|e| failed("cannot write", &file, &e))?;
     warnings.push(format!(
         "{}: {why}; it was recreated from the other files, which name their cluster",
@@ -298,7 +304,7 @@ fn check_fresh<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use highwater_protocol::ids::{ClusterId, NodeId};
+    use highwater_protocol::ids::ClusterId;
     use highwater_runtime::sim::DiskHarness;
 
     use super::*;

@@ -92,7 +92,7 @@ pub(super) fn describe_topic_partitions(
             });
             continue;
         };
-        let count = topic.stores.len().saturating_sub(from);
+        let count = topic.partition_count().saturating_sub(from);
         if left == 0 || count > left {
             let cursor = |at: usize| DescribeTopicPartitionsCursor {
                 topic_name: Cow::Owned(topic.name.clone()),
@@ -120,16 +120,18 @@ fn described_topic(
     from: usize,
     count: usize,
 ) -> DescribedTopic<'static> {
-    let node = node(context);
-    let partitions = topic.partitions().skip(from).take(count).map(|(tp, _)| DescribedPartition {
-        partition_index: tp.partition.0 as i32,
-        leader_id: node,
-        leader_epoch: leader_epoch(context, tp).0,
-        replica_nodes: vec![node],
-        isr_nodes: vec![node],
-        eligible_leader_replicas: Some(Vec::new()),
-        last_known_elr: Some(Vec::new()),
-        ..Default::default()
+    let partitions = topic.partitions_from(from).take(count).map(|(tp, _)| {
+        let replicas: Vec<i32> = topic.replicas(tp.partition).iter().map(|node| node.0 as i32).collect();
+        DescribedPartition {
+            partition_index: tp.partition.0 as i32,
+            leader_id: topic.preferred_leader(tp.partition).0 as i32,
+            leader_epoch: leader_epoch(context, tp).0,
+            isr_nodes: replicas.clone(),
+            replica_nodes: replicas,
+            eligible_leader_replicas: Some(Vec::new()),
+            last_known_elr: Some(Vec::new()),
+            ..Default::default()
+        }
     });
     DescribedTopic {
         name: Some(Cow::Owned(topic.name.clone())),

@@ -103,7 +103,7 @@ impl AllPartitions {
         let name = self.metadata.names_from(&self.last).find(|name| *name != self.last)?.to_owned();
         work.spend(2);
         let named = Named::find(Some(&self.metadata), &name, [0; 16]);
-        self.partitions = 0..named.known().map_or(0, |topic| topic.stores.len() as i32);
+        self.partitions = 0..named.known().map_or(0, |topic| topic.partition_count() as i32);
         self.last = name;
         Some(LookupItem::Topic(named, self.partitions.len()))
     }

@@ -91,7 +91,7 @@ fn answer_metadata(context: &mut Context<'_>, call: Call, list: TopicList) {
     let Some(metadata) = context.metadata else { return };
     let Some(advertised) = context.advertised_to(call.conn) else { return };
     let version = call.version();
-    let entries = Topics { version, node: node(context), list, epochs: metadata.epochs() };
+    let entries = Topics { version, list, epochs: metadata.epochs() };
     let response = MetadataResponse {
         brokers: vec![MetadataBroker {
             node_id: node(context),
@@ -217,7 +217,6 @@ impl RequestedTopic {
 #[derive(Debug)]
 struct Topics {
     version: i16,
-    node: i32,
     list: TopicList,
     epochs: Arc<Epochs>,
 }
@@ -247,24 +246,28 @@ impl Entries for Topics {
             }
         };
         if part == 0 {
-            head.put_front(self.version, topic.stores.len(), out);
+            head.put_front(self.version, topic.partition_count(), out);
         }
         let mut partition = MetadataPartition {
             error_code: KafkaError::NONE,
             partition_index: 0,
-            leader_id: self.node,
+            leader_id: 0,
             leader_epoch: 0,
-            replica_nodes: vec![self.node],
-            isr_nodes: vec![self.node],
+            replica_nodes: Vec::new(),
+            isr_nodes: Vec::new(),
             offline_replicas: Vec::new(),
         };
         let from = part * PARTITIONS_PER_PART;
         for (tp, _) in topic.partitions_from(from).take(PARTITIONS_PER_PART) {
             partition.partition_index = tp.partition.0 as i32;
+            partition.leader_id = topic.preferred_leader(tp.partition).0 as i32;
+            partition.replica_nodes.clear();
+            partition.replica_nodes.extend(topic.replicas(tp.partition).iter().map(|node| node.0 as i32));
+            partition.isr_nodes.clone_from(&partition.replica_nodes);
             partition.leader_epoch = self.epochs.get(&tp).map_or(0, |epoch| epoch.0);
             partition.put(self.version, out);
         }
-        let more = topic.stores.len() > from + PARTITIONS_PER_PART;
+        let more = topic.partition_count() > from + PARTITIONS_PER_PART;
         if !more {
             head.put_back(self.version, out);
         }

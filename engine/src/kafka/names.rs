@@ -56,7 +56,7 @@ impl Named {
     /// Returns a partition of the topic, if it exists.
     pub(crate) fn partition(&self, index: i32) -> Option<TopicPartition> {
         let Self::Known(topic) = self else { return None };
-        let index = u32::try_from(index).ok().filter(|index| (*index as usize) < topic.stores.len())?;
+        let index = u32::try_from(index).ok().filter(|index| (*index as usize) < topic.partition_count())?;
         Some(TopicPartition { topic: topic.id, partition: PartitionIndex(index) })
     }
 

@@ -236,7 +236,7 @@ fn check_extension(context: &Context<'_>, topic: &CreatePartitionsTopic<'_>) -> 
         let text = format!("there is no topic {}", topic.name);
         return reject(KafkaError::UNKNOWN_TOPIC_OR_PARTITION, text);
     };
-    let have = known.stores.len();
+    let have = known.partition_count();
     let want = usize::try_from(topic.count).unwrap_or(0);
     if want == have {
         let text = format!("Topic already has {have} partition(s).");

@@ -14,14 +14,15 @@ mod opened;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use highwater_protocol::ids::{ProducerId, TopicId};
+use highwater_protocol::ids::{NodeId, ProducerId, TopicId};
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
 use highwater_storage::state_log::{Fatal, Recovered, SNAPSHOT_BYTES_PER_TURN, Seq, StateLog};
 
 use crate::api::{AlterTopic, ApiError, ConfigureTopic, ControllerReply, CreateTopic, Ticket};
+use crate::meta::record::is_old;
 use crate::meta::{
-    Change, Metadata, MetadataRoom, Opened, PRODUCER_IDS_PER_BLOCK, Publish, Record, RecoverError,
-    SnapshotWriter, Topic, TopicRecord, place,
+    Change, Entry, Metadata, MetadataRoom, Opened, PRODUCER_IDS_PER_BLOCK, Publish, Record, RecoverError,
+    ReplicasRecord, SnapshotWriter, Topic, TopicRecord,
 };
 
 use checks::Writes;
@@ -49,15 +50,19 @@ pub struct ReadyReport {
 }
 
 pub(crate) struct Controller {
+    /// This node.
+    me: NodeId,
     log: StateLog,
     /// The snapshot in progress.
     snapshot: Option<SnapshotWriter>,
+    /// Whether the log has entries of an earlier format, which a snapshot is to replace.
+    has_old_entries: bool,
     tip: Metadata,
     stores: usize,
     room: MetadataRoom,
-    /// The last recovered record if it may come from a write that failed, and the disk had no space to write it again: a power cut may undo it. It
+    /// The last recovered entry if it may come from a write that failed, and the disk had no space to write it again: a power cut may undo it. It
     /// becomes part of the tip once everything before it is published, and is published when it is certain.
-    doubtful: Option<Record>,
+    doubtful: Option<Entry>,
     /// Changes since the last mark, and whether any record was written.
     changes: Vec<Change>,
     touched: bool,
@@ -105,8 +110,9 @@ struct Waiting {
 pub(crate) type Outcome = Result<ControllerReply, ApiError>;
 
 impl Controller {
-    /// Creates the controller of a broker with that many stores and shards, from its recovered log.
+    /// Creates the controller of node `me` with that many stores and shards, from its recovered log.
     pub(crate) fn new(
+        me: NodeId,
         log: StateLog,
         recovered: &Recovered,
         stores: usize,
@@ -114,23 +120,28 @@ impl Controller {
         room: MetadataRoom,
     ) -> Result<Self, RecoverError> {
         let snapshot = recovered.snapshot.iter().map(|piece| &piece[..]);
-        let mut records = &recovered.records[..];
+        let (last, before) = match recovered.records.split_last() {
+            Some((last, before)) if log.certain() < log.appended() => (Some(last), before),
+            _ => (None, &recovered.records[..]),
+        };
+        let mut tip = Metadata::recover(me, snapshot, before.iter().map(|payload| &payload[..]))?;
         let mut doubtful = None;
-        if log.certain() < log.appended()
-            && let Some((last, before)) = records.split_last()
-        {
-            let record = Record::decode(last)?;
-            if record.is_visible() {
-                (doubtful, records) = (Some(record), before);
+        if let Some(last) = last {
+            let entry = tip.decode(last)?;
+            if entry.is_visible() {
+                tip.clone().apply(&entry)?;
+                doubtful = Some(entry);
+            } else {
+                tip.apply(&entry)?;
             }
         }
-        let tip = Metadata::recover(snapshot, records.iter().map(|r| &r[..]))?;
-        if let Some(record) = &doubtful {
-            tip.clone().apply(record)?;
-        }
+        let mut payloads = recovered.snapshot.iter().chain(&recovered.records);
+        let has_old_entries = payloads.any(|payload| is_old(payload));
         Ok(Self {
+            me,
             log,
             snapshot: None,
+            has_old_entries,
             tip,
             doubtful,
             stores,
@@ -185,7 +196,7 @@ impl Controller {
                 self.freeing_partitions -= freeing.partitions;
                 self.freeing.remove(topic);
                 tracing::info!(id = %topic, "space of a deleted topic freed");
-                self.write(&Record::TopicGone { id: topic.0 });
+                self.write_entry(&Entry::TopicGone { id: topic.0 });
             }
         }
     }
@@ -196,13 +207,11 @@ impl Controller {
             if request.validate_only {
                 return ControllerReply::Created(TopicId([0; 16]));
             }
-            let stores = self.stores;
-            let placed = place(&self.tip.loads(stores), &vec![0; stores], request.partitions as usize);
             tracing::info!(topic = request.name, id = %new_id, partitions = request.partitions, ?configs, "topic created");
-            self.write(&Record::TopicCreated(TopicRecord {
+            self.write(Record::TopicCreated(TopicRecord {
                 id: new_id.0,
                 name: request.name.clone(),
-                stores: placed.iter().map(|s| s.0).collect(),
+                replicas: ReplicasRecord::alone(self.me, request.partitions as usize),
                 configs: configs.into_iter().collect(),
             }));
             ControllerReply::Created(new_id)
@@ -227,8 +236,8 @@ impl Controller {
         let outcome = topic.and_then(|topic| {
             topic.check_writable()?;
             self.begin_freeing(&topic);
-            tracing::info!(topic = topic.name, id = %topic.id, partitions = topic.stores.len(), "topic deleted");
-            self.write(&Record::TopicDeleted { id: topic.id.0 });
+            tracing::info!(topic = topic.name, id = %topic.id, partitions = topic.partition_count(), "topic deleted");
+            self.write(Record::TopicDeleted { id: topic.id.0 });
             Ok(ControllerReply::Done)
         });
         self.answer_when_applied(to, outcome);
@@ -237,9 +246,11 @@ impl Controller {
     /// A topic is deleted: shards free its space.
     fn begin_freeing(&mut self, topic: &Topic) {
         let shards = self.applied.len() as u16;
-        let holders = topic.stores.iter().map(|s| s.0 % shards).collect();
-        self.freeing.insert(topic.id, Freeing { shards: holders, partitions: topic.stores.len() });
-        self.freeing_partitions += topic.stores.len();
+        let holders: BTreeSet<_> = topic.local_partitions().map(|(_, store)| store.0 % shards).collect();
+        if !holders.is_empty() {
+            self.freeing.insert(topic.id, Freeing { shards: holders, partitions: topic.partition_count() });
+            self.freeing_partitions += topic.partition_count();
+        }
     }
 
     /// Changes a topic, or only validates that.
@@ -249,13 +260,12 @@ impl Controller {
                 return ControllerReply::Done;
             }
             self.write_configs(&topic, configs);
-            let have = topic.stores.len();
+            let have = topic.partition_count();
             let want = request.partitions.map_or(have, |n| n as usize);
             if want > have {
-                let placed = place(&self.tip.loads(self.stores), &topic.loads(self.stores), want - have);
-                let stores = placed.iter().map(|s| s.0).collect();
+                let replicas = ReplicasRecord::alone(self.me, want - have);
                 tracing::info!(topic = topic.name, from = have, to = want, "partitions added");
-                self.write(&Record::PartitionsAdded { id: topic.id.0, stores });
+                self.write(Record::PartitionsAdded { id: topic.id.0, replicas });
             }
             ControllerReply::Done
         });
@@ -283,7 +293,7 @@ impl Controller {
                     tracing::info!(topic, setting, old, "topic setting returned to its default");
                 }
             }
-            self.write(&Record::TopicConfigured { id: topic.id.0, configs });
+            self.write(Record::TopicConfigured { id: topic.id.0, configs });
         }
     }
 
@@ -292,7 +302,7 @@ impl Controller {
         let start = self.tip.producer_ids_end();
         match (self.check_space(), start.0.checked_add(PRODUCER_IDS_PER_BLOCK)) {
             (Ok(()), Some(end)) => {
-                self.write(&Record::ProducerIdsReserved { end });
+                self.write(Record::ProducerIdsReserved { end });
                 let reply = ControllerReply::ProducerIds(start..ProducerId(end));
                 self.until_durable.push_back(Waiting { version: self.tip.version(), to, reply });
             }
@@ -301,14 +311,18 @@ impl Controller {
         }
     }
 
-    fn write(&mut self, record: &Record) {
+    fn write(&mut self, record: Record) {
+        self.write_entry(&self.tip.place(record, self.stores));
+    }
+
+    fn write_entry(&mut self, entry: &Entry) {
         if let Some(snapshot) = &mut self.snapshot {
-            snapshot.before(&self.tip, record);
+            snapshot.before(&self.tip, entry);
         }
-        let change = self.tip.apply(record).expect("the controller checks before it writes");
+        let change = self.tip.apply(entry).expect("the controller checks before it writes");
         self.changes.extend(change);
         self.touched = true;
-        self.log.append(&record.encode());
+        self.log.append(&entry.encode());
     }
 
     fn reply(&mut self, (shard, ticket): (ShardIndex, Ticket), outcome: Outcome) {
@@ -342,13 +356,21 @@ impl Controller {
         }
         self.log.flush(disk);
         // A snapshot has all records, the doubtful one too.
-        if self.doubtful.is_none() && self.log.wants_snapshot() {
+        let is_due = self.log.wants_snapshot() || (self.has_old_entries && self.can_upgrade());
+        if self.doubtful.is_none() && is_due {
+            self.has_old_entries = false;
             self.log.begin_snapshot();
             self.snapshot = Some(SnapshotWriter::new(&self.tip));
         }
         let more = self.continue_snapshot(disk);
         self.publish_durable();
         more
+    }
+
+    /// Returns whether entries of an earlier format can be replaced now: clients do not wait for that, so it begins after they are served.
+    fn can_upgrade(&self) -> bool {
+        let is_serving = self.first_version.is_some() && self.ready.is_none();
+        is_serving && self.snapshot.is_none() && !self.log.is_rotating()
     }
 
     /// Writes the next piece of the snapshot in progress. Returns whether more follow.

@@ -97,6 +97,7 @@ mod tests {
     use highwater_protocol::ids::TopicId;
 
     use super::*;
+    use crate::meta::Assignment;
     use crate::meta::configs::TopicConfig;
 
     fn topic(n: usize) -> Arc<Topic> {
@@ -105,7 +106,7 @@ mod tests {
         Arc::new(Topic {
             id: TopicId([0; 16]),
             name: format!("t{n:05}"),
-            stores: Vec::new(),
+            assignment: Assignment::default(),
             configs,
             config,
         })

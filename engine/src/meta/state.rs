@@ -4,12 +4,18 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, ProducerId, StoreId, TopicId, TopicPartition};
+use highwater_protocol::ids::{
+    LeaderEpoch, NodeId, Offset, PartitionIndex, ProducerId, StoreId, TopicId, TopicPartition,
+};
 use highwater_protocol::topic::collision_name;
 
+use super::assignment::Assignment;
 use super::configs::TopicConfig;
 use super::listed::Listed;
-use super::record::{DecodeRecordError, Record, Snapshot, TopicRecord};
+use super::node::{Node, Nodes};
+use super::placement::place;
+use super::record::{DecodeRecordError, Entry, Record, ReplicasRecord, Snapshot, TopicRecord};
+use super::spread::NodeLoad;
 use super::topic::Topic;
 
 /// Number of producer ids in a block that a shard reserves.
@@ -21,13 +27,17 @@ pub type Deleting = BTreeMap<TopicId, Vec<StoreId>>;
 /// Leader epochs other than 0.
 pub type Epochs = BTreeMap<TopicPartition, LeaderEpoch>;
 
-/// All of the metadata. Cheap to clone: topics are shared.
+/// All of the metadata, as one node has it. Cheap to clone: topics are shared.
 ///
 /// Invariant: `by_name`, `by_id` and `listed` hold the same topics. A topic is never in these and in `deleting`. `collisions` holds those of them
 /// that have a collision name.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub struct Metadata {
+    /// The node that has it.
+    me: NodeId,
     version: u64,
+    /// The offset of the next record.
+    next_offset: Offset,
     by_name: BTreeMap<String, Arc<Topic>>,
     by_id: BTreeMap<TopicId, Arc<Topic>>,
     /// Topic names by collision name, which Kafka does not distinguish. Several only for topics that are older than the rule. Only used to
@@ -38,9 +48,14 @@ pub struct Metadata {
     producer_ids_end: Option<ProducerId>,
     /// Approximate bytes of a snapshot.
     bytes: usize,
-    /// Partitions of all topics, and of each store.
+    /// Partitions of all topics.
     partitions: usize,
+    /// Replicas in each store of this node.
     loads: Vec<usize>,
+    /// What each node has, if it has had any replica.
+    node_loads: BTreeMap<NodeId, NodeLoad>,
+    /// All nodes.
+    nodes: Arc<Nodes>,
     /// Epochs other than 0. Not persisted: the logs have them.
     epochs: Arc<Epochs>,
     /// All topics by name, for those who list them.
@@ -54,6 +69,8 @@ pub enum Change {
     Topic(Arc<Topic>),
     /// This topic was deleted.
     Deleted(TopicId),
+    /// This node has registered itself, or has changed.
+    Node(Arc<Node>),
 }
 
 /// A record contradicts the records before it. The controller validates before it writes, so this is damage or a bug.
@@ -62,41 +79,100 @@ pub enum Change {
 pub struct ApplyError(pub String);
 
 impl Metadata {
-    /// Applies the pieces of a snapshot and the records after it.
-    pub fn recover<'a>(
-        snapshot: impl IntoIterator<Item = &'a [u8]>,
-        records: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Self, RecoverError> {
-        let mut metadata = Self::default();
-        for piece in snapshot {
-            metadata.add_piece(Snapshot::decode(piece)?)?;
+    /// Creates the metadata of a new cluster, on node `me`.
+    pub fn new(me: NodeId) -> Self {
+        Self {
+            me,
+            version: 0,
+            next_offset: Offset(0),
+            by_name: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            collisions: Arc::default(),
+            deleting: Deleting::new(),
+            producer_ids_end: None,
+            bytes: 0,
+            partitions: 0,
+            loads: Vec::new(),
+            node_loads: BTreeMap::new(),
+            nodes: Arc::default(),
+            epochs: Arc::default(),
+            listed: Listed::default(),
         }
-        for payload in records {
-            metadata.apply(&Record::decode(payload)?)?;
+    }
+
+    /// Applies the pieces of a snapshot and the entries after it, from the state log of node `me`.
+    pub fn recover<'a>(
+        me: NodeId,
+        snapshot: impl IntoIterator<Item = &'a [u8]>,
+        entries: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, RecoverError> {
+        let mut metadata = Self::new(me);
+        for piece in snapshot {
+            metadata.add_piece(Snapshot::decode(piece, me)?)?;
+        }
+        for payload in entries {
+            metadata.apply(&metadata.decode(payload)?)?;
         }
         Ok(metadata)
     }
 
+    /// Decodes the next entry of the state log.
+    pub(super) fn decode(&self, payload: &[u8]) -> Result<Entry, DecodeRecordError> {
+        Entry::decode(payload, self.me, self.next_offset)
+    }
+
     fn add_piece(&mut self, piece: Snapshot) -> Result<(), ApplyError> {
         self.producer_ids_end = self.producer_ids_end.max(Some(ProducerId(piece.producer_ids_end)));
-        for topic in piece.topics {
-            self.apply(&Record::TopicCreated(topic))?;
+        for node in &piece.nodes {
+            self.put_node(Arc::new(Node::of(node)));
+        }
+        for (topic, stores) in piece.topics {
+            self.create(&topic, &stores)?;
         }
         for (id, stores) in piece.deleting {
             self.deleting.insert(TopicId(id), stores.into_iter().map(StoreId).collect());
         }
+        self.next_offset = Offset(piece.next_offset);
         Ok(())
     }
 
-    /// Applies a record. Returns the change for shards, if any.
-    pub fn apply(&mut self, record: &Record) -> Result<Option<Change>, ApplyError> {
-        let change = match record {
-            Record::TopicCreated(topic) => Some(self.create(topic)?),
-            Record::TopicDeleted { id } => Some(self.delete(TopicId(*id))?),
-            Record::TopicGone { id } => {
+    /// Returns the entry with which this node applies the next record. New replicas on this node get the emptiest of `stores` stores.
+    pub fn place(&self, record: Record, stores: usize) -> Entry {
+        let new = record.new_replicas().map_or(0, |replicas| replicas.count_on(self.me));
+        let mut placed = Vec::new();
+        if new > 0 {
+            let topic = record.topic().and_then(|id| self.topic_by_id(id));
+            let own = topic.map_or_else(|| vec![0; stores], |topic| topic.loads(stores));
+            placed.extend(place(&self.loads(stores), &own, new).iter().map(|store| store.0));
+        }
+        Entry::Applied { offset: self.next_offset.0, record, stores: placed }
+    }
+
+    /// Applies an entry. Returns the change for shards, if any.
+    pub fn apply(&mut self, entry: &Entry) -> Result<Option<Change>, ApplyError> {
+        let change = match entry {
+            Entry::Applied { offset, record, stores } => {
+                if *offset != self.next_offset.0 {
+                    let next = self.next_offset;
+                    return Err(ApplyError(format!("record {offset} is applied in place of record {next}")));
+                }
+                let change = self.apply_record(record, stores)?;
+                self.next_offset = Offset(offset + 1);
+                change
+            }
+            Entry::TopicGone { id } => {
                 self.deleting.remove(&TopicId(*id));
                 None
             }
+        };
+        self.version += 1;
+        Ok(change)
+    }
+
+    fn apply_record(&mut self, record: &Record, stores: &[u16]) -> Result<Option<Change>, ApplyError> {
+        Ok(match record {
+            Record::TopicCreated(topic) => Some(self.create(topic, stores)?),
+            Record::TopicDeleted { id } => Some(self.delete(TopicId(*id))?),
             Record::TopicConfigured { id, configs } => {
                 let mut topic = Topic::clone(self.known(TopicId(*id))?);
                 for (name, value) in configs {
@@ -108,9 +184,9 @@ impl Metadata {
                 topic.config = TopicConfig::resolve(&topic.configs).map_err(|e| ApplyError(e.to_string()))?;
                 Some(self.changed(topic))
             }
-            Record::PartitionsAdded { id, stores } => {
+            Record::PartitionsAdded { id, replicas } => {
                 let mut topic = Topic::clone(self.known(TopicId(*id))?);
-                topic.stores.extend(stores.iter().copied().map(StoreId));
+                self.extend(&mut topic.assignment, &topic.name, replicas, stores)?;
                 Some(self.changed(topic))
             }
             Record::ProducerIdsReserved { end } => {
@@ -121,19 +197,36 @@ impl Metadata {
                 self.producer_ids_end = Some(end);
                 None
             }
-        };
-        self.version += 1;
-        Ok(change)
+            Record::NodeRegistered(node) => {
+                let node = Arc::new(Node::of(node));
+                self.put_node(Arc::clone(&node));
+                Some(Change::Node(node))
+            }
+        })
     }
 
-    fn create(&mut self, record: &TopicRecord) -> Result<Change, ApplyError> {
-        let id = record.topic_id();
+    fn extend(
+        &self,
+        assignment: &mut Assignment,
+        topic: &str,
+        replicas: &ReplicasRecord,
+        stores: &[u16],
+    ) -> Result<(), ApplyError> {
+        assignment
+            .extend(replicas, self.me, stores)
+            .map_err(|why| ApplyError(format!("topic {topic}: {why}")))
+    }
+
+    fn create(&mut self, record: &TopicRecord, stores: &[u16]) -> Result<Change, ApplyError> {
+        let id = TopicId(record.id);
         if self.by_name.contains_key(&record.name) || self.by_id.contains_key(&id) {
             return Err(ApplyError(format!("topic {} ({id}) is created twice", record.name)));
         }
         let configs: BTreeMap<String, String> = record.configs.iter().cloned().collect();
         let config = TopicConfig::resolve(&configs).map_err(|e| ApplyError(e.to_string()))?;
-        let topic = Topic { id, name: record.name.clone(), stores: record.store_ids(), configs, config };
+        let mut assignment = Assignment::default();
+        self.extend(&mut assignment, &record.name, &record.replicas, stores)?;
+        let topic = Topic { id, name: record.name.clone(), assignment, configs, config };
         Ok(self.changed(topic))
     }
 
@@ -141,10 +234,13 @@ impl Metadata {
         let topic = Arc::clone(self.known(id)?);
         self.take_out(id);
         self.forget_epochs(id);
-        let mut stores = topic.stores.clone();
+        let mut stores: Vec<StoreId> = topic.local_partitions().map(|(_, store)| store).collect();
         stores.sort_unstable();
         stores.dedup();
-        self.deleting.insert(id, stores);
+        // Without a replica here there is nothing to free.
+        if !stores.is_empty() {
+            self.deleting.insert(id, stores);
+        }
         Ok(Change::Deleted(id))
     }
 
@@ -156,6 +252,7 @@ impl Metadata {
                 self.take_out(*id);
                 self.forget_epochs(*id);
             }
+            Change::Node(node) => self.put_node(Arc::clone(node)),
         }
     }
 
@@ -189,13 +286,20 @@ impl Metadata {
         self.take_out(topic.id);
         self.listed.insert(&topic);
         self.bytes += topic.snapshot_bytes();
-        self.partitions += topic.stores.len();
-        for store in &topic.stores {
+        self.partitions += topic.partition_count();
+        for (_, store) in topic.local_partitions() {
             let at = usize::from(store.0);
             if self.loads.len() <= at {
                 self.loads.resize(at + 1, 0);
             }
             self.loads[at] += 1;
+        }
+        for nodes in topic.assignment.partitions() {
+            for (place, node) in nodes.iter().enumerate() {
+                let load = self.node_loads.entry(*node).or_default();
+                load.replicas += 1;
+                load.leaders += usize::from(place == 0);
+            }
         }
         if let Some(name) = collision_name(&topic.name) {
             Arc::make_mut(&mut self.collisions).entry(name).or_default().push(topic.name.clone());
@@ -210,10 +314,23 @@ impl Metadata {
         self.by_name.remove(&topic.name);
         self.forget_collision(&topic.name);
         self.bytes -= topic.snapshot_bytes();
-        self.partitions -= topic.stores.len();
-        for store in &topic.stores {
+        self.partitions -= topic.partition_count();
+        for (_, store) in topic.local_partitions() {
             self.loads[usize::from(store.0)] -= 1;
         }
+        for nodes in topic.assignment.partitions() {
+            for (place, node) in nodes.iter().enumerate() {
+                let load = self.node_loads.entry(*node).or_default();
+                load.replicas -= 1;
+                load.leaders -= usize::from(place == 0);
+            }
+        }
+    }
+
+    fn put_node(&mut self, node: Arc<Node>) {
+        self.bytes += node.snapshot_bytes();
+        let before = Arc::make_mut(&mut self.nodes).insert(node.id, node);
+        self.bytes -= before.map_or(0, |before| before.snapshot_bytes());
     }
 
     fn forget_epochs(&mut self, topic: TopicId) {
@@ -227,6 +344,26 @@ impl Metadata {
     pub fn learn_epoch(&mut self, tp: TopicPartition, epoch: LeaderEpoch) {
         Arc::make_mut(&mut self.epochs).insert(tp, epoch);
         self.version += 1;
+    }
+
+    /// Returns the offset of the next record to apply: the number of records that have been.
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    /// Returns the nodes that have registered themselves.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// The same, as of now.
+    pub fn shared_nodes(&self) -> Arc<Nodes> {
+        Arc::clone(&self.nodes)
+    }
+
+    /// Returns what a node has of all topics.
+    pub fn node_load(&self, node: NodeId) -> NodeLoad {
+        self.node_loads.get(&node).copied().unwrap_or_default()
     }
 
     /// Returns the number of changes since recovery.
@@ -299,7 +436,7 @@ impl Metadata {
         self.bytes
     }
 
-    /// Returns the number of partitions on each of `stores` stores.
+    /// Returns the number of replicas in each of `stores` stores of this node.
     pub fn loads(&self, stores: usize) -> Vec<usize> {
         let mut loads = self.loads.clone();
         loads.resize(stores, 0);

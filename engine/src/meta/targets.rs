@@ -41,8 +41,11 @@ impl<'a> Targets<'a> {
         topic: &Topic,
         partition: PartitionIndex,
     ) -> Result<(TopicPartition, ShardIndex), ApiError> {
-        let Some(store) = topic.stores.get(partition.0 as usize) else {
-            return Err(ApiError::UnknownPartition { partition, count: topic.stores.len() });
+        if partition.0 as usize >= topic.partition_count() {
+            return Err(ApiError::UnknownPartition { partition, count: topic.partition_count() });
+        }
+        let Some(store) = topic.store(partition) else {
+            return Err(ApiError::NotLeader { partition: format!("{}/{partition}", topic.name) });
         };
         Ok((TopicPartition { topic: topic.id, partition }, store.0 % self.shards))
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use highwater_protocol::ids::{PartitionIndex, StoreId, TopicId, TopicPartition};
+use highwater_protocol::ids::{NodeId, PartitionIndex, StoreId, TopicId, TopicPartition};
 use highwater_protocol::topic::is_reserved_topic_name;
 
+use super::assignment::Assignment;
 use super::configs::TopicConfig;
 use super::record::TopicRecord;
 use crate::api::ApiError;
@@ -16,8 +17,8 @@ pub struct Topic {
     pub id: TopicId,
     /// Its name.
     pub name: String,
-    /// The store of each partition, by number.
-    pub stores: Vec<StoreId>,
+    /// The replicas of its partitions.
+    pub assignment: Assignment,
     /// Its settings.
     pub configs: BTreeMap<String, String>,
     /// Its resolved configuration.
@@ -35,23 +36,44 @@ impl Topic {
         is_reserved_topic_name(&self.name)
     }
 
-    /// Returns its partitions with their stores.
-    pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, StoreId)> {
-        self.partitions_from(0)
+    /// Returns the number of its partitions.
+    pub fn partition_count(&self) -> usize {
+        self.assignment.len()
     }
 
-    /// Returns its partitions from number `first` on, with their stores.
-    pub fn partitions_from(&self, first: usize) -> impl Iterator<Item = (TopicPartition, StoreId)> {
+    /// Returns the nodes that have replicas of a partition, the preferred leader first; none if there is no such partition.
+    pub fn replicas(&self, partition: PartitionIndex) -> &[NodeId] {
+        self.assignment.replicas(partition.0 as usize)
+    }
+
+    /// Returns the node that leads a partition when all of its replicas are well.
+    pub fn preferred_leader(&self, partition: PartitionIndex) -> NodeId {
+        // `Assignment` has no partition without a replica.
+        self.replicas(partition).first().copied().unwrap_or(NodeId(0))
+    }
+
+    /// Returns the store of this node's replica of a partition, if there is one.
+    pub fn store(&self, partition: PartitionIndex) -> Option<StoreId> {
+        self.assignment.store(partition.0 as usize)
+    }
+
+    /// Returns its partitions from number `first` on, each with the store of this node's replica.
+    pub fn partitions_from(&self, first: usize) -> impl Iterator<Item = (TopicPartition, Option<StoreId>)> {
         let topic = self.id;
-        self.stores.iter().enumerate().skip(first).map(move |(index, store)| {
-            (TopicPartition { topic, partition: PartitionIndex(index as u32) }, *store)
+        self.assignment.stores_from(first).zip(first..).map(move |(store, index)| {
+            (TopicPartition { topic, partition: PartitionIndex(index as u32) }, store)
         })
     }
 
-    /// Returns the number of its partitions on each of `stores` stores.
+    /// Returns the partitions with a replica on this node, and the store of each.
+    pub fn local_partitions(&self) -> impl Iterator<Item = (TopicPartition, StoreId)> {
+        self.partitions_from(0).filter_map(|(tp, store)| Some((tp, store?)))
+    }
+
+    /// Returns the number of its replicas in each of `stores` stores of this node.
     pub fn loads(&self, stores: usize) -> Vec<usize> {
         let mut loads = vec![0; stores];
-        for store in &self.stores {
+        for (_, store) in self.local_partitions() {
             if let Some(load) = loads.get_mut(usize::from(store.0)) {
                 *load += 1;
             }
@@ -62,15 +84,17 @@ impl Topic {
     /// Returns its approximate bytes in a snapshot.
     pub(super) fn snapshot_bytes(&self) -> usize {
         let configs: usize = self.configs.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
-        64 + self.name.len() + self.stores.len() * 2 + configs
+        64 + self.name.len() + self.assignment.len() * 3 + self.assignment.replica_count() * 4 + configs
     }
 
-    pub(super) fn to_record(&self) -> TopicRecord {
-        TopicRecord {
+    /// Returns its record, with the stores of the replicas on this node.
+    pub(super) fn to_record(&self) -> (TopicRecord, Vec<u16>) {
+        let record = TopicRecord {
             id: self.id.0,
             name: self.name.clone(),
-            stores: self.stores.iter().map(|s| s.0).collect(),
+            replicas: self.assignment.to_record(),
             configs: self.configs.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
-        }
+        };
+        (record, self.local_partitions().map(|(_, store)| store.0).collect())
     }
 }

@@ -126,19 +126,22 @@ impl Entries for Topics {
             }
         };
         if part == 0 {
-            TopicInfo::put_front(&topic.name, None, topic.id, topic.stores.len(), out);
+            TopicInfo::put_front(&topic.name, None, topic.id, topic.partition_count(), out);
         }
         let from = part * PARTITIONS_PER_PART;
         for (tp, store) in topic.partitions_from(from).take(PARTITIONS_PER_PART) {
+            let leader = topic.preferred_leader(tp.partition);
+            // Which shard of another node it is, that node says.
+            let store = store.filter(|_| leader == self.node);
             let partition = PartitionInfo {
                 index: tp.partition,
-                leader: self.node,
-                shard: ShardId(store.0 % self.shards),
+                leader,
+                shard: ShardId(store.map_or(0, |store| store.0 % self.shards)),
                 leader_epoch: self.epochs.get(&tp).copied().unwrap_or(LeaderEpoch(0)),
             };
             partition.put(out);
         }
-        topic.stores.len() > from + PARTITIONS_PER_PART
+        topic.partition_count() > from + PARTITIONS_PER_PART
     }
 
     fn memory_bytes(&self) -> usize {

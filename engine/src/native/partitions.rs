@@ -218,7 +218,7 @@ pub(super) fn describe_topic(context: &mut Context<'_>, call: Call, request: &De
         Ok(topic) => Arc::clone(topic),
         Err(error) => return context.reply_error(call, &error),
     };
-    let item = (0..topic.stores.len() as u32).map(PartitionIndex).collect();
+    let item = (0..topic.partition_count() as u32).map(PartitionIndex).collect();
     let lookup = DescribeLookup { topic: Arc::clone(&topic), items: FanOut::new() };
     resolve(context, call, Ok(topic), item, lookup);
 }
@@ -234,19 +234,23 @@ fn answer_details(
         return context.reply_error(call, &ApiError::UnknownTopic(topic.name.clone()));
     };
     let leader: NodeId = context.setup.identity.node;
-    let details = (0..).zip(partitions).zip(&topic.stores).map(|((index, details), store)| PartitionDetail {
-        info: PartitionInfo {
-            index: PartitionIndex(index),
-            leader,
-            shard: ShardId(store.0 % context.setup.shards),
-            leader_epoch: details.epoch,
-        },
-        log_start: details.log_start,
-        high_watermark: details.high_watermark,
-        bytes: details.bytes,
-        faulty: details.faulty,
-        compaction: details.compaction.map(|compaction| compaction_detail(&compaction, details.log_start)),
-    });
+    // All of them are here: the lookup has found an owner of each.
+    let details =
+        partitions.into_iter().zip(topic.local_partitions()).map(|(details, (tp, store))| PartitionDetail {
+            info: PartitionInfo {
+                index: tp.partition,
+                leader,
+                shard: ShardId(store.0 % context.setup.shards),
+                leader_epoch: details.epoch,
+            },
+            log_start: details.log_start,
+            high_watermark: details.high_watermark,
+            bytes: details.bytes,
+            faulty: details.faulty,
+            compaction: details
+                .compaction
+                .map(|compaction| compaction_detail(&compaction, details.log_start)),
+        });
     let details: Vec<_> = details.collect();
     let configs = configs::describe(&topic.configs);
     let reply = DescribeTopicReply { id: topic.id, configs, partitions: Vec::new() };

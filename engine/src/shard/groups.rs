@@ -50,7 +50,7 @@ impl Shard {
         if self.groups.coordinators.is_open() {
             return;
         }
-        let here = topic.partitions().filter_map(|(tp, _)| self.partitions.of(tp));
+        let here = topic.local_partitions().filter_map(|(tp, _)| self.partitions.of(tp));
         let mut awaits_space = None;
         let own = here.map(|partition| {
             let bounds = self.partitions.bounds(partition);
@@ -70,7 +70,7 @@ impl Shard {
         // The last acknowledged records of groups may be among those that the start had no space to write again. They can be read when there is.
         self.groups.coordinators.await_space(awaits_space);
         if awaits_space.is_none() {
-            self.groups.coordinators.open(topic.stores.len() as u32, own);
+            self.groups.coordinators.open(topic.partition_count() as u32, own);
         }
     }
 

@@ -44,9 +44,17 @@ impl Lead {
     ) -> Result<Self, OpenError> {
         let (log, recovered) = setup.open_log(plane, META, *b"META", META_SPACE, warnings)?;
         let room = MetadataRoom::new(&setup.limits);
-        let controller = Controller::new(log, &recovered, usize::from(setup.stores), setup.shards, room)?;
+        let controller = Controller::new(
+            setup.identity.node,
+            log,
+            &recovered,
+            usize::from(setup.stores),
+            setup.shards,
+            room,
+        )?;
         let metadata = controller.tip();
-        let without_store = metadata.topics().find(|t| t.stores.iter().any(|s| s.0 >= setup.stores));
+        let without_store =
+            metadata.topics().find(|t| t.local_partitions().any(|(_, store)| store.0 >= setup.stores));
         if let Some(topic) = without_store {
             return Err(OpenError::Incomplete(format!(
                 "topic {} has partitions in a store whose directory is missing from {}; restore the missing store-… directory",

@@ -71,12 +71,13 @@ impl Preparing {
                         shard.groups.coordinators.handle_topic(topic);
                     }
                     self.partitions += shard.put_topic(plane, topic, self.partitions, work);
-                    if self.partitions < topic.stores.len() {
+                    if self.partitions < topic.partition_count() {
                         return false;
                     }
                 }
                 // Its partitions are deleted when clients no longer see it.
                 Change::Deleted(topic) => shard.groups.coordinators.delete_topic(*topic),
+                Change::Node(_) => {}
             }
             self.at += 1;
             self.partitions = 0;
@@ -106,7 +107,7 @@ impl Publishing {
             }
             work.spend(1);
             match change {
-                Change::Topic(_) => {
+                Change::Topic(_) | Change::Node(_) => {
                     if let Some(metadata) = &mut shard.metadata {
                         Arc::make_mut(metadata).absorb(change);
                     }

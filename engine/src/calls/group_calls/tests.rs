@@ -1,18 +1,18 @@
 use std::sync::Arc;
 
-use highwater_protocol::ids::{StoreId, TopicId};
+use highwater_protocol::ids::{NodeId, StoreId, TopicId};
 use highwater_protocol::topic::GROUPS_TOPIC;
 
 use super::*;
-use crate::meta::Topic;
 use crate::meta::configs::TopicConfig;
+use crate::meta::{Assignment, Topic};
 
 /// Returns the owners with three shards, which own partitions in turn.
 fn owners() -> GroupOwners {
     let topic = Topic {
         id: TopicId([1; 16]),
         name: GROUPS_TOPIC.into(),
-        stores: [0, 1, 2, 3, 4, 5, 6].map(StoreId).into(),
+        assignment: Assignment::local(NodeId(0), [0, 1, 2, 3, 4, 5, 6].map(StoreId)),
         configs: BTreeMap::new(),
         config: TopicConfig::resolve(&BTreeMap::new()).expect("defaults"),
     };

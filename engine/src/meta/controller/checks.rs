@@ -114,7 +114,7 @@ impl Controller {
             return Err(invalid_config(&ConfigError::unknown(name)));
         }
         if let Some(want) = request.partitions {
-            self.check_partitions(topic.stores.len(), want)?;
+            self.check_partitions(topic.partition_count(), want)?;
         }
         Ok((topic, writes))
     }

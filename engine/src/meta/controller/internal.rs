@@ -6,7 +6,7 @@ use highwater_runtime::plane::ShardIndex;
 
 use super::Controller;
 use crate::api::{ApiError, ControllerReply, Ticket};
-use crate::meta::{Record, TopicRecord, place};
+use crate::meta::{Record, ReplicasRecord, TopicRecord};
 
 /// The settings of the topic that keeps groups. The segment that is written to is not compacted, and all of it is read at every start.
 const GROUPS_TOPIC_CONFIGS: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.bytes", "4194304")];
@@ -25,13 +25,11 @@ impl Controller {
             return Ok(());
         }
         // The limits on partitions are for clients: without this topic, nobody could use a group.
-        let stores = self.stores;
-        let placed = place(&self.tip.loads(stores), &vec![0; stores], partitions as usize);
         tracing::info!(topic = GROUPS_TOPIC, id = %new_id, partitions, "topic for groups and offsets created");
-        self.write(&Record::TopicCreated(TopicRecord {
+        self.write(Record::TopicCreated(TopicRecord {
             id: new_id.0,
             name: GROUPS_TOPIC.to_owned(),
-            stores: placed.iter().map(|store| store.0).collect(),
+            replicas: ReplicasRecord::alone(self.me, partitions as usize),
             configs: GROUPS_TOPIC_CONFIGS.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         }));
         Ok(())

@@ -8,12 +8,12 @@ use highwater_protocol::text::with_topic_names;
 use highwater_runtime::plane::ShardIndex;
 
 use super::{Controller, Freeing, ReadyReport};
-use crate::meta::{Change, Opened, Record};
+use crate::meta::{Change, Entry, Opened, Record};
 
 impl Controller {
     /// Returns whether there is a topic with this id, or may be one.
     pub(crate) fn may_know(&self, topic: TopicId) -> bool {
-        let is_doubtful = self.doubtful.as_ref().and_then(Record::topic) == Some(topic);
+        let is_doubtful = self.doubtful.as_ref().and_then(Entry::topic) == Some(topic);
         is_doubtful || self.tip.topic_by_id(topic).is_some()
     }
 
@@ -72,23 +72,23 @@ impl Controller {
             self.tip.learn_epoch(tp, epoch);
         }
         for topic in gone {
-            self.write(&Record::TopicGone { id: topic.0 });
+            self.write_entry(&Entry::TopicGone { id: topic.0 });
         }
     }
 
     /// Everything that is certain is about to be published: the last record follows when it is certain too.
     fn apply_doubtful(&mut self) {
-        let Some(record) = self.doubtful.take() else { return };
+        let Some(entry) = self.doubtful.take() else { return };
         tracing::warn!(
-            ?record,
+            ?entry,
             "the last change of the metadata may not be durable; it takes effect when the disk has space to write it again"
         );
-        if let Record::TopicDeleted { id } = record
+        if let Entry::Applied { record: Record::TopicDeleted { id }, .. } = entry
             && let Some(topic) = self.tip.topic_by_id(TopicId(id)).cloned()
         {
             self.begin_freeing(&topic);
         }
-        let change = self.tip.apply(&record).expect("checked when it was recovered");
+        let change = self.tip.apply(&entry).expect("checked when it was recovered");
         self.changes.extend(change);
         self.touched = true;
     }

@@ -17,8 +17,8 @@ use highwater_storage::{
 };
 
 use crate::api::RequiredAcks;
-use crate::meta::Topic;
 use crate::meta::configs::TopicConfig;
+use crate::meta::{Assignment, Topic};
 use crate::partition::append::{AppendRequest, ValidBatch};
 use crate::partition::consensus::PeerMessage;
 use crate::partition::log_start::LogStartMove;
@@ -83,7 +83,7 @@ impl Node {
         let topic = Topic {
             id: TP.topic,
             name: "t".into(),
-            stores: vec![StoreId(0)],
+            assignment: Assignment::local(NodeId(number as u32), [StoreId(0)]),
             configs: BTreeMap::new(),
             config: TopicConfig::resolve(&BTreeMap::from(settings)).expect("valid"),
         };
