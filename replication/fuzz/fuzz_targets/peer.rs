@@ -56,7 +56,9 @@ fn shown(event: &Event) -> String {
         format!("{} bytes {sum}", bytes.len())
     };
     match event {
-        Event::Message(m) => format!("{:?} {} {}", m.envelope, m.partition, sums(&m.frames)),
+        Event::Message(m) => {
+            format!("{:?} {:?} {} {}", m.envelope, m.start_offset, m.partition, sums(&m.frames))
+        }
         Event::Repair(r) => format!("{}..{} {} {}", r.first, r.until, r.partition, sums(&r.frames)),
         event => format!("{event:?}"),
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_protocol::ids::{LogIndex, ShardId, TopicPartition};
+use highwater_protocol::ids::{LogIndex, Offset, ShardId, TopicPartition};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Instant;
 
@@ -69,6 +69,8 @@ pub struct Incoming {
     pub frames: Vec<Frames>,
     /// Bytes of the frames: to be [released](Channel::release).
     pub frames_bytes: usize,
+    /// The offset at which a log starts anew: there with [`Message::StartAt`], and only with it.
+    pub start_offset: Option<Offset>,
 }
 
 /// Frames for a hole in a log.
@@ -322,6 +324,7 @@ impl Channel {
     /// dropped, as everything is that was under way when a channel closed.
     ///
     /// Frames need credit: ask by [`offer`](Self::offer) or take a turn by [`poll_turn`](Self::poll_turn). The append must begin where the log goes on then.
+    /// A log is started anew by [`send_start`](Self::send_start).
     pub fn send(&mut self, partition: TopicPartition, envelope: Envelope, frames: Vec<Bytes>) -> bool {
         let Envelope { from, to, message } = envelope;
         let Some(handle) = self.handle_for(partition, from, to) else { return false };
@@ -335,8 +338,16 @@ impl Channel {
             Message::Appended { term, durable_end } => {
                 self.outbox.ack(&mut self.handles, handle, term, durable_end);
             }
-            message => self.outbox.control(&mut self.handles, handle, &message),
+            message => self.outbox.control(&mut self.handles, handle, &message, None),
         }
+        self.check_queue()
+    }
+
+    /// Sends a [`Message::StartAt`] with the offset at which the log starts anew. Otherwise like [`send`](Self::send).
+    pub fn send_start(&mut self, partition: TopicPartition, envelope: &Envelope, offset: Offset) -> bool {
+        let Envelope { from, to, message } = envelope;
+        let Some(handle) = self.handle_for(partition, *from, *to) else { return false };
+        self.outbox.control(&mut self.handles, handle, message, Some(offset));
         self.check_queue()
     }
 

@@ -3,14 +3,16 @@
 //! ```text
 //!   one entry = handle u32, tag u8, term i32, fields of the message
 //! ```
+//!
+//! The core does not know offsets, so the offset at which a log starts anew goes beside [`Message::StartAt`] and not in it.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use bytes::BufMut as _;
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset};
 use highwater_protocol::native::{DecodeError, Reader};
 
 use super::limits::MEMBERS_MAX;
-use crate::raft::{Config, ConfigEntry, LogEnd, MEMBER_BYTES, Member, Message, Part, ReplicaId};
+use crate::raft::{Config, ConfigEntry, LOG_END_MAX, LogEnd, MEMBER_BYTES, Member, Message, Part, ReplicaId};
 
 const PRE_VOTE: u8 = 1;
 const PRE_VOTED: u8 = 2;
@@ -23,8 +25,12 @@ const STEPPED_DOWN: u8 = 8;
 const LOST_END: u8 = 9;
 const FETCH: u8 = 10;
 
-/// Appends a message. Appends and acknowledgements have messages of their own.
-pub(crate) fn put_control(out: &mut Vec<u8>, handle: u32, message: &Message) {
+/// Maximum offset of the start of a log. No record gets a higher one.
+const START_OFFSET_MAX: i64 = LOG_END_MAX.0 as i64;
+
+/// Appends a message. Appends and acknowledgements have messages of their own. `start`: the offset of a [`Message::StartAt`].
+pub(crate) fn put_control(out: &mut Vec<u8>, handle: u32, message: &Message, start: Option<Offset>) {
+    assert!(start.is_some() == matches!(message, Message::StartAt { .. }), "a log starts anew at an offset");
     out.put_u32_le(handle);
     match message {
         Message::PreVote { term, last } => {
@@ -49,9 +55,10 @@ pub(crate) fn put_control(out: &mut Vec<u8>, handle: u32, message: &Message) {
             head(out, REJECTED, *term);
             put_end(out, *hint);
         }
-        Message::StartAt { term, start, config } => {
+        Message::StartAt { term, start: end, config } => {
             head(out, START_AT, *term);
-            put_end(out, *start);
+            put_end(out, *end);
+            out.put_i64_le(start.map_or(0, |offset| offset.0));
             put_config(out, config);
         }
         Message::TimeoutNow { term } => head(out, TIMEOUT_NOW, *term),
@@ -87,11 +94,12 @@ fn put_config(out: &mut Vec<u8>, entry: &ConfigEntry) {
     }
 }
 
-/// Takes a message with its handle.
-pub(crate) fn read_control(reader: &mut Reader<'_>) -> Result<(u32, Message), DecodeError> {
+/// Takes a message with its handle, and the offset of a [`Message::StartAt`].
+pub(crate) fn read_control(reader: &mut Reader<'_>) -> Result<(u32, Message, Option<Offset>), DecodeError> {
     let handle = reader.u32("handle")?;
     let tag = reader.u8("tag")?;
     let term = read_term(reader, "term")?;
+    let mut offset = None;
     let message = match tag {
         PRE_VOTE => Message::PreVote { term, last: read_end(reader)? },
         PRE_VOTED => {
@@ -100,7 +108,11 @@ pub(crate) fn read_control(reader: &mut Reader<'_>) -> Result<(u32, Message), De
         VOTE => Message::Vote { term, last: read_end(reader)?, transfer: reader.bool("transfer")? },
         VOTED => Message::Voted { term, granted: reader.bool("granted")? },
         REJECTED => Message::Rejected { term, hint: read_end(reader)? },
-        START_AT => Message::StartAt { term, start: read_end(reader)?, config: read_config(reader)? },
+        START_AT => {
+            let start = read_end(reader)?;
+            offset = Some(read_start_offset(reader)?);
+            Message::StartAt { term, start, config: read_config(reader)? }
+        }
         TIMEOUT_NOW => Message::TimeoutNow { term },
         STEPPED_DOWN => Message::SteppedDown { term },
         LOST_END => Message::LostEnd { term },
@@ -109,7 +121,16 @@ pub(crate) fn read_control(reader: &mut Reader<'_>) -> Result<(u32, Message), De
         }
         tag => return Err(DecodeError::Invalid { field: "tag", value: i64::from(tag) }),
     };
-    Ok((handle, message))
+    Ok((handle, message, offset))
+}
+
+fn read_start_offset(reader: &mut Reader<'_>) -> Result<Offset, DecodeError> {
+    let value = reader.i64("start offset")?;
+    if (0..=START_OFFSET_MAX).contains(&value) {
+        Ok(Offset(value))
+    } else {
+        Err(DecodeError::Invalid { field: "start offset", value })
+    }
 }
 
 fn read_term(reader: &mut Reader<'_>, field: &'static str) -> Result<LeaderEpoch, DecodeError> {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, ShardId};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, ShardId};
 
 use super::acks::{ACK_BYTES_MAX, AckBase, put_ack};
 use super::body::{Route, put_bind, put_elsewhere};
@@ -114,14 +114,21 @@ impl Outbox {
         self.bytes += 8;
     }
 
-    pub(crate) fn control(&mut self, handles: &mut Handles, handle: u32, message: &Message) {
+    /// Adds a message that is neither an append nor an acknowledgement. `start`: the offset of a [`Message::StartAt`].
+    pub(crate) fn control(
+        &mut self,
+        handles: &mut Handles,
+        handle: u32,
+        message: &Message,
+        start: Option<Offset>,
+    ) {
         let last = handles.bound(handle).batch;
         let open = |batch: &Batch| matches!(batch, Batch::Control(body) if body.len() < BODY_BYTES_FULL);
         let at = self.batch(last, open, || Batch::Control(Vec::new()));
         handles.bound(handle).batch = at;
         if let Batch::Control(body) = self.get(at) {
             let before = body.len();
-            put_control(body, handle, message);
+            put_control(body, handle, message, start);
             let added = body.len() - before;
             self.bytes += added;
         }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{DecodeError, Reader};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Instant;
@@ -231,14 +232,14 @@ impl Channel {
             Kind::Group => self.handle_group(&mut reader)?,
             Kind::Acks => self.handle_acks(&mut reader)?,
             Kind::Control => each(kind, &mut reader, |reader| {
-                let (handle, message) = read_control(reader).map_err(|e| wrong(kind, e))?;
+                let (handle, message, start_offset) = read_control(reader).map_err(|e| wrong(kind, e))?;
                 let route = self.remote.get_mut(kind, handle)?.route;
                 if matches!(message, Message::Rejected { .. } | Message::LostEnd { .. })
                     && let Some(handle) = self.handles.get(&reverse(route))
                 {
                     self.flow.rejected(handle);
                 }
-                self.push_message(handle, route, message, Vec::new(), 0);
+                self.push_message(handle, route, message, (Vec::new(), 0), start_offset);
                 Ok(())
             })?,
             Kind::Credit => {
@@ -272,7 +273,7 @@ impl Channel {
                 self.flow.acknowledged(handle, ack.term, end);
             }
             let message = Message::Appended { term: ack.term, durable_end: end };
-            self.push_message(ack.handle, route, message, Vec::new(), 0);
+            self.push_message(ack.handle, route, message, (Vec::new(), 0), None);
             Ok(())
         })
     }
@@ -305,7 +306,8 @@ impl Channel {
         let Some(Pending { entry, route }) = self.assembler.entries.pop_front() else { return Ok(false) };
         match entry.content {
             Content::Append(append) => {
-                self.push_message(entry.handle, route, Message::Append(append), frames, bytes);
+                let message = Message::Append(append);
+                self.push_message(entry.handle, route, message, (frames, bytes), None);
             }
             Content::Committed { from: first, until } => {
                 let (from, to) = self.replicas(route);
@@ -322,8 +324,8 @@ impl Channel {
         handle: u32,
         route: Route,
         message: Message,
-        frames: Vec<Frames>,
-        frames_bytes: usize,
+        (frames, frames_bytes): (Vec<Frames>, usize),
+        start_offset: Option<Offset>,
     ) {
         let (from, to) = self.replicas(route);
         self.events.push_back(Event::Message(Incoming {
@@ -332,6 +334,7 @@ impl Channel {
             envelope: Envelope { from, to, message },
             frames,
             frames_bytes,
+            start_offset,
         }));
     }
 

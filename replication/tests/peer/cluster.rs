@@ -18,7 +18,7 @@ use rand::RngExt as _;
 
 use crate::disk::{Entry, Value};
 use crate::pipe::{End, START, accept, output};
-use crate::samples::{frame, local, partition, replica, shard};
+use crate::samples::{frame, local, partition, replica, send, shard, start_offset};
 use crate::world::{Event as WorldEvent, Packet, World};
 
 /// Credit of each side: a few messages.
@@ -304,6 +304,9 @@ impl Cluster {
             Event::Message(message) => {
                 let end = link.connections[at].end(side).expect("it had an event");
                 end.channel.release(message.frames_bytes);
+                if message.start_offset != start_offset(&message.envelope.message) {
+                    return Err(format!("a start came with offset {:?}", message.start_offset));
+                }
                 let world = message.partition.partition.0 as usize;
                 let packet =
                     Packet { envelope: message.envelope, entries: entries(&message.frames), repair: None };
@@ -394,7 +397,7 @@ impl Link {
             let partition = partition(*world as u32);
             match packet.repair {
                 Some(range) => channel.send_repair(partition, (from, to), range, frames),
-                None => channel.send(partition, packet.envelope.clone(), frames),
+                None => send(channel, *world as u32, packet.envelope.clone(), frames),
             };
             waiting.pop_front();
         }

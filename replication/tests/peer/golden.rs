@@ -1,6 +1,6 @@
 //! The bytes of every message, as `docs/wire-format.md` describes them.
 
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, ShardId};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, ShardId};
 use highwater_replication::peer::limits::{
     BODY_BYTES_MAX, ENTRY_FRAMES_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX, HANDLES_MAX, HEARTBEAT_INTERVAL,
     HELLO_BODY_BYTES_MAX, RUNS_PER_APPEND_MAX, SILENCE_DEFAULT,
@@ -8,7 +8,7 @@ use highwater_replication::peer::limits::{
 use highwater_replication::peer::{
     Channel, Event, Goodbye, Kind, PEER_HEADER_BYTES, PeerHeader, RemoteHandle, Route, Settings,
 };
-use highwater_replication::raft::{Envelope, LogEnd, Message};
+use highwater_replication::raft::{Config, ConfigEntry, Envelope, LogEnd, Message};
 
 use crate::pipe::{Pipe, START, accept, output};
 use crate::samples::{append, appended, frame, local, partition, replica, shard};
@@ -68,6 +68,12 @@ fn one_of_each() -> Vec<(Kind, Vec<u8>)> {
     all.extend(turn(&mut opener));
     let last = LogEnd { end: LogIndex(300), epoch: LeaderEpoch(2) };
     send(&mut opener, 4, Message::Vote { term: LeaderEpoch(3), last, transfer: true }, Vec::new());
+    all.extend(turn(&mut opener));
+    let config = Config::new([replica(1, 5)], [replica(2, 6)]).expect("valid");
+    let config = ConfigEntry { index: LogIndex(7), config };
+    let message = Message::StartAt { term: LeaderEpoch(3), start: last, config };
+    let envelope = Envelope { from: replica(1, 5), to: replica(2, 6), message };
+    assert!(opener.send_start(partition(4), &envelope, Offset(900)));
     opener.forget(&Route { partition: partition(4), from: 5, to: 6 });
     all.extend(turn(&mut opener));
     opener.handle_deadline(START.after(HEARTBEAT_INTERVAL));
@@ -118,8 +124,14 @@ const GOLDEN: &[(Kind, &str)] = &[
         "16 00 00 00 fa e4 8d e5 9f 0c 05 df 08 00 05 00 00 00 00 00 03 03 00 00 00
          2c 01 00 00 00 00 00 00 02 00 00 00 01",
     ),
-    (Kind::Unbind, "04 00 00 00 8e 0a e8 6b 9f 0c 05 df 04 00 06 00 00 00 00 00"),
-    (Kind::Heartbeat, "00 00 00 00 69 1d f3 1d 9f 0c 05 df 0a 00 07 00"),
+    (
+        Kind::Control,
+        "3b 00 00 00 a2 bc 8a 81 9f 0c 05 df 08 00 06 00 00 00 00 00 06 03 00 00 00
+         2c 01 00 00 00 00 00 00 02 00 00 00 84 03 00 00 00 00 00 00 07 00 00 00 00 00 00 00
+         02 00 00 00 01 00 00 00 05 00 00 00 01 02 00 00 00 06 00 00 00 00",
+    ),
+    (Kind::Unbind, "04 00 00 00 97 61 d8 84 9f 0c 05 df 04 00 07 00 00 00 00 00"),
+    (Kind::Heartbeat, "00 00 00 00 94 17 8a fa 9f 0c 05 df 0a 00 08 00"),
     (Kind::Elsewhere, "08 00 00 00 08 40 c7 b6 9f 0c 05 df 05 00 02 00 01 00 00 00 01 00 01 00"),
     (Kind::Goodbye, "08 00 00 00 1d 72 a3 2e 9f 0c 05 df 0b 00 03 00 01 03 00 00 00 62 79 65"),
 ];

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes as _;
 use zerocopy::byteorder::little_endian::{U16, U32};
 
 use crate::pipe::{Pipe, START, output};
-use crate::samples::{append_with_frames, appended, message, partition, replica};
+use crate::samples::{append_with_frames, appended, message, partition, replica, send};
 
 const SEEDS: u64 = 3000;
 
@@ -26,7 +26,7 @@ fn messages(rng: &mut SimRng, pipe: &mut Pipe) -> Vec<u8> {
             let (message, frames) =
                 if rng.random_bool(0.4) { append_with_frames(rng) } else { (message(rng), Vec::new()) };
             let envelope = Envelope { from: replica(1, 0), to: replica(2, 0), message };
-            channel.send(partition(number), envelope, frames);
+            send(channel, number, envelope, frames);
         }
         bytes.extend(output(channel, START));
     }
@@ -168,6 +168,10 @@ fn each_rule_has_its_own_error() {
     assert!(matches!(reason(Kind::Credit, &[0xff; 8]), Some(PeerError::TooMuchCredit { .. })));
     assert!(matches!(reason(Kind::Credit, &[0; 7]), Some(PeerError::Body { .. })));
     assert!(matches!(reason(Kind::Goodbye, &[9, 0, 0, 0, 0]), Some(PeerError::Body { .. })));
+    // Handle 0, the start of a log after entry 0 of epoch 0, and an offset below 0.
+    let start = [&[0, 0, 0, 0, 6, 1, 0, 0, 0][..], &[0; 12], &[0xff; 8]].concat();
+    let error = reason(Kind::Control, &start);
+    assert!(error.as_ref().is_some_and(|error| error.to_string().contains("start offset")), "{error:?}");
     let max = 0;
     let kind = Kind::Heartbeat;
     assert_eq!(reason(kind, &[1]), Some(PeerError::BodyTooLarge { kind, bytes: 1, max }));

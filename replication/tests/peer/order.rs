@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_protocol::ids::LogIndex;
+use highwater_protocol::ids::{LogIndex, Offset};
 use highwater_replication::peer::limits::ENTRY_FRAMES_BYTES_MAX;
 use highwater_replication::peer::{CloseReason, Event, Goodbye, Route, Settings};
 use highwater_replication::raft::{Envelope, Message};
@@ -12,15 +12,15 @@ use highwater_runtime::sim::{SimRng, stream};
 use rand::RngExt as _;
 
 use crate::pipe::{Pipe, START, joined, seeds};
-use crate::samples::{append_with_frames, message, partition, replica};
+use crate::samples::{append_with_frames, message, partition, replica, send, start_offset};
 
 const SEEDS: u64 = 300;
 const STEPS: usize = 400;
 const PARTITIONS: u32 = 5;
 const CREDIT: u64 = 300_000;
 
-/// A message, with its frames or the range of a repair.
-type Said = (Option<Envelope>, Vec<u8>);
+/// A message with the offset of a start, or a repair; and the frames.
+type Said = (Option<(Envelope, Option<Offset>)>, Vec<u8>);
 
 /// What was sent and received in one direction of a session, by partition.
 #[derive(Default)]
@@ -125,7 +125,8 @@ impl Run {
             }
             _ => {
                 let envelope = Envelope { from, to, message };
-                channel.send(partition(number), envelope.clone(), frames).then_some((Some(envelope), bytes))
+                let said = (envelope.clone(), start_offset(&envelope.message));
+                send(channel, number, envelope, frames).then_some((Some(said), bytes))
             }
         };
         self.directions[end].sent.entry(number).or_default().extend(sent);
@@ -160,7 +161,8 @@ impl Run {
             let (number, said, bytes) = match event {
                 Event::Message(message) => {
                     let number = message.partition.partition.0;
-                    (number, (Some(message.envelope), joined(&message.frames)), message.frames_bytes)
+                    let said = (message.envelope, message.start_offset);
+                    (number, (Some(said), joined(&message.frames)), message.frames_bytes)
                 }
                 Event::Repair(repair) => {
                     (repair.partition.partition.0, (None, joined(&repair.frames)), repair.frames_bytes)
@@ -245,7 +247,7 @@ impl Run {
 /// Returns how many of the messages that were sent are accounted for by those that arrived, if these are the same in the same order. An
 /// acknowledgement may have been replaced by the next one.
 fn matched(sent: &[Said], received: &[Said]) -> Option<usize> {
-    let acked = |said: &Said| match said.0.as_ref().map(|envelope| &envelope.message) {
+    let acked = |said: &Said| match said.0.as_ref().map(|(envelope, _)| &envelope.message) {
         Some(Message::Appended { term, .. }) => Some(*term),
         _ => None,
     };
@@ -268,7 +270,7 @@ fn difference(sent: &[Said], received: &[Said]) -> String {
     let same = sent.iter().zip(received).take_while(|(sent, received)| sent == received).count();
     let shown = |said: &[Said]| {
         let rest = said.iter().skip(same).take(4);
-        let message = |said: &Said| said.0.as_ref().map(|envelope| envelope.message.clone());
+        let message = |said: &Said| said.0.as_ref().map(|(envelope, _)| envelope.message.clone());
         rest.map(|said| format!("{:?} with {} bytes", message(said), said.1.len())).collect::<Vec<_>>()
     };
     format!("sent {:#?}, received {:#?}", shown(sent), shown(received))

@@ -5,11 +5,11 @@ use highwater_protocol::frame::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION, FrameHeader, FrameKind, frame_bytes,
 };
 use highwater_protocol::ids::{
-    ClusterId, LeaderEpoch, LogIndex, NodeId, PartitionIndex, ShardId, TopicId, TopicPartition,
+    ClusterId, LeaderEpoch, LogIndex, NodeId, Offset, PartitionIndex, ShardId, TopicId, TopicPartition,
 };
-use highwater_replication::peer::{Local, PeerShard};
+use highwater_replication::peer::{Channel, Local, PeerShard};
 use highwater_replication::raft::{
-    Append, Config, ConfigEntry, LogEnd, Member, Message, Part, ReplicaId, Run,
+    Append, Config, ConfigEntry, Envelope, LogEnd, Member, Message, Part, ReplicaId, Run,
 };
 use highwater_runtime::sim::SimRng;
 use rand::RngExt as _;
@@ -80,6 +80,19 @@ fn config(rng: &mut SimRng) -> Config {
         members.push(Member { id: replica(node, rng.random()), part: part(rng) });
     }
     Config::from_members(members).expect("it has a voter")
+}
+
+/// The offset that goes with a message: that of a log that starts anew, at the start's index.
+pub(crate) fn start_offset(message: &Message) -> Option<Offset> {
+    if let Message::StartAt { start, .. } = message { Some(Offset(start.end.0 as i64)) } else { None }
+}
+
+/// Sends a message with what goes with it.
+pub(crate) fn send(channel: &mut Channel, number: u32, envelope: Envelope, frames: Vec<Bytes>) -> bool {
+    match start_offset(&envelope.message) {
+        Some(offset) => channel.send_start(partition(number), &envelope, offset),
+        None => channel.send(partition(number), envelope, frames),
+    }
 }
 
 /// Any message but an append.
