@@ -220,7 +220,13 @@ fn create(broker: &TestBroker, topic: &str, partitions: u32) -> TopicId {
     let mut client = Client::connect(broker, Protocol::Native);
     client.send(&message(
         1,
-        &CreateTopicRequest { name: topic.into(), partitions, configs: Vec::new(), validate_only: false },
+        &CreateTopicRequest {
+            name: topic.into(),
+            partitions,
+            configs: Vec::new(),
+            validate_only: false,
+            replicas: None,
+        },
     ));
     let answer = client.receive();
     CreateTopicReply::decode(&answer[WIRE_HEADER_BYTES..]).expect("a reply").id

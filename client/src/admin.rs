@@ -48,6 +48,7 @@ impl Client {
             partitions: 1,
             configs: Vec::new(),
             validate_only: false,
+            replicas: None,
         };
         CreateTopic { client: self.clone(), request, if_not_exists: false }
     }
@@ -160,6 +161,12 @@ impl CreateTopic {
     /// Sets the number of partitions. Default: 1.
     pub fn partitions(mut self, partitions: u32) -> Self {
         self.request.partitions = partitions;
+        self
+    }
+
+    /// Sets the number of replicas of each partition, each on another node. Default: 3, or one for each node if there are fewer.
+    pub fn replicas(mut self, replicas: u8) -> Self {
+        self.request.replicas = Some(replicas);
         self
     }
 

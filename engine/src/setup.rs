@@ -14,8 +14,8 @@ use crate::coord::groups::{GroupConfig, GroupsError};
 use crate::counters::ShardCounters;
 use crate::data_dir::Identity;
 use crate::limits::ShardLimits;
-use crate::meta::RecoverError;
 use crate::meta::controller::ReadyReport;
+use crate::meta::{Node, RecoverError};
 use crate::partition::{OpenStoresError, StoresSetup};
 
 /// Called on shard 0 when every shard is ready.
@@ -27,6 +27,8 @@ pub struct ShardSetup {
     pub data_dir: PathBuf,
     /// The identity of the node that owns the data.
     pub identity: Identity,
+    /// This node, as it registers itself in the cluster.
+    pub registration: Node,
     /// The number of shards.
     pub shards: u16,
     /// The number of stores, at least as many as shards.

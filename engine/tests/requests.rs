@@ -8,9 +8,9 @@ use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, PartitionIndex, Timestamp, TopicId};
 use highwater_protocol::native::{
-    Acks, AlterTopicRequest, Body, CommitOffsetsRequest, CommittedOffset, DataPrefix, DeleteRecordsRequest,
-    InitProducerReply, ListOffsetsReply, ListOffsetsRequest, MessageKind, ProduceReply, ReadOffsetsReply,
-    ReadOffsetsRequest, Start, StatsReply,
+    Acks, AlterTopicRequest, Body, CommitOffsetsRequest, CommittedOffset, CreateTopicRequest, DataPrefix,
+    DeleteRecordsRequest, InitProducerReply, ListOffsetsReply, ListOffsetsRequest, MessageKind, ProduceReply,
+    ReadOffsetsReply, ReadOffsetsRequest, Start, StatsReply,
 };
 
 /// Connects a client to the shard that owns a partition.
@@ -169,6 +169,33 @@ fn topics_are_altered_and_their_settings_take_effect() {
     assert!(described.configs.contains(&("max.message.bytes".into(), "300".into(), true)));
     assert_eq!(home.produce(partition(topic, 0), &[&"x".repeat(500)]).err().0, ErrorCode::TooLarge);
     assert_eq!(connect_to_owner(&broker, "t", 2).produced(partition(topic, 2), &["new"]), 0);
+    broker.stop();
+}
+
+#[test]
+fn a_topic_has_at_most_as_many_replicas_as_there_are_nodes() {
+    let broker = SimBroker::start();
+    let mut client = broker.native();
+    for (name, replicas, is_possible) in
+        [("default", None, true), ("one", Some(1), true), ("two", Some(2), false), ("none", Some(0), false)]
+    {
+        let request = CreateTopicRequest {
+            name: name.into(),
+            partitions: 2,
+            configs: Vec::new(),
+            validate_only: false,
+            replicas,
+        };
+        let answer = client.call(&request);
+        let expected = (!is_possible).then_some(ErrorCode::InvalidArgument);
+        assert_eq!(answer.error, expected, "{name}");
+    }
+    let metadata = client.metadata();
+    assert_eq!(
+        metadata.topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(),
+        ["default", "one"]
+    );
+    assert_eq!(metadata.nodes.len(), 1, "a node that has registered itself is listed once");
     broker.stop();
 }
 

@@ -274,6 +274,7 @@ fn creating_a_topic_comes_out_as_it_went_in() {
         partitions: 3,
         configs: vec![("retention.ms".into(), "5".into())],
         validate_only: false,
+        replicas: None,
     };
     let (told, result) = decode(&[hello(), message(8, &create).to_vec()].concat(), &[3]);
     assert_eq!(result, Ok(()));

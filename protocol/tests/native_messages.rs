@@ -112,10 +112,10 @@ proptest! {
 
     #[test]
     fn topic_changes_round_trip(
-        name in text(249), partitions: u32, configs in vec((text(64), text(64)), 0..5), validate_only: bool, id: [u8; 16],
+        name in text(249), partitions: u32, configs in vec((text(64), text(64)), 0..5), validate_only: bool, replicas: Option<u8>, id: [u8; 16],
         changes in vec((text(64), option::of(text(64))), 0..5), more in option::of(any::<u32>()),
     ) {
-        check(&CreateTopicRequest { name: name.clone(), partitions, configs, validate_only })?;
+        check(&CreateTopicRequest { name: name.clone(), partitions, configs, validate_only, replicas })?;
         check(&CreateTopicReply { id: TopicId(id) })?;
         check(&AlterTopicRequest { name: name.clone(), configs: changes, partitions: more })?;
         check(&DescribeTopicRequest { name: name.clone() })?;

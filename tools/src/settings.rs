@@ -120,6 +120,8 @@ pub(crate) struct Settings {
     pub default_partitions: Setting<u32>,
     /// Number of partitions of the topic that keeps groups.
     pub offsets_topic_partitions: Setting<u32>,
+    /// Rack that the node is in, if it is known.
+    pub rack: Setting<Option<String>>,
     /// Number of cores; `None` for every core the process may use.
     pub cores: Setting<Option<u16>>,
     /// Memory for requests and cache; `None` for a share of what the process may use.
@@ -159,6 +161,7 @@ struct File {
     auto_create_topics: Option<bool>,
     default_partitions: Option<u32>,
     offsets_topic_partitions: Option<u32>,
+    rack: Option<String>,
     cores: Option<u16>,
     memory: Option<Size>,
     batch_bytes_max: Option<Size>,
@@ -252,6 +255,7 @@ impl Settings {
                 file.offsets_topic_partitions,
                 GROUPS_PARTITIONS_DEFAULT,
             ),
+            rack: merge.optional("rack", args.rack.clone(), file.rack),
             cores: merge.optional("cores", args.cores, file.cores),
             memory: merge.optional("memory", args.memory, memory_in_file),
             batch_bytes_max: size("batch_bytes_max", args.batch_bytes_max, file.batch_bytes_max, largest)?,
@@ -296,6 +300,7 @@ impl Settings {
         config.auto_create_topics = self.auto_create_topics.value;
         config.default_partitions = self.default_partitions.value;
         config.groups_partitions = self.offsets_topic_partitions.value;
+        config.rack.clone_from(&self.rack.value);
         config.cores = self.cores.value;
         config.memory_bytes = self.memory.value.map(|size| size.0);
         config.batch_bytes_max = usize::try_from(self.batch_bytes_max.value.0).unwrap_or(usize::MAX);
@@ -336,6 +341,7 @@ impl Settings {
         line("default_partitions", Some(partitions), self.default_partitions.source, "");
         let partitions = toml::Value::Integer(self.offsets_topic_partitions.value.into());
         line("offsets_topic_partitions", Some(partitions), self.offsets_topic_partitions.source, "");
+        line("rack", self.rack.value.as_deref().map(text), self.rack.source, "unknown");
         let cores = self.cores.value.map(|n| toml::Value::Integer(n.into()));
         line("cores", cores, self.cores.source, "every core the process may use");
         let memory = self.memory.value.map(|size| text(&size.to_string()));

@@ -18,9 +18,9 @@ use crate::units::{ByteSize, duration, readable_bytes};
 /// Runs a subcommand of `topic`.
 pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
     match command {
-        TopicCommand::Create { topic, partitions, config, if_not_exists, server } => {
+        TopicCommand::Create { topic, partitions, replicas, config, if_not_exists, server } => {
             let config = config_values(config)?;
-            create(&server, &topic, partitions, config, if_not_exists)
+            create(&server, &topic, (partitions, replicas), config, if_not_exists)
         }
         TopicCommand::List { exclude_internal, json, server } => {
             with_client(&server, |client| async move { list(&client, exclude_internal, json).await })
@@ -78,12 +78,15 @@ async fn alter_topic(client: &Client, topic: &str, alter: AlterTopic) -> Result<
 fn create(
     server: &ServerArgs,
     topic: &str,
-    partitions: u32,
+    (partitions, replicas): (u32, Option<u8>),
     config: Vec<(String, String)>,
     if_not_exists: bool,
 ) -> Result<(), Failure> {
     with_client(server, |client| async move {
         let mut create = client.create_topic(topic).partitions(partitions);
+        if let Some(replicas) = replicas {
+            create = create.replicas(replicas);
+        }
         for (name, value) in config {
             create = create.config(name, value);
         }

@@ -93,7 +93,8 @@ impl Cluster {
         let is_missing = matches!(&found, Err(CallError::Rejected { code: ErrorCode::UnknownTopic, .. }));
         let Some(partitions) = create.filter(|_| is_missing) else { return found };
         let (configs, validate_only) = (Vec::new(), false);
-        let request = CreateTopicRequest { name: name.to_owned(), partitions, configs, validate_only };
+        let request =
+            CreateTopicRequest { name: name.to_owned(), partitions, configs, validate_only, replicas: None };
         match self.call::<_, CreateTopicReply>(&request, RetryPolicy::Always).await {
             // Created concurrently, by another client or by a retry of this call.
             Ok(_) | Err(CallError::Rejected { code: ErrorCode::TopicExists, .. }) => {}

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use highwater_protocol::ids::{ProducerId, TopicId};
+use highwater_protocol::ids::{NodeId, ProducerId, TopicId};
 
 use crate::api::{ApiError, ConfigChanges};
 
@@ -30,10 +30,31 @@ pub enum ControllerRequest {
 pub enum ControllerReply {
     /// Done: durable, and applied on every shard.
     Done,
-    /// The topic was created, with this id; zero if the request was only validated.
-    Created(TopicId),
+    /// The topic was created, or could be.
+    Created(CreatedTopic),
     /// Producer ids for the shard that sent the request.
     ProducerIds(Range<ProducerId>),
+}
+
+/// Which nodes get the replicas of new partitions.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub enum Replication {
+    /// As many as the topic's other partitions have; for a new topic [`REPLICAS_DEFAULT`](crate::limits::REPLICAS_DEFAULT), or one for each node.
+    #[default]
+    Default,
+    /// So many, on nodes that the controller chooses.
+    Factor(u32),
+    /// On these nodes, for each partition.
+    Assigned(Vec<Vec<NodeId>>),
+}
+
+/// A topic that was created.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CreatedTopic {
+    /// Its id; zero if the request was only validated.
+    pub id: TopicId,
+    /// Replicas of each partition.
+    pub replicas: usize,
 }
 
 /// A new topic.
@@ -43,6 +64,8 @@ pub struct CreateTopic {
     pub name: String,
     /// Number of partitions.
     pub partitions: u32,
+    /// Where its replicas are.
+    pub replication: Replication,
     /// Settings: Kafka's names, values as text.
     pub configs: Vec<(String, String)>,
     /// Whether to only validate the request.
@@ -72,6 +95,8 @@ pub struct AlterTopic {
     pub configs: Vec<(String, Option<String>)>,
     /// New number of partitions, at least the current one.
     pub partitions: Option<u32>,
+    /// Where the replicas of the new ones are.
+    pub replication: Replication,
     /// Whether to only validate the request.
     pub validate_only: bool,
 }
@@ -131,8 +156,8 @@ macro_rules! controller_calls {
 }
 
 controller_calls! {
-    CreateTopic => TopicId {
-        call => ControllerRequest::CreateTopic(call), ControllerReply::Created(id) => Ok(id)
+    CreateTopic => CreatedTopic {
+        call => ControllerRequest::CreateTopic(call), ControllerReply::Created(topic) => Ok(topic)
     }
     DeleteTopic => () { call => ControllerRequest::DeleteTopic(call), ControllerReply::Done => Ok(()) }
     DeleteTopicById => () { call => ControllerRequest::DeleteTopicById(call), ControllerReply::Done => Ok(()) }
@@ -152,7 +177,8 @@ mod tests {
 
     #[test]
     fn a_reply_of_another_kind_fails_the_one_request() {
-        assert_eq!(CreateTopic::reply_of(ControllerReply::Created(TopicId([7; 16]))), Ok(TopicId([7; 16])));
+        let created = CreatedTopic { id: TopicId([7; 16]), replicas: 1 };
+        assert_eq!(CreateTopic::reply_of(ControllerReply::Created(created)), Ok(created));
         for reply in [ControllerReply::Done, ControllerReply::ProducerIds(ProducerId(0)..ProducerId(1))] {
             let error = CreateTopic::reply_of(reply).expect_err("it is of another kind");
             assert!(matches!(error, ApiError::Internal(_)), "{error}");

@@ -70,6 +70,12 @@ pub enum ApiError {
     /// The number of partitions is invalid, for this reason.
     #[error("{0}")]
     InvalidPartitionCount(String),
+    /// Partitions cannot have so many replicas, for this reason.
+    #[error("{0}")]
+    InvalidReplicationFactor(String),
+    /// Partitions cannot have their replicas on the requested nodes, for this reason.
+    #[error("{0}")]
+    InvalidAssignment(String),
     /// The topic belongs to the broker: clients can only read it.
     #[error("the topic is the broker's own: clients can read it, but not write, change or delete it")]
     InternalTopic,
@@ -225,6 +231,8 @@ impl ApiError {
             Self::InvalidTopicName(reason.clone()),
             Self::InternalTopic,
             Self::InvalidPartitionCount(reason.clone()),
+            Self::InvalidReplicationFactor(reason.clone()),
+            Self::InvalidAssignment(reason.clone()),
             Self::InvalidConfig(reason.clone()),
             Self::TooManyConnections(reason.clone()),
             Self::MetadataLogFull,

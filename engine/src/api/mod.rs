@@ -23,7 +23,7 @@ pub use acks::RequiredAcks;
 pub use config_changes::{ConfigChange, ConfigChanges};
 pub use controller::{
     AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateGroupsTopic,
-    CreateTopic, DeleteTopic, DeleteTopicById, ReserveProducerIds,
+    CreateTopic, CreatedTopic, DeleteTopic, DeleteTopicById, Replication, ReserveProducerIds,
 };
 pub use error::{ApiError, Service};
 pub use partitions::{

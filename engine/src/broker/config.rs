@@ -62,6 +62,8 @@ pub struct BrokerConfig {
     /// Partitions of the topic that keeps groups and offsets, `__consumer_offsets`. It is created when a client first asks for a group, and its
     /// number of partitions never changes.
     pub groups_partitions: u32,
+    /// The rack that this node is in. Replicas of a partition are on nodes in different racks, as far as there are enough.
+    pub rack: Option<String>,
     /// Number of cores to use; `None` for all that the process may use.
     pub cores: Option<u16>,
     /// Memory for caches and buffers of all cores; `None` for a quarter of what the process may use, at least 256 MiB and at most 8 GiB.
@@ -98,6 +100,7 @@ impl Default for BrokerConfig {
             offsets_retention: Duration::from_hours(7 * 24),
             cleanup_interval: CLEANUP_INTERVAL_DEFAULT,
             groups_partitions: GROUPS_PARTITIONS_DEFAULT,
+            rack: None,
             cores: None,
             memory_bytes: None,
             batch_bytes_max: BATCH_BYTES_MAX_DEFAULT,

@@ -5,6 +5,7 @@ mod listeners;
 mod lock;
 mod memory;
 pub mod offline;
+mod registration;
 pub mod repair;
 mod signals;
 mod start;

@@ -20,6 +20,7 @@ use signal_hook::iterator::Handle as SignalHandle;
 
 use crate::broker::config::{BrokerConfig, DurableChoice};
 use crate::broker::listeners::{Bound, Listeners};
+use crate::broker::registration::registration;
 use crate::broker::signals::handle_signals;
 use crate::broker::{lock, memory};
 use crate::coord::groups::GroupConfig;
@@ -91,7 +92,9 @@ impl Broker {
         let lock = Arc::new(lock::take(&config.data_dir)?);
         let new = Identity { cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()), node: NodeId(0) };
         let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
-        let Bound { sockets, advertised, native, kafka } = listeners.bind()?;
+        let bound = listeners.bind()?;
+        let registration = registration(&config, data.identity, &bound, shards)?;
+        let Bound { sockets, advertised, native, kafka } = bound;
         let kafka_setup = kafka_setup(&config, native.len(), &kafka)?;
         let WriteChoice { form: durable_form, journal_tail_bytes_max } = choose_writes(&config)?;
         let stores = data.stores.max(shards);
@@ -108,6 +111,7 @@ impl Broker {
         let setup = Arc::new(ShardSetup {
             data_dir: config.data_dir.clone(),
             identity: data.identity,
+            registration,
             shards,
             stores,
             limits,

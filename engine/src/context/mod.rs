@@ -16,6 +16,7 @@ mod fill;
 mod groups;
 mod jobs;
 mod large_replies;
+mod nodes;
 mod producer_ids;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub(crate) use ask::Finish;
 pub(crate) use clients::{AnswerTo, Clients, KafkaCall, NativeCall};
 pub(crate) use jobs::{ClientJob, ClientJobs};
 pub(crate) use large_replies::{LargeReply, ReplyMemory};
+pub(crate) use nodes::ReachableNode;
 pub(crate) use producer_ids::ProducerIds;
 
 use crate::address::HostPort;

@@ -14,7 +14,7 @@ use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
 use super::Call;
 use super::names::{Named, find_topic};
 use crate::context::Context;
-use crate::meta::Topic;
+use crate::meta::{NodeProtocol, Topic};
 
 /// Maximum number of partitions in one response. Kafka's `max.request.partition.size.limit`.
 pub(super) const PARTITIONS_PER_ANSWER_MAX: usize = 2000;
@@ -36,15 +36,15 @@ pub(super) fn leader_epoch(context: &Context<'_>, tp: TopicPartition) -> LeaderE
 }
 
 pub(super) fn describe_cluster(context: &mut Context<'_>, call: Call, request: &DescribeClusterRequest) {
-    let Some(advertised) = context.advertised_to(call.conn) else { return };
+    let Some(nodes) = context.nodes_for(call.conn, NodeProtocol::Kafka) else { return };
     let about_brokers = request.endpoint_type == ENDPOINT_BROKERS;
-    let broker = DescribeClusterBroker {
-        broker_id: node(context),
-        host: Cow::Owned(advertised.host),
-        port: advertised.port.into(),
-        rack: None,
+    let brokers = nodes.into_iter().map(|node| DescribeClusterBroker {
+        broker_id: node.id.0 as i32,
+        host: Cow::Owned(node.address.host),
+        port: node.address.port.into(),
+        rack: node.rack.map(Cow::Owned),
         is_fenced: false,
-    };
+    });
     let answer = DescribeClusterResponse {
         error_code: if about_brokers { KafkaError::NONE } else { KafkaError::MISMATCHED_ENDPOINT_TYPE },
         error_message: (!about_brokers)
@@ -52,7 +52,7 @@ pub(super) fn describe_cluster(context: &mut Context<'_>, call: Call, request: &
         endpoint_type: ENDPOINT_BROKERS,
         cluster_id: Cow::Owned(cluster_id(context)),
         controller_id: node(context),
-        brokers: if about_brokers { vec![broker] } else { Vec::new() },
+        brokers: if about_brokers { brokers.collect() } else { Vec::new() },
         ..Default::default()
     };
     context.answer(call, &answer);

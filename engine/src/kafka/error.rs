@@ -44,6 +44,8 @@ impl From<&ApiError> for KafkaError {
             ApiError::TopicExists(_) => Self::TOPIC_ALREADY_EXISTS,
             ApiError::InvalidTopicName(_) | ApiError::InternalTopic => Self::INVALID_TOPIC_EXCEPTION,
             ApiError::InvalidPartitionCount(_) => Self::INVALID_PARTITIONS,
+            ApiError::InvalidReplicationFactor(_) => Self::INVALID_REPLICATION_FACTOR,
+            ApiError::InvalidAssignment(_) => Self::INVALID_REPLICA_ASSIGNMENT,
             ApiError::InvalidConfig(_) => Self::INVALID_CONFIG,
             // Java's clients refresh their metadata on this code before they give up, as they should.
             ApiError::MetadataLogFull

@@ -18,11 +18,11 @@ use highwater_runtime::plane::ConnId;
 use super::Call;
 use super::cluster::{cluster_id, node};
 use super::names::find_topic;
-use crate::api::{ApiError, CreateTopic};
+use crate::api::{ApiError, CreateTopic, Replication};
 use crate::context::{AnswerTo, ClientJob, Context};
 use crate::counters::Work;
 use crate::limits::{KAFKA_CHANGES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
-use crate::meta::{Epochs, Listed, Topic};
+use crate::meta::{Epochs, Listed, NodeProtocol, Topic};
 use crate::names::{Distinct, Names};
 
 /// A topic of a request.
@@ -89,16 +89,17 @@ fn answer_all_topics(context: &mut Context<'_>, call: Call) {
 /// Answers with these topics.
 fn answer_metadata(context: &mut Context<'_>, call: Call, list: TopicList) {
     let Some(metadata) = context.metadata else { return };
-    let Some(advertised) = context.advertised_to(call.conn) else { return };
+    let Some(nodes) = context.nodes_for(call.conn, NodeProtocol::Kafka) else { return };
+    let brokers = nodes.into_iter().map(|node| MetadataBroker {
+        node_id: node.id.0 as i32,
+        host: Cow::Owned(node.address.host),
+        port: node.address.port.into(),
+        rack: node.rack.map(Cow::Owned),
+    });
     let version = call.version();
     let entries = Topics { version, list, epochs: metadata.epochs() };
     let response = MetadataResponse {
-        brokers: vec![MetadataBroker {
-            node_id: node(context),
-            host: Cow::Owned(advertised.host),
-            port: advertised.port.into(),
-            rack: None,
-        }],
+        brokers: brokers.collect(),
         cluster_id: Some(Cow::Owned(cluster_id(context))),
         controller_id: node(context),
         ..Default::default()
@@ -172,6 +173,7 @@ impl MetadataJob {
                 self.requests.push(CreateTopic {
                     name: name.to_owned(),
                     partitions: context.setup.kafka.default_partitions,
+                    replication: Replication::Default,
                     configs: Vec::new(),
                     validate_only: false,
                 });

@@ -2,7 +2,7 @@
 //!
 //! The topics of a request are independent: an error of one does not affect the others.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use highwater_net::kafka::KafkaError;
@@ -15,16 +15,15 @@ use highwater_net::kafka::messages::{
 use highwater_net::kafka::schema::Message as _;
 use highwater_net::kafka::wire::{Uuid, Wire as _};
 use highwater_net::{Entries, Pieces};
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{NodeId, TopicId};
 use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use highwater_protocol::text::counted;
 
 use super::Call;
-use super::cluster::node;
 use super::config_entry::source_of;
 use super::error::{RequestError, error_fields, reject, request_error};
 use super::names::{check_count, repeated};
-use crate::api::{AlterTopic, CreateTopic, DeleteTopicById};
+use crate::api::{self, AlterTopic, CreateTopic, DeleteTopicById, Replication};
 use crate::context::{AnswerTo, Context};
 use crate::meta::configs;
 
@@ -53,7 +52,8 @@ pub(super) fn create_topics(context: &mut Context<'_>, call: Call, request: &Cre
     }
     context.ask_each(call.conn, requests, move |context, replies| {
         for ((name, partitions, set), created) in requested.into_iter().zip(replies) {
-            let outcome = created.map(|id| (partitions, set, id)).map_err(|error| request_error(&error));
+            let outcome =
+                created.map(|topic| (partitions, set, topic)).map_err(|error| request_error(&error));
             topics.push(CreationResult { name, outcome });
         }
         let version = call.version();
@@ -69,8 +69,14 @@ fn plan_topic(
     validate_only: bool,
 ) -> Result<CreateTopic, RequestError> {
     let assigned = !topic.assignments.is_empty();
+    let mut replication = Replication::Default;
     let partitions = match topic.num_partitions {
-        -1 if assigned => check_assignments(context, topic)?,
+        -1 if assigned => {
+            let nodes = check_assignments(topic)?;
+            let count = nodes.len() as u32;
+            replication = Replication::Assigned(nodes);
+            count
+        }
         _ if assigned => {
             let text = "A manual partition assignment was specified, but numPartitions was not set to -1.";
             return reject(KafkaError::INVALID_REQUEST, text);
@@ -91,18 +97,8 @@ fn plan_topic(
                 "A manual partition assignment was specified, but replication factor was not set to -1.";
             return reject(KafkaError::INVALID_REQUEST, text);
         }
-        1 => {}
-        factor @ 2.. => {
-            let text = format!(
-                "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be \
-                     reached because only 1 broker(s) are registered."
-            );
-            return reject(KafkaError::INVALID_REPLICATION_FACTOR, text);
-        }
-        _ => {
-            let text = "Replication factor must be larger than 0, or -1 to use the default value.";
-            return reject(KafkaError::INVALID_REPLICATION_FACTOR, text);
-        }
+        // A negative one is as impossible as 0.
+        factor => replication = Replication::Factor(u32::try_from(factor).unwrap_or(0)),
     }
     let mut configs = Vec::with_capacity(topic.configs.len());
     for config in &topic.configs {
@@ -112,30 +108,26 @@ fn plan_topic(
         };
         configs.push((config.name.to_owned(), value.to_owned()));
     }
-    Ok(CreateTopic { name: topic.name.to_owned(), partitions, configs, validate_only })
+    Ok(CreateTopic { name: topic.name.to_owned(), partitions, replication, configs, validate_only })
 }
 
-/// Validates manual assignments, each to this node. Returns the number of partitions.
-fn check_assignments(context: &Context<'_>, topic: &CreatableTopic<'_>) -> Result<u32, RequestError> {
+/// Returns the nodes of manual assignments, by number of the partition.
+fn check_assignments(topic: &CreatableTopic<'_>) -> Result<Vec<Vec<NodeId>>, RequestError> {
+    let by_number: BTreeMap<i32, &[i32]> =
+        topic.assignments.iter().map(|a| (a.partition_index, &a.broker_ids[..])).collect();
     let count = topic.assignments.len() as i32;
-    let numbers: BTreeSet<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
-    if numbers.len() < topic.assignments.len() || !numbers.iter().copied().eq(0..count) {
+    if !by_number.keys().copied().eq(0..count) {
         let text = "partitions should be a consecutive 0-based integer sequence";
         return reject(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
     }
-    for assignment in &topic.assignments {
-        check_assignment(context, &assignment.broker_ids)?;
-    }
-    Ok(count as u32)
+    by_number.into_values().map(assigned_nodes).collect()
 }
 
-fn check_assignment(context: &Context<'_>, nodes: &[i32]) -> Result<(), RequestError> {
-    let node = node(context);
-    if nodes != [node] {
-        let text = format!("a partition is assigned to nodes {nodes:?}; the only node is {node}");
-        return reject(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
-    }
-    Ok(())
+fn assigned_nodes(nodes: &[i32]) -> Result<Vec<NodeId>, RequestError> {
+    let ids: Result<Vec<NodeId>, _> = nodes.iter().map(|node| u32::try_from(*node).map(NodeId)).collect();
+    ids.or_else(|_| {
+        reject(KafkaError::INVALID_REPLICA_ASSIGNMENT, format!("a partition is assigned to nodes {nodes:?}"))
+    })
 }
 
 pub(super) fn delete_topics(context: &mut Context<'_>, call: Call, request: &DeleteTopicsRequest<'_>) {
@@ -214,11 +206,17 @@ pub(super) fn create_partitions(
     let count = check_count(request.topics.len());
     for topic in request.topics.iter().filter(|topic| !duplicates.contains(topic.name)) {
         match count.clone().and_then(|()| check_extension(context, topic)) {
-            Ok(partitions) => {
+            Ok((partitions, replication)) => {
                 let name = topic.name.to_owned();
                 requested.push(name.clone());
                 let (partitions, validate_only) = (Some(partitions), request.validate_only);
-                requests.push(AlterTopic { name, configs: Vec::new(), partitions, validate_only });
+                requests.push(AlterTopic {
+                    name,
+                    configs: Vec::new(),
+                    partitions,
+                    replication,
+                    validate_only,
+                });
             }
             Err(why) => results.push(extension_result(topic.name, Err(why))),
         }
@@ -231,7 +229,10 @@ pub(super) fn create_partitions(
     });
 }
 
-fn check_extension(context: &Context<'_>, topic: &CreatePartitionsTopic<'_>) -> Result<u32, RequestError> {
+fn check_extension(
+    context: &Context<'_>,
+    topic: &CreatePartitionsTopic<'_>,
+) -> Result<(u32, Replication), RequestError> {
     let Some(known) = context.metadata.and_then(|m| m.topic(topic.name)) else {
         let text = format!("there is no topic {}", topic.name);
         return reject(KafkaError::UNKNOWN_TOPIC_OR_PARTITION, text);
@@ -259,13 +260,14 @@ fn check_extension(context: &Context<'_>, topic: &CreatePartitionsTopic<'_>) -> 
             let text = format!("the request adds {new} but has assignments for {assigned}");
             return reject(KafkaError::INVALID_REPLICA_ASSIGNMENT, text);
         }
-        assignments.iter().try_for_each(|a| check_assignment(context, &a.broker_ids))?;
+        let nodes = assignments.iter().map(|a| assigned_nodes(&a.broker_ids)).collect::<Result<_, _>>()?;
+        return Ok((want as u32, Replication::Assigned(nodes)));
     }
-    Ok(want as u32)
+    Ok((want as u32, Replication::Default))
 }
 
-/// The number of partitions, the settings and the id of a created topic.
-type CreatedSettings = (u32, Vec<(String, String)>, TopicId);
+/// The number of partitions and the settings of a created topic, with its id and its number of replicas.
+type CreatedSettings = (u32, Vec<(String, String)>, api::CreatedTopic);
 
 /// The outcome for a topic to create.
 #[derive(Debug)]
@@ -291,10 +293,10 @@ impl Entries for CreationResults {
         let mut topic =
             CreatedTopic { name: name.as_str().into(), configs: Some(Vec::new()), ..Default::default() };
         match outcome {
-            Ok((partitions, set, id)) => {
-                topic.topic_id = id.0;
+            Ok((partitions, set, created)) => {
+                topic.topic_id = created.id.0;
                 topic.num_partitions = *partitions as i32;
-                topic.replication_factor = 1;
+                topic.replication_factor = created.replicas as i16;
                 topic.configs = Some(config_entries(set));
             }
             Err((error, text)) => {

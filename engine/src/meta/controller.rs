@@ -10,19 +10,20 @@
 mod checks;
 mod internal;
 mod opened;
+mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use highwater_protocol::ids::{NodeId, ProducerId, TopicId};
+use highwater_protocol::ids::{ProducerId, TopicId};
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
 use highwater_storage::state_log::{Fatal, Recovered, SNAPSHOT_BYTES_PER_TURN, Seq, StateLog};
 
-use crate::api::{AlterTopic, ApiError, ConfigureTopic, ControllerReply, CreateTopic, Ticket};
+use crate::api::{AlterTopic, ApiError, ConfigureTopic, ControllerReply, CreateTopic, CreatedTopic, Ticket};
 use crate::meta::record::is_old;
 use crate::meta::{
-    Change, Entry, Metadata, MetadataRoom, Opened, PRODUCER_IDS_PER_BLOCK, Publish, Record, RecoverError,
-    ReplicasRecord, SnapshotWriter, Topic, TopicRecord,
+    Change, Entry, Metadata, MetadataRoom, Node, Opened, PRODUCER_IDS_PER_BLOCK, Publish, Record,
+    RecoverError, SnapshotWriter, Topic, TopicRecord,
 };
 
 use checks::Writes;
@@ -50,8 +51,8 @@ pub struct ReadyReport {
 }
 
 pub(crate) struct Controller {
-    /// This node.
-    me: NodeId,
+    /// This node, as it registers itself.
+    node: Node,
     log: StateLog,
     /// The snapshot in progress.
     snapshot: Option<SnapshotWriter>,
@@ -110,13 +111,12 @@ struct Waiting {
 pub(crate) type Outcome = Result<ControllerReply, ApiError>;
 
 impl Controller {
-    /// Creates the controller of node `me` with that many stores and shards, from its recovered log.
+    /// Creates the controller of a node with that many stores, from its recovered log.
     pub(crate) fn new(
-        me: NodeId,
+        node: Node,
         log: StateLog,
         recovered: &Recovered,
         stores: usize,
-        shards: u16,
         room: MetadataRoom,
     ) -> Result<Self, RecoverError> {
         let snapshot = recovered.snapshot.iter().map(|piece| &piece[..]);
@@ -124,7 +124,7 @@ impl Controller {
             Some((last, before)) if log.certain() < log.appended() => (Some(last), before),
             _ => (None, &recovered.records[..]),
         };
-        let mut tip = Metadata::recover(me, snapshot, before.iter().map(|payload| &payload[..]))?;
+        let mut tip = Metadata::recover(node.id, snapshot, before.iter().map(|payload| &payload[..]))?;
         let mut doubtful = None;
         if let Some(last) = last {
             let entry = tip.decode(last)?;
@@ -137,8 +137,9 @@ impl Controller {
         }
         let mut payloads = recovered.snapshot.iter().chain(&recovered.records);
         let has_old_entries = payloads.any(|payload| is_old(payload));
+        let shards = node.shards;
         Ok(Self {
-            me,
+            node,
             log,
             snapshot: None,
             has_old_entries,
@@ -203,18 +204,20 @@ impl Controller {
 
     /// Creates a topic with the id `new_id`.
     pub(crate) fn create_topic(&mut self, to: (ShardIndex, Ticket), request: &CreateTopic, new_id: TopicId) {
-        let outcome = self.check_create(request).map(|configs| {
+        let outcome = self.check_create(request).and_then(|configs| {
+            let replicas = self.plan_replicas(None, &request.replication, request.partitions as usize)?;
+            let factor = replicas.counts.first().map_or(0, |count| usize::from(*count));
             if request.validate_only {
-                return ControllerReply::Created(TopicId([0; 16]));
+                return Ok(ControllerReply::Created(CreatedTopic { id: TopicId([0; 16]), replicas: factor }));
             }
             tracing::info!(topic = request.name, id = %new_id, partitions = request.partitions, ?configs, "topic created");
             self.write(Record::TopicCreated(TopicRecord {
                 id: new_id.0,
                 name: request.name.clone(),
-                replicas: ReplicasRecord::alone(self.me, request.partitions as usize),
+                replicas,
                 configs: configs.into_iter().collect(),
             }));
-            ControllerReply::Created(new_id)
+            Ok(ControllerReply::Created(CreatedTopic { id: new_id, replicas: factor }))
         });
         self.answer_when_applied(to, outcome);
     }
@@ -255,19 +258,21 @@ impl Controller {
 
     /// Changes a topic, or only validates that.
     pub(crate) fn alter_topic(&mut self, to: (ShardIndex, Ticket), request: &AlterTopic) {
-        let outcome = self.check_alter(request).map(|(topic, configs)| {
-            if request.validate_only {
-                return ControllerReply::Done;
-            }
-            self.write_configs(&topic, configs);
+        let outcome = self.check_alter(request).and_then(|(topic, configs)| {
             let have = topic.partition_count();
             let want = request.partitions.map_or(have, |n| n as usize);
-            if want > have {
-                let replicas = ReplicasRecord::alone(self.me, want - have);
+            let new =
+                (want > have).then(|| self.plan_replicas(Some(&topic), &request.replication, want - have));
+            let replicas = new.transpose()?;
+            if request.validate_only {
+                return Ok(ControllerReply::Done);
+            }
+            self.write_configs(&topic, configs);
+            if let Some(replicas) = replicas {
                 tracing::info!(topic = topic.name, from = have, to = want, "partitions added");
                 self.write(Record::PartitionsAdded { id: topic.id.0, replicas });
             }
-            ControllerReply::Done
+            Ok(ControllerReply::Done)
         });
         self.answer_when_applied(to, outcome);
     }

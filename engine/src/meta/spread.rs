@@ -24,14 +24,21 @@ pub struct Candidate<'a> {
     pub own: NodeLoad,
 }
 
-impl Candidate<'_> {
-    fn add(&mut self, leads: bool) {
-        for load in [&mut self.all, &mut self.own] {
-            load.replicas += 1;
-            load.leaders += usize::from(leads);
-        }
+impl NodeLoad {
+    /// Adds a replica.
+    pub(super) fn add(&mut self, leads: bool) {
+        self.replicas += 1;
+        self.leaders += usize::from(leads);
     }
 
+    /// Removes a replica.
+    pub(super) fn remove(&mut self, leads: bool) {
+        self.replicas -= 1;
+        self.leaders -= usize::from(leads);
+    }
+}
+
+impl Candidate<'_> {
     fn is_in_rack_of(&self, other: &Self) -> bool {
         self.rack.is_some() && self.rack == other.rack
     }
@@ -68,7 +75,8 @@ fn spread_one(nodes: &mut [Candidate<'_>], factor: usize) -> Vec<NodeId> {
         chosen.push(free.min_by_key(load).expect("there are as many nodes as replicas"));
     }
     for at in &chosen {
-        nodes[*at].add(*at == leader);
+        nodes[*at].all.add(*at == leader);
+        nodes[*at].own.add(*at == leader);
     }
     chosen.iter().map(|at| nodes[*at].node).collect()
 }

@@ -296,9 +296,7 @@ impl Metadata {
         }
         for nodes in topic.assignment.partitions() {
             for (place, node) in nodes.iter().enumerate() {
-                let load = self.node_loads.entry(*node).or_default();
-                load.replicas += 1;
-                load.leaders += usize::from(place == 0);
+                self.node_loads.entry(*node).or_default().add(place == 0);
             }
         }
         if let Some(name) = collision_name(&topic.name) {
@@ -320,9 +318,7 @@ impl Metadata {
         }
         for nodes in topic.assignment.partitions() {
             for (place, node) in nodes.iter().enumerate() {
-                let load = self.node_loads.entry(*node).or_default();
-                load.replicas -= 1;
-                load.leaders -= usize::from(place == 0);
+                self.node_loads.entry(*node).or_default().remove(place == 0);
             }
         }
     }

@@ -11,10 +11,10 @@ use highwater_protocol::native::{MetadataReply, MetadataRequest, NodeInfo, Parti
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
-use crate::context::{AnswerTo, ClientJob, Context};
+use crate::context::{AnswerTo, ClientJob, Context, ReachableNode};
 use crate::counters::Work;
 use crate::limits::PARTITIONS_PER_PART;
-use crate::meta::{Epochs, Listed, Topic};
+use crate::meta::{Epochs, Listed, NodeProtocol, Topic};
 use crate::names::{Distinct, Names};
 
 /// The topics of a request; for a topic that does not exist, the index of its name.
@@ -68,11 +68,17 @@ pub(super) fn describe(context: &mut Context<'_>, call: Call, request: MetadataR
 
 fn answer(context: &mut Context<'_>, call: Call, list: TopicList) {
     let Some(metadata) = context.metadata else { return };
-    let Some(address) = context.advertised_to(call.conn) else { return };
+    let Some(nodes) = context.nodes_for(call.conn, NodeProtocol::Native) else { return };
     let setup = context.setup;
-    let node = NodeInfo { node: setup.identity.node, address: address.to_string(), shards: setup.shards };
-    let entries = Topics { node: node.node, shards: node.shards, list, epochs: metadata.epochs() };
-    let reply = MetadataReply { cluster: setup.identity.cluster, nodes: vec![node], topics: Vec::new() };
+    let info = |node: ReachableNode| NodeInfo {
+        node: node.id,
+        address: node.address.to_string(),
+        shards: node.shards,
+    };
+    let (node, shards) = (setup.identity.node, setup.shards);
+    let entries = Topics { node, shards, list, epochs: metadata.epochs() };
+    let nodes = nodes.into_iter().map(info).collect();
+    let reply = MetadataReply { cluster: setup.identity.cluster, nodes, topics: Vec::new() };
     let mut front = BytesMut::new();
     reply.put_front(entries.count(), &mut front);
     let pieces = Pieces::new(front.freeze(), entries, Bytes::new());

@@ -30,7 +30,10 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
         ApiError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
         ApiError::TopicExists(_) => ErrorCode::TopicExists,
         ApiError::InvalidTopicName(_) | ApiError::InternalTopic => ErrorCode::InvalidTopicName,
-        ApiError::InvalidPartitionCount(_) | ApiError::TooManyProducers => ErrorCode::InvalidArgument,
+        ApiError::InvalidPartitionCount(_)
+        | ApiError::InvalidReplicationFactor(_)
+        | ApiError::InvalidAssignment(_)
+        | ApiError::TooManyProducers => ErrorCode::InvalidArgument,
         ApiError::ReplyTooLarge { .. } | ApiError::SearchTooLarge { .. } => ErrorCode::TooLarge,
         ApiError::InvalidConfig(_) => ErrorCode::InvalidConfig,
         ApiError::MetadataLogFull => ErrorCode::StorageFull,

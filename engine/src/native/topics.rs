@@ -7,14 +7,15 @@ use highwater_protocol::native::{
 
 use super::Call;
 use super::error::reply_of;
-use crate::api::{AlterTopic, ApiError, ControllerCall, CreateTopic, DeleteTopic};
+use crate::api::{AlterTopic, ApiError, ControllerCall, CreateTopic, DeleteTopic, Replication};
 use crate::context::Context;
 
 pub(super) fn create(context: &mut Context<'_>, call: Call, request: CreateTopicRequest) {
-    let CreateTopicRequest { name, partitions, configs, validate_only } = request;
-    let request = CreateTopic { name, partitions, configs, validate_only };
+    let CreateTopicRequest { name, partitions, configs, validate_only, replicas } = request;
+    let replication = replicas.map_or(Replication::Default, |replicas| Replication::Factor(replicas.into()));
+    let request = CreateTopic { name, partitions, replication, configs, validate_only };
     context.ask(call.conn, request, move |context, created| {
-        let reply = created.map(|id| Reply::body(&CreateTopicReply { id }));
+        let reply = created.map(|topic| Reply::body(&CreateTopicReply { id: topic.id }));
         context.reply(call, reply.unwrap_or_else(|error| reply_of(&error)));
     });
 }
@@ -25,7 +26,11 @@ pub(super) fn delete(context: &mut Context<'_>, call: Call, request: DeleteTopic
 
 pub(super) fn alter(context: &mut Context<'_>, call: Call, request: AlterTopicRequest) {
     let AlterTopicRequest { name, configs, partitions } = request;
-    change(context, call, AlterTopic { name, configs, partitions, validate_only: false });
+    change(
+        context,
+        call,
+        AlterTopic { name, configs, partitions, replication: Replication::Default, validate_only: false },
+    );
 }
 
 /// Sends a request whose reply is empty.

@@ -44,14 +44,8 @@ impl Lead {
     ) -> Result<Self, OpenError> {
         let (log, recovered) = setup.open_log(plane, META, *b"META", META_SPACE, warnings)?;
         let room = MetadataRoom::new(&setup.limits);
-        let controller = Controller::new(
-            setup.identity.node,
-            log,
-            &recovered,
-            usize::from(setup.stores),
-            setup.shards,
-            room,
-        )?;
+        let controller =
+            Controller::new(setup.registration.clone(), log, &recovered, usize::from(setup.stores), room)?;
         let metadata = controller.tip();
         let without_store =
             metadata.topics().find(|t| t.local_partitions().any(|(_, store)| store.0 >= setup.stores));

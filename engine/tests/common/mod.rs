@@ -140,6 +140,7 @@ impl Client {
             partitions,
             configs: configs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
             validate_only: false,
+            replicas: None,
         })
     }
 

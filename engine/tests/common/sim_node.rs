@@ -7,6 +7,7 @@ use highwater_engine::counters::ShardCounters;
 use highwater_engine::data_dir::{self, Identity};
 use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
+use highwater_engine::meta::Node;
 use highwater_engine::setup::{KafkaSetup, ShardSetup};
 use highwater_engine::shard::Shard;
 use highwater_protocol::ids::{ClusterId, NodeId};
@@ -36,9 +37,19 @@ pub(crate) fn add(world: &mut SimWorld<Shard>, config: NodeConfig, node: &NodeSe
             let data_dir = Path::new(DATA_DIR);
             let new = Identity { cluster: ClusterId([7; 16]), node: NodeId(0) };
             let data = data_dir::open(plane, data_dir, new)?;
+            let registration = Node {
+                id: data.identity.node,
+                incarnation: 0,
+                disk: [0; 16],
+                rack: None,
+                clients: Vec::new(),
+                peer: None,
+                shards,
+            };
             setup = Some(Arc::new(ShardSetup {
                 data_dir: data_dir.to_owned(),
                 identity: data.identity,
+                registration,
                 shards,
                 stores: data.stores.max(shards),
                 limits: node.limits,

@@ -164,6 +164,7 @@ impl Admin {
                     partitions: self.rng.random_range(1..4),
                     configs: Vec::new(),
                     validate_only: false,
+                    replicas: None,
                 });
                 RequestKind::Create(name)
             }

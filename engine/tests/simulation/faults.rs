@@ -49,6 +49,7 @@ fn a_full_disk_fails_appends_until_there_is_space() {
             partitions: 1,
             configs: Vec::new(),
             validate_only: false,
+            replicas: None,
         },
     );
     refused.expect("a topic without records needs no space");
@@ -151,8 +152,13 @@ fn topic_changes_fail_while_the_metadata_log_has_no_space() {
     world.disk(node).inject(Fault::write_no_space("/data/meta.b"));
     let mut admin = Wire::connect(&mut world, address, None);
     let begun = world.now();
-    let new =
-        CreateTopicRequest { name: "other".into(), partitions: 1, configs: Vec::new(), validate_only: false };
+    let new = CreateTopicRequest {
+        name: "other".into(),
+        partitions: 1,
+        configs: Vec::new(),
+        validate_only: false,
+        replicas: None,
+    };
     for _ in 0..2 {
         let refused = call(&mut world, &mut admin, &new).expect_err("refused");
         assert_eq!(refused.0, ErrorCode::StorageFull, "{}", refused.1);
@@ -207,6 +213,7 @@ fn a_disk_that_fails_to_write_ends_the_process_with_its_own_exit_code() {
             partitions: 1,
             configs: Vec::new(),
             validate_only: false,
+            replicas: None,
         });
         wire.send(&highwater_protocol::native::CommitOffsetsRequest {
             consumer: "c".into(),

@@ -24,7 +24,13 @@ fn call(world: &mut World, wire: &mut Wire, body: &impl Body) -> Result<Vec<u8>,
 }
 
 fn new_topic(name: &str) -> CreateTopicRequest {
-    CreateTopicRequest { name: name.into(), partitions: 1, configs: Vec::new(), validate_only: false }
+    CreateTopicRequest {
+        name: name.into(),
+        partitions: 1,
+        configs: Vec::new(),
+        validate_only: false,
+        replicas: None,
+    }
 }
 
 /// Makes writes to this file and the creation of files fail.

@@ -189,8 +189,13 @@ pub(crate) fn of_new_topics() {
         let mut admin = Wire::connect(&mut world, native, None);
         for number in 0..TOPICS {
             let (name, configs) = (format!("late-{number}"), Vec::new());
-            let create =
-                CreateTopicRequest { name: name.clone(), partitions: 4, configs, validate_only: false };
+            let create = CreateTopicRequest {
+                name: name.clone(),
+                partitions: 4,
+                configs,
+                validate_only: false,
+                replicas: None,
+            };
             admin.send(&create);
             use_while_it_is_published(&mut world, &mut wires, &name, (0, 4), &records);
             admin.wait(&mut world).expect("an answer").body.expect("it is created");

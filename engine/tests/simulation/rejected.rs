@@ -202,6 +202,7 @@ pub(crate) fn kafka_recreated_partition() {
             partitions: 2,
             configs: Vec::new(),
             validate_only: false,
+            replicas: None,
         });
         // At some moment while the shards apply the change.
         world.run_for(Duration::from_micros(10 * seed));

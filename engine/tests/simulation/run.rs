@@ -121,7 +121,8 @@ pub(crate) fn create_named(
 ) -> (TopicId, Vec<(TopicPartition, u16)>) {
     let mut wire = Wire::connect(world, address, None);
     let configs = configs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    let request = CreateTopicRequest { name: name.into(), partitions, configs, validate_only: false };
+    let request =
+        CreateTopicRequest { name: name.into(), partitions, configs, validate_only: false, replicas: None };
     wire.send(&request);
     let mut topic = None;
     for _ in 0..100_000 {

@@ -22,6 +22,10 @@ use crate::limits::{
 const COUNT_MAX: usize = CONTROL_BODY_BYTES_MAX;
 const PARTITIONS_MAX: usize = PARTITIONS_PER_TOPIC_MAX as usize;
 
+/// Flags of [`CreateTopicRequest`]: the topic is not created; the number of replicas follows. Clients and brokers of earlier builds know the first.
+const VALIDATE_ONLY: u8 = 1;
+const HAS_REPLICAS: u8 = 2;
+
 fn read_name(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
     reader.string("topic name", TOPIC_NAME_BYTES_MAX)
 }
@@ -198,16 +202,24 @@ impl Body for CreateTopicRequest {
             put_str(out, name);
             put_str(out, value);
         }
-        out.put_u8(u8::from(self.validate_only));
+        let has_replicas = if self.replicas.is_some() { HAS_REPLICAS } else { 0 };
+        out.put_u8(u8::from(self.validate_only) | has_replicas);
+        if let Some(replicas) = self.replicas {
+            out.put_u8(replicas);
+        }
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            name: read_name(reader)?,
-            partitions: reader.u32("partitions")?,
-            configs: read_configs(reader, 8, |r| Ok((read_config_name(r)?, read_config_value(r)?)))?,
-            validate_only: reader.bool("validate only")?,
-        })
+        let name = read_name(reader)?;
+        let partitions = reader.u32("partitions")?;
+        let configs = read_configs(reader, 8, |r| Ok((read_config_name(r)?, read_config_value(r)?)))?;
+        let flags = reader.u8("flags")?;
+        if flags & !(VALIDATE_ONLY | HAS_REPLICAS) != 0 {
+            return Err(DecodeError::Invalid { field: "flags", value: flags.into() });
+        }
+        let has_replicas = flags & HAS_REPLICAS != 0;
+        let replicas = if has_replicas { Some(reader.u8("replicas")?) } else { None };
+        Ok(Self { name, partitions, configs, validate_only: flags & VALIDATE_ONLY != 0, replicas })
     }
 }
 

@@ -119,6 +119,8 @@ pub struct CreateTopicRequest {
     pub configs: Vec<(String, String)>,
     /// Whether to only validate the request.
     pub validate_only: bool,
+    /// Replicas of each partition; `None` for the broker's default.
+    pub replicas: Option<u8>,
 }
 
 /// Reply to [`CreateTopicRequest`]. The broker sends it when every shard can serve the topic.

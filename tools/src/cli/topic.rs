@@ -17,6 +17,9 @@ pub(crate) enum TopicCommand {
         /// Number of partitions
         #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         partitions: u32,
+        /// Number of replicas of each partition, each on another node [default: 3, or one for each node]
+        #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+        replicas: Option<u8>,
         /// Set a topic setting, such as retention.ms=7d or retention.bytes=10GiB; may be repeated
         #[arg(long, short, value_name = "NAME=VALUE", value_parser = setting)]
         config: Vec<(String, String)>,

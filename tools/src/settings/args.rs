@@ -54,6 +54,10 @@ pub(crate) struct StartArgs {
     #[arg(long, env = "HIGHWATER_OFFSETS_TOPIC_PARTITIONS", value_name = "N", hide_env_values = true)]
     pub offsets_topic_partitions: Option<u32>,
 
+    /// Rack that this node is in: replicas of a partition are placed in different racks, as far as there are enough
+    #[arg(long, env = "HIGHWATER_RACK", value_name = "NAME", hide_env_values = true)]
+    pub rack: Option<String>,
+
     /// Number of cores to use, with one thread each [default: every core the process may use]
     #[arg(long, env = "HIGHWATER_CORES", value_name = "N", hide_env_values = true)]
     pub cores: Option<u16>,

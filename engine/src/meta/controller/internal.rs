@@ -5,8 +5,8 @@ use highwater_protocol::topic::GROUPS_TOPIC;
 use highwater_runtime::plane::ShardIndex;
 
 use super::Controller;
-use crate::api::{ApiError, ControllerReply, Ticket};
-use crate::meta::{Record, ReplicasRecord, TopicRecord};
+use crate::api::{ApiError, ControllerReply, Replication, Ticket};
+use crate::meta::{Record, TopicRecord};
 
 /// The settings of the topic that keeps groups. The segment that is written to is not compacted, and all of it is read at every start.
 const GROUPS_TOPIC_CONFIGS: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.bytes", "4194304")];
@@ -24,12 +24,13 @@ impl Controller {
         if self.tip.topic(GROUPS_TOPIC).is_some() {
             return Ok(());
         }
+        let replicas = self.plan_replicas(None, &Replication::Default, partitions as usize)?;
         // The limits on partitions are for clients: without this topic, nobody could use a group.
         tracing::info!(topic = GROUPS_TOPIC, id = %new_id, partitions, "topic for groups and offsets created");
         self.write(Record::TopicCreated(TopicRecord {
             id: new_id.0,
             name: GROUPS_TOPIC.to_owned(),
-            replicas: ReplicasRecord::alone(self.me, partitions as usize),
+            replicas,
             configs: GROUPS_TOPIC_CONFIGS.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         }));
         Ok(())

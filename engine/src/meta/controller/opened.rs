@@ -71,8 +71,19 @@ impl Controller {
         for (tp, epoch) in later {
             self.tip.learn_epoch(tp, epoch);
         }
+        self.register();
         for topic in gone {
             self.write_entry(&Entry::TopicGone { id: topic.0 });
+        }
+    }
+
+    /// Registers this node, if something about it is new. The start does not wait for that.
+    fn register(&mut self) {
+        let known = self.tip.nodes().get(&self.node.id);
+        if known.is_none_or(|known| **known != self.node) {
+            let record = Record::NodeRegistered(self.node.to_record());
+            tracing::info!(node = ?self.node, "registering this node");
+            self.write(record);
         }
     }
 
