@@ -129,8 +129,7 @@ impl From<OpenStoresError> for OpenError {
 impl ShardSetup {
     /// Returns the identity of this node's replicas.
     pub(crate) fn replica(&self) -> ReplicaId {
-        // The first disk of the node. There is no way to replace it yet.
-        ReplicaId { node: self.identity.node, incarnation: 0 }
+        ReplicaId { node: self.identity.node, incarnation: self.identity.incarnation }
     }
 
     /// Returns what the shards need to open their stores.

@@ -15,7 +15,7 @@ const RACK_BYTES_MAX: usize = 255;
 /// Returns the registration of a node with these listeners.
 pub(super) fn registration(
     config: &BrokerConfig,
-    Identity { node: id, .. }: Identity,
+    Identity { node: id, incarnation, disk, .. }: Identity,
     bound: &Bound,
     shards: u16,
 ) -> Result<Node, StartError> {
@@ -26,7 +26,7 @@ pub(super) fn registration(
         let text = format!("invalid rack {rack:?}: the name of a rack has 1 to {RACK_BYTES_MAX} bytes");
         return Err(StartError::Config(text));
     }
-    Ok(Node { id, incarnation: 0, disk: [0; 16], rack, clients: client_addresses(bound), peer: None, shards })
+    Ok(Node { id, incarnation, disk: disk.0, rack, clients: client_addresses(bound), peer: None, shards })
 }
 
 /// Returns where clients of other nodes reach this one: the advertised addresses, or those of the sockets. A socket for all addresses of the machine
@@ -51,6 +51,7 @@ fn client_addresses(bound: &Bound) -> Vec<ClientAddress> {
 #[cfg(test)]
 mod tests {
     use highwater_protocol::ids::{ClusterId, NodeId};
+    use highwater_replication::join::DiskId;
 
     use super::*;
 
@@ -72,7 +73,7 @@ mod tests {
             native: vec![socket("127.0.0.1:9191"), socket("0.0.0.0:9291")],
             kafka: vec![socket("0.0.0.0:9092"), socket("[::]:9092")],
         };
-        let identity = Identity { cluster: ClusterId([1; 16]), node: NodeId(3) };
+        let identity = Identity::founder(ClusterId([1; 16]), NodeId(3), DiskId([4; 16]));
         let config = BrokerConfig { rack: Some("a".into()), ..BrokerConfig::default() };
         let node = registration(&config, identity, &bound, 2).expect("valid");
         assert_eq!(node.client_address(NodeProtocol::Native), Some(&address("127.0.0.1:9191")));

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use highwater_protocol::ids::{ClusterId, NodeId, Offset, StoreId, TopicPartition};
 use highwater_protocol::limits::BATCH_BYTES_MAX;
+use highwater_replication::join::DiskId;
 use highwater_runtime::buf::{AlignedBuf, PAGE_BYTES};
 use highwater_runtime::fs::{Fs, OpenMode};
 use highwater_runtime::offline::{OfflineDisk, Overlay};
@@ -152,7 +153,7 @@ fn run(
     inspect::check_is_data_dir(fs, data_dir)?;
     let mut run = Run::default();
     // Never used: the directory has an owner, or is refused.
-    let new = Identity { cluster: ClusterId([0; 16]), node: NodeId(0) };
+    let new = Identity::founder(ClusterId([0; 16]), NodeId(0), DiskId::default());
     let data = match data_dir::open(fs, data_dir, new) {
         Ok(data) => data,
         Err(StartError::Disk(why)) => return Err(RepairError::Disk(why)),
@@ -182,7 +183,7 @@ impl Run {
         data_dir: &Path,
         name: &str,
         purpose: [u8; 4],
-        Identity { cluster, node }: Identity,
+        Identity { cluster, node, .. }: Identity,
     ) {
         let mut disk = OfflineDisk::new(fs);
         let recovered = match StateLog::open(&mut disk, &data_dir.join(name), purpose, cluster, TOKEN_SPACE) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
+use highwater_replication::join::DiskId;
 use highwater_runtime::fs::is_out_of_space;
 use highwater_runtime::{
     Cpu, OsFs, Runtime, RuntimeConfig, ShutdownHandle, StartError as RuntimeError, available_cpus, measure,
@@ -90,7 +91,8 @@ impl Broker {
         check_journal_tail(&config)?;
         let memory_bytes = memory::choose(config.memory_bytes, shards, config.batch_bytes_max)?.bytes;
         let lock = Arc::new(lock::take(&config.data_dir)?);
-        let new = Identity { cluster: ClusterId(*uuid::Uuid::new_v4().as_bytes()), node: NodeId(0) };
+        let random = || *uuid::Uuid::new_v4().as_bytes();
+        let new = Identity::founder(ClusterId(random()), NodeId(0), DiskId(random()));
         let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
         let bound = listeners.bind()?;
         let registration = registration(&config, data.identity, &bound, shards)?;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use highwater_protocol::ids::{ClusterId, NodeId};
+use highwater_replication::join::DiskId;
 use highwater_runtime::fs::{DirEntry, Fs, OpenMode};
 use highwater_storage::state_log::format::{BLOCK_BYTES, peek_owner};
 
@@ -22,6 +23,19 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// The node in it.
     pub node: NodeId,
+    /// Which disk of the node it is: 0 for the first, higher for one that has replaced another.
+    pub incarnation: u32,
+    /// The node that founded the cluster.
+    pub founder: NodeId,
+    /// The directory itself.
+    pub disk: DiskId,
+}
+
+impl Identity {
+    /// Returns the identity of the node that founds a cluster.
+    pub const fn founder(cluster: ClusterId, node: NodeId, disk: DiskId) -> Self {
+        Self { cluster, node, incarnation: 0, founder: node, disk }
+    }
 }
 
 /// The parts of the directory after the last complete start. A part that is missing since then was lost, and is not treated as new.
@@ -52,6 +66,9 @@ pub(super) fn encode(identity: Identity, inventory: Inventory) -> Vec<u8> {
     block[36..38].copy_from_slice(&inventory.stores.to_le_bytes());
     block[38] = u8::from(inventory.complete);
     block[39] = u8::from(inventory.groups_in_topic);
+    block[40..56].copy_from_slice(&identity.disk.0);
+    block[56..60].copy_from_slice(&identity.incarnation.to_le_bytes());
+    block[60..64].copy_from_slice(&identity.founder.0.to_le_bytes());
     let crc = crc32c::crc32c(&block[4..]);
     block[..4].copy_from_slice(&crc.to_le_bytes());
     block
@@ -92,14 +109,25 @@ fn decode(block: &[u8]) -> Result<(Identity, Inventory), ReadError> {
     if word(0) != crc32c::crc32c(&block[4..]) {
         return Err(ReadError::Damaged("its checksum does not match".into()));
     }
-    let mut cluster = [0; 16];
-    cluster.copy_from_slice(&block[16..32]);
+    let id = |at: usize| {
+        let mut id = [0; 16];
+        id.copy_from_slice(&block[at..at + 16]);
+        id
+    };
     let inventory = Inventory {
         stores: u16::from_le_bytes([block[36], block[37]]),
         complete: block[38] != 0,
         groups_in_topic: block[39] != 0,
     };
-    Ok((Identity { cluster: ClusterId(cluster), node: NodeId(word(32)) }, inventory))
+    // Earlier builds left the disk, the incarnation and the founder 0.
+    let identity = Identity {
+        cluster: ClusterId(id(16)),
+        node: NodeId(word(32)),
+        incarnation: word(56),
+        founder: NodeId(word(60)),
+        disk: DiskId(id(40)),
+    };
+    Ok((identity, inventory))
 }
 
 /// Returns the cluster from the headers of the state logs in a directory, if there are any, for a directory that has lost its identity.
@@ -143,7 +171,13 @@ mod tests {
 
     #[test]
     fn newer_damaged_and_foreign_identities_are_distinguished() {
-        let identity = Identity { cluster: ClusterId([1; 16]), node: NodeId(3) };
+        let identity = Identity {
+            cluster: ClusterId([1; 16]),
+            node: NodeId(3),
+            incarnation: 2,
+            founder: NodeId(5),
+            disk: DiskId([9; 16]),
+        };
         let inventory = Inventory { stores: 300, complete: true, groups_in_topic: true };
         let good = encode(identity, inventory);
         assert!(decode(&good).is_ok_and(|read| read == (identity, inventory)));

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use highwater_protocol::ids::NodeId;
+use highwater_replication::join::DiskId;
 use highwater_runtime::fs::{DirEntry, Fs, RESERVE_NAME, is_out_of_space};
 
 pub use identity::{Identity, Inventory};
@@ -112,12 +113,20 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
     let list = |fs: &mut dyn Fs| fs.list(path).map_err(|e| failed("cannot list the data directory", &e));
     let mut entries = list(fs)?;
     let mut warnings = Vec::new();
-    let found = find_identity(fs, path, &entries, &mut warnings)?;
+    let found = find_identity(fs, path, &entries, new, &mut warnings)?;
     let is_new = found.is_none();
-    let (identity, inventory) = found.unwrap_or((new, Inventory::default()));
+    let (mut identity, inventory) = found.unwrap_or((new, Inventory::default()));
     if is_new {
         check_fresh(path, entries.iter().map(|e| e.name.as_str()))?;
         write(fs, path, identity, inventory).map_err(|e| failed("cannot write the identity of", &e))?;
+    } else if identity.disk == DiskId::default() && new.disk != identity.disk {
+        // Of an earlier build. On a full disk it stays as it is until a later start.
+        let named = Identity { disk: new.disk, founder: identity.node, ..identity };
+        match write(fs, path, named, inventory) {
+            Ok(()) => identity = named,
+            Err(e) if is_out_of_space(&e) => {}
+            Err(e) => return Err(failed("cannot write the identity of", &e)),
+        }
     }
     if !is_new {
         let forgotten = forget(fs, path, &entries, &mut warnings)
@@ -181,6 +190,7 @@ fn find_identity(
     fs: &mut dyn Fs,
     path: &Path,
     entries: &[DirEntry],
+    new: Identity,
     warnings: &mut Vec<String>,
 ) -> Result<Option<(Identity, Inventory)>, StartError> {
     let file = path.join(IDENTITY);
@@ -206,7 +216,7 @@ fn find_identity(
         };
     };
     // A cluster has one node so far.
-    let identity = Identity { cluster, node: NodeId(0) };
+    let identity = Identity::founder(cluster, new.node, new.disk);
     write(fs, path, identity, Inventory::default()).map_err(|e| failed("cannot write", &file, &e))?;
     warnings.push(format!(
         "{}: {why}; it was recreated from the other files, which name their cluster",
@@ -310,7 +320,7 @@ mod tests {
     use super::*;
 
     fn whose(cluster: u8) -> Identity {
-        Identity { cluster: ClusterId([cluster; 16]), node: NodeId(0) }
+        Identity::founder(ClusterId([cluster; 16]), NodeId(0), DiskId([cluster; 16]))
     }
 
     fn dir() -> PathBuf {
@@ -331,6 +341,19 @@ mod tests {
         let again = open(&mut disk, &dir(), whose(2)).expect("there");
         assert!(!again.is_new && again.identity == whose(1) && again.stores == 3);
         assert_eq!(again.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_directory_of_an_earlier_build_gets_an_id_and_keeps_it() {
+        let mut disk = DiskHarness::new(1);
+        disk.create_dir_all(&dir()).expect("made");
+        let earlier = Identity { disk: DiskId::default(), ..whose(1) };
+        write(&mut disk, &dir(), earlier, Inventory::default()).expect("written");
+        for _ in 0..2 {
+            let opened = open(&mut disk, &dir(), whose(2)).expect("there");
+            assert_eq!(opened.identity, Identity { disk: whose(2).disk, ..whose(1) });
+        }
+        assert_eq!(open(&mut disk, &dir(), whose(3)).expect("there").identity.disk, whose(2).disk);
     }
 
     #[test]

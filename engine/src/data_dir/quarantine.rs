@@ -67,6 +67,7 @@ mod tests {
     use std::path::PathBuf;
 
     use highwater_protocol::ids::{ClusterId, NodeId};
+    use highwater_replication::join::DiskId;
     use highwater_runtime::sim::DiskHarness;
 
     use super::super::{Identity, open};
@@ -77,7 +78,7 @@ mod tests {
     }
 
     fn whose() -> Identity {
-        Identity { cluster: ClusterId([1; 16]), node: NodeId(0) }
+        Identity::founder(ClusterId([1; 16]), NodeId(0), DiskId([2; 16]))
     }
 
     fn put(disk: &mut DiskHarness, name: &str, content: &[u8]) {

@@ -11,6 +11,7 @@ use highwater_engine::meta::Node;
 use highwater_engine::setup::{KafkaSetup, ShardSetup};
 use highwater_engine::shard::Shard;
 use highwater_protocol::ids::{ClusterId, NodeId};
+use highwater_replication::join::DiskId;
 use highwater_runtime::sim::{NodeConfig, SimNode, SimWorld};
 use highwater_storage::DurableForm;
 
@@ -35,7 +36,7 @@ pub(crate) fn add(world: &mut SimWorld<Shard>, config: NodeConfig, node: &NodeSe
     world.add_node(config, move |shard, plane| {
         if shard == 0 {
             let data_dir = Path::new(DATA_DIR);
-            let new = Identity { cluster: ClusterId([7; 16]), node: NodeId(0) };
+            let new = Identity::founder(ClusterId([7; 16]), NodeId(0), DiskId([8; 16]));
             let data = data_dir::open(plane, data_dir, new)?;
             let registration = Node {
                 id: data.identity.node,

@@ -222,13 +222,11 @@ mod tests {
             for shard in 0..2 {
                 controller.handle_applied(shard, version);
             }
-            let replies = std::iter::from_fn(|| controller.poll());
-            let outcome = replies
-                .filter_map(|action| match action {
-                    super::super::Action::Reply(_, _, outcome) => Some(outcome),
-                    _ => None,
-                })
-                .next();
+            let mut replies = std::iter::from_fn(|| controller.poll());
+            let outcome = replies.find_map(|action| match action {
+                super::super::Action::Reply(_, _, outcome) => Some(outcome),
+                _ => None,
+            });
             let created = outcome.expect("a reply");
             assert_eq!(created.is_ok(), is_possible, "{created:?}");
             assert!(matches!(
