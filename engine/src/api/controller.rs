@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use highwater_protocol::ids::{NodeId, ProducerId, TopicId};
 
-use crate::api::{ApiError, ConfigChanges};
+use crate::api::{ApiError, ConfigChanges, Node};
 
 /// A request to shard 0.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub enum ControllerRequest {
     ReserveProducerIds,
     /// Create the topic that keeps groups, unless it exists.
     CreateGroupsTopic(CreateGroupsTopic),
+    /// Register a node, or something new about one.
+    RegisterNode(RegisterNode),
 }
 
 /// The reply to a [`ControllerRequest`].
@@ -123,6 +125,13 @@ pub struct CreateGroupsTopic {
     pub for_old_groups: bool,
 }
 
+/// Registers a node that has been admitted to the cluster, or something new about one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RegisterNode(
+    /// The node.
+    pub Node,
+);
+
 /// A request to shard 0 with the type of its reply.
 pub trait ControllerCall: 'static {
     /// The type of the reply.
@@ -161,6 +170,7 @@ controller_calls! {
     }
     DeleteTopic => () { call => ControllerRequest::DeleteTopic(call), ControllerReply::Done => Ok(()) }
     DeleteTopicById => () { call => ControllerRequest::DeleteTopicById(call), ControllerReply::Done => Ok(()) }
+    RegisterNode => () { call => ControllerRequest::RegisterNode(call), ControllerReply::Done => Ok(()) }
     AlterTopic => () { call => ControllerRequest::AlterTopic(call), ControllerReply::Done => Ok(()) }
     ConfigureTopic => () { call => ControllerRequest::ConfigureTopic(call), ControllerReply::Done => Ok(()) }
     CreateGroupsTopic => () {

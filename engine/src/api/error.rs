@@ -85,6 +85,12 @@ pub enum ApiError {
     /// Too many connections are open.
     #[error("{0}")]
     TooManyConnections(String),
+    /// A node cannot be registered like this, for this reason.
+    #[error("{0}")]
+    InvalidNode(String),
+    /// Another node leads the metadata, or none.
+    #[error("this node does not lead the cluster's metadata; try again")]
+    NotController,
     /// The metadata log cannot grow.
     #[error("the disk is full: the metadata log cannot grow; free some space and try again")]
     MetadataLogFull,
@@ -233,6 +239,8 @@ impl ApiError {
             Self::InvalidPartitionCount(reason.clone()),
             Self::InvalidReplicationFactor(reason.clone()),
             Self::InvalidAssignment(reason.clone()),
+            Self::InvalidNode(reason.clone()),
+            Self::NotController,
             Self::InvalidConfig(reason.clone()),
             Self::TooManyConnections(reason.clone()),
             Self::MetadataLogFull,

@@ -16,6 +16,7 @@ mod acks;
 mod config_changes;
 mod controller;
 mod error;
+mod node;
 mod partitions;
 mod ticket;
 
@@ -23,9 +24,10 @@ pub use acks::RequiredAcks;
 pub use config_changes::{ConfigChange, ConfigChanges};
 pub use controller::{
     AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateGroupsTopic,
-    CreateTopic, CreatedTopic, DeleteTopic, DeleteTopicById, Replication, ReserveProducerIds,
+    CreateTopic, CreatedTopic, DeleteTopic, DeleteTopicById, RegisterNode, Replication, ReserveProducerIds,
 };
 pub use error::{ApiError, Service};
+pub use node::{ClientAddress, Node, NodeProtocol};
 pub use partitions::{
     CompactionDetails, DeleteRecords, Details, EpochEnd, EpochEnds, FoundOffset, FoundProducers, ListOffsets,
     NewStart, OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, PassHistory,

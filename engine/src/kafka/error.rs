@@ -21,9 +21,9 @@ impl From<&ApiError> for KafkaError {
     /// Clients decide by the code whether to retry, so transient errors become codes that they retry.
     fn from(error: &ApiError) -> Self {
         match error {
-            ApiError::Starting(Service::Controller) | ApiError::Stopping(Service::Controller) => {
-                Self::NOT_CONTROLLER
-            }
+            ApiError::Starting(Service::Controller)
+            | ApiError::Stopping(Service::Controller)
+            | ApiError::NotController => Self::NOT_CONTROLLER,
             ApiError::Starting(Service::ProducerIds)
             | ApiError::Stopping(Service::ProducerIds)
             | ApiError::ProducerIdsTaken
@@ -65,9 +65,10 @@ impl From<&ApiError> for KafkaError {
                 // It is acknowledged as appended.
                 AppendError::Duplicate { .. } => Self::UNKNOWN_SERVER_ERROR,
             },
-            ApiError::TooManyProducers | ApiError::ReplyTooLarge { .. } | ApiError::SearchTooLarge { .. } => {
-                Self::INVALID_REQUEST
-            }
+            ApiError::TooManyProducers
+            | ApiError::InvalidNode(_)
+            | ApiError::ReplyTooLarge { .. }
+            | ApiError::SearchTooLarge { .. } => Self::INVALID_REQUEST,
             ApiError::TooManyConnections(_) => Self::THROTTLING_QUOTA_EXCEEDED,
             ApiError::OffsetOutOfRange { .. } => Self::OFFSET_OUT_OF_RANGE,
             ApiError::ProducerIdsExhausted | ApiError::Internal(_) => Self::UNKNOWN_SERVER_ERROR,

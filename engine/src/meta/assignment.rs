@@ -1,7 +1,9 @@
 //! Where the replicas of a topic's partitions are: the nodes of each partition, and the store of the replica on this node.
 
+use std::collections::BTreeMap;
+
 use highwater_protocol::ids::{NodeId, StoreId};
-use highwater_replication::raft::REPLICAS_MAX;
+use highwater_replication::raft::{REPLICAS_MAX, ReplicaId};
 
 use super::record::ReplicasRecord;
 
@@ -16,6 +18,8 @@ pub struct Assignment {
     ends: Vec<u32>,
     /// The store of this node's replica; `None` if it has none.
     stores: Vec<Option<StoreId>>,
+    /// Incarnations other than 0, by index in `nodes`.
+    incarnations: BTreeMap<u32, u32>,
 }
 
 impl Assignment {
@@ -43,6 +47,7 @@ impl Assignment {
         stores: &[u16],
     ) -> Result<(), String> {
         let mut stores = stores.iter().copied().map(StoreId);
+        let first = self.nodes.len() as u32;
         for nodes in record.partitions() {
             let nodes = nodes.ok_or("a list of replicas does not add up")?;
             let has_twice = (1..nodes.len()).any(|at| nodes[..at].contains(&nodes[at]));
@@ -58,6 +63,12 @@ impl Assignment {
             self.nodes.extend(nodes.iter().copied().map(NodeId));
             self.ends.push(self.nodes.len() as u32);
             self.stores.push(store);
+        }
+        for (at, incarnation) in &record.incarnations {
+            if *at as usize >= record.nodes.len() {
+                return Err(format!("replica {at} has an incarnation and does not exist"));
+            }
+            self.incarnations.insert(first + at, *incarnation);
         }
         if stores.next().is_some() {
             return Err("a store is given for a replica that is not on this node".into());
@@ -82,6 +93,16 @@ impl Assignment {
         &self.nodes[start as usize..*end as usize]
     }
 
+    /// Returns the replicas that a partition was created with.
+    pub fn created_with(&self, partition: usize) -> impl Iterator<Item = ReplicaId> {
+        let end = self.ends.get(partition).copied().unwrap_or(0);
+        let start = end - self.replicas(partition).len() as u32;
+        (start..end).map(|at| ReplicaId {
+            node: self.nodes[at as usize],
+            incarnation: self.incarnations.get(&at).copied().unwrap_or(0),
+        })
+    }
+
     /// Returns the store of this node's replica of a partition, if there is one.
     pub fn store(&self, partition: usize) -> Option<StoreId> {
         *self.stores.get(partition)?
@@ -104,7 +125,9 @@ impl Assignment {
 
     pub(super) fn to_record(&self) -> ReplicasRecord {
         let counts = (0..self.len()).map(|partition| self.replicas(partition).len() as u8).collect();
-        ReplicasRecord { nodes: self.nodes.iter().map(|node| node.0).collect(), counts }
+        let nodes = self.nodes.iter().map(|node| node.0).collect();
+        let incarnations = self.incarnations.iter().map(|(at, incarnation)| (*at, *incarnation)).collect();
+        ReplicasRecord { nodes, counts, incarnations }
     }
 }
 
@@ -146,9 +169,29 @@ mod tests {
         ] {
             assert!(extended(partitions, stores).is_err(), "{partitions:?} {stores:?}");
         }
-        let cut = ReplicasRecord { nodes: vec![2, 3], counts: vec![1, 2] };
+        let cut = ReplicasRecord { nodes: vec![2, 3], counts: vec![1, 2], incarnations: vec![] };
         assert!(Assignment::default().extend(&cut, ME, &[]).is_err());
-        let more = ReplicasRecord { nodes: vec![2, 3], counts: vec![1] };
+        let more = ReplicasRecord { nodes: vec![2, 3], counts: vec![1], incarnations: vec![] };
         assert!(Assignment::default().extend(&more, ME, &[]).is_err());
+        let nobody = ReplicasRecord { nodes: vec![2], counts: vec![1], incarnations: vec![(1, 5)] };
+        assert!(Assignment::default().extend(&nobody, ME, &[]).is_err());
+    }
+
+    #[test]
+    fn a_partition_keeps_the_incarnations_that_its_nodes_had_when_it_was_created() {
+        let mut assignment = extended(&[&[2, 3]], &[]).expect("it fits");
+        let mut later = ReplicasRecord::new([vec![3, 2], vec![4, 3]]);
+        later.incarnations = vec![(0, 7), (3, 7)];
+        assignment.extend(&later, ME, &[]).expect("it fits");
+        let mut again = Assignment::default();
+        again.extend(&assignment.to_record(), ME, &[]).expect("it fits");
+        for assignment in [assignment, again] {
+            let replicas = |partition| {
+                let replicas = assignment.created_with(partition);
+                replicas.map(|id| (id.node.0, id.incarnation)).collect::<Vec<_>>()
+            };
+            assert_eq!((replicas(0), replicas(1)), (vec![(2, 0), (3, 0)], vec![(3, 7), (2, 0)]));
+            assert_eq!((replicas(2), replicas(3)), (vec![(4, 0), (3, 7)], vec![]));
+        }
     }
 }

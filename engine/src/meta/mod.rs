@@ -39,9 +39,10 @@ mod state;
 mod targets;
 mod topic;
 
+pub use crate::api::{ClientAddress, Node, NodeProtocol};
 pub use assignment::Assignment;
 pub use listed::Listed;
-pub use node::{ClientAddress, Node, NodeProtocol, Nodes};
+pub use node::Nodes;
 pub use placement::place;
 pub use publish::{Opened, Publish};
 pub use record::{DecodeRecordError, Entry, NodeRecord, Record, ReplicasRecord, TopicRecord};

@@ -12,11 +12,12 @@ use highwater_protocol::topic::collision_name;
 use super::assignment::Assignment;
 use super::configs::TopicConfig;
 use super::listed::Listed;
-use super::node::{Node, Nodes};
+use super::node::Nodes;
 use super::placement::place;
 use super::record::{DecodeRecordError, Entry, Record, ReplicasRecord, Snapshot, TopicRecord};
 use super::spread::NodeLoad;
 use super::topic::Topic;
+use crate::api::Node;
 
 /// Number of producer ids in a block that a shard reserves.
 pub const PRODUCER_IDS_PER_BLOCK: i64 = 1000;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use highwater_protocol::ids::{NodeId, PartitionIndex, StoreId, TopicId, TopicPartition};
 use highwater_protocol::topic::is_reserved_topic_name;
+use highwater_replication::raft::ReplicaId;
 
 use super::assignment::Assignment;
 use super::configs::TopicConfig;
@@ -44,6 +45,11 @@ impl Topic {
     /// Returns the nodes that have replicas of a partition, the preferred leader first; none if there is no such partition.
     pub fn replicas(&self, partition: PartitionIndex) -> &[NodeId] {
         self.assignment.replicas(partition.0 as usize)
+    }
+
+    /// Returns the replicas that a partition was created with. Changes of them since then are in its log.
+    pub fn created_with(&self, partition: PartitionIndex) -> impl Iterator<Item = ReplicaId> {
+        self.assignment.created_with(partition.0 as usize)
     }
 
     /// Returns the node that leads a partition when all of its replicas are well.

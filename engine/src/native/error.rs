@@ -20,6 +20,7 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
     match error {
         ApiError::Starting(_)
         | ApiError::Stopping(_)
+        | ApiError::NotController
         | ApiError::GroupsDamaged(_)
         | ApiError::GroupsAwaitSpace(_) => ErrorCode::Unavailable,
         ApiError::UnknownTopic(_) | ApiError::UnknownTopicId(_) | ApiError::TopicDeleted => {
@@ -33,6 +34,7 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
         ApiError::InvalidPartitionCount(_)
         | ApiError::InvalidReplicationFactor(_)
         | ApiError::InvalidAssignment(_)
+        | ApiError::InvalidNode(_)
         | ApiError::TooManyProducers => ErrorCode::InvalidArgument,
         ApiError::ReplyTooLarge { .. } | ApiError::SearchTooLarge { .. } => ErrorCode::TooLarge,
         ApiError::InvalidConfig(_) => ErrorCode::InvalidConfig,

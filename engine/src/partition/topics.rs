@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use highwater_protocol::ids::{NodeId, StoreId, TopicId, TopicPartition};
+use highwater_protocol::ids::{StoreId, TopicId, TopicPartition};
 use highwater_replication::raft::{Config, ReplicaId};
 use highwater_runtime::plane::Disk;
 use highwater_storage::{CommitRule, PartitionConfig};
@@ -27,14 +27,6 @@ struct Freeing {
 #[derive(Default, Debug)]
 pub(super) struct Deletions(BTreeMap<TopicId, Freeing>);
 
-/// Returns the replicas that a partition on these nodes is created with, which has to be the same on all of them. Each is the first of its node:
-/// later incarnations join by a change of the replicas.
-fn created_with(nodes: &[NodeId]) -> Config {
-    let replicas = nodes.iter().map(|node| ReplicaId { node: *node, incarnation: 0 });
-    Config::new(replicas, [])
-        .expect("the metadata has at most as many replicas of a partition, and none twice")
-}
-
 impl Replicas {
     /// Creates the partitions of a topic that belong to this shard, or updates their configuration: from number `from` on, at most `count_max`.
     /// Returns how many were handled.
@@ -48,15 +40,17 @@ impl Replicas {
         wall_ms: i64,
     ) -> usize {
         let mut count = 0;
-        let mut nodes = &[me.node][..];
-        let mut config = created_with(nodes);
+        let mut replicas = vec![me];
+        let mut config = Config::new([me], []).expect("one voter is enough");
         for (tp, store) in topic.partitions_from(from).take(count_max) {
             count += 1;
             let Some(index) = store.and_then(|store| self.store_index(store)) else { continue };
             // In a cluster of one, all partitions have the same.
-            if topic.replicas(tp.partition) != nodes {
-                nodes = topic.replicas(tp.partition);
-                config = created_with(nodes);
+            if !topic.created_with(tp.partition).eq(replicas.iter().copied()) {
+                replicas.clear();
+                replicas.extend(topic.created_with(tp.partition));
+                config = Config::new(replicas.iter().copied(), [])
+                    .expect("the metadata has at most as many replicas of a partition, and none twice");
             }
             self.put_partition(disk, topic, tp, index, (me, &config), wall_ms);
         }

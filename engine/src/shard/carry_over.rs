@@ -46,14 +46,14 @@ impl Lead {
         if !self.ready {
             return;
         }
-        if self.controller.tip().topic(GROUPS_TOPIC).is_none() {
+        if self.controller.metadata().topic(GROUPS_TOPIC).is_none() {
             let id = topic_id(|| plane.random_u64());
             if let Err(error) = self.controller.write_groups_topic(self.groups_partitions, id) {
                 tracing::error!("the groups of an earlier build cannot be carried over yet: {error}");
                 return;
             }
         }
-        let metadata = self.controller.tip();
+        let metadata = self.controller.metadata();
         let Some(topic) = metadata.topic(GROUPS_TOPIC) else { return };
         let owners = GroupOwners::new(Arc::clone(topic), plane.shards());
         let topics = metadata.topics().map(|topic| &**topic);

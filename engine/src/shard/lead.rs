@@ -46,7 +46,7 @@ impl Lead {
         let room = MetadataRoom::new(&setup.limits);
         let controller =
             Controller::new(setup.registration.clone(), log, &recovered, usize::from(setup.stores), room)?;
-        let metadata = controller.tip();
+        let metadata = controller.metadata();
         let without_store =
             metadata.topics().find(|t| t.local_partitions().any(|(_, store)| store.0 >= setup.stores));
         if let Some(topic) = without_store {
@@ -110,6 +110,7 @@ impl Lead {
             ControllerRequest::CreateGroupsTopic(_) => {
                 self.controller.create_groups_topic(to, self.groups_partitions, topic_id(random));
             }
+            ControllerRequest::RegisterNode(request) => self.controller.register_node(to, &request.0),
             ControllerRequest::ReserveProducerIds => self.controller.producer_ids(to),
         }
         Ok(())
@@ -162,7 +163,8 @@ fn service_of(request: &ControllerRequest) -> Service {
         | ControllerRequest::DeleteTopic(_)
         | ControllerRequest::DeleteTopicById(_)
         | ControllerRequest::AlterTopic(_)
-        | ControllerRequest::ConfigureTopic(_) => Service::Controller,
+        | ControllerRequest::ConfigureTopic(_)
+        | ControllerRequest::RegisterNode(_) => Service::Controller,
         ControllerRequest::CreateGroupsTopic(_) => Service::Groups,
         ControllerRequest::ReserveProducerIds => Service::ProducerIds,
     }

@@ -7,43 +7,44 @@ use highwater_protocol::limits::PARTITIONS_PER_TOPIC_MAX;
 use highwater_protocol::text::counted;
 use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 
-use super::Controller;
-use crate::api::{AlterTopic, ApiError, ConfigChange, ConfigChanges, CreateTopic};
-use crate::limits::{METADATA_BYTES_MAX, PARTITIONS_MAX};
-use crate::meta::Topic;
+use super::proposer::{Proposer, ReplyTo};
+use crate::api::{AlterTopic, ApiError, ConfigChange, ConfigChanges, ControllerReply, CreateTopic};
+use crate::limits::{METADATA_BYTES_MAX, NODES_MAX, PARTITIONS_MAX};
 use crate::meta::configs::{self, ConfigError, TopicConfig};
+use crate::meta::{Metadata, Node, Record, Topic};
 
 fn invalid_config(error: &ConfigError) -> ApiError {
     ApiError::InvalidConfig(error.to_string())
 }
 
+/// Returns why a new topic cannot have a name.
+fn check_new_name(tip: &Metadata, name: &str) -> Result<(), String> {
+    validate_topic_name(name).map_err(|e| format!("Topic name is invalid: {name:?}: {e}"))?;
+    if is_reserved_topic_name(name) {
+        return Err(format!("Topic '{name}' is reserved for the broker itself; choose another name."));
+    }
+    match tip.topic_that_collides(name) {
+        Some(other) => Err(format!("Topic '{name}' collides with existing topic: {other}")),
+        None => Ok(()),
+    }
+}
+
 /// Settings to set (`Some`) or to reset to their defaults (`None`).
 pub(super) type Writes = Vec<(String, Option<String>)>;
 
-impl Controller {
+impl Proposer {
     /// Validates a new topic. Returns its settings in canonical form.
     pub(super) fn check_create(&self, request: &CreateTopic) -> Result<BTreeMap<String, String>, ApiError> {
         self.check_space()?;
         let name = &request.name;
-        if self.tip.topic(name).is_some() {
+        if self.tip()?.topic(name).is_some() {
             return Err(ApiError::TopicExists(name.clone()));
         }
-        self.check_new_name(name).map_err(ApiError::InvalidTopicName)?;
+        check_new_name(self.tip()?, name).map_err(ApiError::InvalidTopicName)?;
         self.check_partitions(0, request.partitions)?;
         let configs = configs::parse(&request.configs).map_err(|error| invalid_config(&error))?;
         TopicConfig::resolve(&configs).map_err(|error| invalid_config(&error))?;
         Ok(configs)
-    }
-
-    fn check_new_name(&self, name: &str) -> Result<(), String> {
-        validate_topic_name(name).map_err(|e| format!("Topic name is invalid: {name:?}: {e}"))?;
-        if is_reserved_topic_name(name) {
-            return Err(format!("Topic '{name}' is reserved for the broker itself; choose another name."));
-        }
-        match self.tip.topic_that_collides(name) {
-            Some(other) => Err(format!("Topic '{name}' collides with existing topic: {other}")),
-            None => Ok(()),
-        }
     }
 
     fn check_partitions(&self, have: usize, want: u32) -> Result<(), ApiError> {
@@ -62,7 +63,8 @@ impl Controller {
             ));
         }
         // Partitions that are being deleted still use memory.
-        let there = self.tip.partition_count() + self.freeing_partitions;
+        let tip = self.tip()?;
+        let there = tip.partition_count() + self.progress.freeing_partitions;
         if there + (want - have) > PARTITIONS_MAX {
             return refuse(format!(
                 "a broker has at most {PARTITIONS_MAX} partitions, of all topics together and with those that are being deleted; there are {there}"
@@ -70,26 +72,27 @@ impl Controller {
         }
         // A topic that has no partition is new.
         let entries = want - have + usize::from(have == 0);
-        if let Err(text) = self.room.check(self.entries(), entries) {
+        if let Err(text) = self.room.check(self.entries(tip), entries) {
             return refuse(text);
         }
-        if self.tip.snapshot_bytes() > METADATA_BYTES_MAX {
+        if tip.snapshot_bytes() > METADATA_BYTES_MAX {
             return refuse("the metadata of all topics has reached its limit; delete topics".into());
         }
         Ok(())
     }
 
     /// Returns the number of topics and partitions, including those that are being deleted, which still use memory.
-    pub(super) fn entries(&self) -> usize {
-        self.tip.topics().len() + self.freeing.len() + self.tip.partition_count() + self.freeing_partitions
+    fn entries(&self, tip: &Metadata) -> usize {
+        let freeing = self.progress.freeing + self.progress.freeing_partitions;
+        tip.topics().len() + tip.partition_count() + freeing
     }
 
     pub(super) fn check_space(&self) -> Result<(), ApiError> {
-        if self.log.is_stalled() { Err(ApiError::MetadataLogFull) } else { Ok(()) }
+        if self.progress.is_stalled { Err(ApiError::MetadataLogFull) } else { Ok(()) }
     }
 
     pub(super) fn known(&self, name: &str) -> Result<Arc<Topic>, ApiError> {
-        self.tip.topic(name).cloned().ok_or_else(|| ApiError::UnknownTopic(name.to_owned()))
+        self.tip()?.topic(name).cloned().ok_or_else(|| ApiError::UnknownTopic(name.to_owned()))
     }
 
     /// Returns a topic that clients may change.
@@ -128,5 +131,33 @@ impl Controller {
         let topic = self.known_writable(name)?;
         let writes = changes.of(&topic.configs).map_err(|error| invalid_config(&error))?;
         Ok((topic, writes))
+    }
+
+    /// Registers a node, or something new about one.
+    pub(super) fn register_node(&mut self, to: ReplyTo, node: &Node) {
+        let outcome = self.check_node(node).map(|is_new| {
+            if is_new {
+                tracing::info!(?node, "registering a node");
+                self.propose(Record::NodeRegistered(node.to_record()));
+            }
+            ControllerReply::Done
+        });
+        self.answer_when_applied(to, outcome);
+    }
+
+    /// Returns whether a registration says something new.
+    fn check_node(&self, node: &Node) -> Result<bool, ApiError> {
+        self.check_space()?;
+        let nodes = self.tip()?.nodes();
+        let refuse = |why: String| Err(ApiError::InvalidNode(why));
+        match nodes.get(&node.id) {
+            Some(known) if known.incarnation > node.incarnation => {
+                let (id, known, given) = (node.id, known.incarnation, node.incarnation);
+                refuse(format!("node {id} has incarnation {known}, and cannot go back to {given}"))
+            }
+            Some(known) => Ok(**known != *node),
+            None if nodes.len() >= NODES_MAX => refuse(format!("a cluster has at most {NODES_MAX} nodes")),
+            None => Ok(true),
+        }
     }
 }

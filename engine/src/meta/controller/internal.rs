@@ -2,32 +2,31 @@
 
 use highwater_protocol::ids::TopicId;
 use highwater_protocol::topic::GROUPS_TOPIC;
-use highwater_runtime::plane::ShardIndex;
 
-use super::Controller;
-use crate::api::{ApiError, ControllerReply, Replication, Ticket};
+use super::proposer::{Proposer, ReplyTo};
+use crate::api::{ApiError, ControllerReply, Replication};
 use crate::meta::{Record, TopicRecord};
 
 /// The settings of the topic that keeps groups. The segment that is written to is not compacted, and all of it is read at every start.
 const GROUPS_TOPIC_CONFIGS: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.bytes", "4194304")];
 
-impl Controller {
+impl Proposer {
     /// Creates the topic that keeps groups, unless it exists: with so many partitions and the id `new_id`.
-    pub(crate) fn create_groups_topic(&mut self, to: (ShardIndex, Ticket), partitions: u32, new_id: TopicId) {
-        let outcome = self.write_groups_topic(partitions, new_id).map(|()| ControllerReply::Done);
+    pub(super) fn create_groups_topic(&mut self, to: ReplyTo, partitions: u32, new_id: TopicId) {
+        let outcome = self.propose_groups_topic(partitions, new_id).map(|()| ControllerReply::Done);
         self.answer_when_applied(to, outcome);
     }
 
     /// The same, without a reply.
-    pub(crate) fn write_groups_topic(&mut self, partitions: u32, new_id: TopicId) -> Result<(), ApiError> {
+    pub(super) fn propose_groups_topic(&mut self, partitions: u32, new_id: TopicId) -> Result<(), ApiError> {
         self.check_space()?;
-        if self.tip.topic(GROUPS_TOPIC).is_some() {
+        if self.tip()?.topic(GROUPS_TOPIC).is_some() {
             return Ok(());
         }
         let replicas = self.plan_replicas(None, &Replication::Default, partitions as usize)?;
         // The limits on partitions are for clients: without this topic, nobody could use a group.
         tracing::info!(topic = GROUPS_TOPIC, id = %new_id, partitions, "topic for groups and offsets created");
-        self.write(Record::TopicCreated(TopicRecord {
+        self.propose(Record::TopicCreated(TopicRecord {
             id: new_id.0,
             name: GROUPS_TOPIC.to_owned(),
             replicas,

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use highwater_protocol::ids::NodeId;
 use highwater_replication::raft::REPLICAS_MAX;
 
-use super::Controller;
+use super::proposer::Proposer;
 use crate::api::{ApiError, Replication};
 use crate::limits::REPLICAS_DEFAULT;
-use crate::meta::{Candidate, NodeLoad, ReplicasRecord, Topic, spread};
+use crate::meta::{Candidate, Metadata, NodeLoad, ReplicasRecord, Topic, spread};
 
-impl Controller {
+impl Proposer {
     /// Returns the nodes of `count` new partitions, of an existing topic or of a new one.
     pub(super) fn plan_replicas(
         &self,
@@ -18,15 +18,16 @@ impl Controller {
         replication: &Replication,
         count: usize,
     ) -> Result<ReplicasRecord, ApiError> {
+        let tip = self.tip()?;
         let factor = match replication {
-            Replication::Assigned(partitions) => return self.check_assigned(partitions, count),
+            Replication::Assigned(partitions) => return check_assigned(tip, partitions, count),
             Replication::Factor(factor) => *factor as usize,
             Replication::Default => match topic {
                 Some(topic) => topic.assignment.replicas(0).len(),
-                None => REPLICAS_DEFAULT.min(self.tip.nodes().len()),
+                None => REPLICAS_DEFAULT.min(tip.nodes().len()),
             },
         };
-        let candidates = self.candidates(topic);
+        let candidates = candidates(tip, topic);
         let refuse = |why: String| ApiError::InvalidReplicationFactor(why);
         if factor == 0 {
             return Err(refuse(
@@ -43,106 +44,90 @@ impl Controller {
                 candidates.len()
             ))
         })?;
-        Ok(record_of(&placed))
-    }
-
-    /// Returns the nodes that can get replicas, and what they have.
-    fn candidates(&self, topic: Option<&Topic>) -> Vec<Candidate<'_>> {
-        let mut own: BTreeMap<NodeId, NodeLoad> = BTreeMap::new();
-        for nodes in topic.iter().flat_map(|topic| topic.assignment.partitions()) {
-            for (place, node) in nodes.iter().enumerate() {
-                own.entry(*node).or_default().add(place == 0);
-            }
-        }
-        let nodes = self.tip.nodes().values().map(|node| Candidate {
-            node: node.id,
-            rack: node.rack.as_deref(),
-            all: self.tip.node_load(node.id),
-            own: own.get(&node.id).copied().unwrap_or_default(),
-        });
-        nodes.collect()
-    }
-
-    /// Checks nodes that a client has chosen for `count` partitions.
-    fn check_assigned(&self, partitions: &[Vec<NodeId>], count: usize) -> Result<ReplicasRecord, ApiError> {
-        let refuse = |why: String| Err(ApiError::InvalidAssignment(why));
-        if partitions.len() != count {
-            return refuse(format!("{count} partitions have replicas for {}", partitions.len()));
-        }
-        let factor = partitions.first().map_or(0, Vec::len);
-        for nodes in partitions {
-            let has_twice = (1..nodes.len()).any(|at| nodes[..at].contains(&nodes[at]));
-            if nodes.is_empty() || nodes.len() > REPLICAS_MAX || has_twice {
-                return refuse(format!(
-                    "a partition has 1 to {REPLICAS_MAX} replicas on distinct nodes, not {nodes:?}"
-                ));
-            }
-            if nodes.len() != factor {
-                return refuse("all partitions of a topic have the same number of replicas".into());
-            }
-            if let Some(unknown) = nodes.iter().find(|node| !self.tip.nodes().contains_key(node)) {
-                let known: Vec<u32> = self.tip.nodes().keys().map(|node| node.0).collect();
-                return refuse(format!("a partition is assigned to node {unknown}; the nodes are {known:?}"));
-            }
-        }
-        Ok(record_of(partitions))
+        Ok(record_of(tip, &placed))
     }
 }
 
-fn record_of(partitions: &[Vec<NodeId>]) -> ReplicasRecord {
-    ReplicasRecord::new(partitions.iter().map(|nodes| nodes.iter().map(|node| node.0).collect()))
+/// Returns the record of partitions on these nodes.
+fn record_of(tip: &Metadata, partitions: &[Vec<NodeId>]) -> ReplicasRecord {
+    let ids = |nodes: &Vec<NodeId>| nodes.iter().map(|node| node.0).collect();
+    let mut record = ReplicasRecord::new(partitions.iter().map(ids));
+    for (at, node) in (0..).zip(partitions.iter().flatten()) {
+        let incarnation = tip.nodes().get(node).map_or(0, |node| node.incarnation);
+        record.incarnations.extend((incarnation > 0).then_some((at, incarnation)));
+    }
+    record
+}
+
+/// Returns the nodes that can get replicas, and what they have.
+fn candidates<'a>(tip: &'a Metadata, topic: Option<&Topic>) -> Vec<Candidate<'a>> {
+    let mut own: BTreeMap<NodeId, NodeLoad> = BTreeMap::new();
+    for nodes in topic.iter().flat_map(|topic| topic.assignment.partitions()) {
+        for (place, node) in nodes.iter().enumerate() {
+            own.entry(*node).or_default().add(place == 0);
+        }
+    }
+    let nodes = tip.nodes().values().map(|node| Candidate {
+        node: node.id,
+        rack: node.rack.as_deref(),
+        all: tip.node_load(node.id),
+        own: own.get(&node.id).copied().unwrap_or_default(),
+    });
+    nodes.collect()
+}
+
+/// Checks nodes that a client has chosen for `count` partitions.
+fn check_assigned(
+    tip: &Metadata,
+    partitions: &[Vec<NodeId>],
+    count: usize,
+) -> Result<ReplicasRecord, ApiError> {
+    let refuse = |why: String| Err(ApiError::InvalidAssignment(why));
+    if partitions.len() != count {
+        return refuse(format!("{count} partitions have replicas for {}", partitions.len()));
+    }
+    let factor = partitions.first().map_or(0, Vec::len);
+    for nodes in partitions {
+        let has_twice = (1..nodes.len()).any(|at| nodes[..at].contains(&nodes[at]));
+        if nodes.is_empty() || nodes.len() > REPLICAS_MAX || has_twice {
+            return refuse(format!(
+                "a partition has 1 to {REPLICAS_MAX} replicas on distinct nodes, not {nodes:?}"
+            ));
+        }
+        if nodes.len() != factor {
+            return refuse("all partitions of a topic have the same number of replicas".into());
+        }
+        if let Some(unknown) = nodes.iter().find(|node| !tip.nodes().contains_key(node)) {
+            let known: Vec<u32> = tip.nodes().keys().map(|node| node.0).collect();
+            return refuse(format!("a partition is assigned to node {unknown}; the nodes are {known:?}"));
+        }
+    }
+    Ok(record_of(tip, partitions))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use highwater_protocol::ids::{TopicId, TopicPartition};
 
-    use highwater_protocol::ids::{ClusterId, TopicId};
-    use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
-    use highwater_runtime::fs::Fs as _;
-    use highwater_runtime::sim::DiskHarness;
-    use highwater_storage::state_log::StateLog;
-
+    use super::super::Controller;
+    use super::super::tests::{TO, controller};
     use super::*;
-    use crate::api::{ControllerReply, CreateTopic, Ticket};
-    use crate::limits::ShardLimits;
-    use crate::meta::{MetadataRoom, Node, Record};
-
-    fn node(id: u32, rack: &str) -> Node {
-        let rack = Some(rack.to_owned());
-        Node { id: NodeId(id), incarnation: 0, disk: [0; 16], rack, clients: vec![], peer: None, shards: 2 }
-    }
-
-    /// Returns the controller of node 1, in a cluster with nodes 2 and 3.
-    fn controller() -> Controller {
-        let mut disk = DiskHarness::new(1);
-        disk.create_dir_all(Path::new("/data")).expect("made");
-        let stem = Path::new("/data/meta");
-        let opened = StateLog::open(&mut disk, stem, *b"META", ClusterId([1; 16]), 1);
-        let (log, recovered) = opened.expect("it is new");
-        let limits = ShardLimits::production(256 << 20, 2, 1, BATCH_BYTES_MAX_DEFAULT);
-        let room = MetadataRoom::new(&limits);
-        let mut controller = Controller::new(node(1, "a"), log, &recovered, 2, room).expect("it is empty");
-        for node in [node(1, "a"), node(2, "a"), node(3, "b")] {
-            controller.write(Record::NodeRegistered(node.to_record()));
-        }
-        controller
-    }
+    use crate::api::{ControllerReply, CreateTopic};
 
     /// Creates a topic with two partitions. Returns the nodes of each.
     fn created(controller: &mut Controller, replication: Replication) -> Result<Vec<Vec<u32>>, ApiError> {
         let partitions = 2;
-        let replicas = controller.plan_replicas(None, &replication, partitions)?;
+        let replicas = controller.proposer.plan_replicas(None, &replication, partitions)?;
         let request = CreateTopic {
-            name: format!("t{}", controller.tip().topics().len()),
+            name: format!("t{}", controller.metadata().topics().len()),
             partitions: partitions as u32,
             replication,
             configs: vec![],
             validate_only: false,
         };
-        let id = TopicId([controller.tip().topics().len() as u8; 16]);
-        controller.create_topic((0, Ticket { call: 0, number: 0 }), &request, id);
-        let topic = controller.tip().topic(&request.name).expect("it is created");
+        let id = TopicId([controller.metadata().topics().len() as u8; 16]);
+        controller.create_topic(TO, &request, id);
+        let topic = controller.metadata().topic(&request.name).expect("it is created");
         assert_eq!(topic.assignment.to_record(), replicas);
         Ok(topic.assignment.partitions().map(|nodes| nodes.iter().map(|node| node.0).collect()).collect())
     }
@@ -158,8 +143,8 @@ mod tests {
         let all = created(&mut controller, Replication::Default).expect("there are three nodes");
         assert!(all.iter().all(|nodes| nodes.len() == 3), "{all:?}");
         // Replicas on this node have stores, and no others.
-        let topics = controller.tip().topics();
-        let has_store = |(tp, store): (highwater_protocol::ids::TopicPartition, Option<_>), topic: &Topic| {
+        let topics = controller.metadata().topics();
+        let has_store = |(tp, store): (TopicPartition, Option<_>), topic: &Topic| {
             topic.replicas(tp.partition).contains(&NodeId(1)) == store.is_some()
         };
         assert!(
@@ -171,9 +156,11 @@ mod tests {
     fn more_partitions_of_a_topic_have_as_many_replicas_as_the_others() {
         let mut controller = controller();
         created(&mut controller, Replication::Factor(2)).expect("there are enough nodes");
-        let topic = controller.tip().topic("t0").cloned().expect("it exists");
-        let more =
-            controller.plan_replicas(Some(&topic), &Replication::Default, 3).expect("there are enough");
+        let topic = controller.metadata().topic("t0").cloned().expect("it exists");
+        let more = controller
+            .proposer
+            .plan_replicas(Some(&topic), &Replication::Default, 3)
+            .expect("there are enough");
         assert_eq!(more.counts, [2, 2, 2]);
         // Node 3 leads none of the first two partitions.
         assert_eq!(more.nodes[0], 3);
@@ -183,7 +170,7 @@ mod tests {
     fn replicas_that_cannot_be_placed_are_refused_with_the_reason() {
         let controller = controller();
         let refused = |replication, count| {
-            let refused = controller.plan_replicas(None, &replication, count);
+            let refused = controller.proposer.plan_replicas(None, &replication, count);
             refused.expect_err("refused").to_string()
         };
         assert!(refused(Replication::Factor(0), 1).contains("larger than 0"));
@@ -207,7 +194,7 @@ mod tests {
     #[test]
     fn a_topic_that_is_only_validated_is_not_created() {
         let mut controller = controller();
-        let before = controller.tip().next_offset();
+        let before = controller.metadata().next_offset();
         for (factor, is_possible) in [(3, true), (4, false)] {
             let request = CreateTopic {
                 name: "t".into(),
@@ -216,24 +203,13 @@ mod tests {
                 configs: vec![],
                 validate_only: true,
             };
-            let to = (0, Ticket { call: u64::from(factor), number: 0 });
-            controller.create_topic(to, &request, TopicId([1; 16]));
-            let version = controller.tip().version();
-            for shard in 0..2 {
-                controller.handle_applied(shard, version);
-            }
-            let mut replies = std::iter::from_fn(|| controller.poll());
-            let outcome = replies.find_map(|action| match action {
-                super::super::Action::Reply(_, _, outcome) => Some(outcome),
-                _ => None,
-            });
-            let created = outcome.expect("a reply");
+            let created = controller.proposer.create(&request, TopicId([1; 16]));
             assert_eq!(created.is_ok(), is_possible, "{created:?}");
             assert!(matches!(
                 created,
                 Ok(ControllerReply::Created(_)) | Err(ApiError::InvalidReplicationFactor(_))
             ));
         }
-        assert_eq!(controller.tip().next_offset(), before);
+        assert_eq!(controller.metadata().next_offset(), before);
     }
 }

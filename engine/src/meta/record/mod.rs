@@ -62,6 +62,8 @@ pub struct ReplicasRecord {
     pub nodes: Vec<u32>,
     /// How many nodes each partition has.
     pub counts: Vec<u8>,
+    /// Incarnations other than 0 that the nodes had when the partitions were created: the index in `nodes`, and the incarnation.
+    pub incarnations: Vec<(u32, u32)>,
 }
 
 /// A node, in a record.
@@ -148,7 +150,7 @@ impl ReplicasRecord {
 
     /// Creates the record of `count` partitions with one replica each, on this node.
     pub(super) fn alone(node: NodeId, count: usize) -> Self {
-        Self { nodes: vec![node.0; count], counts: vec![1; count] }
+        Self { nodes: vec![node.0; count], counts: vec![1; count], incarnations: Vec::new() }
     }
 
     /// Returns the nodes of each partition; `None` in place of what the record lacks, or has beyond them.

@@ -1,0 +1,49 @@
+//! A node of the cluster.
+
+use highwater_protocol::ids::NodeId;
+
+use crate::address::HostPort;
+
+/// A protocol that clients of a node speak.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum NodeProtocol {
+    /// Highwater's own.
+    Native,
+    /// Kafka's.
+    Kafka,
+}
+
+/// An address at which clients reach a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientAddress {
+    /// The protocol that is spoken there.
+    pub protocol: NodeProtocol,
+    /// The address.
+    pub address: HostPort,
+}
+
+/// A node, as it has registered itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Its identity.
+    pub id: NodeId,
+    /// Which disk of this node it is: 0 for the first, higher for one that has replaced another.
+    pub incarnation: u32,
+    /// The id of this disk; zeros if it has none.
+    pub disk: [u8; 16],
+    /// The rack that it is in, if one is configured.
+    pub rack: Option<String>,
+    /// Where clients reach it, in the order of its listeners.
+    pub clients: Vec<ClientAddress>,
+    /// Where other nodes reach it; `None` if it does not listen for them.
+    pub peer: Option<HostPort>,
+    /// The number of its shards.
+    pub shards: u16,
+}
+
+impl Node {
+    /// Returns the first address for clients of a protocol.
+    pub fn client_address(&self, protocol: NodeProtocol) -> Option<&HostPort> {
+        self.clients.iter().find(|client| client.protocol == protocol).map(|client| &client.address)
+    }
+}
