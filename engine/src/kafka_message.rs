@@ -13,7 +13,7 @@
 
 use bytes::Bytes;
 use highwater_net::kafka::KafkaError;
-use highwater_protocol::ids::{Offset, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, Offset, TopicPartition};
 use highwater_runtime::plane::ConnId;
 
 use crate::partition::{AppendOutcome, AppendRequest};
@@ -72,6 +72,8 @@ pub struct PartitionRead {
     pub number: u32,
     /// The partition.
     pub tp: TopicPartition,
+    /// The leader epoch that the client believes to be current, if it names one.
+    pub known_epoch: Option<LeaderEpoch>,
     /// The first offset to read.
     pub offset: Offset,
     /// Maximum bytes to read of this partition.

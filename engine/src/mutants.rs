@@ -21,6 +21,8 @@ pub enum Mutant {
     OffsetCommitLost,
     /// A leader that was deposed acknowledges batches when the log of the next leader reaches their ends.
     DeposedLeaderAcknowledges,
+    /// A replica answers requests about its partition although it does not lead, or does not know yet what is committed.
+    FollowerAnswers,
     /// Readers get what is on a replica's own disk, committed or not.
     UncommittedIsReadable,
     /// Reads go up to the end of the log instead of the high watermark.

@@ -26,6 +26,12 @@ macro_rules! codes {
                 }
             }
 
+            /// Returns whether the request went to a shard or node that does not have the partition, or does not lead it: the metadata of the
+            /// client is old.
+            pub const fn is_misrouted(self) -> bool {
+                matches!(self, Self::WrongShard | Self::NotLeader)
+            }
+
             /// Returns whether the same request may succeed later, unchanged.
             pub const fn is_retryable(self) -> bool {
                 match self {
@@ -56,7 +62,7 @@ codes! {
     InvalidArgument = 8, false;
     /// The configuration name or value is not allowed.
     InvalidConfig = 9, false;
-    /// Another shard or node leads the partition; refresh the metadata.
+    /// Another shard of the node has the partition; refresh the metadata.
     WrongShard = 10, true;
     /// The batch's checksum does not match its bytes.
     CorruptBatch = 11, false;
@@ -102,6 +108,10 @@ codes! {
     GroupNotEmpty = 31, false;
     /// Fewer replicas can be reached than an acknowledgement needs; nothing was written.
     NotEnoughReplicas = 32, true;
+    /// The batch was written, and fewer replicas can be reached than its acknowledgement needs. Sent again, it is recognised.
+    NotEnoughReplicasAfterAppend = 33, true;
+    /// Another node leads the partition, or none does; refresh the metadata. The details name the leader and its epoch, if the node knows them.
+    NotLeader = 34, true;
 }
 
 impl fmt::Display for ErrorCode {

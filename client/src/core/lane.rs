@@ -391,7 +391,7 @@ impl Lane {
             return RejectionOutcome::Retry;
         }
         if code.is_retryable() {
-            if code == ErrorCode::WrongShard {
+            if code.is_misrouted() {
                 self.route = Route::Down;
                 self.misrouted = true;
             }

@@ -365,7 +365,7 @@ async fn keep_subscribed(
             active.conn.unsubscribe(active.subscription);
         }
         let rejected = lock(&task.rejected).take();
-        misrouted = rejected == Some(ErrorCode::WrongShard);
+        misrouted = rejected.is_some_and(ErrorCode::is_misrouted);
         if rejected.is_some() {
             tokio::time::sleep(pause.fail(rand::random())).await;
         } else {

@@ -181,7 +181,7 @@ impl ProduceSink for ProducerShared {
             Err(error) => {
                 self.cluster.metrics.batches_retried.add(u64::from(error.0.is_retryable()));
                 // A stale route is corrected without the user's knowledge.
-                if error.0.is_retryable() && error.0 != ErrorCode::WrongShard {
+                if error.0.is_retryable() && !error.0.is_misrouted() {
                     let (topic, reason) = (self.topic.to_string(), error.1.clone());
                     self.cluster.events.emit(&Event::ProduceRejected { topic, reason });
                 }

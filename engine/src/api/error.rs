@@ -1,6 +1,6 @@
 //! Errors of requests, independent of any wire format.
 
-use highwater_protocol::ids::{Offset, PartitionIndex, ShardId, TopicId};
+use highwater_protocol::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, ShardId, TopicId};
 use highwater_protocol::text::counted;
 use highwater_protocol::topic::GROUPS_TOPIC;
 use highwater_storage::AppendError;
@@ -174,16 +174,68 @@ pub enum ApiError {
         resume_at: Offset,
     },
     /// This replica does not lead the partition.
-    #[error("{partition}: this node does not lead the partition; ask for metadata and try again")]
+    #[error("{partition}: this node does not lead the partition; {}", leader_hint(*leader, *epoch))]
     NotLeader {
         /// Topic and partition.
         partition: String,
+        /// The node that leads it, if this one knows.
+        leader: Option<NodeId>,
+        /// The latest leader epoch that this node knows.
+        epoch: LeaderEpoch,
     },
+    /// This replica has just become the leader.
+    #[error(
+        "{partition}: this node is the new leader and does not know yet which records are committed; try again"
+    )]
+    LeaderNotReady {
+        /// Topic and partition.
+        partition: String,
+    },
+    /// The client's metadata is older than the leader.
+    #[error(
+        "{partition}: leader epoch {known} has ended, and {epoch} is the current one; ask for metadata and try again"
+    )]
+    FencedLeaderEpoch {
+        /// Topic and partition.
+        partition: String,
+        /// The epoch in the request.
+        known: LeaderEpoch,
+        /// The current one.
+        epoch: LeaderEpoch,
+    },
+    /// The client's metadata is newer than this replica.
+    #[error("{partition}: this node has not heard of leader epoch {known} yet, but of {epoch}; try again")]
+    UnknownLeaderEpoch {
+        /// Topic and partition.
+        partition: String,
+        /// The epoch in the request.
+        known: LeaderEpoch,
+        /// The latest that this replica knows.
+        epoch: LeaderEpoch,
+    },
+    /// The partition that keeps a group is led by another node.
+    #[error(
+        "another node coordinates the groups in {GROUPS_TOPIC}/{0}, or none does at this moment; ask for the coordinator and try again"
+    )]
+    NotCoordinator(PartitionIndex),
     /// Fewer replicas are reachable than an acknowledgement needs.
     #[error(
         "{partition}: {live} replicas can be reached and min.insync.replicas asks for {needed}; nothing was written; try again when more of them run"
     )]
     NotEnoughReplicas {
+        /// Topic and partition.
+        partition: String,
+        /// Replicas within reach, with the leader.
+        live: usize,
+        /// Replicas that must have a batch before it is acknowledged.
+        needed: usize,
+    },
+    /// A batch was appended, and fewer replicas are reachable than its acknowledgement needs.
+    #[error(
+        "{partition}: the batch was written, but {live} replicas can be reached and min.insync.replicas asks for {needed}; send it again when more \
+         of them run"
+    )]
+    NotEnoughReplicasAfterAppend {
         /// Topic and partition.
         partition: String,
         /// Replicas within reach, with the leader.
@@ -208,6 +260,16 @@ pub enum ApiError {
     /// A bug of the broker; its log has the details.
     #[error("internal error: {0}; see the broker's log")]
     Internal(&'static str),
+}
+
+/// Says where to find the leader.
+fn leader_hint(leader: Option<NodeId>, epoch: LeaderEpoch) -> String {
+    match leader {
+        Some(leader) => {
+            format!("node {leader} leads it in epoch {epoch}: ask for metadata and connect there")
+        }
+        None => format!("it knows of no leader since epoch {epoch}: ask for metadata and try again"),
+    }
 }
 
 impl ApiError {
@@ -260,8 +322,22 @@ impl ApiError {
             Self::GroupsAwaitSpace(PartitionIndex(3)),
             Self::PartitionDamaged,
             Self::RecordsDamaged { partition: reason.clone(), offset: Offset(5), resume_at: Offset(6) },
-            Self::NotLeader { partition: reason.clone() },
-            Self::NotEnoughReplicas { partition: reason, live: 1, needed: 2 },
+            Self::NotLeader { partition: reason.clone(), leader: Some(NodeId(2)), epoch: LeaderEpoch(3) },
+            Self::NotLeader { partition: reason.clone(), leader: None, epoch: LeaderEpoch(3) },
+            Self::LeaderNotReady { partition: reason.clone() },
+            Self::FencedLeaderEpoch {
+                partition: reason.clone(),
+                known: LeaderEpoch(3),
+                epoch: LeaderEpoch(4),
+            },
+            Self::UnknownLeaderEpoch {
+                partition: reason.clone(),
+                known: LeaderEpoch(4),
+                epoch: LeaderEpoch(3),
+            },
+            Self::NotCoordinator(PartitionIndex(3)),
+            Self::NotEnoughReplicas { partition: reason.clone(), live: 1, needed: 2 },
+            Self::NotEnoughReplicasAfterAppend { partition: reason, live: 1, needed: 2 },
             Self::EarlierBatchRejected { sequence: 3 },
             Self::Internal("because"),
         ];

@@ -29,8 +29,8 @@ pub use controller::{
 pub use error::{ApiError, Service};
 pub use node::{ClientAddress, Node, NodeProtocol};
 pub use partitions::{
-    CompactionDetails, DeleteRecords, Details, EpochEnd, EpochEnds, FoundOffset, FoundProducers, ListOffsets,
-    NewStart, OffsetSpec, PartitionAnswer, PartitionCall, PartitionDetails, PartitionQuery, PassHistory,
-    ProducerCounts, Producers,
+    CompactionDetails, DeleteRecords, Details, EpochEnd, EpochEnds, FoundEpochEnd, FoundOffset,
+    FoundProducers, InEpoch, ListOffsets, LocatedOffset, NewStart, OffsetSpec, PartitionAnswer,
+    PartitionCall, PartitionDetails, PartitionQuery, PassHistory, ProducerCounts, Producers,
 };
 pub use ticket::Ticket;

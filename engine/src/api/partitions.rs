@@ -23,6 +23,15 @@ pub enum OffsetSpec {
     MaxTimestamp,
 }
 
+/// A partition that a request concerns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InEpoch {
+    /// The partition.
+    pub tp: TopicPartition,
+    /// The leader epoch that the client believes to be current, if it names one.
+    pub known: Option<LeaderEpoch>,
+}
+
 /// A new log start of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewStart {
@@ -36,9 +45,9 @@ pub struct NewStart {
 #[derive(Debug)]
 pub enum PartitionQuery {
     /// Offsets by timestamp, or of the ends of the log.
-    Offsets(Vec<(u32, (TopicPartition, OffsetSpec))>),
+    Offsets(Vec<(u32, (InEpoch, OffsetSpec))>),
     /// End offsets of leader epochs.
-    EpochEnds(Vec<(u32, (TopicPartition, LeaderEpoch))>),
+    EpochEnds(Vec<(u32, (InEpoch, LeaderEpoch))>),
     /// Bounds and sizes.
     Details(Vec<(u32, TopicPartition)>),
     /// Idempotent producers, at most the given number for each partition.
@@ -49,8 +58,22 @@ pub enum PartitionQuery {
     DeleteRecords(Vec<(u32, NewStart)>),
 }
 
-/// The offset and, for a search by timestamp, the record's timestamp. `Ok(None)`: no record is that late.
-pub type FoundOffset = Result<Option<(Offset, Option<Timestamp>)>, ApiError>;
+/// An offset that was looked up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LocatedOffset {
+    /// The offset.
+    pub offset: Offset,
+    /// The record's timestamp, if it was searched for by timestamp.
+    pub timestamp: Option<Timestamp>,
+    /// The epoch of the leader that says so. The offset is before the end of this epoch, or at it, in the log of every later leader.
+    pub epoch: LeaderEpoch,
+}
+
+/// `Ok(None)`: no record is that late.
+pub type FoundOffset = Result<Option<LocatedOffset>, ApiError>;
+
+/// The end of a leader epoch. `Ok(None)`: the epoch is not known.
+pub type FoundEpochEnd = Result<Option<EpochEnd>, ApiError>;
 
 /// The largest leader epoch that is not above the requested one, and its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,7 +132,7 @@ pub enum PartitionAnswer {
     /// To `Offsets`.
     Offsets(Vec<(u32, FoundOffset)>),
     /// To `EpochEnds`.
-    EpochEnds(Vec<(u32, Option<EpochEnd>)>),
+    EpochEnds(Vec<(u32, FoundEpochEnd)>),
     /// To `Details`.
     Details(Vec<(u32, PartitionDetails)>),
     /// To `Producers`.
@@ -160,9 +183,9 @@ macro_rules! partition_calls {
 
 partition_calls! {
     /// Lists offsets.
-    ListOffsets: Offsets, (TopicPartition, OffsetSpec) => FoundOffset;
+    ListOffsets: Offsets, (InEpoch, OffsetSpec) => FoundOffset;
     /// Finds where leader epochs end.
-    EpochEnds: EpochEnds, (TopicPartition, LeaderEpoch) => Option<EpochEnd>;
+    EpochEnds: EpochEnds, (InEpoch, LeaderEpoch) => FoundEpochEnd;
     /// Reads bounds and sizes.
     Details: Details, TopicPartition => PartitionDetails;
     /// Describes idempotent producers.
@@ -179,7 +202,10 @@ mod tests {
 
     #[test]
     fn an_answer_of_another_kind_fails_only_its_query() {
-        assert_eq!(EpochEnds::found(PartitionAnswer::EpochEnds(vec![(0, None)])), Ok(vec![(0, None)]));
+        assert_eq!(
+            EpochEnds::found(PartitionAnswer::EpochEnds(vec![(0, Ok(None))])),
+            Ok(vec![(0, Ok(None))])
+        );
         let error = EpochEnds::found(PartitionAnswer::Details(Vec::new())).expect_err("another kind");
         assert!(matches!(error, ApiError::Internal(_)), "{error}");
     }

@@ -10,6 +10,8 @@
 //!
 //! Requests are held until all groups have been restored, and rejected while a partition waits for disk space before it can be read to its end. Groups of a damaged partition are out of service, because their last acknowledged
 //! records may be missing.
+//!
+//! Groups of a partition that another replica leads are elsewhere: see `coordinators/elsewhere.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -33,8 +35,8 @@ use crate::partition::AppendOutcome;
 /// See the module's doc.
 pub(crate) struct Coordinators {
     coordinator: GroupCoordinator,
-    /// The sender of each pending request.
-    waiting: BTreeMap<Token, (ShardIndex, Ticket)>,
+    /// The sender of each pending request. A request for groups that are elsewhere by now has none.
+    waiting: BTreeMap<Token, Sender>,
     last_token: u64,
     /// The number of partitions of the groups' topic; 0 until the topic exists.
     partitions: u32,
@@ -42,6 +44,10 @@ pub(crate) struct Coordinators {
     logs: BTreeMap<PartitionIndex, PartitionLog>,
     /// This shard's partitions that may lack acknowledged records.
     damaged: BTreeSet<PartitionIndex>,
+    /// This shard's partitions that are elsewhere.
+    elsewhere: BTreeSet<PartitionIndex>,
+    /// The last group that was looked at, while groups that are elsewhere are being forgotten.
+    forgetting: Option<String>,
     /// The sequence numbers of the changes that are not durable.
     undurable: BTreeSet<u64>,
     last_change: u64,
@@ -62,6 +68,12 @@ pub(crate) struct Coordinators {
     rejected: VecDeque<((ShardIndex, Ticket), ApiError)>,
     /// Whether the store of one of the partitions waits for disk space.
     stores_stalled: bool,
+}
+
+/// The sender of a request, and the partitions of the groups that it names.
+struct Sender {
+    to: (ShardIndex, Ticket),
+    partitions: Vec<PartitionIndex>,
 }
 
 /// A partition that is being read, up to `end`.
@@ -88,6 +100,8 @@ pub(crate) struct OwnPartition {
     pub(crate) batch_bytes_max: usize,
     /// Whether acknowledged records may be missing at the end of its log.
     pub(crate) is_damaged: bool,
+    /// Whether this replica answers for it.
+    pub(crate) is_led: bool,
 }
 
 impl Coordinators {
@@ -99,6 +113,8 @@ impl Coordinators {
             partitions: 0,
             logs: BTreeMap::new(),
             damaged: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
+            forgetting: None,
             undurable: BTreeSet::new(),
             last_change: 0,
             loading: None,
@@ -131,6 +147,8 @@ impl Coordinators {
             return;
         }
         self.partitions = partitions;
+        let (own, elsewhere): (Vec<_>, Vec<_>) = own.into_iter().partition(|of| of.is_led);
+        self.elsewhere = elsewhere.into_iter().map(|of| of.tp.partition).collect();
         let (damaged, own): (Vec<_>, Vec<_>) = own.into_iter().partition(|of| of.is_damaged);
         self.damaged = damaged.into_iter().map(|of| of.tp.partition).collect();
         for partition in &self.damaged {
@@ -217,8 +235,8 @@ impl Coordinators {
 
     /// Applies and writes some of the carried-over changes, once all partitions have been read. Returns true once, when all of them are durable.
     pub(crate) fn run_carry_over(&mut self) -> bool {
-        // A damaged partition cannot be written. The old files stay until a start finds all partitions intact.
-        if !self.is_loaded() || !self.damaged.is_empty() {
+        // A partition that is damaged or elsewhere cannot be written. The old files stay until a start finds all partitions intact.
+        if !self.is_loaded() || !self.damaged.is_empty() || !self.elsewhere.is_empty() {
             return false;
         }
         let Some(carried) = &mut self.carried else { return false };
@@ -300,23 +318,18 @@ impl Coordinators {
             }
             return;
         }
-        if let Some(partition) = self.damaged_partition(&request) {
-            return self.rejected.push_back((to, ApiError::GroupsDamaged(partition)));
+        let partitions = self.partitions_of(&request);
+        if let Some(partition) = partitions.iter().find(|partition| self.elsewhere.contains(partition)) {
+            return self.rejected.push_back((to, ApiError::NotCoordinator(*partition)));
+        }
+        if let Some(partition) = partitions.iter().find(|partition| self.damaged.contains(partition)) {
+            return self.rejected.push_back((to, ApiError::GroupsDamaged(*partition)));
         }
         self.last_token += 1;
         let token = Token(self.last_token);
-        self.waiting.insert(token, to);
+        self.waiting.insert(token, Sender { to, partitions });
         self.coordinator.handle_stalled(now, self.is_stalled());
         self.coordinator.handle(now, token, request, random);
-    }
-
-    /// Returns the damaged partition of a group that the request names, if there is one.
-    fn damaged_partition(&self, request: &GroupRequest) -> Option<PartitionIndex> {
-        if self.damaged.is_empty() {
-            return None;
-        }
-        let partition = |group| PartitionIndex(partition_of_group(group, self.partitions));
-        request.groups().into_iter().map(partition).find(|partition| self.damaged.contains(partition))
     }
 
     /// Removes the held requests and returns their senders.
@@ -337,15 +350,18 @@ impl Coordinators {
     /// Continues requests that take more than one turn. Call it once a turn. Returns whether more is left.
     pub(crate) fn run(&mut self, now: Now) -> bool {
         self.coordinator.handle_stalled(now, self.is_stalled());
-        let more = self.coordinator.run(now);
+        let mut more = self.forget_some();
+        more |= self.coordinator.run(now);
         while let Some((number, change)) = self.coordinator.poll_batch() {
             self.last_change = number;
             let partition = PartitionIndex(partition_of_group(&change.group, self.partitions));
             let Some(log) = self.logs.get_mut(&partition) else {
-                tracing::error!(
-                    group = change.group,
-                    "dropped a change of a group that belongs to another shard"
-                );
+                if !self.elsewhere.contains(&partition) {
+                    tracing::error!(
+                        group = change.group,
+                        "dropped a change of a group that belongs to another shard"
+                    );
+                }
                 continue;
             };
             log.push(number, change);
@@ -374,9 +390,13 @@ impl Coordinators {
         if let Some((to, error)) = self.rejected.pop_front() {
             return Some((to, Err(error)));
         }
-        let (token, reply) = self.coordinator.poll_reply()?;
-        let to = self.waiting.remove(&token).expect("every token gets one reply");
-        Some((to, Ok(reply)))
+        loop {
+            let (token, reply) = self.coordinator.poll_reply()?;
+            // Requests for groups that are elsewhere were rejected before.
+            if let Some(sender) = self.waiting.remove(&token) {
+                return Some((sender.to, Ok(reply)));
+            }
+        }
     }
 
     // Appends.
@@ -412,6 +432,10 @@ impl Coordinators {
         for number in log.take_durable(high_watermark) {
             self.undurable.remove(&number);
         }
+        self.note_durable();
+    }
+
+    fn note_durable(&mut self) {
         let durable = self.undurable.first().map_or(self.last_change, |first| first - 1);
         self.coordinator.handle_durable(durable);
     }
@@ -463,5 +487,6 @@ fn replay(replay: &mut Replay, batch: &[u8], scratch: &mut Vec<u8>) -> Result<()
     outcome
 }
 
+mod elsewhere;
 #[cfg(test)]
 mod tests;

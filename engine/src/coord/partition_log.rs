@@ -140,6 +140,13 @@ impl PartitionLog {
         self.undurable.drain(..count).flat_map(|(_, numbers)| numbers)
     }
 
+    /// Returns the sequence numbers of all changes that are not durable.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        let appending = self.appending.iter().flat_map(|appending| &appending.numbers);
+        let undurable = self.undurable.iter().flat_map(|(_, numbers)| numbers);
+        self.pending.iter().map(|(number, _)| number).chain(appending).chain(undurable).copied()
+    }
+
     /// Returns whether all changes are durable.
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.appending.is_none() && self.undurable.is_empty()

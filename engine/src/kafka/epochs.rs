@@ -4,20 +4,20 @@ use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
     EpochPartition, EpochPartitionResponse, EpochTopicResponse, OffsetForLeaderEpochRequest,
 };
-use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
+use highwater_protocol::ids::LeaderEpoch;
 
 use super::Call;
-use super::names::{Named, target_in_epoch};
+use super::names::{Named, known_epoch, target};
 use super::resolve::{NamedTopic, Resolve, resolve};
 use super::topic_answer::TopicsAnswer;
-use crate::api::{EpochEnds, PartitionCall};
+use crate::api::{EpochEnds, InEpoch, PartitionCall};
 use crate::calls::FanOut;
 use crate::context::Context;
 
 /// A request whose partitions are being looked up.
 struct EpochLookup {
     topics: Vec<EpochTopicResponse<'static>>,
-    items: FanOut<(TopicPartition, LeaderEpoch)>,
+    items: FanOut<(InEpoch, LeaderEpoch)>,
     /// The position of each item in the response.
     places: Vec<(usize, usize)>,
 }
@@ -38,15 +38,11 @@ impl Resolve for EpochLookup {
         let Some(topic) = self.topics.len().checked_sub(1) else { return };
         let partitions = &mut self.topics[topic].partitions;
         let mut entry = EpochPartitionResponse { partition: partition.partition, ..Default::default() };
-        match target_in_epoch(
-            context,
-            named,
-            partition.partition,
-            LeaderEpoch(partition.current_leader_epoch),
-        ) {
+        match target(context, named, partition.partition) {
             Err(error) => entry.error_code = error,
             Ok((tp, owner)) => {
-                self.items.push(owner, (tp, LeaderEpoch(partition.leader_epoch)));
+                let of = InEpoch { tp, known: known_epoch(partition.current_leader_epoch) };
+                self.items.push(owner, (of, LeaderEpoch(partition.leader_epoch)));
                 self.places.push((topic, partitions.len()));
             }
         }
@@ -70,10 +66,11 @@ fn fill_in(
 ) {
     let entry = &mut answer.topics[topic].partitions[partition];
     match found {
-        Some(Some(found)) => {
+        Some(Ok(Some(found))) => {
             (entry.leader_epoch, entry.end_offset) = (found.epoch.0, found.end.0);
         }
-        Some(None) => {}
+        Some(Ok(None)) => {}
+        Some(Err(error)) => entry.error_code = error.into(),
         None => entry.error_code = KafkaError::UNKNOWN_SERVER_ERROR,
     }
 }

@@ -31,12 +31,17 @@ impl From<&ApiError> for KafkaError {
             | ApiError::GroupsDamaged(_)
             | ApiError::GroupsAwaitSpace(_) => Self::COORDINATOR_NOT_AVAILABLE,
             ApiError::Starting(Service::Groups) => Self::COORDINATOR_LOAD_IN_PROGRESS,
-            ApiError::Stopping(Service::Groups) => Self::NOT_COORDINATOR,
+            ApiError::Stopping(Service::Groups) | ApiError::NotCoordinator(_) => Self::NOT_COORDINATOR,
             ApiError::Starting(Service::Partitions)
             | ApiError::Stopping(Service::Partitions)
             | ApiError::WrongShard { .. }
-            | ApiError::NotLeader { .. } => Self::NOT_LEADER_OR_FOLLOWER,
+            | ApiError::NotLeader { .. }
+            // Clients of all requests send them again after this code.
+            | ApiError::LeaderNotReady { .. } => Self::NOT_LEADER_OR_FOLLOWER,
+            ApiError::FencedLeaderEpoch { .. } => Self::FENCED_LEADER_EPOCH,
+            ApiError::UnknownLeaderEpoch { .. } => Self::UNKNOWN_LEADER_EPOCH,
             ApiError::NotEnoughReplicas { .. } => Self::NOT_ENOUGH_REPLICAS,
+            ApiError::NotEnoughReplicasAfterAppend { .. } => Self::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
             ApiError::UnknownTopic(_)
             | ApiError::UnknownTopicId(_)
             | ApiError::TopicDeleted
@@ -89,6 +94,7 @@ pub(crate) fn producers_retry(error: KafkaError) -> bool {
         KafkaError::UNKNOWN_TOPIC_OR_PARTITION
             | KafkaError::NOT_LEADER_OR_FOLLOWER
             | KafkaError::NOT_ENOUGH_REPLICAS
+            | KafkaError::NOT_ENOUGH_REPLICAS_AFTER_APPEND
             | KafkaError::REQUEST_TIMED_OUT
             | KafkaError::KAFKA_STORAGE_ERROR
     )

@@ -41,7 +41,7 @@ use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use highwater_net::kafka::{KafkaError, KafkaReply, Origin, Request, response};
 
 pub(crate) use error::{append_error, producers_retry};
-pub(crate) use names::{Named, check_leader_epoch};
+pub(crate) use names::{Named, known_epoch};
 pub(crate) use resolve::{LookupItem, NamedTopic, TopicLookup};
 pub(crate) use transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 

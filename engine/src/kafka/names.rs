@@ -8,6 +8,7 @@ use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId, TopicPartiti
 use highwater_runtime::plane::ShardIndex;
 
 use super::error::{RequestError, reject};
+use crate::api::ApiError;
 use crate::context::Context;
 use crate::limits::KAFKA_CHANGES_PER_REQUEST_MAX;
 use crate::meta::{Metadata, Targets, Topic};
@@ -74,27 +75,18 @@ impl Named {
         targets: Targets<'_>,
         index: i32,
     ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
-        let found = self.known().zip(u32::try_from(index).ok());
-        let found = found.and_then(|(topic, index)| targets.partition(topic, PartitionIndex(index)).ok());
-        found.ok_or_else(|| self.missing())
+        let (topic, index) = self.known().zip(u32::try_from(index).ok()).ok_or_else(|| self.missing())?;
+        targets.partition(topic, PartitionIndex(index)).map_err(|error| match error {
+            // No replica is here.
+            ApiError::NotLeader { .. } => error.into(),
+            _ => self.missing(),
+        })
     }
 }
 
-/// Checks that the leader epoch in a request, if there is one, is the current one.
-pub(crate) fn check_leader_epoch(
-    metadata: Option<&Arc<Metadata>>,
-    tp: TopicPartition,
-    known: LeaderEpoch,
-) -> Result<(), KafkaError> {
-    if known.0 < 0 {
-        return Ok(());
-    }
-    let epoch = metadata.map_or(LeaderEpoch(0), |metadata| metadata.epoch(tp));
-    match known {
-        known if known < epoch => Err(KafkaError::FENCED_LEADER_EPOCH),
-        known if known > epoch => Err(KafkaError::UNKNOWN_LEADER_EPOCH),
-        _ => Ok(()),
-    }
+/// Returns the current leader epoch that a request names, if it names one. The owner of the partition compares it with its own.
+pub(crate) fn known_epoch(current_leader_epoch: i32) -> Option<LeaderEpoch> {
+    (current_leader_epoch >= 0).then_some(LeaderEpoch(current_leader_epoch))
 }
 
 pub(super) fn find_topic(context: &Context<'_>, name: &str, id: [u8; 16]) -> Named {
@@ -108,18 +100,6 @@ pub(super) fn target(
     index: i32,
 ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
     topic.target(context.targets(), index)
-}
-
-/// Finds a partition for a client that names the leader epoch.
-pub(super) fn target_in_epoch(
-    context: &Context<'_>,
-    topic: &Named,
-    index: i32,
-    epoch: LeaderEpoch,
-) -> Result<(TopicPartition, ShardIndex), KafkaError> {
-    let target = target(context, topic, index)?;
-    check_leader_epoch(context.metadata, target.0, epoch)?;
-    Ok(target)
 }
 
 /// Returns the values that occur more than once.

@@ -4,14 +4,13 @@ use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsTopicResponse,
 };
-use highwater_protocol::ids::{LeaderEpoch, Timestamp, TopicPartition};
+use highwater_protocol::ids::Timestamp;
 
 use super::Call;
-use super::cluster::leader_epoch;
-use super::names::{Named, target_in_epoch};
+use super::names::{Named, known_epoch, target};
 use super::resolve::{NamedTopic, Resolve, resolve};
 use super::topic_answer::TopicsAnswer;
-use crate::api::{FoundOffset, ListOffsets, OffsetSpec};
+use crate::api::{FoundOffset, InEpoch, ListOffsets, OffsetSpec};
 use crate::calls::FanOut;
 use crate::context::Context;
 
@@ -19,9 +18,9 @@ use crate::context::Context;
 struct OffsetLookup {
     version: i16,
     topics: Vec<ListOffsetsTopicResponse<'static>>,
-    items: FanOut<(TopicPartition, OffsetSpec)>,
-    /// The position of each item in the response, and its leader epoch.
-    places: Vec<(usize, usize, LeaderEpoch)>,
+    items: FanOut<(InEpoch, OffsetSpec)>,
+    /// The position of each item in the response.
+    places: Vec<(usize, usize)>,
 }
 
 impl Resolve for OffsetLookup {
@@ -46,18 +45,16 @@ impl Resolve for OffsetLookup {
         let Some(topic) = self.topics.len().checked_sub(1) else { return };
         let partitions = &mut self.topics[topic].partitions;
         let index = partition.partition_index;
-        let target = if is_repeated {
-            Err(KafkaError::INVALID_REQUEST)
-        } else {
-            target_in_epoch(context, named, index, LeaderEpoch(partition.current_leader_epoch))
-        };
+        let target =
+            if is_repeated { Err(KafkaError::INVALID_REQUEST) } else { target(context, named, index) };
         let found = target.and_then(|target| Ok((target, spec_of(partition.timestamp, self.version)?)));
         let error_code = match found {
             Err(error) => error,
             Ok((_, None)) => KafkaError::NONE,
             Ok(((tp, owner), Some(spec))) => {
-                self.items.push(owner, (tp, spec));
-                self.places.push((topic, partitions.len(), leader_epoch(context, tp)));
+                let of = InEpoch { tp, known: known_epoch(partition.current_leader_epoch) };
+                self.items.push(owner, (of, spec));
+                self.places.push((topic, partitions.len()));
                 KafkaError::NONE
             }
         };
@@ -80,15 +77,15 @@ impl Resolve for OffsetLookup {
 /// Sets the result of a partition.
 fn fill_in(
     answer: &mut TopicsAnswer<ListOffsetsTopicResponse<'static>>,
-    (topic, partition, epoch): (usize, usize, LeaderEpoch),
+    (topic, partition): (usize, usize),
     found: Option<FoundOffset>,
 ) {
     let entry = &mut answer.topics[topic].partitions[partition];
     match found {
-        Some(Ok(Some((offset, timestamp)))) => {
-            entry.offset = offset.0;
-            entry.timestamp = timestamp.map_or(-1, |at| at.0);
-            entry.leader_epoch = epoch.0;
+        Some(Ok(Some(found))) => {
+            entry.offset = found.offset.0;
+            entry.timestamp = found.timestamp.map_or(-1, |at| at.0);
+            entry.leader_epoch = found.epoch.0;
         }
         Some(Ok(None)) => {}
         Some(Err(error)) => entry.error_code = error.into(),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use highwater_protocol::ids::{PartitionIndex, TopicId, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
 use highwater_runtime::plane::ShardIndex;
 
 use crate::api::{ApiError, Service};
@@ -45,7 +45,10 @@ impl<'a> Targets<'a> {
             return Err(ApiError::UnknownPartition { partition, count: topic.partition_count() });
         }
         let Some(store) = topic.store(partition) else {
-            return Err(ApiError::NotLeader { partition: format!("{}/{partition}", topic.name) });
+            let tp = TopicPartition { topic: topic.id, partition };
+            let epoch = self.metadata.map_or(LeaderEpoch(0), |metadata| metadata.epoch(tp));
+            let partition = format!("{}/{partition}", topic.name);
+            return Err(ApiError::NotLeader { partition, leader: None, epoch });
         };
         Ok((TopicPartition { topic: topic.id, partition }, store.0 % self.shards))
     }

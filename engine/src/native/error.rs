@@ -21,14 +21,19 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
         ApiError::Starting(_)
         | ApiError::Stopping(_)
         | ApiError::NotController
+        | ApiError::LeaderNotReady { .. }
+        | ApiError::UnknownLeaderEpoch { .. }
+        | ApiError::NotCoordinator(_)
         | ApiError::GroupsDamaged(_)
         | ApiError::GroupsAwaitSpace(_) => ErrorCode::Unavailable,
         ApiError::UnknownTopic(_) | ApiError::UnknownTopicId(_) | ApiError::TopicDeleted => {
             ErrorCode::UnknownTopic
         }
         ApiError::UnknownPartition { .. } => ErrorCode::UnknownPartition,
-        ApiError::WrongShard { .. } | ApiError::NotLeader { .. } => ErrorCode::WrongShard,
+        ApiError::WrongShard { .. } => ErrorCode::WrongShard,
+        ApiError::NotLeader { .. } | ApiError::FencedLeaderEpoch { .. } => ErrorCode::NotLeader,
         ApiError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+        ApiError::NotEnoughReplicasAfterAppend { .. } => ErrorCode::NotEnoughReplicasAfterAppend,
         ApiError::TopicExists(_) => ErrorCode::TopicExists,
         ApiError::InvalidTopicName(_) | ApiError::InternalTopic => ErrorCode::InvalidTopicName,
         ApiError::InvalidPartitionCount(_)

@@ -17,8 +17,8 @@ use highwater_runtime::plane::{ConnId, ShardIndex};
 use super::Call;
 use super::error::{code_of, reply_of};
 use crate::api::{
-    ApiError, CompactionDetails, DeleteRecords, Details, FoundOffset, ListOffsets, NewStart, OffsetSpec,
-    PartitionDetails,
+    ApiError, CompactionDetails, DeleteRecords, Details, FoundOffset, InEpoch, ListOffsets, NewStart,
+    OffsetSpec, PartitionDetails,
 };
 use crate::calls::FanOut;
 use crate::context::{AnswerTo, ClientJob, Context};
@@ -105,7 +105,7 @@ fn resolve<R: Resolve>(
 /// A ListOffsets request whose partitions are being looked up.
 struct OffsetLookup {
     listed: Vec<ListedOffset>,
-    items: FanOut<(TopicPartition, OffsetSpec)>,
+    items: FanOut<(InEpoch, OffsetSpec)>,
     /// The index of each item in `listed`.
     places: Vec<usize>,
 }
@@ -124,7 +124,7 @@ impl Resolve for OffsetLookup {
     ) -> Result<(), ApiError> {
         let found = match found {
             Ok((tp, owner)) => {
-                self.items.push(owner, (tp, offset_spec(start)));
+                self.items.push(owner, (InEpoch { tp, known: None }, offset_spec(start)));
                 self.places.push(self.listed.len());
                 Ok(None)
             }
@@ -144,7 +144,8 @@ impl Resolve for OffsetLookup {
 
 fn fill_in((_, listed): &mut (Call, Vec<ListedOffset>), place: usize, found: Option<FoundOffset>) {
     listed[place].found = match found {
-        Some(found) => found.map_err(|error| code_of(&error)),
+        Some(Ok(found)) => Ok(found.map(|found| (found.offset, found.timestamp))),
+        Some(Err(error)) => Err(code_of(&error)),
         None => Err(ErrorCode::Internal),
     };
 }

@@ -49,6 +49,11 @@ impl PendingAcks {
             .or_else(|| self.until_acknowledged.pop_front_if(|ack| ack.end <= acknowledged))
     }
 
+    /// Takes an acknowledgement that waits for more copies than a majority, of a batch that is committed.
+    pub(super) fn pop_committed(&mut self, committed: Offset) -> Option<Ack> {
+        self.until_acknowledged.pop_front_if(|ack| ack.end <= committed)
+    }
+
     /// Takes all of them.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Ack> {
         self.until_durable.drain(..).chain(self.until_acknowledged.drain(..))

@@ -173,7 +173,7 @@ impl Replicas {
             self.fail(request.reply_to, request.tp, stamp, ApiError::TopicDeleted);
             return None;
         };
-        match self.may_append(id, &request.batch.batch, wall_ms) {
+        match self.may_append(id, &request, wall_ms) {
             Ok(true) => {}
             Ok(false) => return Some(request),
             Err(error) => {
@@ -204,12 +204,13 @@ impl Replicas {
     fn may_append(
         &mut self,
         id: PartitionId,
-        batch: &ParsedBatch<'_>,
+        request: &AppendRequest<'_>,
         wall_ms: i64,
     ) -> Result<bool, ApiError> {
+        let batch = &request.batch.batch;
         let partition = self.table.get(id).ok_or(ApiError::TopicDeleted)?;
         let store = &mut self.stores[partition.store].store;
-        if let Err(why) = partition.consensus.check_append() {
+        if let Err(why) = partition.consensus.check_append(request.acks) {
             // What the replica has to remember before it serves may wait for space, too.
             let waits_for_space = why == NotAppendable::NotYet && store.is_stalled();
             let why = if waits_for_space { NotAppendable::Store(AppendError::StorageFull) } else { why };

@@ -28,6 +28,8 @@ pub(crate) enum PartitionEvent {
     Searched { store: usize, id: ReadId, result: FindResult },
     /// A partition was deleted. Carries its readers, and those of them that waited for more.
     Deleted { id: PartitionId, waiters: BTreeSet<Waiter>, readers: BTreeSet<ReaderId> },
+    /// This replica does not answer for a partition any more. Carries its readers, and those of them that waited for more.
+    NotAnswering { id: PartitionId, waiters: BTreeSet<Waiter>, readers: BTreeSet<ReaderId>, error: ApiError },
     /// All space of a deleted topic on this shard is free.
     TopicFreed(TopicId),
     /// A disk is full.

@@ -60,7 +60,7 @@ impl Replicas {
         let id_here = self.table.find(tp);
         let partition = id_here.and_then(|id| self.table.get(id)).ok_or(ApiError::TopicDeleted)?;
         partition.topic.check_writable()?;
-        partition.check_leads()?;
+        partition.check_answers(None)?;
         let end = partition.high_watermark();
         let offset = to.unwrap_or(end);
         let store = &mut self.stores[partition.store].store;

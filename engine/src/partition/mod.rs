@@ -40,6 +40,7 @@ mod compaction;
 mod consensus;
 mod events;
 mod frames;
+mod leadership;
 mod log_start;
 mod peers;
 mod pending;

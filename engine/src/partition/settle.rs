@@ -3,7 +3,7 @@
 use highwater_runtime::plane::Disk;
 use highwater_storage::{AppendError, CommitRule, PartitionConfig};
 
-use super::consensus::{LogAccess, NotAppendable};
+use super::consensus::{LogAccess, MissingReplicas, NotAppendable};
 use super::replica::{Partition, PartitionId};
 use super::{PartitionEvent, Replicas};
 use crate::api::ApiError;
@@ -40,10 +40,12 @@ impl Replicas {
             self.retry.push(at);
         }
         if changes.is_deposed && !is_planted(Mutant::DeposedLeaderAcknowledges) {
-            let partition = partition.name();
-            self.fail_pending(id, &ApiError::NotLeader { partition });
+            let error = partition.not_leader();
+            self.fail_pending(id, &error);
         }
         self.acknowledge(id);
+        self.fail_without_copies(id);
+        self.end_readers(id, changes.is_deposed);
         if changes.high_watermark_moved {
             self.events.push_back(PartitionEvent::HighWatermarkMoved(id));
         }
@@ -58,6 +60,19 @@ impl Replicas {
         while let Some(ack) = next {
             self.events.push_back(PartitionEvent::acknowledge(partition.tp, ack, log_start));
             next = partition.acks.pop(&partition.consensus);
+        }
+    }
+
+    /// Fails the batches that are committed and cannot get as many copies as the topic asks for, because too few replicas are within reach. They
+    /// are in the log: a producer that sends them again is acknowledged when they have the copies.
+    fn fail_without_copies(&mut self, id: PartitionId) {
+        let Some(partition) = self.table.get_mut(id) else { return };
+        let Some(MissingReplicas { live, needed }) = partition.consensus.missing_replicas() else { return };
+        let committed = partition.consensus.committed().offset;
+        while let Some(ack) = partition.acks.pop_committed(committed) {
+            let name = partition.name();
+            let error = ApiError::NotEnoughReplicasAfterAppend { partition: name, live, needed };
+            self.events.push_back(PartitionEvent::fail(partition.tp, ack, error));
         }
     }
 
@@ -89,21 +104,12 @@ impl Partition {
         PartitionConfig { commit: self.commit_rule, ..self.topic.config.for_storage() }
     }
 
-    /// Returns why this replica cannot answer for the partition. One that is alone always can: nothing is committed elsewhere.
-    pub(crate) fn check_leads(&self) -> Result<(), ApiError> {
-        if self.consensus.is_serving() || !self.consensus.has_others() {
-            Ok(())
-        } else {
-            Err(ApiError::NotLeader { partition: self.name() })
-        }
-    }
-
     /// Returns the error for a batch that this partition cannot take; `None` if the batch can wait.
     pub(super) fn refusal(&self, why: NotAppendable) -> Option<ApiError> {
         let partition = || self.name();
         match why {
             NotAppendable::NotYet | NotAppendable::Store(AppendError::Busy) => None,
-            NotAppendable::NotLeader => Some(ApiError::NotLeader { partition: partition() }),
+            NotAppendable::NotLeader => Some(self.not_leader()),
             NotAppendable::NotEnoughReplicas { live, needed } => {
                 Some(ApiError::NotEnoughReplicas { partition: partition(), live, needed })
             }

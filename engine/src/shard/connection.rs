@@ -10,6 +10,7 @@ use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Instant, ListenerId};
 
 use super::kafka::NextFetch;
+use crate::api::ApiError;
 use crate::context::LargeReply;
 use crate::limits::{SLOW_READER_BYTES_MIN, SLOW_READER_TIME_MAX};
 use crate::partition::ReaderId;
@@ -76,6 +77,8 @@ pub(super) struct Connection {
     pub(super) account: Account,
     /// Subscriptions, by the client's number.
     pub(super) subscriptions: BTreeMap<u64, ReaderId>,
+    /// Subscriptions that have ended before their first reply was sent, and why. At most one for each reply that is queued.
+    pub(super) ended_subscriptions: BTreeMap<u64, ApiError>,
     /// Fetches that have not been answered.
     pub(super) fetches: BTreeSet<ReaderId>,
     pub(super) runnable: Runnable,
@@ -231,6 +234,7 @@ impl Connection {
             send_progress: SendProgress { since: Instant(0), sent: 0 },
             account: Account::default(),
             subscriptions: BTreeMap::new(),
+            ended_subscriptions: BTreeMap::new(),
             fetches: BTreeSet::new(),
             runnable: Runnable::default(),
             next_fetch: None,

@@ -446,6 +446,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let readers: Vec<_> = connection.readers().collect();
         connection.subscriptions.clear();
+        connection.ended_subscriptions.clear();
         connection.fetches.clear();
         self.remove_readers(readers);
         plane.close(conn, how);

@@ -27,13 +27,16 @@ mod tests {
     use crate::native;
 
     /// Codes after which Kafka's clients send the same request again.
-    const RETRIED: [KafkaError; 10] = [
+    const RETRIED: [KafkaError; 13] = [
         KafkaError::NOT_CONTROLLER,
         KafkaError::NOT_COORDINATOR,
         KafkaError::COORDINATOR_NOT_AVAILABLE,
         KafkaError::COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError::NOT_LEADER_OR_FOLLOWER,
+        KafkaError::FENCED_LEADER_EPOCH,
+        KafkaError::UNKNOWN_LEADER_EPOCH,
         KafkaError::NOT_ENOUGH_REPLICAS,
+        KafkaError::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
         KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
         KafkaError::KAFKA_STORAGE_ERROR,
         KafkaError::REQUEST_TIMED_OUT,

@@ -14,8 +14,9 @@ use highwater_runtime::plane::{Close, Plane};
 
 use super::Shard;
 use super::connection::Stage;
-use super::readers::ReaderKind;
+use super::readers::{ReaderKind, ReaderState};
 use super::timers::Timer;
+use crate::api::{ApiError, Service};
 use crate::limits::{CLOSE_TIME, DRAIN_TIME};
 use crate::message::Message;
 
@@ -43,10 +44,14 @@ impl Shard {
         self.timers.set_after(plane, DRAIN_TIME, Timer::Drain);
         let readers: Vec<_> = self.readers.keys().copied().collect();
         for id in readers {
-            match self.readers.get(&id).map(|r| (r.kind, r.conn)) {
+            match self.readers.get(&id).map(|r| (r.kind, r.state, r.conn)) {
                 // It returns the records that it has.
-                Some((ReaderKind::Fetch { .. }, _)) => self.fetch_timed_out(id),
-                Some((ReaderKind::Subscription { number, .. }, conn)) => {
+                Some((ReaderKind::Fetch { .. }, ..)) => self.fetch_timed_out(id),
+                // Its request has no reply yet.
+                Some((ReaderKind::Subscription { .. }, ReaderState::Searching(_), _)) => {
+                    self.end_reader(plane, id, &ApiError::Stopping(Service::Partitions));
+                }
+                Some((ReaderKind::Subscription { number, .. }, _, conn)) => {
                     self.remove_reader(id);
                     let text = "the broker is stopping; subscribe again after it has restarted";
                     let message =

@@ -54,8 +54,8 @@ impl Shard {
         let mut awaits_space = None;
         let own = here.map(|partition| {
             let bounds = self.partitions.bounds(partition);
-            let end = partition.high_watermark();
-            if end < bounds.append_end && !bounds.faulty {
+            let (end, is_led) = (partition.high_watermark(), partition.check_answers(None).is_ok());
+            if is_led && end < bounds.append_end && !bounds.faulty {
                 awaits_space = Some(partition.tp.partition);
             }
             OwnPartition {
@@ -64,6 +64,7 @@ impl Shard {
                 end,
                 batch_bytes_max: self.setup.limits.store.payload_bytes_max,
                 is_damaged: bounds.faulty,
+                is_led,
             }
         });
         let own = own.collect();
@@ -196,6 +197,13 @@ impl Shard {
         if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.is_internal()) {
             let (partition, high_watermark) = (partition.tp.partition, partition.high_watermark());
             self.groups.coordinators.handle_high_watermark(partition, high_watermark);
+        }
+    }
+
+    /// Handles that this replica does not answer for a partition any more: if it keeps groups, another node coordinates them.
+    pub(super) fn groups_are_elsewhere(&mut self, id: PartitionId) {
+        if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.is_internal()) {
+            self.groups.coordinators.handle_not_leading(partition.tp.partition);
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use highwater_runtime::plane::{Completion, ConnId, Plane, ShardIndex, Token};
 
 use super::Shard;
+use crate::api::ApiError;
 use crate::kafka_message::KafkaMessage;
 use crate::limits::SPACE_INTERVAL;
 use crate::message::Message;
@@ -97,8 +98,13 @@ impl Shard {
                 }
                 PartitionEvent::Deleted { id, waiters, readers } => {
                     self.wake_all(id, waiters);
-                    self.end_readers(plane, readers);
+                    self.end_readers(plane, readers, ApiError::TopicDeleted);
                     self.abandon_searches(plane, id);
+                }
+                PartitionEvent::NotAnswering { id, waiters, readers, error } => {
+                    self.groups_are_elsewhere(id);
+                    self.wake_all(id, waiters);
+                    self.end_readers(plane, readers, error);
                 }
                 PartitionEvent::TopicFreed(topic) => plane.post(0, Message::Gone(vec![topic])),
                 PartitionEvent::DiskFull => self.plan_retention(plane, SPACE_INTERVAL),

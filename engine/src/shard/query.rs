@@ -9,8 +9,8 @@ use super::Shard;
 use super::search::{Search, SearchNeeds, SearchOrigin, SearchTarget};
 use super::work::Job;
 use crate::api::{
-    ApiError, EpochEnd, FoundOffset, NewStart, OffsetSpec, PartitionAnswer, PartitionDetails, PartitionQuery,
-    Ticket,
+    ApiError, EpochEnd, FoundEpochEnd, FoundOffset, InEpoch, LocatedOffset, NewStart, OffsetSpec,
+    PartitionAnswer, PartitionDetails, PartitionQuery, Ticket,
 };
 use crate::counters::Work;
 use crate::limits::PRODUCERS_PER_ANSWER_MAX;
@@ -38,8 +38,8 @@ struct QueryJob {
 }
 
 enum QueryItems {
-    Offsets(IntoIter<(u32, (TopicPartition, OffsetSpec))>),
-    EpochEnds(IntoIter<(u32, (TopicPartition, LeaderEpoch))>),
+    Offsets(IntoIter<(u32, (InEpoch, OffsetSpec))>),
+    EpochEnds(IntoIter<(u32, (InEpoch, LeaderEpoch))>),
     Details(IntoIter<(u32, TopicPartition)>),
     ProducerCounts(IntoIter<(u32, TopicPartition)>),
     DeleteRecords(IntoIter<(u32, NewStart)>),
@@ -116,8 +116,8 @@ impl Shard {
         for _ in 0..count {
             match items {
                 QueryItems::Offsets(list) => {
-                    let Some((number, (tp, spec))) = list.next() else { break };
-                    match self.find_offset(tp, spec) {
+                    let Some((number, (of, spec))) = list.next() else { break };
+                    match self.find_offset(of, spec) {
                         Ok(found) => self.offset_found(plane, id, number, found),
                         Err((partition, target)) => {
                             let origin = SearchOrigin::Query { query: id, number };
@@ -131,8 +131,8 @@ impl Shard {
                     }
                 }
                 QueryItems::EpochEnds(list) => {
-                    let Some((number, (tp, epoch))) = list.next() else { break };
-                    let end = self.find_epoch_end(tp, epoch);
+                    let Some((number, (of, epoch))) = list.next() else { break };
+                    let end = self.find_epoch_end(of, epoch);
                     if let Some(OpenQuery { missing, answer: PartitionAnswer::EpochEnds(ends), .. }) =
                         self.queries.get_mut(&id)
                     {
@@ -185,36 +185,39 @@ impl Shard {
     }
 
     /// Returns the largest epoch that is not above this one, and its end; `None` below the first epoch.
-    fn find_epoch_end(&self, tp: TopicPartition, epoch: LeaderEpoch) -> Option<EpochEnd> {
-        let partition = self.partitions.of(tp)?;
+    fn find_epoch_end(&self, InEpoch { tp, known }: InEpoch, epoch: LeaderEpoch) -> FoundEpochEnd {
+        let (_, partition) = self.partitions.answering(tp, known)?;
         if !(LeaderEpoch(0)..=partition.epoch()).contains(&epoch) {
-            return None;
+            return Ok(None);
         }
         // Not the high watermark: records that a consumer has read may be waiting for disk space since the start of the broker.
         let log_end = self.partitions.bounds(partition).append_end;
         if epoch == partition.epoch() {
-            return Some(EpochEnd { epoch, end: log_end });
+            return Ok(Some(EpochEnd { epoch, end: log_end }));
         }
         let found = self.partitions.store(partition.store).epoch_end(partition.slot, epoch);
         let end = found.end.map_or(log_end, |end| end.offset.min(log_end));
-        Some(EpochEnd { epoch: found.epoch, end })
+        Ok(Some(EpochEnd { epoch: found.epoch, end }))
     }
 
     /// Finds an offset, or returns the partition and the target to search for.
     fn find_offset(
         &self,
-        tp: TopicPartition,
+        InEpoch { tp, known }: InEpoch,
         spec: OffsetSpec,
     ) -> Result<FoundOffset, (PartitionId, SearchTarget)> {
-        let Some(id) = self.partitions.find(tp) else { return Ok(Err(ApiError::TopicDeleted)) };
-        let Some(partition) = self.partitions.get(id) else { return Ok(Err(ApiError::TopicDeleted)) };
+        let (id, partition) = match self.partitions.answering(tp, known) {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
         let end = partition.high_watermark();
         let start = self.partitions.bounds(partition).log_start;
+        let at = |offset| Some(LocatedOffset { offset, timestamp: None, epoch: partition.epoch() });
         Ok(match spec {
-            OffsetSpec::Earliest => Ok(Some((start, None))),
-            OffsetSpec::Latest => Ok(Some((end, None))),
-            OffsetSpec::At(at) => self.partitions.check_offset(partition, at).map(|()| Some((at, None))),
-            OffsetSpec::Since(at) => return Err((id, SearchTarget::Since(at))),
+            OffsetSpec::Earliest => Ok(at(start)),
+            OffsetSpec::Latest => Ok(at(end)),
+            OffsetSpec::At(offset) => self.partitions.check_offset(partition, offset).map(|()| at(offset)),
+            OffsetSpec::Since(since) => return Err((id, SearchTarget::Since(since))),
             OffsetSpec::MaxTimestamp => return Err((id, SearchTarget::Last)),
         })
     }
@@ -253,7 +256,7 @@ impl Shard {
     fn describe_producers(&self, list: Vec<(u32, (TopicPartition, usize))>) -> PartitionAnswer {
         let mut left = PRODUCERS_PER_ANSWER_MAX;
         let mut of = |(tp, max)| {
-            let partition = self.partitions.of(tp).ok_or(ApiError::TopicDeleted)?;
+            let (_, partition) = self.partitions.answering(tp, None)?;
             let store = self.partitions.store(partition.store);
             let count = store.producer_count(partition.slot);
             if count > max {

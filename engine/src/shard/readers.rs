@@ -1,10 +1,13 @@
 //! Readers: subscriptions and native fetches. Each is a cursor in a partition that advances when there is something to read and memory for it.
 //!
 //! ```text
+//!   Searching -----+
+//!   (for its       v
+//!    offset)    Starting (its reply is queued)
 //!                  +--> Waiting (at the end) ---- the high watermark moves ---+
-//!   Starting ------+--> Reading (from disk) ----- the read is done -----------+--> Queued --> run
-//!   (finds its     +--> Blocked (a fetch) ------- replies before it left -----+
-//!    offset)       +--> NoCredit ---------------- the client adds credit -----+
+//!                  +--> Reading (from disk) ----- the read is done -----------+--> Queued --> run
+//!                  +--> Blocked (a fetch) ------- replies before it left -----+
+//!                  +--> NoCredit ---------------- the client adds credit -----+
 //! ```
 //!
 //! The `Queued` readers of a connection take turns, and so do connections. A connection that has used its share of the memory continues when some of
@@ -64,6 +67,8 @@ pub(super) enum ReaderKind {
 /// See the module's doc.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ReaderState {
+    /// Its first reply goes into this slot.
+    Searching(ReplySlot),
     Starting,
     Queued,
     Waiting,
@@ -104,8 +109,11 @@ impl Job for RemoveReaders {
     }
 }
 
-/// Ends the readers of a deleted partition.
-struct EndReaders(BTreeSet<ReaderId>);
+/// Ends the readers of a partition for which this replica does not answer any more.
+struct EndReaders {
+    readers: BTreeSet<ReaderId>,
+    why: ApiError,
+}
 
 impl Job for EndReaders {
     fn step(
@@ -114,12 +122,12 @@ impl Job for EndReaders {
         plane: &mut dyn Plane<Message>,
         work: &mut Work,
     ) -> Option<Box<dyn Job>> {
-        let Self(readers) = &mut *self;
+        let Self { readers, why } = &mut *self;
         while !work.is_over()
             && let Some(id) = readers.pop_first()
         {
             work.spend(1);
-            shard.end_reader(plane, id, &ApiError::TopicDeleted);
+            shard.end_reader(plane, id, why);
         }
         if readers.is_empty() { None } else { Some(self) }
     }
@@ -281,20 +289,32 @@ impl Shard {
     pub(super) fn end_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId, error: &ApiError) {
         let Some(reader) = self.remove_reader(id) else { return };
         match reader.kind {
-            // Its first reply has not been sent. `start_subscription` sends the error after that.
-            ReaderKind::Subscription { .. } if reader.state == ReaderState::Starting => {}
-            ReaderKind::Subscription { number, .. } => {
-                let (code, text) = (native::code_of(error), error.to_string());
-                let message = error_message(MessageKind::Data as u16, number, code, &text);
-                self.send(plane, reader.conn, message);
-            }
+            ReaderKind::Subscription { number, .. } => match reader.state {
+                ReaderState::Searching(slot) => self.reply(reader.conn, slot, native::reply_of(error)),
+                // Its first reply has not been sent. `start_subscription` sends the error after that.
+                ReaderState::Starting => {
+                    if let Some(connection) = self.connections.get_mut(&reader.conn) {
+                        connection.ended_subscriptions.insert(number, error.clone());
+                    }
+                }
+                _ => {
+                    let (code, text) = (native::code_of(error), error.to_string());
+                    let message = error_message(MessageKind::Data as u16, number, code, &text);
+                    self.send(plane, reader.conn, message);
+                }
+            },
             ReaderKind::Fetch { slot, .. } => self.reply(reader.conn, slot, native::reply_of(error)),
         }
     }
 
-    /// Ends every reader of a partition that was deleted.
-    pub(super) fn end_readers(&mut self, plane: &mut dyn Plane<Message>, readers: BTreeSet<ReaderId>) {
-        self.begin_job(plane, EndReaders(readers));
+    /// Ends every reader of a partition for which this replica does not answer any more.
+    pub(super) fn end_readers(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        readers: BTreeSet<ReaderId>,
+        why: ApiError,
+    ) {
+        self.begin_job(plane, EndReaders { readers, why });
     }
 }
 

@@ -78,9 +78,15 @@ impl Shard {
 
     fn run_reader(&mut self, plane: &mut dyn Plane<Message>, id: ReaderId) -> RunOutcome {
         let Some(reader) = self.readers.get_mut(&id) else { return RunOutcome::Idle };
-        let Some(up_to) = self.partitions.readable_end(reader.partition) else {
-            self.end_reader(plane, id, &ApiError::TopicDeleted);
-            return RunOutcome::Idle;
+        let answers = self.partitions.check_answers(reader.partition);
+        let end = answers
+            .and_then(|()| self.partitions.readable_end(reader.partition).ok_or(ApiError::TopicDeleted));
+        let up_to = match end {
+            Ok(end) => end,
+            Err(error) => {
+                self.end_reader(plane, id, &error);
+                return RunOutcome::Idle;
+            }
         };
         let Some(connection) =
             self.connections.get_mut(&reader.conn).filter(|connection| connection.stage != Stage::Closing)

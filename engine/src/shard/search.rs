@@ -16,7 +16,7 @@ use highwater_storage::{FindOutcome, FindResult, ReadId, SearchMemory};
 use super::Shard;
 use super::query::QueryId;
 use super::subscribe::StartingReader;
-use crate::api::{ApiError, FoundOffset};
+use crate::api::{ApiError, FoundOffset, LocatedOffset};
 use crate::limits::{SEARCH_DECODER_READS, SEARCH_WORK_PER_TURN_MAX, SEARCHES_MAX, SEARCHES_PER_TURN_MAX};
 use crate::message::Message;
 use crate::partition::{Partition, PartitionId};
@@ -204,8 +204,12 @@ impl Shard {
         };
         match search.origin {
             SearchOrigin::Query { query, number } => {
-                let high_watermark = self.partitions.get(search.partition).map(Partition::high_watermark);
-                let found = high_watermark.ok_or(ApiError::TopicDeleted).and_then(|hw| visible(known?, hw));
+                let partition = self.partitions.get(search.partition).ok_or(ApiError::TopicDeleted);
+                let found = partition.and_then(|partition| {
+                    // The replica may have ceased to lead meanwhile.
+                    partition.check_answers(None)?;
+                    visible(known?, partition)
+                });
                 self.offset_found(plane, query, number, found);
             }
             SearchOrigin::Reader(start) => match known {
@@ -246,9 +250,11 @@ pub(super) enum SearchResult {
 }
 
 /// Limits the result of a search to records below the high watermark.
-fn visible(found: SearchResult, high_watermark: Offset) -> FoundOffset {
+fn visible(found: SearchResult, partition: &Partition) -> FoundOffset {
     match found {
-        SearchResult::At(offset, at) if offset < high_watermark => Ok(Some((offset, Some(at)))),
+        SearchResult::At(offset, at) if offset < partition.high_watermark() => {
+            Ok(Some(LocatedOffset { offset, timestamp: Some(at), epoch: partition.epoch() }))
+        }
         SearchResult::At(..) | SearchResult::Nothing => Ok(None),
         SearchResult::Damaged { .. } => Err(ApiError::PartitionDamaged),
     }

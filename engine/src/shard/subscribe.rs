@@ -103,7 +103,10 @@ impl Shard {
             Ok(begin) => begin,
             Err(error) => return self.reply(conn, slot, native::reply_of(&error)),
         };
-        let state = ReaderState::Starting;
+        let state = match begin {
+            Begin::At(_) => ReaderState::Starting,
+            Begin::Since(_) => ReaderState::Searching(slot),
+        };
         let cursor = Cursor::at(Offset(0));
         let reader = Reader { conn, partition, cursor, seen: Offset(0), kind, state, turn: 0, needs: 0 };
         let id = self.insert_reader(reader);
@@ -137,6 +140,7 @@ impl Shard {
 
     fn begin_at(&self, id: PartitionId, start: Start) -> Result<Begin, ApiError> {
         let partition = self.partitions.get(id).ok_or(ApiError::TopicDeleted)?;
+        partition.check_answers(None)?;
         let high_watermark = partition.high_watermark();
         let log_start = self.partitions.bounds(partition).log_start;
         Ok(Begin::At(match start {
@@ -175,7 +179,7 @@ impl Shard {
     /// Starts a reader at this offset.
     fn begin_reader(&mut self, StartingReader { reader: id, slot }: StartingReader, offset: Offset) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
-        reader.cursor = Cursor::at(offset);
+        (reader.cursor, reader.state) = (Cursor::at(offset), ReaderState::Starting);
         let conn = reader.conn;
         match reader.kind {
             ReaderKind::Fetch { .. } => self.queue_reader(id),
@@ -194,12 +198,14 @@ impl Shard {
 
     /// Starts a subscription after its reply was sent: frames may follow.
     pub(super) fn start_subscription(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, number: u64) {
-        let Some(connection) = self.connections.get(&conn) else { return };
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
         let Some(id) = connection.subscriptions.get(&number).copied() else {
-            // It has ended meanwhile: the topic was deleted, or the broker is stopping.
-            let error = match self.drain {
-                Some(_) => ApiError::Stopping(Service::Partitions),
-                None => ApiError::TopicDeleted,
+            // It has ended meanwhile.
+            let error = match connection.ended_subscriptions.remove(&number) {
+                Some(why) => why,
+                None if self.drain.is_some() => ApiError::Stopping(Service::Partitions),
+                // The client has unsubscribed.
+                None => return,
             };
             let (code, text) = (native::code_of(&error), error.to_string());
             let message = error_message(MessageKind::Data as u16, number, code, &text);

@@ -3,7 +3,8 @@
 //! - Entries are sent at the moment they are appended. The leader's own disk is one vote and not a condition (thesis, 10.2.1).
 //! - An index is committed when a majority of the voters has it durably, and the entry before it is of the leader's own term (paper,
 //!   5.4.2): entries of earlier terms are committed by the first entry of this one.
-//! - An entry is acknowledged when it is committed and as many voters have it as `min.insync.replicas` asks for.
+//! - An entry is acknowledged when it is committed and as many voters have it as `min.insync.replicas` asks for. What needs no such
+//!   acknowledgement can be proposed with fewer voters in reach: see [`check_insync`](Replica::check_insync).
 
 use highwater_protocol::ids::LogIndex;
 
@@ -22,14 +23,8 @@ impl Replica {
         Ok(first)
     }
 
-    /// Returns why [`propose`](Self::propose) would be refused.
+    /// Returns why [`propose`](Self::propose) would be refused: why the leader cannot append anything now.
     pub fn check_propose(&self) -> Result<(), ProposeError> {
-        self.check_serving()?;
-        self.check_min_insync()
-    }
-
-    /// Returns why the leader cannot append anything now.
-    pub(super) fn check_serving(&self) -> Result<(), ProposeError> {
         let Role::Leader(leader) = &self.role else { return Err(ProposeError::NotLeader) };
         // While a vote is being recorded, no action is carried out, and what was appended now would come before them in the log.
         if !self.is_serving() || !self.is_persisted() {
@@ -38,8 +33,8 @@ impl Replica {
         if leader.transfer.is_some() { Err(ProposeError::Transferring) } else { Ok(()) }
     }
 
-    /// Returns why what would be appended could not be acknowledged.
-    fn check_min_insync(&self) -> Result<(), ProposeError> {
+    /// Returns why what would be appended could not be acknowledged: fewer voters are within reach than that needs.
+    pub fn check_insync(&self) -> Result<(), ProposeError> {
         let Role::Leader(leader) = &self.role else { return Err(ProposeError::NotLeader) };
         let reachable = |id: &ReplicaId| *id == self.id || leader.peer(*id).is_some_and(|peer| peer.live);
         let live = self.config().voters().filter(reachable).count();

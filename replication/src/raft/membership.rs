@@ -17,7 +17,7 @@ impl Replica {
     /// Changes the replicas to those of `target`, by the leader, also with fewer replicas in reach than `min.insync.replicas`: the change may
     /// replace those that are not. Completed when [`config`](Self::config) is `target` and committed.
     pub fn propose_config(&mut self, target: &Config) -> Result<(), ProposeError> {
-        self.check_serving()?;
+        self.check_propose()?;
         let Role::Leader(leader) = &self.role else { return Err(ProposeError::NotLeader) };
         if target.is_joint() {
             return Err(ProposeError::InvalidConfig);

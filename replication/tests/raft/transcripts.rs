@@ -9,7 +9,7 @@
 //! | `2: appended 2 6`, `rejected 2 4@1`, `start 2 9@1`, `timeout-now 2`, `stepped-down 2`, `lost-end 3`, `fetch 2 4..6` | other messages |
 //! | `persisted`, `durable 6`, `truncated`, `started`, `refused 6` | what the disk has done |
 //! | `timeout`, `alive 2`, `lost 2` | what the channels say |
-//! | `propose 2`, `config 1,2,4 [learners 3]`, `transfer 2`, `hole 2..3`, `repaired 2..3`, `log-start 4` | commands |
+//! | `propose 2`, `insync`, `config 1,2,4 [learners 3]`, `transfer 2`, `hole 2..3`, `repaired 2..3`, `log-start 4` | commands |
 //!
 //! `HIGHWATER_TRANSCRIPTS=write` writes what happens into the files, to be reviewed.
 
@@ -110,6 +110,7 @@ fn apply(subject: &mut Option<Replica>, event: &str) -> Option<String> {
                 Err(why) => why.to_string(),
             });
         }
+        ["insync"] => return r.check_insync().err().map(|why| why.to_string()),
         ["transfer", to] => return r.transfer_leadership(parse_id(to)).err().map(|why| why.to_string()),
         ["config", voters, ref rest @ ..] => {
             let config = Config::new(ids(voters), ids(option(rest, "learners").unwrap_or("")));

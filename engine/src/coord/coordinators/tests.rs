@@ -27,6 +27,7 @@ fn open(coordinators: &mut Coordinators, ends: [i64; 2]) {
         end: Offset(end),
         batch_bytes_max: usize::MAX,
         is_damaged: false,
+        is_led: true,
     });
     coordinators.open(2, own.collect());
 }
@@ -166,6 +167,7 @@ fn groups_of_a_damaged_partition_are_out_of_service_and_those_of_others_are_not(
         end: Offset(if is_damaged { 5 } else { 0 }),
         batch_bytes_max: usize::MAX,
         is_damaged,
+        is_led: true,
     };
     // This request is held before the partitions are known.
     coordinators.handle(NOW, to(0), commit(group_in(1), 5), [0; 16]);
@@ -191,6 +193,65 @@ fn groups_of_a_damaged_partition_are_out_of_service_and_those_of_others_are_not(
 }
 
 #[test]
+fn groups_of_a_partition_that_is_led_elsewhere_are_not_answered_for_and_forgotten() {
+    let mut coordinators = coordinators();
+    open(&mut coordinators, [0, 0]);
+    assert!(coordinators.try_serve(NOW));
+    for partition in 0..2 {
+        coordinators.handle(NOW, to(partition.into()), commit(group_in(partition), 5), [0; 16]);
+    }
+    batches(&mut coordinators);
+    for partition in 0..2 {
+        coordinators.handle_appended(PartitionIndex(partition), Ok(appended(10)));
+    }
+    // The change of the lost partition was the first of the two, and is never durable.
+    coordinators.handle_not_leading(PartitionIndex(0));
+    coordinators.handle_high_watermark(PartitionIndex(1), Offset(11));
+    let not_coordinator = Err(ApiError::NotCoordinator(PartitionIndex(0)));
+    assert_eq!(coordinators.poll(), Some((to(0), not_coordinator.clone())), "it may be lost");
+    assert!(matches!(coordinators.poll(), Some((whom, Ok(GroupReply::Commit(_)))) if whom == to(1)));
+    assert_eq!(coordinators.poll(), None);
+
+    let fetch = |partition| {
+        let group = group_in(partition);
+        GroupRequest::Fetch(vec![FetchRequest {
+            group,
+            member: None,
+            partitions: None,
+            require_stable: true,
+        }])
+    };
+    coordinators.handle(NOW, to(2), fetch(0), [0; 16]);
+    coordinators.handle(NOW, to(3), commit(group_in(0), 6), [0; 16]);
+    coordinators.handle(NOW, to(4), fetch(1), [0; 16]);
+    assert!(batches(&mut coordinators).is_empty());
+    assert_eq!(coordinators.poll(), Some((to(2), not_coordinator.clone())));
+    assert_eq!(coordinators.poll(), Some((to(3), not_coordinator)));
+    assert!(matches!(coordinators.poll(), Some((whom, Ok(GroupReply::Fetch(_)))) if whom == to(4)));
+    assert_eq!(coordinators.usage().groups, 1, "the other one is forgotten");
+}
+
+#[test]
+fn a_partition_that_another_replica_leads_at_the_start_is_not_read() {
+    let mut coordinators = coordinators();
+    let own = |partition, is_led| OwnPartition {
+        tp: tp(partition),
+        log_start: Offset(0),
+        end: Offset(7),
+        batch_bytes_max: usize::MAX,
+        is_damaged: false,
+        is_led,
+    };
+    coordinators.open(2, vec![own(0, false), own(1, true)]);
+    assert_eq!(coordinators.next_load().map(|load| load.tp), Some(tp(1)));
+    coordinators.finish_load();
+    assert!(coordinators.next_load().is_none());
+    while !coordinators.try_serve(NOW) {}
+    coordinators.handle(NOW, to(0), commit(group_in(0), 5), [0; 16]);
+    assert_eq!(coordinators.poll(), Some((to(0), Err(ApiError::NotCoordinator(PartitionIndex(0))))));
+}
+
+#[test]
 fn nothing_is_carried_over_while_a_partition_is_damaged() {
     let mut coordinators = coordinators();
     coordinators.await_carry_over();
@@ -201,6 +262,7 @@ fn nothing_is_carried_over_while_a_partition_is_damaged() {
         end: Offset(0),
         batch_bytes_max: usize::MAX,
         is_damaged: true,
+        is_led: true,
     };
     coordinators.open(2, vec![own]);
     assert!(!coordinators.run_carry_over() && !coordinators.can_restore() && !coordinators.try_serve(NOW));

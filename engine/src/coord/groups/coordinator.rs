@@ -1,6 +1,7 @@
 //! The state of all groups: dispatches requests to them, and holds replies until their records are durable.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use highwater_protocol::ids::TopicId;
 
@@ -452,6 +453,22 @@ impl GroupCoordinator {
         self.appended += 1;
         self.records.push_back((self.appended, payload));
         self.appended
+    }
+
+    /// Removes groups for which `is_gone` returns true from memory, of at most `count_max` groups after `after`. Returns the last one that was looked at, if there
+    /// are more. Writes no record.
+    pub fn forget_some(
+        &mut self,
+        after: &str,
+        count_max: usize,
+        is_gone: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        let rest = self.groups.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
+        let names: Vec<String> = rest.take(count_max).map(|(name, _)| name.clone()).collect();
+        for name in names.iter().filter(|name| is_gone(name)) {
+            self.remove(name);
+        }
+        names.into_iter().nth(count_max.saturating_sub(1))
     }
 
     /// Removes a group from memory. Writes no record.

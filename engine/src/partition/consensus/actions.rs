@@ -40,6 +40,7 @@ impl Consensus {
             Action::AppendEpochStart { index, epoch } => {
                 let at = log.store.append_epoch_start(log.disk, log.slot, *epoch, log.wall_ms)?;
                 assert!(at == *index, "the log ends where the core says");
+                self.term_start = log.store.bounds(log.slot).append_end;
                 self.mark_end(log);
             }
             Action::AppendConfig { entry, epoch } => self.append_config(log, entry, *epoch)?,

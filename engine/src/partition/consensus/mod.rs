@@ -37,6 +37,7 @@ use highwater_storage::{AppendError, CommitRule, LogPoint, ReplicaState};
 pub(crate) use actions::LogAccess;
 pub(crate) use open::Recovered;
 
+use crate::api::RequiredAcks;
 use crate::limits::MARKS_KEPT_MAX;
 use crate::mutants::{Mutant, is_planted};
 
@@ -80,6 +81,15 @@ pub(crate) enum NotAppendable {
     Store(AppendError),
 }
 
+/// Fewer replicas are within reach than an acknowledgement needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MissingReplicas {
+    /// Replicas within reach, with the leader.
+    pub(crate) live: usize,
+    /// Replicas that must have a batch.
+    pub(crate) needed: usize,
+}
+
 /// What has changed in a partition since the last look.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Changes {
@@ -102,6 +112,8 @@ pub(crate) struct Consensus {
     committed: LogPoint,
     acknowledged: Offset,
     high_watermark: Offset,
+    /// Offset at which the last term began that this replica was elected for.
+    term_start: Offset,
     /// The term that this replica led at the last look, and whether it served.
     led: Option<(LeaderEpoch, bool)>,
     /// The action that the store refused, and why.
@@ -122,9 +134,20 @@ impl Consensus {
         self.replica.role() == RoleKind::Leader
     }
 
+    /// Returns the node whose replica leads in this term, if that is known.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.replica.leader().map(|leader| leader.node)
+    }
+
     /// Returns whether the replica leads and may answer.
     pub(crate) fn is_serving(&self) -> bool {
         self.replica.is_serving()
+    }
+
+    /// Returns whether the replica leads and what was committed before its term may be read here. That is on its own disk later than a majority has
+    /// it, if the disk is slow; until then, a client would be told of an earlier end than by the leader before.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.is_serving() && self.high_watermark >= self.term_start
     }
 
     /// Returns the offset after the last record that may be read: it is committed, and on this replica's disk.
@@ -176,20 +199,30 @@ impl Consensus {
 
     // Batches.
 
-    /// Returns why a batch cannot be appended now.
-    pub(crate) fn check_append(&self) -> Result<(), NotAppendable> {
+    /// Returns why a batch whose producer asks for `acks` cannot be appended now. Only an acknowledgement by all in-sync replicas needs as many
+    /// of them as the topic asks for.
+    pub(crate) fn check_append(&self, acks: RequiredAcks) -> Result<(), NotAppendable> {
         if let Some(held) = &self.held {
             return Err(NotAppendable::Store(held.1));
         }
         self.replica.check_propose().map_err(|error| match error {
             ProposeError::NotServing | ProposeError::Transferring => NotAppendable::NotYet,
-            ProposeError::NotEnoughReplicas { live, needed } => {
-                NotAppendable::NotEnoughReplicas { live, needed }
-            }
             // It is about to elect itself.
             _ if !self.has_others() => NotAppendable::NotYet,
             _ => NotAppendable::NotLeader,
-        })
+        })?;
+        match self.missing_replicas().filter(|_| acks == RequiredAcks::All) {
+            Some(MissingReplicas { live, needed }) => Err(NotAppendable::NotEnoughReplicas { live, needed }),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns how many replicas are within reach of the leader and how many an acknowledgement needs, if these are more.
+    pub(crate) fn missing_replicas(&self) -> Option<MissingReplicas> {
+        match self.replica.check_insync() {
+            Err(ProposeError::NotEnoughReplicas { live, needed }) => Some(MissingReplicas { live, needed }),
+            _ => None,
+        }
     }
 
     /// Handles that a batch was appended after [`check_append`](Self::check_append).

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use highwater_protocol::ids::{LeaderEpoch, LogIndex};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_replication::raft::{
     Config, ConfigEntry, HardState, LogEnd, Replica, ReplicaId, Restored, Run, StoredConfigError,
 };
@@ -109,6 +109,7 @@ impl Consensus {
             acknowledged: committed.offset,
             // Records before the start of the log were committed.
             high_watermark: committed.offset.max(bounds.log_start),
+            term_start: Offset(0),
             led: None,
             held: None,
             start_offset: bounds.append_end,

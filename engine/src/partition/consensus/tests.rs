@@ -4,7 +4,7 @@ use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, Timestamp};
 use highwater_replication::raft::{Action, Append, Config, Envelope, LogEnd, Message, ReplicaId};
 use highwater_storage::{Bounds, EpochStart, LogPoint};
 
-use super::{Consensus, NotAppendable, Recovered};
+use super::{Consensus, MissingReplicas, NotAppendable, Recovered};
 use crate::api::RequiredAcks;
 use crate::partition::acks::{Ack, PendingAcks};
 use crate::reply_to::{ReplyTo, RequestBatch, RequestId};
@@ -97,7 +97,7 @@ fn producers_are_acknowledged_in_order_once_their_batches_are_committed() {
     let mut acks = PendingAcks::default();
     assert_eq!((consensus.high_watermark(), consensus.term()), (Offset(10), LeaderEpoch(5)));
     for (number, index, end) in [(0, 10, 12), (1, 11, 15)] {
-        assert_eq!(consensus.check_append(), Ok(()));
+        assert_eq!(consensus.check_append(RequiredAcks::All), Ok(()));
         consensus.note_appended(LogIndex(index), Offset(end));
         assert!(!acks.wait(&consensus, RequiredAcks::All, ack(number, end)));
     }
@@ -114,7 +114,7 @@ fn producers_are_acknowledged_in_order_once_their_batches_are_committed() {
 fn after_lost_frames_a_new_epoch_begins_and_batches_wait_for_its_first_frame() {
     let mut consensus = alone(10, true);
     assert_eq!((consensus.term(), consensus.high_watermark()), (LeaderEpoch(6), Offset(10)));
-    assert_eq!(consensus.check_append(), Err(NotAppendable::NotYet));
+    assert_eq!(consensus.check_append(RequiredAcks::All), Err(NotAppendable::NotYet));
     let Some(Action::Persist(hard)) = consensus.replica.poll_action() else {
         panic!("the term is durable first")
     };
@@ -123,19 +123,19 @@ fn after_lost_frames_a_new_epoch_begins_and_batches_wait_for_its_first_frame() {
     let start = Action::AppendEpochStart { index: LogIndex(10), epoch: LeaderEpoch(6) };
     assert_eq!(consensus.replica.poll_action(), Some(start));
     consensus.mark(LogPoint { index: LogIndex(11), offset: Offset(10) });
-    assert_eq!(consensus.check_append(), Err(NotAppendable::NotYet));
+    assert_eq!(consensus.check_append(RequiredAcks::All), Err(NotAppendable::NotYet));
     assert!(!consensus.take_changes().high_watermark_moved);
     consensus.handle_durable(LogIndex(11), Offset(10));
     assert!(consensus.take_changes().may_append);
-    assert_eq!(consensus.check_append(), Ok(()));
+    assert_eq!(consensus.check_append(RequiredAcks::All), Ok(()));
 }
 
 #[test]
 fn min_insync_replicas_has_no_effect_on_a_partition_with_one_replica() {
     let mut consensus = alone(10, false);
-    assert_eq!(consensus.check_append(), Ok(()));
+    assert_eq!(consensus.check_append(RequiredAcks::All), Ok(()));
     consensus.set_min_insync(2);
-    assert_eq!(consensus.check_append(), Ok(()));
+    assert_eq!(consensus.check_append(RequiredAcks::All), Ok(()));
 }
 
 #[test]
@@ -175,7 +175,36 @@ fn an_acknowledgement_waits_for_as_many_replicas_as_the_topic_asks_for() {
     appended(&mut consensus, 2, 12);
     assert_eq!(acked(&mut acks, &mut consensus), [0]);
     consensus.handle_peer_lost(NodeId(2));
-    assert_eq!(consensus.check_append(), Err(NotAppendable::NotEnoughReplicas { live: 2, needed: 3 }));
+    let missing = NotAppendable::NotEnoughReplicas { live: 2, needed: 3 };
+    assert_eq!(consensus.check_append(RequiredAcks::All), Err(missing));
+    for acks in [RequiredAcks::Leader, RequiredAcks::None] {
+        assert_eq!(consensus.check_append(acks), Ok(()), "{acks:?} needs no other replica");
+    }
+    consensus.note_appended(LogIndex(12), Offset(15));
+    assert!(!acks.wait(&consensus, RequiredAcks::Leader, ack(1, 15)));
+    consensus.handle_durable(LogIndex(13), Offset(15));
+    assert_eq!(acked(&mut acks, &mut consensus), [1]);
+}
+
+#[test]
+fn a_batch_that_is_committed_and_cannot_get_its_copies_is_known() {
+    let mut consensus = leader_of_three(3);
+    let mut acks = PendingAcks::default();
+    appended(&mut consensus, 1, 11);
+    consensus.handle_durable(LogIndex(11), Offset(10));
+    for (number, index, end) in [(0, 11, 13), (1, 12, 15)] {
+        consensus.note_appended(LogIndex(index), Offset(end));
+        assert!(!acks.wait(&consensus, RequiredAcks::All, ack(number, end)));
+    }
+    appended(&mut consensus, 1, 12);
+    consensus.handle_durable(LogIndex(13), Offset(15));
+    assert!(acked(&mut acks, &mut consensus).is_empty());
+    assert_eq!(consensus.missing_replicas(), None, "the third replica may have it soon");
+    consensus.handle_peer_lost(NodeId(2));
+    assert_eq!(consensus.missing_replicas(), Some(MissingReplicas { live: 2, needed: 3 }));
+    let committed = consensus.committed().offset;
+    assert_eq!(acks.pop_committed(committed).map(|ack| ack.end), Some(Offset(13)));
+    assert_eq!(acks.pop_committed(committed), None, "the other one may be cut off yet");
 }
 
 #[test]
@@ -196,6 +225,6 @@ fn a_deposed_leader_takes_no_batches_and_reports_that_it_is_deposed_once() {
     receive(&mut consensus, 2, message);
     assert!(consensus.take_changes().is_deposed);
     assert!(!consensus.take_changes().is_deposed);
-    assert_eq!(consensus.check_append(), Err(NotAppendable::NotLeader));
+    assert_eq!(consensus.check_append(RequiredAcks::All), Err(NotAppendable::NotLeader));
     assert_eq!(consensus.replica().log_end(), LogEnd { end: LogIndex(12), epoch: LeaderEpoch(6) });
 }

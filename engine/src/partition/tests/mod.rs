@@ -4,7 +4,9 @@
 //! all replicas have the same records at the same offsets below their high watermarks; a term has one leader; and when everything works again,
 //! all replicas have the whole log, every batch is acknowledged, and no request is left without an outcome.
 
+mod leading;
 mod node;
+mod script;
 mod world;
 
 use std::ops::Range;
@@ -88,6 +90,11 @@ mod mutants {
     #[test]
     fn a_high_watermark_that_falls_on_a_replica_is_found() {
         is_found(Mutant::HighWatermarkFalls);
+    }
+
+    #[test]
+    fn a_replica_that_answers_without_leading_is_found() {
+        is_found(Mutant::FollowerAnswers);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A node: a disk, and the process that runs on it or does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use highwater_storage::{
     StoreConfig, StoreLimits,
 };
 
-use crate::api::RequiredAcks;
+use crate::api::{ApiError, RequiredAcks};
 use crate::meta::configs::TopicConfig;
 use crate::meta::{Assignment, Topic};
-use crate::partition::append::{AppendRequest, ValidBatch};
+use crate::partition::append::{AppendFailure, AppendRequest, ValidBatch};
 use crate::partition::consensus::PeerMessage;
 use crate::partition::log_start::LogStartMove;
 use crate::partition::replica::Partition;
 use crate::partition::stores::StoreEntry;
-use crate::partition::{BatchBytes, OwnedBatch, ParsedBatch, PartitionEvent, Partitions};
+use crate::partition::{BatchBytes, OwnedBatch, ParsedBatch, PartitionEvent, Partitions, ReaderId, Waiter};
 use crate::reply_to::{ReplyTo, RequestBatch, RequestId};
 
 pub(super) const TP: TopicPartition =
@@ -52,8 +52,10 @@ pub(super) fn batch(producer: usize, sequence: i32) -> Vec<u8> {
 /// What a turn has brought.
 #[derive(Default)]
 pub(super) struct Output {
-    /// Outcomes of requests by number: where the batch is, or nothing.
-    pub(super) outcomes: Vec<(u32, Option<Offset>)>,
+    /// Outcomes of requests by number: where the batch is, or why not.
+    pub(super) outcomes: Vec<(u32, Result<Offset, ApiError>)>,
+    /// Readers that have ended, with those of them that waited, and why.
+    pub(super) ended: Vec<(BTreeSet<Waiter>, BTreeSet<ReaderId>, ApiError)>,
     pub(super) messages: Vec<PeerMessage>,
     /// Records that have become readable.
     pub(super) records: Records,
@@ -167,12 +169,18 @@ impl Node {
         Some(self.act(|process, disk, _| process.handle_disk(disk, token, completion)))
     }
 
-    pub(super) fn produce(&mut self, request: u32, producer: usize, sequence: i32) -> Output {
+    pub(super) fn produce(
+        &mut self,
+        request: u32,
+        producer: usize,
+        sequence: i32,
+        acks: RequiredAcks,
+    ) -> Output {
         let bytes = BatchBytes::Owned(OwnedBatch::Small(batch(producer, sequence)));
         let batch = ParsedBatch::parse(bytes).expect("a batch");
         let to = RequestBatch { shard: 0, request: RequestId(0), number: request };
         let batch = ValidBatch { batch, max_timestamp: Timestamp(0) };
-        let request = AppendRequest { tp: TP, acks: RequiredAcks::All, reply_to: ReplyTo::Kafka(to), batch };
+        let request = AppendRequest { tp: TP, acks, reply_to: ReplyTo::Kafka(to), batch };
         self.act(|process, disk, wall_ms| process.append(disk, request, wall_ms))
     }
 
@@ -189,7 +197,15 @@ impl Node {
         while let Some(event) = process.poll_event() {
             match event {
                 PartitionEvent::Appended { reply_to: ReplyTo::Kafka(to), outcome, .. } => {
-                    output.outcomes.push((to.number, outcome.ok().map(|at| at.base_offset)));
+                    let outcome = match outcome {
+                        Ok(at) => Ok(at.base_offset),
+                        Err(AppendFailure::Api(error)) => Err(error),
+                        Err(failure) => panic!("node {}: {failure}", self.number),
+                    };
+                    output.outcomes.push((to.number, outcome));
+                }
+                PartitionEvent::NotAnswering { waiters, readers, error, .. } => {
+                    output.ended.push((waiters, readers, error));
                 }
                 PartitionEvent::Read { id, result, .. } if self.reading == Some(id) => {
                     self.reading = None;

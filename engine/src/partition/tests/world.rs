@@ -9,10 +9,11 @@ use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 
 use super::node::{Node, Output, Records, TP, replica};
+use crate::api::{ApiError, RequiredAcks};
 use crate::partition::consensus::PeerMessage;
 
 /// Nodes.
-const NODES: usize = 3;
+pub(super) const NODES: usize = 3;
 /// Producers, each with one batch at a time.
 const PRODUCERS: usize = 3;
 /// Steps of a run before everything works again.
@@ -57,7 +58,7 @@ pub(super) struct World {
     rng: SimRng,
     pub(super) nodes: Vec<Node>,
     /// Messages under way, by sender and receiver, in order.
-    network: BTreeMap<(usize, usize), VecDeque<PeerMessage>>,
+    pub(super) network: BTreeMap<(usize, usize), VecDeque<PeerMessage>>,
     /// Pairs of nodes that cannot reach each other.
     cut: Vec<(usize, usize)>,
     producers: [Producer; PRODUCERS],
@@ -66,13 +67,19 @@ pub(super) struct World {
     committed: Records,
     /// Acknowledged batches: producer, sequence, offset.
     acknowledged: Vec<(usize, i32, Offset)>,
-    /// The leader of each term.
-    leaders: BTreeMap<i32, usize>,
+    /// The leader of each term, and the end of what was acknowledged before it was elected.
+    leaders: BTreeMap<i32, (usize, Offset)>,
+    /// The end of what was acknowledged.
+    acknowledged_end: Offset,
+    /// Outcomes of requests.
+    pub(super) outcomes: BTreeMap<u32, Result<Offset, ApiError>>,
+    /// What was said to readers that have ended.
+    pub(super) ended: Vec<ApiError>,
     totals: Totals,
 }
 
 impl World {
-    fn new(seed: u64, created_with: &Config, min_insync: usize) -> Self {
+    pub(super) fn new(seed: u64, created_with: &Config, min_insync: usize) -> Self {
         let nodes = (0..NODES).map(|number| Node::new(number, seed, created_with, min_insync)).collect();
         Self {
             rng: stream(seed, "cluster", 0),
@@ -84,13 +91,11 @@ impl World {
             committed: Records::new(),
             acknowledged: Vec::new(),
             leaders: BTreeMap::new(),
+            acknowledged_end: Offset(0),
+            outcomes: BTreeMap::new(),
+            ended: Vec::new(),
             totals: Totals::default(),
         }
-    }
-
-    /// Creates nodes of which the first has the only replica.
-    pub(super) fn alone() -> Self {
-        Self::new(1, &voters(0..1), 1)
     }
 
     /// Runs until all is well after random events.
@@ -131,23 +136,39 @@ impl World {
     }
 
     /// Takes what a node has done.
-    fn take(&mut self, node: usize, output: Output) {
+    pub(super) fn take(&mut self, node: usize, output: Output) {
         for (offset, value) in output.records {
             let known = self.committed.entry(offset).or_insert_with(|| value.clone());
             assert_eq!(*known, value, "node {node} has another record at offset {offset}");
         }
         for (request, outcome) in output.outcomes {
-            self.finish(request, outcome);
+            self.finish(request, outcome.clone().ok());
+            self.outcomes.insert(request, outcome);
         }
+        self.ended.extend(output.ended.into_iter().map(|(.., error)| error));
         for message in output.messages {
             self.send(node, message);
         }
         if let Some(replica) = self.nodes[node].replica()
             && replica.role() == RoleKind::Leader
         {
-            let leader = *self.leaders.entry(replica.term().0).or_insert(node);
+            let first = (node, self.acknowledged_end);
+            let (leader, _) = *self.leaders.entry(replica.term().0).or_insert(first);
             assert_eq!(leader, node, "term {} has two leaders", replica.term());
         }
+        self.check_answers(node);
+    }
+
+    /// Checks that a node that answers for the partition knows everything that was acknowledged before its term, unless it has the only replica.
+    fn check_answers(&self, node: usize) {
+        let partition = self.nodes[node].partition().filter(|partition| partition.consensus.has_others());
+        let Some(partition) = partition else { return };
+        let Some((_, before)) = self.leaders.get(&partition.epoch().0) else { return };
+        let end = partition.high_watermark();
+        assert!(
+            partition.check_answers(None).is_err() || end >= *before,
+            "node {node} answers with the end {end}, and what was acknowledged before its term ended at {before}"
+        );
     }
 
     fn send(&mut self, from: usize, message: PeerMessage) {
@@ -175,6 +196,7 @@ impl World {
         match outcome {
             Some(offset) => {
                 self.acknowledged.push((number, producer.sequence, offset));
+                self.acknowledged_end = self.acknowledged_end.max(Offset(offset.0 + i64::from(RECORDS)));
                 producer.sequence += RECORDS;
                 self.totals.acknowledged += 1;
             }
@@ -190,7 +212,7 @@ impl World {
         }
     }
 
-    fn deliver_one(&mut self, (from, to): (usize, usize)) {
+    pub(super) fn deliver_one(&mut self, (from, to): (usize, usize)) {
         let Some(message) = self.network.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return };
         let output = self.nodes[to].act(|process, disk, wall_ms| {
             process.handle_message(disk, &message, wall_ms).expect("a peer that follows the protocol");
@@ -223,7 +245,7 @@ impl World {
         self.last_request += 1;
         let request = self.last_request;
         producer.waits = Some((request, node));
-        let output = self.nodes[node].produce(request, number, producer.sequence);
+        let output = self.nodes[node].produce(request, number, producer.sequence, RequiredAcks::All);
         self.take(node, output);
     }
 
@@ -262,7 +284,7 @@ impl World {
         self.crash_with(node, policy);
     }
 
-    fn crash_with(&mut self, node: usize, policy: CrashPolicy) {
+    pub(super) fn crash_with(&mut self, node: usize, policy: CrashPolicy) {
         if !self.nodes[node].runs() {
             return;
         }
@@ -286,7 +308,7 @@ impl World {
         self.start(node);
     }
 
-    fn start(&mut self, node: usize) {
+    pub(super) fn start(&mut self, node: usize) {
         if self.nodes[node].runs() {
             return;
         }
@@ -320,7 +342,7 @@ impl World {
     }
 
     /// The channel between two nodes is lost, with everything under way.
-    fn lose(&mut self, a: usize, b: usize) {
+    pub(super) fn lose(&mut self, a: usize, b: usize) {
         self.network.remove(&(a, b));
         self.network.remove(&(b, a));
         self.notice(a, b, false);
@@ -328,7 +350,7 @@ impl World {
     }
 
     /// There is a new channel between two nodes.
-    fn connect(&mut self, a: usize, b: usize) {
+    pub(super) fn connect(&mut self, a: usize, b: usize) {
         self.lose(a, b);
         self.notice(a, b, true);
         self.notice(b, a, true);
@@ -471,6 +493,6 @@ impl World {
 }
 
 /// The configuration with these nodes as voters.
-fn voters(nodes: std::ops::Range<usize>) -> Config {
+pub(super) fn voters(nodes: std::ops::Range<usize>) -> Config {
     Config::new(nodes.map(replica), []).expect("valid")
 }

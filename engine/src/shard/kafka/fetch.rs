@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::messages::{FetchPartition, FetchRequest};
-use highwater_protocol::ids::{LeaderEpoch, Offset};
+use highwater_protocol::ids::Offset;
 use highwater_runtime::plane::{ConnId, Instant, Plane, ShardIndex};
 
 use super::{Call, Kafka, Named, Pending};
 use crate::counters::Work;
-use crate::kafka::{LookupItem, NamedTopic, TopicLookup};
+use crate::kafka::{LookupItem, NamedTopic, TopicLookup, known_epoch};
 use crate::kafka_message::{Fetched, KafkaMessage, OwnerFetch, PartitionRead};
 use crate::limits::{
     FETCH_ANSWER_BYTES_FREE, FETCH_ANSWER_BYTES_PER_PARTITION, FETCH_WAIT_MAX, KAFKA_FETCH_BYTES_MAX,
@@ -151,13 +151,13 @@ impl Shard {
                 Some(LookupItem::Partition(partition)) => {
                     let Some((named, _)) = pending.topics.last() else { continue };
                     let number = pending.partitions.len() as u32;
-                    let epoch = LeaderEpoch(partition.current_leader_epoch);
-                    let fetched = match self.kafka_target_in_epoch(named, partition.partition, epoch) {
+                    let fetched = match self.kafka_target(named, partition.partition) {
                         Ok((tp, owner)) => {
                             let max_bytes = usize::try_from(partition.partition_max_bytes).unwrap_or(0);
                             let read = PartitionRead {
                                 number,
                                 tp,
+                                known_epoch: known_epoch(partition.current_leader_epoch),
                                 offset: Offset(partition.fetch_offset),
                                 max_bytes,
                             };

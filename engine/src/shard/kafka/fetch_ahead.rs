@@ -45,7 +45,7 @@ impl Shard {
     }
 
     fn read_ahead(&mut self, plane: &mut dyn Plane<Message>, task: &Task, read: PartitionRead) -> bool {
-        let Some(partition) = self.partitions.find(read.tp) else { return false };
+        let Ok((partition, _)) = self.partitions.answering(read.tp, read.known_epoch) else { return false };
         let Some(up_to) = self.partitions.readable_end(partition) else { return false };
         let key = (task.from, task.fetch.conn);
         let cursor = self.kafka.read.cursor(key, read.tp, read.offset);

@@ -106,7 +106,7 @@ impl Shard {
         self.begin_job(plane, forgetting);
     }
 
-    /// Wakes a fetch because the high watermark of a partition has moved, or the partition was deleted.
+    /// Wakes a fetch because the high watermark of a partition has moved, or this replica does not answer for it any more.
     pub(in crate::shard) fn wake_kafka_fetch(&mut self, id: FetchId, partition: PartitionId) {
         self.kafka.read.partition_moved(id, partition);
     }
@@ -211,7 +211,7 @@ impl Shard {
     fn read_partition(&mut self, plane: &mut dyn Plane<Message>, id: FetchId, task: &Task) -> ReadStep {
         let read = task.fetch.reads[task.reading as usize];
         let nothing = ReadStep::Done(ChargedRead::AtEnd);
-        let Some(partition) = self.partitions.find(read.tp) else { return nothing };
+        let Ok((partition, _)) = self.partitions.answering(read.tp, read.known_epoch) else { return nothing };
         let Some(up_to) = self.partitions.readable_end(partition) else { return nothing };
         let bytes_max = room(task, read);
         if bytes_max == 0 || task.unread == Unread::Cut {
@@ -250,9 +250,10 @@ impl Shard {
         task.needs = 0;
         let read = task.fetch.reads[task.reading as usize];
         let mut fetched = Fetched::nothing(read.number, KafkaError::NONE);
-        match self.partitions.of(read.tp) {
-            None => fetched.error = KafkaError::UNKNOWN_TOPIC_OR_PARTITION,
-            Some(partition) => {
+        // Also after a read: the replica may have ceased to lead while it was under way.
+        match self.partitions.answering(read.tp, read.known_epoch) {
+            Err(error) => fetched.error = KafkaError::from(&error),
+            Ok((_, partition)) => {
                 fetched.high_watermark = partition.high_watermark();
                 fetched.log_start = self.partitions.bounds(partition).log_start;
             }
@@ -274,6 +275,7 @@ impl Shard {
             ChargedRead::AtEnd if task.bytes > 0 && read.offset < fetched.high_watermark => {
                 task.unread = task.unread.max(Unread::More);
             }
+            _ if fetched.error.is_err() => {}
             ChargedRead::Frames(..) | ChargedRead::AtEnd | ChargedRead::NeedsMemory(_) => {}
             ChargedRead::OutOfRange { .. } => fetched.error = KafkaError::OFFSET_OUT_OF_RANGE,
             ChargedRead::AfterDamage { end } => {
@@ -308,8 +310,8 @@ impl Shard {
             let Some(number) = task.to_list.pop_front() else { break };
             self.kafka.read.turn.spend(0);
             let (read, fetched) = (&task.fetch.reads[number as usize], &task.fetched[number as usize]);
-            let partition = self.partitions.find(read.tp);
-            // The high watermark may have moved, or the partition may have been deleted, while another one was read from disk.
+            let partition = self.partitions.answering(read.tp, read.known_epoch).ok().map(|(id, _)| id);
+            // The high watermark may have moved, or the replica may have ceased to answer, while another one was read from disk.
             let waits_for = partition.filter(|partition| {
                 let here = self.partitions.get_mut(*partition);
                 here.is_some_and(|here| here.wait_for_more(Waiter::Kafka(id), fetched.high_watermark))

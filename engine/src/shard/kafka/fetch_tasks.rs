@@ -216,7 +216,7 @@ impl FetchTasks {
         }
     }
 
-    /// Notes that a partition that a fetch waits for has more records, or was deleted.
+    /// Notes that a partition that a fetch waits for has more records, or that this replica does not answer for it any more.
     pub(super) fn partition_moved(&mut self, id: FetchId, partition: PartitionId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         // A fetch that is not parked reads them before it is.
@@ -257,11 +257,15 @@ mod tests {
     use super::*;
     use crate::kafka_message::PartitionRead;
 
+    fn read_of(tp: TopicPartition) -> PartitionRead {
+        PartitionRead { number: 0, tp, known_epoch: None, offset: Offset(0), max_bytes: 1 }
+    }
+
     #[test]
     fn a_fetch_does_not_miss_a_partition_that_moves_while_it_is_being_parked() {
         let mut owner = FetchTasks::default();
         let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
-        let reads = vec![PartitionRead { number: 0, tp, offset: Offset(0), max_bytes: 1 }; 3];
+        let reads = vec![read_of(tp); 3];
         let (request, conn) = (RequestId(1), ConnId(1));
         let fetch =
             OwnerFetch { request, conn, reads, max_bytes: 1, min_bytes: 1, shared: false, no_wait: false };
@@ -285,7 +289,7 @@ mod tests {
     #[test]
     fn records_that_are_dropped_while_a_fetch_waits_are_read_again() {
         let tp = TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
-        let reads = vec![PartitionRead { number: 0, tp, offset: Offset(0), max_bytes: 1 }; 2];
+        let reads = vec![read_of(tp); 2];
         let (request, conn) = (RequestId(1), ConnId(1));
         let fetch =
             OwnerFetch { request, conn, reads, max_bytes: 1, min_bytes: 1, shared: false, no_wait: false };
@@ -309,7 +313,7 @@ mod tests {
             [(gone, State::Queued), (gone, State::Reading), (gone, State::Parked), (stays, State::Parked)];
         for (number, ((from, conn), state)) in fetches.into_iter().enumerate() {
             let request = RequestId(number as u64);
-            let reads = vec![PartitionRead { number: 0, tp, offset: Offset(0), max_bytes: 1 }];
+            let reads = vec![read_of(tp)];
             let fetch = OwnerFetch {
                 request,
                 conn,

@@ -16,12 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_net::kafka::schema::Message as KafkaBody;
 use highwater_net::kafka::{KafkaError, KafkaReply, Received, Request, response};
-use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
+use highwater_protocol::ids::TopicPartition;
 use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::Shard;
 use crate::context::{Clients as _, KafkaCall as Call};
-use crate::kafka::{Named, check_leader_epoch};
+use crate::kafka::Named;
 use crate::kafka_message::KafkaMessage;
 use crate::limits::{KAFKA_ANSWER_BYTES_EXPECTED, SMALL_REPLY_BYTES_MAX};
 use crate::message::Message;
@@ -189,17 +189,5 @@ impl Shard {
         index: i32,
     ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
         topic.target(Targets::new(self.metadata.as_ref(), self.setup.shards), index)
-    }
-
-    /// Finds a partition for a client that names the leader epoch, which must be the current one.
-    pub(super) fn kafka_target_in_epoch(
-        &self,
-        topic: &Named,
-        index: i32,
-        epoch: LeaderEpoch,
-    ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
-        let target = self.kafka_target(topic, index)?;
-        check_leader_epoch(self.metadata.as_ref(), target.0, epoch)?;
-        Ok(target)
     }
 }
