@@ -91,6 +91,18 @@ counters! {
     free = "disk.slabs.free.now",
     /// Of these, without space on the disk: they were returned to the file system.
     holes = "disk.slabs.punched.now",
+    /// Established channels to shards of other nodes, now.
+    peers = "peers.now",
+    /// Sessions with shards of other nodes that were established.
+    peer_sessions = "peers.sessions",
+    /// Channels closed because the other node violated the protocol.
+    peer_violations = "peers.violations",
+    /// Bytes received from other nodes.
+    peer_received = "peers.bytes.received",
+    /// Bytes sent to other nodes.
+    peer_sent = "peers.bytes.sent",
+    /// Elections that partitions of the shard have begun.
+    elections = "elections",
     /// Groups now.
     groups = "groups.now",
     /// Bytes of memory that their offsets take now.

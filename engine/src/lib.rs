@@ -23,6 +23,7 @@ mod mutants;
 mod names;
 mod native;
 mod partition;
+mod peers;
 mod read;
 mod reply_to;
 mod session;

@@ -17,6 +17,8 @@ pub enum Message {
     Greeted(Box<Greeting>),
     /// Accompanies a Kafka connection that moves to the shard that it was assigned to.
     Placed,
+    /// Accompanies a connection of another node that moves to the shard that its hello names.
+    PeerGreeted(Box<highwater_replication::peer::Hello>),
     /// To shard 0: this shard has opened its stores.
     Opened(Box<Opened>),
     /// From shard 0: changes of the metadata, for the group coordinator and the partitions of this shard. Clients do not see them yet.

@@ -27,6 +27,16 @@ pub enum Mutant {
     UncommittedIsReadable,
     /// Reads go up to the end of the log instead of the high watermark.
     FetchAboveHighWatermark,
+    /// A partition begins an election although its leader's lease lasts.
+    ElectionWhileLeaseLasts,
+    /// The end of a session is not reported to the partitions, as if the next one renewed its leases.
+    LeaseOutlivesSession,
+    /// An acknowledgement is credited to the partition's neighbour.
+    AckOfAnotherPartition,
+    /// A message about a partition of another shard is dropped instead of refused.
+    WrongShardNotRefused,
+    /// The credit for received frames is not given back.
+    CreditNeverReleased,
     /// A change of the metadata is published before all shards have prepared it.
     PublishedBeforePrepared,
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use highwater_replication::raft::ReplicaId;
-use highwater_runtime::plane::Disk;
+use highwater_runtime::plane::{Disk, ListenerId};
 use highwater_storage::state_log::{FILE_BYTES_DEFAULT, Owner, Recovered, StateLog, StateLogError};
 use highwater_storage::{DurableForm, OpenError as StoreError};
 
@@ -17,6 +17,7 @@ use crate::limits::ShardLimits;
 use crate::meta::controller::ReadyReport;
 use crate::meta::{Node, RecoverError};
 use crate::partition::{OpenStoresError, StoresSetup};
+pub use crate::peers::PeerNode;
 
 /// Called on shard 0 when every shard is ready.
 pub type OnReady = Box<dyn Fn(ReadyReport) + Send + Sync>;
@@ -43,12 +44,23 @@ pub struct ShardSetup {
     pub advertised: Vec<Option<HostPort>>,
     /// Settings for Kafka clients.
     pub kafka: KafkaSetup,
+    /// The other nodes; `None`: this broker neither listens for any nor connects to any.
+    pub peers: Option<PeerSetup>,
     /// Settings of the group coordinator.
     pub groups: GroupConfig,
     /// Partitions of the topic that keeps groups, when it is created.
     pub groups_partitions: u32,
     /// Called when the broker is ready.
     pub on_ready: OnReady,
+}
+
+/// Settings for other nodes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerSetup {
+    /// The first of the listeners for other nodes; all after it are too.
+    pub first_listener: u16,
+    /// The nodes that are known at the start.
+    pub nodes: Vec<PeerNode>,
 }
 
 /// Settings for Kafka clients.
@@ -130,6 +142,11 @@ impl ShardSetup {
     /// Returns the identity of this node's replicas.
     pub(crate) fn replica(&self) -> ReplicaId {
         ReplicaId { node: self.identity.node, incarnation: self.identity.incarnation }
+    }
+
+    /// Returns whether connections to a listener are those of other nodes.
+    pub(crate) fn is_for_peers(&self, listener: ListenerId) -> bool {
+        self.peers.as_ref().is_some_and(|peers| listener.0 >= peers.first_listener)
     }
 
     /// Returns what the shards need to open their stores.

@@ -6,6 +6,9 @@ pub const NATIVE_PORT_DEFAULT: u16 = 9191;
 /// Port of Kafka's protocol when an address has none.
 pub const KAFKA_PORT_DEFAULT: u16 = 9092;
 
+/// Port of the listener for other nodes, unless an address names another one.
+pub const PEER_PORT_DEFAULT: u16 = 9193;
+
 /// Returns `host:port` for an address, adding `port` if it has none. An IPv6 address without a port may be written without
 /// brackets.
 pub fn with_default_port(address: &str, port: u16) -> String {

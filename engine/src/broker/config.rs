@@ -45,6 +45,8 @@ pub struct BrokerConfig {
     pub listen: Vec<Listener>,
     /// Listeners for Kafka clients; may be empty.
     pub kafka_listen: Vec<Listener>,
+    /// Listeners for the other nodes of the cluster; none: this broker exchanges nothing with other nodes.
+    pub peer_listen: Vec<Listener>,
     /// Whether unknown topics are created when Kafka clients request their metadata.
     pub auto_create_topics: bool,
     /// Number of partitions of topics that are created without one.
@@ -92,6 +94,7 @@ impl Default for BrokerConfig {
             data_dir: PathBuf::from("highwater-data"),
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, NATIVE_PORT_DEFAULT)).into()],
             kafka_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, KAFKA_PORT_DEFAULT)).into()],
+            peer_listen: Vec::new(),
             auto_create_topics: true,
             default_partitions: 1,
             group_initial_rebalance_delay: Duration::from_secs(3),

@@ -19,11 +19,12 @@ struct Resolved<'a> {
 pub(crate) struct Listeners<'a> {
     native: Vec<Resolved<'a>>,
     kafka: Vec<Resolved<'a>>,
+    peers: Vec<Resolved<'a>>,
 }
 
 /// Bound sockets, and the address to advertise for each.
 pub(crate) struct Bound {
-    /// The native sockets, then Kafka's.
+    /// The native sockets, then Kafka's, then those for other nodes.
     pub(crate) sockets: Vec<TcpListener>,
     /// One for each socket; `None` to advertise the address that a client has connected to.
     pub(crate) advertised: Vec<Option<HostPort>>,
@@ -31,6 +32,8 @@ pub(crate) struct Bound {
     pub(crate) native: Vec<SocketAddr>,
     /// Addresses of the Kafka sockets.
     pub(crate) kafka: Vec<SocketAddr>,
+    /// Addresses of the sockets for other nodes.
+    pub(crate) peers: Vec<SocketAddr>,
 }
 
 impl<'a> Listeners<'a> {
@@ -52,9 +55,13 @@ impl<'a> Listeners<'a> {
                 ))
             })?;
         }
-        let listeners =
-            Self { native: resolve_all(&config.listen)?, kafka: resolve_all(&config.kafka_listen)? };
-        let mut addresses = listeners.native.iter().chain(&listeners.kafka).flat_map(|l| &l.addresses);
+        let listeners = Self {
+            native: resolve_all(&config.listen)?,
+            kafka: resolve_all(&config.kafka_listen)?,
+            peers: resolve_all(&config.peer_listen)?,
+        };
+        let all = listeners.native.iter().chain(&listeners.kafka).chain(&listeners.peers);
+        let mut addresses = all.flat_map(|listener| &listener.addresses);
         match addresses.find(|address| !address.ip().to_canonical().is_loopback()) {
             Some(open) if !config.insecure => Err(StartError::Config(format!(
                 "{open} is reachable from other machines, and connections are neither encrypted nor authenticated; \
@@ -66,8 +73,13 @@ impl<'a> Listeners<'a> {
 
     /// Binds all sockets.
     pub(crate) fn bind(self) -> Result<Bound, StartError> {
-        let mut bound =
-            Bound { sockets: Vec::new(), advertised: Vec::new(), native: Vec::new(), kafka: Vec::new() };
+        let mut bound = Bound {
+            sockets: Vec::new(),
+            advertised: Vec::new(),
+            native: Vec::new(),
+            kafka: Vec::new(),
+            peers: Vec::new(),
+        };
         for listener in self.native {
             let sockets = listener.bind()?;
             bound.native.extend(sockets.iter().filter_map(|socket| socket.local_addr().ok()));
@@ -76,6 +88,11 @@ impl<'a> Listeners<'a> {
         for listener in self.kafka {
             let sockets = listener.bind()?;
             bound.kafka.extend(sockets.iter().filter_map(|socket| socket.local_addr().ok()));
+            bound.take(listener.listener, sockets);
+        }
+        for listener in self.peers {
+            let sockets = listener.bind()?;
+            bound.peers.extend(sockets.iter().filter_map(|socket| socket.local_addr().ok()));
             bound.take(listener.listener, sockets);
         }
         Ok(bound)

@@ -26,7 +26,15 @@ pub(super) fn registration(
         let text = format!("invalid rack {rack:?}: the name of a rack has 1 to {RACK_BYTES_MAX} bytes");
         return Err(StartError::Config(text));
     }
-    Ok(Node { id, incarnation, disk: disk.0, rack, clients: client_addresses(bound), peer: None, shards })
+    Ok(Node {
+        id,
+        incarnation,
+        disk: disk.0,
+        rack,
+        clients: client_addresses(bound),
+        peer: peer_address(bound),
+        shards,
+    })
 }
 
 /// Returns where clients of other nodes reach this one: the advertised addresses, or those of the sockets. A socket for all addresses of the machine
@@ -46,6 +54,11 @@ fn client_addresses(bound: &Bound) -> Vec<ClientAddress> {
         clients.extend(client.filter(|client| !clients.contains(client)));
     }
     clients
+}
+
+/// Returns where other nodes reach this one: the first socket for them that is not for all addresses of the machine.
+fn peer_address(bound: &Bound) -> Option<HostPort> {
+    bound.peers.iter().find(|socket| !socket.ip().is_unspecified()).map(|socket| HostPort::from(*socket))
 }
 
 #[cfg(test)]
@@ -72,12 +85,14 @@ mod tests {
             ],
             native: vec![socket("127.0.0.1:9191"), socket("0.0.0.0:9291")],
             kafka: vec![socket("0.0.0.0:9092"), socket("[::]:9092")],
+            peers: vec![socket("0.0.0.0:9193"), socket("10.0.0.3:9193")],
         };
         let identity = Identity::founder(ClusterId([1; 16]), NodeId(3), DiskId([4; 16]));
         let config = BrokerConfig { rack: Some("a".into()), ..BrokerConfig::default() };
         let node = registration(&config, identity, &bound, 2).expect("valid");
         assert_eq!(node.client_address(NodeProtocol::Native), Some(&address("127.0.0.1:9191")));
         assert_eq!(node.client_address(NodeProtocol::Kafka), Some(&address("b.example.com:19092")));
+        assert_eq!(node.peer, Some(address("10.0.0.3:9193")));
         assert_eq!((node.clients.len(), node.id, node.shards), (2, NodeId(3), 2));
         for rack in [" ".to_owned(), "r".repeat(256)] {
             let config = BrokerConfig { rack: Some(rack), ..BrokerConfig::default() };

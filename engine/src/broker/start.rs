@@ -32,7 +32,7 @@ use crate::limits::{
     offsets_bytes_max,
 };
 use crate::meta::controller::ReadyReport;
-use crate::setup::{KafkaSetup, OpenError, ShardSetup};
+use crate::setup::{KafkaSetup, OpenError, PeerSetup, ShardSetup};
 use crate::shard::Shard;
 use crate::start_error::{EXIT_INTERNAL, StartError};
 
@@ -56,6 +56,8 @@ pub struct ReadyInfo {
     pub native: Vec<SocketAddr>,
     /// Addresses of the Kafka listener, with their actual ports.
     pub kafka: Vec<SocketAddr>,
+    /// Addresses of the listener for other nodes, with their actual ports.
+    pub peers: Vec<SocketAddr>,
     /// The data directory.
     pub data_dir: PathBuf,
     /// Cores in use.
@@ -96,7 +98,7 @@ impl Broker {
         let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
         let bound = listeners.bind()?;
         let registration = registration(&config, data.identity, &bound, shards)?;
-        let Bound { sockets, advertised, native, kafka } = bound;
+        let Bound { sockets, advertised, native, kafka, peers } = bound;
         let kafka_setup = kafka_setup(&config, native.len(), &kafka)?;
         let WriteChoice { form: durable_form, journal_tail_bytes_max } = choose_writes(&config)?;
         let stores = data.stores.max(shards);
@@ -121,6 +123,10 @@ impl Broker {
             counters: ShardCounters::of_shards(shards),
             advertised,
             kafka: kafka_setup,
+            peers: (!peers.is_empty()).then(|| PeerSetup {
+                first_listener: (native.len() + kafka.len()) as u16,
+                nodes: Vec::new(),
+            }),
             groups: group_config(&config, memory_bytes),
             groups_partitions: config.groups_partitions,
             on_ready: Box::new(move |report| {
@@ -143,6 +149,7 @@ impl Broker {
         let mut broker = Self {
             ready: ReadyInfo {
                 kafka,
+                peers,
                 memory_bytes,
                 ..describe(&config, &data, native, shards, durable_form)?
             },
@@ -250,6 +257,7 @@ fn describe(
     Ok(ReadyInfo {
         native,
         kafka: Vec::new(),
+        peers: Vec::new(),
         data_dir: config.data_dir.clone(),
         cores,
         memory_bytes: 0,

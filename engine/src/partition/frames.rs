@@ -1,14 +1,18 @@
 //! Frames from the leader of a partition: their checks, and how they are appended.
 
-use highwater_protocol::frame::{FRAME_HEADER_BYTES, Frame, FrameKind, Frames};
+use highwater_protocol::frame::{FRAME_HEADER_BYTES, Frame, FrameKind, Frames as FrameIter};
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset};
 use highwater_protocol::limits::BULK_BYTES_MIN;
+use highwater_replication::peer::Frames;
 use highwater_replication::raft::{Append, Config, ConfigEntry};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::Disk;
-use highwater_storage::{FrameContent, LogPoint, Payload, ReplicateError, ReplicatedFrame};
+use highwater_storage::{
+    FrameContent, LogPoint, PartitionSlot, Payload, ReplicateError, ReplicatedFrame, Store,
+};
 
 use super::Replicas;
+use super::consensus::Consensus;
 use super::replica::PartitionId;
 
 /// What is wrong with the frames of a message.
@@ -27,25 +31,25 @@ pub(crate) enum FramesError {
 
 /// The frames of a message. They have been checked against it.
 #[derive(Debug)]
-pub(super) struct IncomingFrames<'a> {
+pub(super) struct IncomingFrames {
     from: LogIndex,
-    frames: Vec<Frame<'a>>,
+    pieces: Vec<Frames>,
     configs: Vec<ConfigEntry>,
 }
 
-impl<'a> IncomingFrames<'a> {
+impl IncomingFrames {
     /// Checks every bit of the frames, and that they are the entries of the message: those that compaction has removed may be missing.
-    pub(super) fn parse(append: &Append, bytes: &'a [u8]) -> Result<Self, FramesError> {
+    pub(super) fn parse(append: &Append, pieces: Vec<Frames>) -> Result<Self, FramesError> {
         let invalid = |what| FramesError::Invalid { from: append.from, end: append.end, what };
-        let mut parsed = Self { from: append.from, frames: Vec::new(), configs: Vec::new() };
+        let mut configs = Vec::new();
         let mut next = append.from;
-        for frame in Frames::new(bytes) {
+        for frame in pieces.iter().flat_map(|piece| FrameIter::new(piece.bytes())) {
             let frame = frame.map_err(|_| invalid("a header is damaged"))?;
             frame.check().map_err(|_| invalid("a payload is damaged"))?;
             if frame.kind() == FrameKind::Padding {
                 continue;
             }
-            let (index, epoch) = place(&frame);
+            let Place { index, epoch, .. } = Place::of(&frame);
             if index < next || index >= append.end {
                 return Err(invalid("an index is out of order"));
             }
@@ -55,12 +59,14 @@ impl<'a> IncomingFrames<'a> {
             if frame.kind() == FrameKind::Configuration {
                 let config = Config::from_stored(frame.payload())
                     .map_err(|_| invalid("a configuration cannot be read"))?;
-                parsed.configs.push(ConfigEntry { index, config });
+                configs.push(ConfigEntry { index, config });
             }
             next = index.next();
-            parsed.frames.push(frame);
         }
-        if next == append.end { Ok(parsed) } else { Err(invalid("the last entries are missing")) }
+        if next != append.end {
+            return Err(invalid("the last entries are missing"));
+        }
+        Ok(Self { from: append.from, pieces, configs })
     }
 
     /// Returns the configurations among the entries.
@@ -69,19 +75,95 @@ impl<'a> IncomingFrames<'a> {
     }
 }
 
-fn place(frame: &Frame<'_>) -> (LogIndex, LeaderEpoch) {
-    let header = frame.header();
-    (LogIndex(header.index.get()), LeaderEpoch(header.leader_epoch.get()))
+/// Where a frame is in the leader's log.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    index: LogIndex,
+    epoch: LeaderEpoch,
+    offset: Offset,
+    /// Where the log goes on after it.
+    end: LogPoint,
 }
 
-/// Returns where the log goes on after a frame.
-fn end_of(frame: &Frame<'_>) -> LogPoint {
-    let offset = frame.header().base_offset.get();
-    let records = match frame.batch() {
-        Some(batch) => i64::from(batch.header().last_offset_delta.get()) + 1,
-        None => 0,
-    };
-    LogPoint { index: place(frame).0.next(), offset: Offset(offset + records) }
+impl Place {
+    fn of(frame: &Frame<'_>) -> Self {
+        let header = frame.header();
+        let (index, offset) = (LogIndex(header.index.get()), Offset(header.base_offset.get()));
+        let records = match frame.batch() {
+            Some(batch) => i64::from(batch.header().last_offset_delta.get()) + 1,
+            None => 0,
+        };
+        let end = LogPoint { index: index.next(), offset: Offset(offset.0 + records) };
+        Self { index, epoch: LeaderEpoch(header.leader_epoch.get()), offset, end }
+    }
+}
+
+/// The log of a partition that takes the frames of a message.
+struct Follower<'a> {
+    store: &'a mut Store,
+    slot: PartitionSlot,
+    consensus: &'a mut Consensus,
+    /// Where the log ends: frames before it are there already.
+    from: LogIndex,
+    /// Where the leader's log goes on after the last frame. Where compaction has removed frames, the log goes on after them.
+    follows: LogPoint,
+    wall_ms: i64,
+}
+
+impl Follower<'_> {
+    /// Appends a frame, unless it is there.
+    fn take(
+        &mut self,
+        disk: &mut dyn Disk,
+        place: Place,
+        content: FrameContent<'_>,
+    ) -> Result<(), ReplicateError> {
+        let Place { index, epoch, offset, end } = place;
+        if index >= self.from {
+            let frame = ReplicatedFrame { index, epoch, offset, follows: self.follows, content };
+            self.store.append_replicated(disk, self.slot, frame, self.wall_ms)?;
+            self.consensus.mark(end);
+        }
+        self.follows = end;
+        Ok(())
+    }
+
+    /// Appends the frames of a piece. A large one stays in the pages in which it was received.
+    fn take_piece(&mut self, disk: &mut dyn Disk, piece: Frames) -> Result<(), ReplicateError> {
+        let bytes = match piece {
+            Frames::Small(bytes) => bytes,
+            Frames::Large { pages, bytes } => {
+                let first = FrameIter::new(&pages[..bytes]).next().and_then(Result::ok);
+                let batch = first.and_then(|frame| Some((Place::of(&frame), *frame.batch()?.header())));
+                match batch {
+                    Some((place, header)) => {
+                        let content = FrameContent::Batch(Payload::bulk(header, pages));
+                        return self.take(disk, place, content);
+                    }
+                    None => pages.freeze(),
+                }
+            }
+        };
+        FrameIter::new(&bytes).flatten().try_for_each(|frame| self.take_small(disk, &frame))
+    }
+
+    fn take_small(&mut self, disk: &mut dyn Disk, frame: &Frame<'_>) -> Result<(), ReplicateError> {
+        let content = match (frame.kind(), frame.batch()) {
+            (FrameKind::Padding, _) => return Ok(()),
+            (FrameKind::Batch, Some(batch)) if frame.payload().len() >= BULK_BYTES_MIN => {
+                let mut pages = AlignedBuf::new(FRAME_HEADER_BYTES + frame.payload().len());
+                pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + frame.payload().len()]
+                    .copy_from_slice(frame.payload());
+                FrameContent::Batch(Payload::bulk(*batch.header(), pages))
+            }
+            (FrameKind::Batch, Some(batch)) => {
+                FrameContent::Batch(Payload::small(*batch.header(), frame.payload()))
+            }
+            (FrameKind::Configuration, _) => FrameContent::Configuration(frame.payload()),
+            _ => FrameContent::EpochStart,
+        };
+        self.take(disk, Place::of(frame), content)
+    }
 }
 
 impl Replicas {
@@ -91,50 +173,25 @@ impl Replicas {
         &mut self,
         disk: &mut dyn Disk,
         id: PartitionId,
-        incoming: &IncomingFrames<'_>,
+        incoming: IncomingFrames,
         from: LogIndex,
         wall_ms: i64,
     ) -> Result<(), FramesError> {
         let Some(partition) = self.table.get_mut(id) else { return Ok(()) };
-        let store = &mut self.stores[partition.store].store;
-        let bounds = store.bounds(partition.slot);
+        let (store, slot) = (&mut self.stores[partition.store].store, partition.slot);
+        let bounds = store.bounds(slot);
         assert!(bounds.append_index == from, "the log ends where the core says");
-        // Where compaction has removed frames, the log goes on after them.
-        let mut follows = LogPoint { index: incoming.from, offset: bounds.append_end };
-        for frame in &incoming.frames {
-            let (index, epoch) = place(frame);
-            let end = end_of(frame);
-            if index < from {
-                follows = end;
-                continue;
-            }
-            let content = match (frame.kind(), frame.batch()) {
-                (FrameKind::Batch, Some(batch)) if frame.payload().len() >= BULK_BYTES_MIN => {
-                    let mut pages = AlignedBuf::new(FRAME_HEADER_BYTES + frame.payload().len());
-                    pages[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + frame.payload().len()]
-                        .copy_from_slice(frame.payload());
-                    FrameContent::Batch(Payload::bulk(*batch.header(), pages))
-                }
-                (FrameKind::Batch, Some(batch)) => {
-                    FrameContent::Batch(Payload::small(*batch.header(), frame.payload()))
-                }
-                (FrameKind::Configuration, _) => FrameContent::Configuration(frame.payload()),
-                _ => FrameContent::EpochStart,
+        let follows = LogPoint { index: incoming.from, offset: bounds.append_end };
+        let consensus = &mut partition.consensus;
+        let mut follower = Follower { store, slot, consensus, from, follows, wall_ms };
+        for piece in incoming.pieces {
+            let Err(error) = follower.take_piece(disk, piece) else { continue };
+            let end = follower.store.bounds(slot).append_index;
+            follower.consensus.handle_refused(end);
+            return match error {
+                ReplicateError::Refused(_) => Ok(()),
+                error => Err(FramesError::NotTaken(error)),
             };
-            let offset = Offset(frame.header().base_offset.get());
-            let replicated = ReplicatedFrame { index, epoch, offset, follows, content };
-            match store.append_replicated(disk, partition.slot, replicated, wall_ms) {
-                Ok(_) => {}
-                Err(error) => {
-                    partition.consensus.handle_refused(store.bounds(partition.slot).append_index);
-                    return match error {
-                        ReplicateError::Refused(_) => Ok(()),
-                        error => Err(FramesError::NotTaken(error)),
-                    };
-                }
-            }
-            partition.consensus.mark(end);
-            follows = end;
         }
         Ok(())
     }

@@ -21,7 +21,8 @@
 //! | `PendingAppends` | batches that wait for space, by partition |
 //! | [`Partition`] | one replica: its consensus with the high watermark, and pending acknowledgements |
 //! | `Consensus` | carries out on the log what the consensus core decides |
-//! | `PeerReads` | reads of entries for other replicas |
+//! | [`ReceivedMessage`], [`DueSend`] | what comes from other replicas, and what is sent to them |
+//! | `Sends` | receivers that wait for their turn, and the reads of entries for them |
 //! | `LogStartMoves`, `Deletions` | log starts that are being moved, deleted topics whose space is being freed |
 //! | `Compaction` | the partition that is being compacted, or the scan for one |
 //!
@@ -46,6 +47,7 @@ mod peers;
 mod pending;
 mod rejected;
 mod replica;
+mod sends;
 mod settle;
 mod stores;
 #[cfg(test)]
@@ -68,10 +70,13 @@ pub(crate) use batch::{BatchBytes, OwnedBatch, ParsedBatch};
 pub(crate) use check::parse_batch;
 pub(crate) use check_queue::{CheckJob, Unchecked};
 pub(crate) use compaction::CompactionStep;
+pub(crate) use consensus::{Attached, PeerMessage};
 pub(crate) use events::PartitionEvent;
 pub(crate) use log_start::{LogStartMove, LogStartOutcome};
+pub(crate) use peers::{PeerChange, ReceivedMessage};
 pub(crate) use rejected::{ProducerKey, RejectedBatches, SequenceStamp};
 pub(crate) use replica::{Partition, PartitionId};
+pub(crate) use sends::{DueSend, FinishedRead, Grant, SendOutcome};
 pub(crate) use stores::{
     EXIT_DISK, META_SPACE, OFFSETS_SPACE, OpenStoresError, RESERVE_SPACE, StoreEntry, StoresSetup, open_all,
 };
@@ -81,11 +86,10 @@ use append::ValidBatch;
 use check::Verdict;
 use check_queue::CheckQueue;
 use compaction::Compaction;
-use consensus::PeerMessage;
 use log_start::LogStartMoves;
-use peers::PeerReads;
 use pending::PendingAppends;
 use replica::Table;
+use sends::Sends;
 use topics::Deletions;
 
 use crate::api::{ApiError, RequiredAcks};
@@ -130,8 +134,12 @@ struct Replicas {
     outgoing: VecDeque<PeerMessage>,
     /// Partitions that have something for other replicas.
     due: VecDeque<PartitionId>,
-    /// Reads for other replicas that wait for the disk.
-    peer_reads: PeerReads,
+    /// Receivers that wait for their turn, and the reads for them.
+    sends: Sends,
+    /// Partitions without a leader that nobody has taken note of.
+    leaderless: Vec<PartitionId>,
+    /// Replicas of deleted partitions, with the others.
+    gone: Vec<(TopicPartition, ReplicaId, ReplicaId)>,
     /// Partitions with an action that waits for space.
     held: BTreeSet<PartitionId>,
     /// Stores with batches that may be appended now, because a role has changed.
@@ -174,7 +182,9 @@ impl Partitions {
                 events: VecDeque::new(),
                 outgoing: VecDeque::new(),
                 due: VecDeque::new(),
-                peer_reads: PeerReads::default(),
+                sends: Sends::default(),
+                leaderless: Vec::new(),
+                gone: Vec::new(),
                 held: BTreeSet::new(),
                 retry: Vec::new(),
                 counted: PartitionCounters::default(),

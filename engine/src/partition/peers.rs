@@ -1,23 +1,20 @@
-//! Messages between the replicas of partitions: those that come in, and entries for others. Whoever owns the channels between nodes calls this.
+//! What other replicas and the channels to their nodes bring: messages, and which nodes can be reached.
 //!
-//! A leader sends what it has on its own disk. Entries are read when the receiver's channel can take them ([`Partitions::poll_outgoing`]), one
-//! read for each receiver, so that a slow one holds neither memory nor the others.
-#![cfg_attr(not(test), expect(dead_code, reason = "there are no channels between nodes yet"))]
+//! Whoever owns the channels calls this. Nodes are reached or lost for many partitions at once, so their partitions are visited in steps
+//! ([`Partitions::visit_peer`]). Partitions without a leader are listed once, for whoever has the clock ([`Partitions::poll_leaderless`]).
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use highwater_protocol::ids::{LogIndex, NodeId, TopicPartition};
+use highwater_protocol::ids::{LogIndex, NodeId, Offset, TopicPartition};
+use highwater_replication::peer::Frames;
 use highwater_replication::raft::{
-    AppendOutcome, Config, Due, Message, ProposeError, ProtocolViolation, ReplicaId,
+    AppendOutcome, Config, Envelope, Message, ProposeError, ProtocolViolation, ReplicaId,
 };
 use highwater_runtime::plane::Disk;
-use highwater_storage::{IndexCursor, IndexRead, IndexReadOutcome, ReadId, ReadLimits};
 
 use super::consensus::{Attached, PeerMessage};
 use super::frames::{FramesError, IncomingFrames};
 use super::replica::PartitionId;
 use super::{Partitions, Replicas};
-use crate::limits::PEER_READ_BYTES_MAX;
+use crate::mutants::{Mutant, is_planted};
 
 /// Why a message cannot be from a replica that follows the protocol. The channel by which it came has to be closed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -28,35 +25,40 @@ pub(crate) enum PeerViolation {
     Frames { tp: TopicPartition, error: FramesError },
 }
 
-/// The reads for other replicas that wait for the disk. At most one for each replica.
-#[derive(Default)]
-pub(super) struct PeerReads {
-    by_read: BTreeMap<(usize, ReadId), PeerRead>,
-    receivers: BTreeSet<(PartitionId, ReplicaId)>,
+/// A message from another replica, as it was received.
+#[derive(Debug)]
+pub(crate) struct ReceivedMessage {
+    /// The partition.
+    pub(crate) tp: TopicPartition,
+    /// The message, with sender and receiver.
+    pub(crate) envelope: Envelope,
+    /// The frames of an append.
+    pub(crate) frames: Vec<Frames>,
+    /// The offset at which a log starts anew.
+    pub(crate) start_offset: Option<Offset>,
 }
 
-#[derive(Clone, Copy)]
-struct PeerRead {
-    id: PartitionId,
-    to: ReplicaId,
-    from: LogIndex,
+impl From<PeerMessage> for ReceivedMessage {
+    fn from(message: PeerMessage) -> Self {
+        let PeerMessage { tp, envelope, attached } = message;
+        let (frames, start_offset) = match attached {
+            Attached::Nothing => (Vec::new(), None),
+            Attached::Frames(bytes) => (vec![Frames::Small(bytes)], None),
+            Attached::StartOffset(offset) => (Vec::new(), Some(offset)),
+        };
+        Self { tp, envelope, frames, start_offset }
+    }
 }
 
-impl PeerReads {
-    fn insert(&mut self, at: (usize, ReadId), read: PeerRead) {
-        self.receivers.insert((read.id, read.to));
-        self.by_read.insert(at, read);
-    }
-
-    fn remove(&mut self, at: (usize, ReadId)) -> Option<PeerRead> {
-        let read = self.by_read.remove(&at)?;
-        self.receivers.remove(&(read.id, read.to));
-        Some(read)
-    }
-
-    fn is_reading(&self, id: PartitionId, to: ReplicaId) -> bool {
-        self.receivers.contains(&(id, to))
-    }
+/// What has become of the way to a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PeerChange {
+    /// It can be reached, over a new session.
+    Reachable,
+    /// It cannot be reached. What was under way is lost.
+    Lost,
+    /// It can be reached; what was sent went to a shard that does not have the partition.
+    Moved,
 }
 
 impl Partitions {
@@ -64,7 +66,7 @@ impl Partitions {
     pub(crate) fn handle_message(
         &mut self,
         disk: &mut dyn Disk,
-        message: &PeerMessage,
+        message: ReceivedMessage,
         wall_ms: i64,
     ) -> Result<(), PeerViolation> {
         let outcome = self.replicas.handle_message(disk, message, wall_ms);
@@ -73,8 +75,7 @@ impl Partitions {
     }
 
     /// Handles that a partition has had no leader for an election timeout.
-    pub(crate) fn handle_election_timeout(&mut self, disk: &mut dyn Disk, tp: TopicPartition, wall_ms: i64) {
-        let Some(id) = self.find(tp) else { return };
+    pub(crate) fn handle_election_timeout(&mut self, disk: &mut dyn Disk, id: PartitionId, wall_ms: i64) {
         if let Some(partition) = self.get_mut(id) {
             partition.consensus.handle_election_timeout();
         }
@@ -83,6 +84,7 @@ impl Partitions {
     }
 
     /// Changes the replicas of a partition, on its leader.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no command changes replicas yet"))]
     pub(crate) fn change_replicas(
         &mut self,
         disk: &mut dyn Disk,
@@ -98,39 +100,65 @@ impl Partitions {
         Ok(())
     }
 
-    /// Handles that a node can be reached again, or cannot be reached, for all partitions that have a replica there.
-    pub(crate) fn handle_peer(&mut self, disk: &mut dyn Disk, node: NodeId, is_alive: bool, wall_ms: i64) {
-        for at in 0..self.replicas.table.entry_count() {
-            let Some(id) = self.replicas.table.id_at(at) else { continue };
-            let Some(partition) = self.replicas.table.get_mut(id) else { continue };
-            if !partition.consensus.has_replica_on(node) {
-                continue;
-            }
-            if is_alive {
-                partition.consensus.handle_peer_alive(node);
-            } else {
-                partition.consensus.handle_peer_lost(node);
-            }
-            self.replicas.settle(disk, id, wall_ms);
-        }
+    /// Handles a change of the way to a node, for one partition.
+    pub(crate) fn handle_peer(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: PartitionId,
+        node: NodeId,
+        change: PeerChange,
+        wall_ms: i64,
+    ) {
+        self.replicas.handle_peer(disk, id, node, change, wall_ms);
         self.retry_after_changes(disk, wall_ms);
     }
 
-    /// Returns the next message for another replica. Entries are read only for nodes whose channels are ready to take them.
-    pub(crate) fn poll_outgoing(
+    /// Handles a change of the way to a node for the partitions in the entries of the table from `from` on, `count` at most, that have a replica
+    /// there and that `concerns` selects. Returns the entry at which to go on, and whether there are more.
+    pub(crate) fn visit_peer(
         &mut self,
         disk: &mut dyn Disk,
-        is_ready: impl Fn(NodeId) -> bool,
+        (node, change): (NodeId, PeerChange),
+        (from, count): (usize, usize),
+        concerns: impl Fn(TopicPartition) -> bool,
         wall_ms: i64,
-    ) -> Option<PeerMessage> {
-        loop {
-            if let Some(message) = self.replicas.outgoing.pop_front() {
-                return Some(message);
-            }
-            if !self.replicas.send_due(disk, &is_ready, wall_ms) {
-                return None;
+    ) -> (usize, bool) {
+        let entries = self.replicas.table.entry_count();
+        let until = entries.min(from.saturating_add(count));
+        for at in from..until {
+            if let Some(id) = self.replicas.table.id_at(at)
+                && self.get(id).is_some_and(|partition| concerns(partition.tp))
+            {
+                self.replicas.handle_peer(disk, id, node, change, wall_ms);
             }
         }
+        self.retry_after_changes(disk, wall_ms);
+        (until, until < entries)
+    }
+
+    /// Returns the next partition that has lost its leader, or never had one. It is not listed again before [`Self::still_leaderless`] has
+    /// returned false.
+    pub(crate) fn poll_leaderless(&mut self) -> Option<PartitionId> {
+        self.replicas.leaderless.pop()
+    }
+
+    /// Returns whether a partition that was listed still has no leader.
+    pub(crate) fn still_leaderless(&mut self, id: PartitionId) -> bool {
+        let Some(partition) = self.get_mut(id) else { return false };
+        partition.is_leaderless = partition.consensus.lacks_leader();
+        partition.is_leaderless || is_planted(Mutant::ElectionWhileLeaseLasts)
+    }
+
+    /// Returns whether frames of a partition up to this index have left the memory in which they were received: they are durable, or were dropped.
+    pub(crate) fn has_stored(&self, id: PartitionId, end: LogIndex) -> bool {
+        let Some(partition) = self.get(id) else { return true };
+        let bounds = self.bounds(partition);
+        bounds.durable_index >= end || bounds.append_index < end
+    }
+
+    /// Returns the replicas of deleted partitions, each with another replica that this one may have exchanged messages with.
+    pub(crate) fn poll_gone(&mut self) -> Option<(TopicPartition, ReplicaId, ReplicaId)> {
+        self.replicas.gone.pop()
     }
 }
 
@@ -138,154 +166,58 @@ impl Replicas {
     fn handle_message(
         &mut self,
         disk: &mut dyn Disk,
-        message: &PeerMessage,
+        message: ReceivedMessage,
         wall_ms: i64,
     ) -> Result<(), PeerViolation> {
-        let PeerMessage { tp, envelope, attached } = message;
-        let Some(id) = self.table.find(*tp) else { return Ok(()) };
+        let ReceivedMessage { tp, envelope, frames, start_offset } = message;
+        let violation = |error| PeerViolation::Frames { tp, error };
+        let Some(id) = self.table.find(tp) else { return Ok(()) };
         let Some(partition) = self.table.get_mut(id) else { return Ok(()) };
-        let outcome = match (&envelope.message, attached) {
-            (Message::Append(append), attached) => {
-                let bytes = if let Attached::Frames(bytes) = attached { &bytes[..] } else { &[] };
-                let frames = IncomingFrames::parse(append, bytes)
-                    .map_err(|error| PeerViolation::Frames { tp: *tp, error })?;
-                let outcome = partition.consensus.handle_message(envelope, frames.configs());
+        let outcome = match (&envelope.message, start_offset) {
+            (Message::Append(append), _) => {
+                let frames = IncomingFrames::parse(append, frames).map_err(violation)?;
+                let outcome = partition.consensus.handle_message(&envelope, frames.configs());
                 if let AppendOutcome::Accepted { from } = outcome {
-                    self.append_frames(disk, id, &frames, from, wall_ms)
-                        .map_err(|error| PeerViolation::Frames { tp: *tp, error })?;
+                    self.append_frames(disk, id, frames, from, wall_ms).map_err(violation)?;
                 }
                 outcome
             }
-            (Message::StartAt { .. }, Attached::StartOffset(offset)) => {
-                partition.consensus.handle_start_message(envelope, *offset)
+            (Message::StartAt { .. }, Some(offset)) => {
+                partition.consensus.handle_start_message(&envelope, offset)
             }
-            (Message::StartAt { .. }, _) => {
-                return Err(PeerViolation::Frames { tp: *tp, error: FramesError::NoStartOffset });
-            }
-            _ => partition.consensus.handle_message(envelope, &[]),
+            (Message::StartAt { .. }, None) => return Err(violation(FramesError::NoStartOffset)),
+            _ => partition.consensus.handle_message(&envelope, &[]),
         };
         self.settle(disk, id, wall_ms);
         match outcome {
-            AppendOutcome::Violation(error) => Err(PeerViolation::Protocol { tp: *tp, error }),
+            AppendOutcome::Violation(error) => Err(PeerViolation::Protocol { tp, error }),
             AppendOutcome::Accepted { .. } | AppendOutcome::Dropped => Ok(()),
         }
     }
 
-    /// Sends something to another replica, or begins to read it. Returns whether a message may be ready.
-    fn send_due(&mut self, disk: &mut dyn Disk, is_ready: &impl Fn(NodeId) -> bool, wall_ms: i64) -> bool {
-        for _ in 0..self.due.len() {
-            let Some(id) = self.due.pop_front() else { break };
-            let Some(partition) = self.table.get_mut(id) else { continue };
-            partition.is_due = false;
-            let due: Vec<Due> = partition.consensus.due().collect();
-            let mut is_left = false;
-            for due in due {
-                if self.peer_reads.is_reading(id, due.to) {
-                    continue;
-                }
-                if is_ready(due.to.node) {
-                    self.send_to(disk, id, due);
-                } else {
-                    is_left = true;
-                }
-            }
-            let is_sent = !self.outgoing.is_empty();
-            if is_left || is_sent {
-                self.list_due(id);
-            }
-            if is_sent {
-                return true;
-            }
-            if self.table.get(id).is_some_and(|partition| !partition.consensus.is_leader()) {
-                // It has stopped leading, because its log cannot be read.
-                self.settle(disk, id, wall_ms);
-            }
-        }
-        false
-    }
-
-    fn list_due(&mut self, id: PartitionId) {
-        if let Some(partition) = self.table.get_mut(id)
-            && !std::mem::replace(&mut partition.is_due, true)
-        {
-            self.due.push_back(id);
-        }
-    }
-
-    /// Sends a replica what it is due, as far as that is on this replica's disk.
-    fn send_to(&mut self, disk: &mut dyn Disk, id: PartitionId, due: Due) {
+    fn handle_peer(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: PartitionId,
+        node: NodeId,
+        change: PeerChange,
+        wall_ms: i64,
+    ) {
         let Some(partition) = self.table.get_mut(id) else { return };
-        let (at, slot) = (partition.store, partition.slot);
-        let store = &mut self.stores[at].store;
-        let first = store.first_point(slot);
-        if due.next < first.index {
-            partition.consensus.handle_log_start(first.index);
-            return self.send_append(id, due.to, due.next, Attached::StartOffset(first.offset));
-        }
-        let durable = store.bounds(slot).durable_index;
-        if due.next >= durable {
-            if due.has_news {
-                self.send_append(id, due.to, due.next, Attached::Nothing);
-            }
+        if !partition.consensus.has_replica_on(node) {
             return;
         }
-        let mut limits = ReadLimits { bytes_max: PEER_READ_BYTES_MAX, memory_bytes_max: PEER_READ_BYTES_MAX };
-        loop {
-            let cursor = IndexCursor::at(due.next);
-            match store.read_from_index(disk, slot, cursor, limits, durable) {
-                IndexReadOutcome::Ready(IndexRead::NeedsMemory(bytes)) if bytes > limits.memory_bytes_max => {
-                    limits.memory_bytes_max = bytes;
-                }
-                IndexReadOutcome::Ready(read) => return self.send_read(id, due.to, due.next, read),
-                IndexReadOutcome::Pending(read) => {
-                    let waiting = PeerRead { id, to: due.to, from: due.next };
-                    return self.peer_reads.insert((at, read), waiting);
-                }
+        match change {
+            PeerChange::Reachable => partition.consensus.handle_peer_alive(node),
+            PeerChange::Lost => partition.consensus.handle_peer_lost(node),
+            PeerChange::Moved => {
+                // It may have been lost on the shard that was thought to have the partition.
+                partition.consensus.handle_peer_alive(node);
+                partition.consensus.handle_peer_moved(node);
             }
         }
-    }
-
-    /// Handles a read for another replica, or returns the result of one for somebody else.
-    pub(super) fn handle_peer_read(&mut self, at: (usize, ReadId), result: IndexRead) -> Option<IndexRead> {
-        let Some(PeerRead { id, to, from }) = self.peer_reads.remove(at) else { return Some(result) };
-        self.list_due(id);
-        let partition = self.table.get(id)?;
-        // The replica may be due something else by now, or nothing.
-        if partition.consensus.due().any(|due| (due.to, due.next) == (to, from)) {
-            self.send_read(id, to, from, result);
-        }
-        None
-    }
-
-    fn send_read(&mut self, id: PartitionId, to: ReplicaId, from: LogIndex, read: IndexRead) {
-        match read {
-            IndexRead::Frames { bytes, next, .. } => {
-                self.send_append(id, to, next.index(), Attached::Frames(bytes));
-            }
-            IndexRead::OutOfRange { first, .. } => {
-                if let Some(partition) = self.table.get_mut(id) {
-                    partition.consensus.handle_log_start(first);
-                }
-            }
-            IndexRead::Damaged => {
-                let Some(partition) = self.table.get_mut(id) else { return };
-                tracing::error!(
-                    partition = partition.name(),
-                    "the frame with index {from} cannot be read for another replica"
-                );
-                partition.consensus.handle_unreadable(from);
-            }
-            // The next attempt is told again how much memory it needs.
-            IndexRead::NeedsMemory(_) | IndexRead::AtEnd => {}
-        }
-    }
-
-    /// Sends a message of the core with the entries up to `end`.
-    fn send_append(&mut self, id: PartitionId, to: ReplicaId, end: LogIndex, attached: Attached) {
-        let Some(partition) = self.table.get_mut(id) else { return };
-        let tp = partition.tp;
-        if let Some(envelope) = partition.consensus.take_append(to, end) {
-            self.outgoing.push_back(PeerMessage { tp, envelope, attached });
-        }
+        // What was promised to a channel, or read for it, was for the session that has ended.
+        self.sends.forget_node(id, node);
+        self.settle(disk, id, wall_ms);
     }
 }

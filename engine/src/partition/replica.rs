@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use highwater_protocol::ids::{LeaderEpoch, Offset, TopicPartition};
+use highwater_replication::raft::ReplicaId;
 use highwater_runtime::slab::{Key, Slab};
 use highwater_storage::{CommitRule, PartitionSlot};
 
@@ -18,6 +19,14 @@ use crate::partition::{ReaderId, Waiter};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct PartitionId(pub(crate) Key);
 
+/// Whether a partition is listed because it may have something for other replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum DueState {
+    Unlisted,
+    /// With the receiver that was looked at last.
+    Listed(Option<ReplicaId>),
+}
+
 pub(crate) struct Partition {
     pub(crate) tp: TopicPartition,
     pub(crate) topic: Arc<Topic>,
@@ -28,8 +37,10 @@ pub(crate) struct Partition {
     pub(super) acks: PendingAcks,
     /// When a frame counts as committed for the store.
     pub(super) commit_rule: CommitRule,
-    /// Listed among the partitions that have something for other replicas.
-    pub(super) is_due: bool,
+    /// Whether it is among the partitions that have something for other replicas.
+    pub(super) due: DueState,
+    /// Listed among the partitions without a leader.
+    pub(super) is_leaderless: bool,
     /// The broker's log has reported damage that readers found.
     pub(crate) damage_logged: bool,
     /// Compaction found damage. It is not tried again.
@@ -59,7 +70,8 @@ impl Partition {
             commit_rule: consensus.commit_rule(),
             consensus,
             acks: PendingAcks::default(),
-            is_due: false,
+            due: DueState::Unlisted,
+            is_leaderless: false,
             damage_logged: false,
             compaction_failed: false,
             pass_history: None,

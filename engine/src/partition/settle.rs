@@ -29,11 +29,12 @@ impl Replicas {
             store.ensure_partition(tp, partition.storage_config());
             partition.consensus.set_min_insync(partition.topic.config.min_insync);
         }
+        let mut is_due = false;
         if rule == CommitRule::Quorum {
             store.note_commit(slot, partition.consensus.committed());
-            if !partition.is_due && partition.consensus.due().next().is_some() {
-                partition.is_due = true;
-                self.due.push_back(id);
+            is_due = partition.consensus.due().next().is_some();
+            if partition.consensus.lacks_leader() && !std::mem::replace(&mut partition.is_leaderless, true) {
+                self.leaderless.push(id);
             }
         }
         if changes.may_append && !self.retry.contains(&at) {
@@ -42,6 +43,9 @@ impl Replicas {
         if changes.is_deposed && !is_planted(Mutant::DeposedLeaderAcknowledges) {
             let error = partition.not_leader();
             self.fail_pending(id, &error);
+        }
+        if is_due {
+            self.list_due(id);
         }
         self.acknowledge(id);
         self.fail_without_copies(id);

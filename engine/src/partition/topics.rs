@@ -139,6 +139,9 @@ impl Replicas {
             readers: std::mem::take(&mut partition.readers),
         });
         self.abandon_moves(partition.store, partition.slot);
+        self.sends.forget(id);
+        let me = partition.consensus.id();
+        self.gone.extend(partition.consensus.others().map(|other| (partition.tp, me, other)));
         let tp = partition.tp;
         for ack in partition.acks.take_all() {
             self.events.push_back(PartitionEvent::fail(tp, ack, ApiError::TopicDeleted));

@@ -146,6 +146,7 @@ impl Shard {
         self.drain = Some(Drain::Closing);
         self.close_by = plane.now().after(CLOSE_TIME);
         self.timers.set_after(plane, CLOSE_TIME, Timer::Drain);
+        self.leave_peers(plane);
         self.partitions.close(plane);
     }
 

@@ -22,6 +22,7 @@ mod lead;
 mod line;
 mod long_answers;
 mod partitions;
+mod peers;
 mod produce;
 mod publish;
 mod query;
@@ -72,6 +73,7 @@ use crate::limits::{PUSH_BYTES_PER_TURN_MAX, SPACE_INTERVAL};
 use crate::message::Message;
 use crate::meta::Metadata;
 use crate::partition::{Partitions, open_all};
+use crate::peers::Exchange;
 use crate::read::{Reads, SendBudget};
 use crate::session::{Admission, ConnectionLimits};
 use crate::setup::{OpenError, ShardSetup};
@@ -86,6 +88,8 @@ pub struct Shard {
     /// `None` until shard 0 publishes it for the first time.
     metadata: Option<Arc<Metadata>>,
     partitions: Partitions,
+    /// What the partitions exchange with other nodes, if this broker listens for any.
+    peers: Option<Box<Exchange>>,
     /// Work that is split over turns, and how much was done.
     jobs: Jobs,
     /// Connections whose long answers can continue.
@@ -145,6 +149,7 @@ impl Shard {
         };
         let groups = Box::new(Groups::new(setup, groups::now(plane)));
         plane.post(0, Message::Opened(Box::new(opened)));
+        let peers = peers::open(plane, setup);
         let mut timers = Timers::default();
         let retention_at = plane.now().after(setup.limits.cleanup_interval);
         timers.set(plane, retention_at, Timer::Retention);
@@ -162,6 +167,7 @@ impl Shard {
                 setup.limits.decoder_bytes_max,
                 resend::is_sent_again,
             ),
+            peers,
             jobs: Jobs::default(),
             long_answers: VecDeque::new(),
             connections: Connections::default(),
@@ -272,6 +278,9 @@ impl ShardApp for Shard {
         peer: SocketAddr,
     ) {
         let Some(local) = plane.local_addr(conn) else { return };
+        if let Some(exchange) = self.peers.as_mut().filter(|_| self.setup.is_for_peers(listener)) {
+            return exchange.peers.handle_accepted(plane, conn);
+        }
         let via = Via { listener, local, peer };
         if listener.0 < self.setup.kafka.first_listener {
             self.accept(plane, conn, via);
@@ -282,30 +291,48 @@ impl ShardApp for Shard {
 
     fn on_connected(
         &mut self,
-        _: &mut dyn Plane<Message>,
+        plane: &mut dyn Plane<Message>,
         conn: ConnId,
-        token: Token,
+        _token: Token,
         outcome: Result<(), ConnectError>,
     ) {
-        unreachable!("a broker opens no connections, but {conn:?} with {token:?} was: {outcome:?}");
+        // No other component opens connections.
+        let exchange = self.peers.as_mut().expect("only connections to other nodes are opened");
+        exchange.peers.handle_connected(plane, conn, outcome);
     }
 
     fn on_recv(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, data: &[u8]) {
+        if let Some(exchange) = self.peers.as_mut().filter(|exchange| exchange.peers.owns(conn)) {
+            if let Some(greeted) = exchange.peers.handle_received(plane, conn, data) {
+                let hello = Message::PeerGreeted(Box::new(greeted.hello));
+                plane.migrate(conn, greeted.shard.0, hello, greeted.unread);
+            }
+            return;
+        }
         self.counted.received += data.len() as u64;
         self.receive(plane, conn, data);
     }
 
     fn on_bulk(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, buf: AlignedBuf) {
-        self.receive_bulk(plane, conn, buf);
+        match &mut self.peers {
+            Some(exchange) if exchange.peers.owns(conn) => exchange.peers.handle_bulk(plane, conn, buf),
+            _ => self.receive_bulk(plane, conn, buf),
+        }
     }
 
     fn on_sent(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, bytes: usize) {
-        self.on_bytes_sent(plane, conn, bytes);
+        match &mut self.peers {
+            Some(exchange) if exchange.peers.owns(conn) => exchange.peers.handle_sent(conn, bytes),
+            _ => self.on_bytes_sent(plane, conn, bytes),
+        }
     }
 
-    fn on_closed(&mut self, _plane: &mut dyn Plane<Message>, conn: ConnId, because: CloseReason) {
+    fn on_closed(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, because: CloseReason) {
         tracing::debug!(?conn, ?because, "connection closed");
-        self.remove_connection(conn);
+        match &mut self.peers {
+            Some(exchange) if exchange.peers.owns(conn) => exchange.peers.handle_closed(plane, conn),
+            _ => self.remove_connection(conn),
+        }
     }
 
     fn on_disk(&mut self, plane: &mut dyn Plane<Message>, token: Token, completion: Completion) {
@@ -314,7 +341,7 @@ impl ShardApp for Shard {
 
     fn on_message(&mut self, plane: &mut dyn Plane<Message>, from: ShardIndex, message: Message) {
         match message {
-            Message::Greeted(_) | Message::Placed => {
+            Message::Greeted(_) | Message::Placed | Message::PeerGreeted(_) => {
                 tracing::error!(from, "a message that accompanies a connection arrived without one");
             }
             Message::Opened(opened) => {
@@ -381,6 +408,10 @@ impl ShardApp for Shard {
         match baggage {
             Message::Greeted(greeting) => self.migrated(plane, conn, via, &greeting),
             Message::Placed => self.kafka_migrated(plane, conn, via),
+            Message::PeerGreeted(hello) => match &mut self.peers {
+                Some(exchange) => exchange.peers.handle_migrated(plane, conn, &hello),
+                None => plane.close(conn, Close::Now),
+            },
             other => {
                 tracing::error!(?conn, message = ?other, "a connection arrived with an unexpected message");
                 plane.close(conn, Close::Now);
@@ -403,6 +434,7 @@ impl ShardApp for Shard {
                 Timer::Compaction => self.scan_for_compaction(plane),
                 Timer::CompactionStep => self.allow_compaction(),
                 Timer::Space => self.return_free_space(plane),
+                Timer::Peers => self.peers_are_due(plane),
             }
         }
     }
@@ -414,11 +446,13 @@ impl ShardApp for Shard {
     fn on_turn_end(&mut self, plane: &mut dyn Plane<Message>) {
         let mut more = self.run_jobs(plane);
         more |= self.run_groups(plane);
+        more |= self.receive_from_peers(plane);
         let wall_ms = plane.wall_clock_ms();
         more |= self.partitions.run_retention(plane, wall_ms);
         // The disk first: it works while the rest of the turn runs.
         more |= self.partitions.flush(plane);
         self.poll_partitions(plane);
+        more |= self.send_to_peers(plane);
         more |= self.run_line(plane, PUSH_BYTES_PER_TURN_MAX);
         self.run_kafka_fetches(plane);
         more |= self.run_checks(plane);
@@ -439,6 +473,7 @@ impl ShardApp for Shard {
         // Resumed requests may have appended too, and no event may be left behind: there may be no other turn for a long time.
         more |= self.partitions.flush(plane);
         more |= self.poll_partitions(plane);
+        more |= self.send_to_peers(plane);
         more |= self.end_fetch_turn();
         self.notify_kafka_shards(plane);
         self.plan_line(plane);

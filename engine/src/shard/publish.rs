@@ -122,9 +122,13 @@ impl Publishing {
         }
         let first = self.publish.first.take();
         let is_first = first.is_some();
+        let has_nodes = self.publish.changes.iter().any(|change| matches!(change, Change::Node(_)));
         if let Some(first) = first {
             // A copy: changing metadata that is shared with other shards would copy all of it.
             shard.metadata = Some(Arc::new(Metadata::clone(&first)));
+        }
+        if is_first || has_nodes {
+            shard.update_nodes(plane);
         }
         shard.open_group_partitions();
         plane.post(0, Message::Applied(self.publish.version));

@@ -32,6 +32,7 @@ impl Shard {
         now.groups = groups.groups as u64;
         now.group_offset_bytes = groups.offsets_bytes as u64;
         now.group_member_bytes = groups.members_bytes as u64;
+        self.count_peers(&mut now);
         for store in self.partitions.stores() {
             let stats = store.stats();
             now.frame_bytes += stats.bytes_appended;

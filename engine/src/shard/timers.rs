@@ -32,6 +32,8 @@ pub(super) enum Timer {
     Compaction,
     /// A compaction pass may read the bytes of another interval.
     CompactionStep,
+    /// A deadline of a channel to another node, or an election, is due.
+    Peers,
     /// The next piece of free space may be returned to the file system.
     Space,
 }

@@ -1,6 +1,8 @@
 //! A broker's node in a simulated world.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use highwater_engine::counters::ShardCounters;
@@ -8,7 +10,7 @@ use highwater_engine::data_dir::{self, Identity};
 use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
 use highwater_engine::meta::Node;
-use highwater_engine::setup::{KafkaSetup, ShardSetup};
+use highwater_engine::setup::{KafkaSetup, PeerNode, PeerSetup, ShardSetup};
 use highwater_engine::shard::Shard;
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_replication::join::DiskId;
@@ -28,20 +30,45 @@ pub(crate) struct NodeSetup {
     pub(crate) groups: GroupConfig,
 }
 
+/// The nodes of a cluster, known to all of them when they start.
+pub(crate) type Members = Rc<RefCell<Vec<PeerNode>>>;
+
 /// Adds a broker without starting it. Listener 0 is the native one, listener 1 Kafka's.
 pub(crate) fn add(world: &mut SimWorld<Shard>, config: NodeConfig, node: &NodeSetup) -> SimNode {
+    add_node(world, config, node, NodeId(0), None)
+}
+
+/// Adds a broker, as [`add`] does, that is a node of a cluster. Listener 2 is the one for other nodes.
+#[allow(dead_code, reason = "not every test has several nodes")]
+pub(crate) fn add_member(
+    world: &mut SimWorld<Shard>,
+    config: NodeConfig,
+    node: &NodeSetup,
+    id: NodeId,
+    members: &Members,
+) -> SimNode {
+    add_node(world, config, node, id, Some(Rc::clone(members)))
+}
+
+fn add_node(
+    world: &mut SimWorld<Shard>,
+    config: NodeConfig,
+    node: &NodeSetup,
+    id: NodeId,
+    members: Option<Members>,
+) -> SimNode {
     let node = *node;
     let shards = config.shards;
     let mut setup: Option<Arc<ShardSetup>> = None;
     world.add_node(config, move |shard, plane| {
         if shard == 0 {
             let data_dir = Path::new(DATA_DIR);
-            let new = Identity::founder(ClusterId([7; 16]), NodeId(0), DiskId([8; 16]));
+            let new = Identity::founder(ClusterId([7; 16]), id, DiskId([id.0 as u8 + 8; 16]));
             let data = data_dir::open(plane, data_dir, new)?;
             let registration = Node {
                 id: data.identity.node,
-                incarnation: 0,
-                disk: [0; 16],
+                incarnation: data.identity.incarnation,
+                disk: data.identity.disk.0,
                 rack: None,
                 clients: Vec::new(),
                 peer: None,
@@ -56,12 +83,15 @@ pub(crate) fn add(world: &mut SimWorld<Shard>, config: NodeConfig, node: &NodeSe
                 limits: node.limits,
                 durable_form: node.durable_form,
                 counters: ShardCounters::of_shards(shards),
-                advertised: vec![None, None],
+                advertised: vec![None, None, None],
                 kafka: KafkaSetup {
                     first_listener: 1,
                     default_partitions: node.default_partitions,
                     ..KafkaSetup::default()
                 },
+                peers: members
+                    .as_ref()
+                    .map(|members| PeerSetup { first_listener: 2, nodes: members.borrow().clone() }),
                 groups: node.groups,
                 groups_partitions: 16,
                 on_ready: Box::new(|_| {}),

@@ -31,6 +31,7 @@ mod memory;
 mod mutants;
 mod node;
 mod parked;
+mod peers;
 mod producer;
 mod published;
 mod rejected;

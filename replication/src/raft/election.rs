@@ -6,6 +6,7 @@
 //! 2. With a majority for it, the replica enters the next term, votes for itself, and asks for votes (paper, 5.2).
 //! 3. A voter votes once a term, for a candidate whose log is up to date with its own (paper, 5.4.1). It ignores candidates while its leader's
 //!    lease lasts (thesis, 4.2.3), unless the leader itself has asked the candidate to take over (thesis, 3.10).
+//!    A leader that asks for votes itself does not lead any more.
 //! 4. With a majority of votes the candidate leads. It appends an epoch start, and serves once that is committed (paper, section 8).
 //!
 //! A voter votes whatever its own configuration says about the candidate and itself, because it may not have the latest one (thesis,
@@ -65,6 +66,29 @@ impl Replica {
         }
     }
 
+    /// Handles that messages that were under way to a node are lost, although it can be reached: they went to a shard of it that does not have the
+    /// partition. A leader finds out again where the logs match, and a candidate asks again.
+    pub fn handle_peer_moved(&mut self, node: NodeId) {
+        let next = self.log.end();
+        let (term, last) = (self.hard.term, self.log.last());
+        let request = match &mut self.role {
+            Role::Leader(leader) => return leader.peers_of(node).for_each(|peer| peer.probe(next)),
+            Role::Follower => return,
+            Role::PreCandidate(_) => Message::PreVote { term: LeaderEpoch(term.0 + 1), last },
+            Role::Candidate(_) => Message::Vote { term, last, transfer: false },
+        };
+        let is_there = |id: &ReplicaId| id.node == node && *id != self.id;
+        let there: Vec<ReplicaId> = self.config().voters().filter(is_there).collect();
+        for to in there {
+            self.send(to, request.clone());
+        }
+    }
+
+    /// Returns whether this replica votes, and neither leads nor follows a leader whose lease lasts: an election timeout may help.
+    pub fn lacks_leader(&self) -> bool {
+        !self.leader_live && self.votes()
+    }
+
     /// Returns whether the leader reaches a majority.
     fn reaches_quorum(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
@@ -73,10 +97,13 @@ impl Replica {
 
     fn can_lead(&self) -> bool {
         let sound = !self.is_damaged() || (self.hole.is_some() && is_planted(Mutant::DamagedReplicaLeads));
-        // A voter that leaves may be the only one with the entry that says so (thesis, 4.2.2): until that is committed, it may lead. It
-        // does not count itself.
-        let votes = self.configs.iter().any(|entry| entry.config.is_voter(self.id));
-        sound && !self.cutting && votes && self.hard.term < TERM_MAX
+        sound && !self.cutting && self.votes() && self.hard.term < TERM_MAX
+    }
+
+    /// A voter that leaves may be the only one with the entry that says so (thesis, 4.2.2): until that is committed, it may lead. It does not
+    /// count itself.
+    fn votes(&self) -> bool {
+        self.configs.iter().any(|entry| entry.config.is_voter(self.id))
     }
 
     /// Enters the next term as a candidate. `transfer`: the leader asked for it.
@@ -137,6 +164,10 @@ impl Replica {
     }
 
     pub(super) fn handle_pre_vote(&mut self, from: ReplicaId, asked: LeaderEpoch, last: LogEnd) {
+        if self.leader == Some(from) {
+            // A candidate of a later term has deposed it. Its channel may last, and the lease with it.
+            self.leader_live = false;
+        }
         let granted = asked > self.hard.term && !self.leader_live && self.would_vote(last);
         self.send(from, Message::PreVoted { term: self.hard.term, asked, granted });
     }

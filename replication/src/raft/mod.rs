@@ -24,7 +24,7 @@
 //! | [`handle_persisted`](Replica::handle_persisted) | [`Action::Persist`]: (term, vote) |
 //! | [`handle_durable`](Replica::handle_durable): the own disk | [`Action::Committed`] |
 //! | [`handle_truncated`](Replica::handle_truncated), [`handle_started`](Replica::handle_started) | [`Action::Truncate`], [`Action::StartAt`] |
-//! | [`handle_election_timeout`](Replica::handle_election_timeout), [`handle_peer_alive`](Replica::handle_peer_alive), [`handle_peer_lost`](Replica::handle_peer_lost) | [`Action::RoleChanged`], [`Action::AppendEpochStart`] |
+//! | [`handle_election_timeout`](Replica::handle_election_timeout), [`handle_peer_alive`](Replica::handle_peer_alive), [`handle_peer_lost`](Replica::handle_peer_lost), [`handle_peer_moved`](Replica::handle_peer_moved) | [`Action::RoleChanged`], [`Action::AppendEpochStart`] |
 //! | [`resume`](Replica::resume): after a start, a replica without others | |
 //! | [`handle_hole`](Replica::handle_hole), [`handle_repaired`](Replica::handle_repaired) | [`Action::SendCommitted`] |
 //! | commands: [`propose`](Replica::propose), [`propose_config`](Replica::propose_config), [`transfer_leadership`](Replica::transfer_leadership) | [`poll_due`](Replica::poll_due), [`take_append`](Replica::take_append): entries for other replicas; [`Action::AppendConfig`] |

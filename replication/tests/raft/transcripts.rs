@@ -100,6 +100,7 @@ fn apply(subject: &mut Option<Replica>, event: &str) -> Option<String> {
         ["refused", end] => r.handle_refused(index(end)),
         ["timeout"] => r.handle_election_timeout(),
         ["alive", node] => r.handle_peer_alive(NodeId(number(node) as u32)),
+        ["moved", node] => r.handle_peer_moved(NodeId(number(node) as u32)),
         ["lost", node] => r.handle_peer_lost(NodeId(number(node) as u32)),
         ["hole", range] => r.handle_hole(span(range).0, span(range).1),
         ["repaired", range] => r.handle_repaired(span(range).0, span(range).1),

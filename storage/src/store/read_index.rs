@@ -9,9 +9,21 @@ use super::task::{Answer, Driven, Task};
 use crate::api::{
     CursorHint, IndexCursor, IndexRead, IndexReadOutcome, PartitionSlot, ReadId, ReadLimits, StoreEvent,
 };
+use crate::extent::FIRST_POSITION;
 use crate::scan::{IndexGoal, IndexReader, ReadGoal, Take};
 
 impl Store {
+    /// Returns whether the frame with this index, or the frames just before it, are in memory: a read from there begins without the disk.
+    pub fn is_index_cached(&self, slot: PartitionSlot, index: LogIndex) -> bool {
+        let Some(partition) = self.partition(slot) else { return false };
+        let at = partition.extents.partition_point(|extent| extent.end_index <= index);
+        partition.extents.get(at).is_some_and(|extent| {
+            let entry = extent.index.floor_of_index(index);
+            let position = entry.map_or(FIRST_POSITION, |entry| entry.position);
+            partition.chunks.at_position(extent.sequence, position).is_some()
+        })
+    }
+
     /// Reads durable frames of every kind below `up_to`, beginning at an index: at least one, then more while `limits` allow.
     pub fn read_from_index(
         &mut self,

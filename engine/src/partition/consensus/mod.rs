@@ -150,6 +150,22 @@ impl Consensus {
         self.is_serving() && self.high_watermark >= self.term_start
     }
 
+    /// Returns the identity of this replica.
+    pub(crate) fn id(&self) -> ReplicaId {
+        self.replica.id()
+    }
+
+    /// Returns the other replicas.
+    pub(crate) fn others(&self) -> impl Iterator<Item = ReplicaId> {
+        let me = self.replica.id();
+        self.replica.config().members().iter().map(|member| member.id).filter(move |id| *id != me)
+    }
+
+    /// Returns whether the replica votes and knows no leader whose lease lasts.
+    pub(crate) fn lacks_leader(&self) -> bool {
+        self.has_others() && self.replica.lacks_leader()
+    }
+
     /// Returns the offset after the last record that may be read: it is committed, and on this replica's disk.
     pub(crate) fn high_watermark(&self) -> Offset {
         self.high_watermark
@@ -316,6 +332,11 @@ impl Consensus {
     /// Handles that a node can be reached again.
     pub(crate) fn handle_peer_alive(&mut self, node: NodeId) {
         self.replica.handle_peer_alive(node);
+    }
+
+    /// Handles that what was sent to a node is lost, although it can be reached.
+    pub(crate) fn handle_peer_moved(&mut self, node: NodeId) {
+        self.replica.handle_peer_moved(node);
     }
 
     /// Handles that a node cannot be reached.

@@ -4,6 +4,7 @@
 //! all replicas have the same records at the same offsets below their high watermarks; a term has one leader; and when everything works again,
 //! all replicas have the whole log, every batch is acknowledged, and no request is left without an outcome.
 
+mod helpers;
 mod leading;
 mod node;
 mod script;

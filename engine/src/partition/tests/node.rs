@@ -19,16 +19,21 @@ use highwater_storage::{
 use crate::api::{ApiError, RequiredAcks};
 use crate::meta::configs::TopicConfig;
 use crate::meta::{Assignment, Topic};
+use crate::partition::PeerMessage;
 use crate::partition::append::{AppendFailure, AppendRequest, ValidBatch};
-use crate::partition::consensus::PeerMessage;
 use crate::partition::log_start::LogStartMove;
 use crate::partition::replica::Partition;
 use crate::partition::stores::StoreEntry;
-use crate::partition::{BatchBytes, OwnedBatch, ParsedBatch, PartitionEvent, Partitions, ReaderId, Waiter};
+use crate::partition::{
+    BatchBytes, Grant, OwnedBatch, ParsedBatch, PartitionEvent, Partitions, ReaderId, Waiter,
+};
 use crate::reply_to::{ReplyTo, RequestBatch, RequestId};
 
 pub(super) const TP: TopicPartition =
     TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
+
+/// Bytes of frames in a message to another node.
+const SEND_BYTES: usize = 1 << 20;
 
 /// Records by offset.
 pub(super) type Records = BTreeMap<i64, Vec<u8>>;
@@ -215,13 +220,27 @@ impl Node {
                 _ => {}
             }
         }
-        while let Some(message) = process.poll_outgoing(&mut self.disk, |_| true, self.wall_ms) {
-            output.messages.push(message);
-        }
+        self.send(&mut process, output);
         self.read_on(&mut process, output);
         // Sending may have changed something too.
         process.flush(&mut self.disk);
         self.process = Some(process);
+    }
+
+    /// Sends everything to everybody.
+    fn send(&mut self, process: &mut Partitions, output: &mut Output) {
+        let grant = Grant { bytes: SEND_BYTES, session: 0, is_reserved: false };
+        while let Some(read) = process.poll_read() {
+            process.finish_read(&mut self.disk, read, true, self.wall_ms);
+        }
+        while let Some(due) = process.poll_due() {
+            if due.entries.is_some() {
+                process.send_entries(&mut self.disk, (due.tp, due.to), grant, self.wall_ms);
+            } else {
+                process.send_news(&due);
+            }
+        }
+        output.messages.extend(std::iter::from_fn(|| process.poll_message()));
     }
 
     /// Reads what has become readable.

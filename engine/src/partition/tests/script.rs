@@ -57,8 +57,10 @@ impl World {
 
     /// A node has heard of no leader for an election timeout.
     pub(super) fn time_out_on(&mut self, node: usize) {
-        let output =
-            self.nodes[node].act(|process, disk, wall_ms| process.handle_election_timeout(disk, TP, wall_ms));
+        let output = self.nodes[node].act(|process, disk, wall_ms| {
+            let id = process.find(TP).expect("every node has a replica");
+            process.handle_election_timeout(disk, id, wall_ms);
+        });
         self.take(node, output);
     }
 

@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom as _;
 
 use super::node::{Node, Output, Records, TP, replica};
 use crate::api::{ApiError, RequiredAcks};
-use crate::partition::consensus::PeerMessage;
+use crate::partition::{PeerChange, PeerMessage};
 
 /// Nodes.
 pub(super) const NODES: usize = 3;
@@ -215,7 +215,7 @@ impl World {
     pub(super) fn deliver_one(&mut self, (from, to): (usize, usize)) {
         let Some(message) = self.network.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return };
         let output = self.nodes[to].act(|process, disk, wall_ms| {
-            process.handle_message(disk, &message, wall_ms).expect("a peer that follows the protocol");
+            process.handle_message(disk, message.into(), wall_ms).expect("a peer that follows the protocol");
         });
         self.take(to, output);
     }
@@ -267,8 +267,11 @@ impl World {
         if let Some(leader) = silent {
             self.lose(node, leader);
         }
-        let output =
-            self.nodes[node].act(|process, disk, wall_ms| process.handle_election_timeout(disk, TP, wall_ms));
+        let output = self.nodes[node].act(|process, disk, wall_ms| {
+            if let Some(id) = process.find(TP) {
+                process.handle_election_timeout(disk, id, wall_ms);
+            }
+        });
         self.take(node, output);
         if let Some(leader) = silent.filter(|leader| self.reaches(node, *leader)) {
             self.connect(node, leader);
@@ -357,9 +360,11 @@ impl World {
     }
 
     fn notice(&mut self, node: usize, peer: usize, is_alive: bool) {
-        let peer = replica(peer).node;
-        let output =
-            self.nodes[node].act(|process, disk, wall_ms| process.handle_peer(disk, peer, is_alive, wall_ms));
+        let change = if is_alive { PeerChange::Reachable } else { PeerChange::Lost };
+        let peer = (replica(peer).node, change);
+        let output = self.nodes[node].act(|process, disk, wall_ms| {
+            process.visit_peer(disk, peer, (0, usize::MAX), |_| true, wall_ms);
+        });
         self.take(node, output);
     }
 

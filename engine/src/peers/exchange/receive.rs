@@ -1,0 +1,165 @@
+//! From channels to partitions: messages, changes of reachability, elections.
+
+use highwater_protocol::ids::{NodeId, PartitionIndex, ShardId, TopicPartition};
+use highwater_replication::peer::{Incoming, PeerShard, Route};
+use highwater_replication::raft::Message;
+use highwater_runtime::plane::Plane;
+
+use super::{Exchange, OwnerOf};
+use crate::limits::{ELECTIONS_PER_TURN_MAX, PEER_EVENTS_PER_TURN_MAX};
+use crate::mutants::{Mutant, is_planted};
+use crate::partition::{Partitions, PeerChange, ReceivedMessage};
+use crate::peers::held::Held;
+use crate::peers::{PeerEvent, SessionNumber};
+
+impl Exchange {
+    /// Brings what was received to the partitions, and has those that are due begin elections, up to the limits of a turn. Returns whether there is
+    /// more.
+    pub(crate) fn receive<M>(
+        &mut self,
+        plane: &mut dyn Plane<M>,
+        partitions: &mut Partitions,
+        owner_of: OwnerOf<'_>,
+    ) -> bool {
+        let wall_ms = plane.wall_clock_ms();
+        let visits = &mut self.visits;
+        visits.run(plane, &mut self.peers, partitions, wall_ms);
+        let mut left = PEER_EVENTS_PER_TURN_MAX;
+        while left > 0
+            && let Some((peer, event)) = self.peers.poll_event(|peer| self.visits.hold(peer))
+        {
+            left -= 1;
+            self.handle_event(plane, partitions, owner_of, (peer, event));
+        }
+        self.retry(plane, partitions);
+        let more = self.hold_elections(plane, partitions);
+        more || !self.visits.is_empty() || self.peers.has_events(|peer| self.visits.hold(peer))
+    }
+
+    fn handle_event<M>(
+        &mut self,
+        plane: &mut dyn Plane<M>,
+        partitions: &mut Partitions,
+        owner_of: OwnerOf<'_>,
+        (peer, event): (PeerShard, PeerEvent),
+    ) {
+        match event {
+            PeerEvent::Reachable => self.visits.begin(peer, PeerChange::Reachable),
+            PeerEvent::Lost if is_planted(Mutant::LeaseOutlivesSession) => self.peers.change_handled(peer),
+            PeerEvent::Lost => self.visits.begin(peer, PeerChange::Lost),
+            PeerEvent::Message(session, incoming) => {
+                self.handle_message(plane, partitions, owner_of, (peer, session), *incoming);
+            }
+            PeerEvent::Elsewhere { route, shard } => {
+                self.handle_elsewhere(plane, partitions, peer, &route, shard);
+            }
+        }
+    }
+
+    fn handle_message<M>(
+        &mut self,
+        plane: &mut dyn Plane<M>,
+        partitions: &mut Partitions,
+        owner_of: OwnerOf<'_>,
+        (peer, session): (PeerShard, SessionNumber),
+        incoming: Incoming,
+    ) {
+        let Incoming { handle, partition: tp, envelope, frames, frames_bytes, start_offset } = incoming;
+        let tp = match &envelope.message {
+            Message::Appended { .. } if is_planted(Mutant::AckOfAnotherPartition) => {
+                TopicPartition { partition: PartitionIndex(tp.partition.0 ^ 1), ..tp }
+            }
+            _ => tp,
+        };
+        let Some(id) = partitions.find(tp) else {
+            if !is_planted(Mutant::WrongShardNotRefused) {
+                // This shard may be about to create it.
+                let owner = owner_of(tp).filter(|shard| *shard != self.peers.local.me.shard);
+                self.peers.refuse(peer, session, handle, owner);
+            }
+            return self.peers.release(peer, session, frames_bytes);
+        };
+        let wall_ms = plane.wall_clock_ms();
+        let before = self.peers.owner(peer.node, tp);
+        if self.peers.learn(peer, tp) {
+            let route = Route { partition: tp, from: envelope.to.incarnation, to: envelope.from.incarnation };
+            if let Some(before) = before {
+                self.peers.forget_route(before, &route);
+            }
+            partitions.handle_peer(plane, id, peer.node, PeerChange::Moved, wall_ms);
+        }
+        let end = if let Message::Append(append) = &envelope.message { Some(append.end) } else { None };
+        let message = ReceivedMessage { tp, envelope, frames, start_offset };
+        let outcome = partitions.handle_message(plane, message, wall_ms);
+        match partitions.get(id).zip(end) {
+            Some((partition, end)) if frames_bytes > 0 => {
+                let end = end.min(partitions.bounds(partition).append_index);
+                self.held.add(partition.store, Held { peer, session, id, end, bytes: frames_bytes });
+            }
+            _ => self.peers.release(peer, session, frames_bytes),
+        }
+        if let Err(violation) = outcome {
+            self.peers.reject(plane, peer, session, &violation.to_string());
+        }
+    }
+
+    /// Handles that a peer does not have a partition: the replica is sent to again on the right shard, or later.
+    fn handle_elsewhere<M>(
+        &mut self,
+        plane: &mut dyn Plane<M>,
+        partitions: &mut Partitions,
+        peer: PeerShard,
+        route: &Route,
+        shard: Option<ShardId>,
+    ) {
+        self.peers.forget_route(peer, route);
+        let tp = route.partition;
+        let Some(id) = partitions.find(tp) else { return };
+        if let Some(shard) = shard.filter(|shard| *shard != peer.shard) {
+            self.peers.learn(PeerShard { shard, ..peer }, tp);
+        }
+        let owner = self.peers.owner(peer.node, tp).filter(|owner| *owner != peer);
+        let change = if owner.is_some_and(|owner| self.peers.session(owner).is_some()) {
+            PeerChange::Moved
+        } else {
+            // If the right shard is known, it will be reachable some time.
+            self.retries.add(plane.now(), tp, peer.node);
+            PeerChange::Lost
+        };
+        let wall_ms = plane.wall_clock_ms();
+        partitions.handle_peer(plane, id, peer.node, change, wall_ms);
+    }
+
+    /// Sends again to replicas whose nodes did not have the partition.
+    fn retry<M>(&mut self, plane: &mut dyn Plane<M>, partitions: &mut Partitions) {
+        while let Some((tp, node)) = self.retries.pop(plane.now()) {
+            if self.is_reachable(node, tp)
+                && let Some(id) = partitions.find(tp)
+            {
+                let wall_ms = plane.wall_clock_ms();
+                partitions.handle_peer(plane, id, node, PeerChange::Reachable, wall_ms);
+            }
+        }
+    }
+
+    fn is_reachable(&self, node: NodeId, tp: TopicPartition) -> bool {
+        self.peers.owner(node, tp).is_some_and(|peer| self.peers.session(peer).is_some())
+    }
+
+    /// Lists partitions that have lost their leaders, and has those whose time has come begin an election. Returns whether there are more.
+    fn hold_elections<M>(&mut self, plane: &mut dyn Plane<M>, partitions: &mut Partitions) -> bool {
+        let (now, wall_ms) = (plane.now(), plane.wall_clock_ms());
+        while let Some(id) = partitions.poll_leaderless() {
+            self.elections.add(now, plane.random_u64(), id);
+        }
+        for _ in 0..ELECTIONS_PER_TURN_MAX {
+            let Some(id) = self.elections.pop(now) else { return false };
+            if partitions.still_leaderless(id) {
+                self.elections_begun += 1;
+                partitions.handle_election_timeout(plane, id, wall_ms);
+                self.elections.add_again(now, plane.random_u64(), id);
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,108 @@
+//! Brokers that are nodes of a cluster: the channels between their shards.
+
+use std::time::Duration;
+
+use highwater_engine::groups::GroupConfig;
+use highwater_engine::limits::ShardLimits;
+use highwater_engine::setup::PeerNode;
+use highwater_engine::shard::Shard;
+use highwater_protocol::ids::NodeId;
+use highwater_runtime::sim::{NodeConfig, NodeEnd, SimNode, SimWorld, WorldConfig};
+use highwater_storage::DurableForm;
+
+use crate::sim_node::{self, Members, NodeSetup};
+
+const NODES: u32 = 3;
+const SHARDS: u16 = 2;
+/// Channels of a node: from each of its shards to each shard of two others.
+const CHANNELS: usize = (SHARDS * SHARDS * 2) as usize;
+
+struct Cluster {
+    world: SimWorld<Shard>,
+    nodes: Vec<SimNode>,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let mut world = SimWorld::new(WorldConfig::new(5));
+        let members = Members::default();
+        let setup = NodeSetup {
+            limits: ShardLimits::tiny(),
+            durable_form: DurableForm::Dsync,
+            default_partitions: 1,
+            groups: GroupConfig::default(),
+        };
+        let ids = (0..NODES).map(NodeId);
+        let nodes: Vec<SimNode> = ids
+            .map(|id| sim_node::add_member(&mut world, NodeConfig::new(SHARDS, 3), &setup, id, &members))
+            .collect();
+        *members.borrow_mut() = (0..)
+            .zip(&nodes)
+            .map(|(id, node)| PeerNode { id: NodeId(id), address: world.address(*node, 2), shards: SHARDS })
+            .collect();
+        for node in &nodes {
+            world.start(*node).expect("it starts");
+        }
+        Self { world, nodes }
+    }
+
+    fn channels(world: &SimWorld<Shard>, node: SimNode) -> usize {
+        (0..SHARDS).filter_map(|shard| world.app(node, shard)).map(Shard::channels).sum()
+    }
+
+    /// Runs until each node has this many channels.
+    fn wait_for(&mut self, channels: [usize; NODES as usize]) {
+        let nodes = self.nodes.clone();
+        let has_all = |world: &SimWorld<Shard>| {
+            nodes.iter().zip(channels).all(|(node, count)| Self::channels(world, *node) == count)
+        };
+        let reached = self.world.run_until(Duration::from_secs(10), has_all);
+        let found: Vec<_> = self.nodes.iter().map(|node| Self::channels(&self.world, *node)).collect();
+        assert!(reached, "{found:?} channels instead of {channels:?}");
+    }
+}
+
+#[test]
+fn every_shard_has_a_channel_to_every_shard_of_the_other_nodes_and_finds_them_again() {
+    let mut cluster = Cluster::start();
+    cluster.wait_for([CHANNELS; 3]);
+    let second = cluster.nodes[1];
+    cluster.world.kill(second);
+    cluster.wait_for([CHANNELS / 2, 0, CHANNELS / 2]);
+    cluster.world.start(second).expect("it starts");
+    cluster.wait_for([CHANNELS; 3]);
+    let (first, third) = (cluster.nodes[0], cluster.nodes[2]);
+    cluster.world.isolate(third);
+    cluster.wait_for([CHANNELS / 2, CHANNELS / 2, 0]);
+    cluster.world.rejoin(third);
+    cluster.world.reset_connections(first, second);
+    cluster.wait_for([CHANNELS; 3]);
+}
+
+#[test]
+fn a_node_that_stops_says_goodbye_and_does_not_wait_for_the_others() {
+    let mut cluster = Cluster::start();
+    cluster.wait_for([CHANNELS; 3]);
+    let first = cluster.nodes[0];
+    cluster.world.shutdown(first);
+    cluster.world.run_until(Duration::from_secs(10), |world| world.end(first).is_some());
+    assert_eq!(cluster.world.end(first), Some(&NodeEnd::Exited));
+    cluster.wait_for([0, CHANNELS / 2, CHANNELS / 2]);
+}
+
+#[test]
+fn whatever_a_stranger_sends_to_the_listener_for_nodes_closes_its_connection_only() {
+    let mut cluster = Cluster::start();
+    cluster.wait_for([CHANNELS; 3]);
+    let to = cluster.world.address(cluster.nodes[0], 2);
+    for bytes in [&b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..], &[0; 5000], &[0xff; 64]] {
+        let mut client = cluster.world.connect(to);
+        client.send(bytes);
+        let closed = cluster.world.run_until(Duration::from_secs(5), |_| client.end().is_some());
+        assert!(closed, "after {} bytes", bytes.len());
+    }
+    let silent = cluster.world.connect(to);
+    let closed = cluster.world.run_until(Duration::from_secs(5), |_| silent.end().is_some());
+    assert!(closed, "it says nothing");
+    cluster.wait_for([CHANNELS; 3]);
+}
