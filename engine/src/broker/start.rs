@@ -93,24 +93,15 @@ impl Broker {
         check_journal_tail(&config)?;
         let memory_bytes = memory::choose(config.memory_bytes, shards, config.batch_bytes_max)?.bytes;
         let lock = Arc::new(lock::take(&config.data_dir)?);
-        let random = || *uuid::Uuid::new_v4().as_bytes();
-        let new = Identity::founder(ClusterId(random()), NodeId(0), DiskId(random()));
-        let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new)?;
+        let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new_identity())?;
         let bound = listeners.bind()?;
         let registration = registration(&config, data.identity, &bound, shards)?;
         let Bound { sockets, advertised, native, kafka, peers } = bound;
         let kafka_setup = kafka_setup(&config, native.len(), &kafka)?;
         let WriteChoice { form: durable_form, journal_tail_bytes_max } = choose_writes(&config)?;
         let stores = data.stores.max(shards);
-        let mut limits = ShardLimits::production(
-            memory_bytes,
-            shards,
-            usize::from(stores).div_ceil(usize::from(shards)),
-            config.batch_bytes_max,
-        )
-        .with_free_space(config.free_space_kept_bytes, stores);
+        let mut limits = shard_limits(&config, memory_bytes, shards, stores);
         limits.store.journal_tail_bytes_max = journal_tail_bytes_max;
-        limits.cleanup_interval = config.cleanup_interval;
         let (ready_sender, ready) = mpsc::sync_channel(1);
         let setup = Arc::new(ShardSetup {
             data_dir: config.data_dir.clone(),
@@ -273,6 +264,21 @@ fn describe(
         warnings,
         took: Duration::ZERO,
     })
+}
+
+/// Returns the identity of a directory that is created: that of the only node of a new cluster.
+fn new_identity() -> Identity {
+    let random = || *uuid::Uuid::new_v4().as_bytes();
+    Identity::founder(ClusterId(random()), NodeId(0), DiskId(random()))
+}
+
+fn shard_limits(config: &BrokerConfig, memory_bytes: u64, shards: u16, stores: u16) -> ShardLimits {
+    let stores_per_shard = usize::from(stores).div_ceil(usize::from(shards));
+    let limits = ShardLimits::production(memory_bytes, shards, stores_per_shard, config.batch_bytes_max);
+    ShardLimits {
+        cleanup_interval: config.cleanup_interval,
+        ..limits.with_free_space(config.free_space_kept_bytes, stores)
+    }
 }
 
 /// Returns the settings of the group coordinator.
