@@ -21,8 +21,7 @@
 //! | `PendingAppends` | batches that wait for space, by partition |
 //! | [`Partition`] | one replica: its consensus with the high watermark, and pending acknowledgements |
 //! | `Consensus` | carries out on the log what the consensus core decides |
-//! | [`ReceivedMessage`], [`DueSend`] | what comes from other replicas, and what is sent to them |
-//! | `Sends` | receivers that wait for their turn, and the reads of entries for them |
+//! | [`ReceivedMessage`], [`DueSend`], `Sends` | what comes from other replicas; what is sent to them; receivers that wait for their turn |
 //! | `LogStartMoves`, `Deletions` | log starts that are being moved, deleted topics whose space is being freed |
 //! | `Compaction` | the partition that is being compacted, or the scan for one |
 //!

@@ -189,6 +189,15 @@ impl Node {
         self.act(|process, disk, wall_ms| process.append(disk, request, wall_ms))
     }
 
+    /// There was no leader for an election timeout.
+    pub(super) fn time_out(&mut self) -> Output {
+        self.act(|process, disk, wall_ms| {
+            if let Some(id) = process.find(TP) {
+                process.handle_election_timeout(disk, id, wall_ms);
+            }
+        })
+    }
+
     /// Deletes the records before an offset, on a leader.
     pub(super) fn delete_records(&mut self, to: Offset) -> Output {
         let id = LogStartMove { query: 0, number: 0 };

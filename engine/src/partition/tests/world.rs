@@ -267,11 +267,7 @@ impl World {
         if let Some(leader) = silent {
             self.lose(node, leader);
         }
-        let output = self.nodes[node].act(|process, disk, wall_ms| {
-            if let Some(id) = process.find(TP) {
-                process.handle_election_timeout(disk, id, wall_ms);
-            }
-        });
+        let output = self.nodes[node].time_out();
         self.take(node, output);
         if let Some(leader) = silent.filter(|leader| self.reaches(node, *leader)) {
             self.connect(node, leader);
