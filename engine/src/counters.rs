@@ -103,6 +103,8 @@ counters! {
     peer_sent = "peers.bytes.sent",
     /// Elections that partitions of the shard have begun.
     elections = "elections",
+    /// The longest turn, in microseconds.
+    longest_turn = "turn.longest.us",
     /// Groups now.
     groups = "groups.now",
     /// Bytes of memory that their offsets take now.

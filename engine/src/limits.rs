@@ -155,9 +155,9 @@ pub const SEND_QUEUE_BYTES_MAX: usize = 8 << 20;
 /// The same limit when many connections share that memory, and the smallest reservation of a read.
 pub const SEND_QUEUE_BYTES_MIN: usize = 64 << 10;
 
-/// Bytes of disk reads in flight on a shard, over all its stores, unless a single batch is larger. Further reads are queued, and writes pass them, so
-/// that an append does not wait for everything that clients read.
-pub const DISK_READS_INFLIGHT_BYTES_MAX: usize = 2 << 20;
+/// Bytes of disk reads in flight on a shard, over all its stores, unless a single batch is larger. Further reads are queued. Two batches of 1 MiB fit,
+/// with their headers: while one of them is sent, the disk reads the other.
+pub const DISK_READS_INFLIGHT_BYTES_MAX: usize = 3 << 20;
 
 /// Bytes of memory that a read reserves at least, however few are requested: the records can be anywhere in them.
 pub const READ_MEMORY_BYTES_MIN: usize = 64 << 10;

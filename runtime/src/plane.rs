@@ -203,7 +203,8 @@ pub enum FileJob {
 pub trait Disk: Fs {
     /// Writes all of `data`, at most [`WRITE_BYTES_MAX`] bytes.
     fn write(&mut self, file: FileId, at: u64, data: Bytes, durability: Durability, token: Token);
-    /// Fills `buf` from file position `at`.
+    /// Fills `buf` from file position `at`. The plane reads it in pieces and few of them at a time, so that writes do not wait behind megabytes of
+    /// reads; the application bounds the memory of the reads that it starts.
     fn read(&mut self, file: FileId, at: u64, buf: AlignedBuf, token: Token);
     /// Makes durable every write of this file that has completed (fdatasync).
     fn sync(&mut self, file: FileId, token: Token);
@@ -327,6 +328,9 @@ pub trait Plane<M>: Disk + Net {
     fn shards(&self) -> u16;
     /// Returns the time at the start of this turn.
     fn now(&self) -> Instant;
+    /// Returns the time that the longest turn of this shard took so far, with that during which its thread had no core. It is for statistics; in
+    /// simulation, turns take none.
+    fn longest_turn(&self) -> Duration;
     /// Returns milliseconds since the Unix epoch, for timestamps of records. May jump.
     fn wall_clock_ms(&self) -> i64;
     /// Returns a random number; in simulation it depends on the seed.

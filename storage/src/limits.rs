@@ -147,7 +147,7 @@ pub struct StoreLimits {
     pub index_interval_bytes: u32,
     /// Size of a read from disk, unless one frame needs more.
     pub read_bytes_max: usize,
-    /// Bytes of disk reads in flight, unless a single read is larger. Further reads are queued, so that writes do not wait behind them.
+    /// Bytes of disk reads in flight, unless a single read is larger. Further reads are queued.
     pub reads_inflight_bytes_max: usize,
     /// Bytes of one read and of one write of a rewrite, unless one frame needs more. One of them is in flight at a time.
     pub rewrite_bytes_max: usize,
@@ -187,7 +187,7 @@ impl Default for StoreLimits {
             chunk_bytes_max: 256 << 10,
             index_interval_bytes: 32 << 10,
             read_bytes_max: 1 << 20,
-            reads_inflight_bytes_max: 2 << 20,
+            reads_inflight_bytes_max: 3 << 20,
             rewrite_bytes_max: 256 << 10,
             producers_max: 10_000,
             store_producers_max: 100_000,

@@ -67,34 +67,6 @@ fn many_reads_are_served_a_few_at_a_time_and_a_write_is_started_at_once() {
 }
 
 #[test]
-fn beside_a_commit_round_one_read_is_in_flight() {
-    for seed in 0..4 {
-        let mut bed = cold(seed);
-        let (slot, other) = (bed.slot(0), bed.slot(1));
-        let limits = StoreLimits::tiny();
-        let reads_max = limits.reads_inflight_bytes_max / limits.read_bytes_max;
-        assert!(reads_max > 1);
-        // Its first extent since the restart is recorded in the map before its round begins.
-        bed.append_durably(other, &filled(7, 100));
-        let appended = bed.append(other, &filled(7, 100));
-        bed.turn();
-        let of_round = bed.disk.in_flight();
-        assert!(of_round > 0);
-        let ids = start_reads(&mut bed, slot, 0..BATCHES);
-        assert_eq!(bed.disk.in_flight(), of_round + 1);
-        while bed.store.bounds(other).durable_end < appended.next_offset {
-            assert!(bed.step());
-        }
-        let mut most = 0;
-        while bed.step() {
-            most = most.max(bed.disk.in_flight());
-        }
-        assert!(most >= reads_max, "{most} operations in flight after the round");
-        assert!(ids.iter().all(|id| matches!(bed.reads.get(id), Some(ReadResult::Frames(_)))));
-    }
-}
-
-#[test]
 fn reads_that_are_queued_when_their_partition_is_deleted_or_its_start_moves_are_answered() {
     let mut bed = cold(9);
     let (slot, other) = (bed.slot(0), bed.slot(1));

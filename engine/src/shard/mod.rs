@@ -460,6 +460,7 @@ impl ShardApp for Shard {
         more |= self.run_compaction(plane);
         more |= self.run_lead(plane);
         more |= self.answer_groups(plane);
+        self.counted.longest_turn = plane.longest_turn().as_micros() as u64;
         self.publish_counters();
         self.send_replies(plane);
         more |= self.run_long_answers(plane);

@@ -73,6 +73,11 @@ impl AlignedBuf {
         }
     }
 
+    /// Returns the address of the bytes, without a reference to them: the kernel may be writing to some.
+    pub(crate) fn memory(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
     /// Returns the bytes of memory that the buffer takes.
     pub fn memory_bytes(&self) -> usize {
         self.capacity

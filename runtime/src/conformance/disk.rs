@@ -123,6 +123,12 @@ impl DiskCheck {
             self.read(ctx, at, bytes);
             at += bytes;
         }
+        // Large reads, of which some go beyond the end.
+        for _ in 0..4 {
+            let at = self.rng.random_range(0..self.model.len() / PAGE_BYTES) * PAGE_BYTES;
+            let bytes = self.rng.random_range(1..=512) * PAGE_BYTES;
+            self.read(ctx, at, bytes);
+        }
         self.read(ctx, self.model.len(), PAGE_BYTES);
     }
 

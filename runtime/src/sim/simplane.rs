@@ -209,6 +209,10 @@ impl<M> Plane<M> for SimPlane<'_, M> {
         Instant(node.shards[usize::from(self.shard)].now.0 - node.started.0)
     }
 
+    fn longest_turn(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn wall_clock_ms(&self) -> i64 {
         let now = self.core.clock.now().since(Instant(0));
         self.core.nodes[self.node.0].wall_clock_ms + now.as_millis() as i64

@@ -1,4 +1,4 @@
-//! Disk I/O: direct writes and reads through the ring, slow work on file names on the file thread.
+//! Disk I/O: direct writes and reads through the ring, slow work on file names on the file thread. Reads are in [`super::disk_reads`].
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -9,8 +9,9 @@ use bytes::Bytes;
 use io_uring::{opcode, squeue, types};
 
 use super::UringPlane;
+use super::disk_reads::ReadOp;
 use super::jobs::{Job, JobDone, JobResult};
-use super::limits::{DISK_OPS_IN_FLIGHT_MAX, WAITING_MAX};
+use super::limits::{DISK_OPS_IN_FLIGHT_MAX, LARGE_SENDS_BYTES, WAITING_MAX};
 use super::ring::Cqe;
 use super::token::Op;
 use crate::buf::{AlignedBuf, PAGE_BYTES};
@@ -19,7 +20,7 @@ use crate::osfs::OpenFile;
 use crate::plane::{Completion, Disk, Durability, FileJob, Token, WRITE_BYTES_MAX};
 use crate::slab::Key;
 
-/// A disk operation, from its start to its completion.
+/// A write or a sync, from its start to its completion.
 pub(super) struct DiskOp {
     token: Token,
     /// Keeps the file open: closing a file id does not affect operations in flight.
@@ -32,8 +33,16 @@ pub(super) struct DiskOp {
 
 enum Work {
     Write { data: Bytes, durability: Durability },
-    Read { buf: AlignedBuf },
     Sync,
+}
+
+impl Work {
+    fn completion(&self, result: io::Result<()>) -> Completion {
+        match self {
+            Self::Write { .. } => Completion::Write(result),
+            Self::Sync => Completion::Sync(result),
+        }
+    }
 }
 
 /// What to do with an operation after a completion.
@@ -43,10 +52,10 @@ enum Next {
 }
 
 impl DiskOp {
-    fn entry(&mut self) -> squeue::Entry {
+    fn entry(&self) -> squeue::Entry {
         let fd = types::Fd(self.file.as_raw_fd());
         let at = self.at + self.done as u64;
-        match &mut self.work {
+        match &self.work {
             Work::Write { data, durability } => {
                 let rest = &data[self.done..];
                 let flags = match durability {
@@ -54,10 +63,6 @@ impl DiskOp {
                     Durability::Durable => libc::RWF_DSYNC,
                 };
                 opcode::Write::new(fd, rest.as_ptr(), rest.len() as u32).offset(at).rw_flags(flags).build()
-            }
-            Work::Read { buf } => {
-                let rest = &mut buf[self.done..];
-                opcode::Read::new(fd, rest.as_mut_ptr(), rest.len() as u32).offset(at).build()
             }
             Work::Sync => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
         }
@@ -83,22 +88,6 @@ impl DiskOp {
                 self.done += whole;
                 Next::Resubmit
             }
-            Work::Read { buf } => {
-                self.done += n;
-                if n > 0 && self.done < buf.len() && n.is_multiple_of(PAGE_BYTES) {
-                    Next::Resubmit
-                } else {
-                    Next::Done(Ok(()))
-                }
-            }
-        }
-    }
-
-    fn completion(self, result: io::Result<()>) -> Completion {
-        match self.work {
-            Work::Write { .. } => Completion::Write(result),
-            Work::Read { buf } => Completion::Read(result.map(|()| (buf, self.done))),
-            Work::Sync => Completion::Sync(result),
         }
     }
 }
@@ -126,14 +115,7 @@ impl<M: Send + 'static> UringPlane<M> {
                 self.disk_waiting.push_back(key);
                 self.start_disk_ops();
             }
-            Err(e) => {
-                let completion = match work {
-                    Work::Write { .. } => Completion::Write(Err(e)),
-                    Work::Read { .. } => Completion::Read(Err(e)),
-                    Work::Sync => Completion::Sync(Err(e)),
-                };
-                self.completions.push_back((token, completion));
-            }
+            Err(e) => self.completions.push_back((token, work.completion(Err(e)))),
         }
     }
 
@@ -142,15 +124,25 @@ impl<M: Send + 'static> UringPlane<M> {
             && let Some(key) = self.disk_waiting.pop_front()
         {
             self.disk_in_flight += 1;
+            self.read_window.handle_write_start();
             self.push_disk_op(key);
         }
     }
 
     fn push_disk_op(&mut self, key: Key) {
-        let Some(op) = self.disk_ops.get_mut(key) else { return };
+        let Some(op) = self.disk_ops.get(key) else { return };
         let entry = op.entry();
-        // SAFETY: data, buffer and file stay in the slab until the operation has completed, and are not accessed before that.
+        self.has_new_disk_ops = true;
+        // SAFETY: data and file stay in the slab until the operation has completed, and are not accessed before that.
         unsafe { self.ring.push(entry, Op::Disk(key)) };
+    }
+
+    /// Submits what was queued for the disk if large sends are to follow. A send copies its bytes while it is submitted, and the kernel passes the disk
+    /// operations of a submission on at its end only: a commit or the next read would wait for the copy, and the disk would be idle meanwhile.
+    pub(super) fn submit_to_disk_before_sends(&mut self) {
+        if std::mem::take(&mut self.has_new_disk_ops) && self.bytes_to_send() >= LARGE_SENDS_BYTES {
+            self.ring.submit();
+        }
     }
 
     /// Handles a completion. Returns the result unless the operation continues.
@@ -163,9 +155,10 @@ impl<M: Send + 'static> UringPlane<M> {
             }
             Next::Done(result) => {
                 self.disk_in_flight -= 1;
+                self.read_window.handle_write_end();
                 self.start_disk_ops();
                 let op = self.disk_ops.remove(key)?;
-                Some((op.token, op.completion(result)))
+                Some((op.token, op.work.completion(result)))
             }
         }
     }
@@ -195,7 +188,10 @@ impl<M: Send + 'static> Disk for UringPlane<M> {
 
     fn read(&mut self, file: FileId, at: u64, buf: AlignedBuf, token: Token) {
         assert_pages("read", at, buf.as_ptr(), buf.len());
-        self.start_disk(file, at, token, Work::Read { buf });
+        match self.fs.file(file) {
+            Ok(file) => self.queue_read(ReadOp::new(token, Arc::clone(file), at, buf)),
+            Err(e) => self.completions.push_back((token, Completion::Read(Err(e)))),
+        }
     }
 
     fn sync(&mut self, file: FileId, token: Token) {
@@ -306,7 +302,7 @@ mod tests {
         assert_eq!(op.done, 2 * PAGE_BYTES);
         assert!(matches!(op.advance(Err(io::Error::from_raw_os_error(libc::EAGAIN))), Next::Resubmit));
         assert!(matches!(op.advance(Ok(3 * PAGE_BYTES)), Next::Done(Ok(()))));
-        assert!(matches!(op.completion(Ok(())), Completion::Write(Ok(()))));
+        assert!(matches!(op.work.completion(Ok(())), Completion::Write(Ok(()))));
     }
 
     #[test]
@@ -318,14 +314,5 @@ mod tests {
         assert!(
             matches!(op.advance(Err(enospc)), Next::Done(Err(e)) if e.kind() == io::ErrorKind::StorageFull)
         );
-    }
-
-    #[test]
-    fn a_short_read_continues_until_the_file_ends() {
-        let mut op = op(Work::Read { buf: AlignedBuf::new(4 * PAGE_BYTES) });
-        assert!(matches!(op.advance(Ok(PAGE_BYTES)), Next::Resubmit));
-        assert!(matches!(op.advance(Ok(100)), Next::Done(Ok(()))), "a partial page is the end of the file");
-        let Completion::Read(Ok((buf, filled))) = op.completion(Ok(())) else { panic!("a read") };
-        assert_eq!((buf.len(), filled), (4 * PAGE_BYTES, PAGE_BYTES + 100));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::buf::PAGE_BYTES;
 use crate::plane::{OUTGOING_CONNECTIONS_MAX, SEND_COPY_BYTES_MAX};
 
 /// Completions dispatched in one turn, so that no kind of event is delayed for long by another.
@@ -61,8 +62,24 @@ pub(crate) const KEEPALIVE_PROBES: u32 = 6;
 /// Pause before accepting again after the process ran out of file descriptors or memory.
 pub(crate) const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Disk operations of one shard in flight; more are queued in order.
+/// Writes and syncs of one shard in flight; more are queued in order.
 pub(crate) const DISK_OPS_IN_FLIGHT_MAX: usize = 1024;
+
+/// Bytes of the sends of a turn from which on what it has for the disk is submitted before them. Copying as much takes ten times as long as a system
+/// call.
+pub(crate) const LARGE_SENDS_BYTES: usize = 64 << 10;
+
+/// Bytes of a read that are submitted to the disk at once.
+pub(crate) const READ_PIECE_BYTES: usize = 256 << 10;
+
+/// Pieces of reads that are at the disk beside writes.
+pub(crate) const READ_PIECES_BESIDE_WRITES: usize = 2;
+
+/// Pieces of reads that are at the disk of a shard that does not write.
+pub(crate) const READ_PIECES_MAX: usize = 8;
+
+/// Pieces that are read without any write before one more may be at the disk: as many as a large read has.
+pub(crate) const READ_PIECES_PER_STEP: usize = 4;
 
 /// Disk operations of one shard that are queued, and timers. More indicate a bug of the application.
 pub(crate) const WAITING_MAX: usize = 1 << 20;
@@ -77,6 +94,7 @@ pub(crate) const MESH_DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
 pub(crate) const CANCEL_TIME_MAX: Duration = Duration::from_secs(10);
 
 const _: () = {
+    assert!(READ_PIECE_BYTES.is_multiple_of(PAGE_BYTES) && READ_PIECES_BESIDE_WRITES <= READ_PIECES_MAX);
     assert!(RECV_BUFFERS.is_power_of_two());
     assert!(CONNECTIONS_MAX + OUTGOING_CONNECTIONS_MAX <= 1 << 28);
     assert!(HELLO_RECV_BYTES_MAX as usize <= RECV_BUFFER_BYTES);

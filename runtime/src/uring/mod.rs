@@ -8,6 +8,7 @@ mod accept;
 mod conn;
 mod connect;
 mod disk;
+mod disk_reads;
 mod jobs;
 pub(crate) mod limits;
 mod mesh;
@@ -39,6 +40,7 @@ pub(crate) use self::turn::{Driver, Turn};
 use self::accept::Listener;
 use self::conn::Conn;
 use self::disk::DiskOp;
+use self::disk_reads::{ReadOp, ReadPiece, ReadWindow};
 use self::limits::WAITING_MAX;
 use self::mesh::Envelope;
 
@@ -72,6 +74,7 @@ pub(crate) struct UringPlane<M> {
     fs: OsFs,
     epoch: std::time::Instant,
     now: Instant,
+    longest_turn: Duration,
 
     listeners: Vec<Listener>,
     accept_stopped: bool,
@@ -88,6 +91,13 @@ pub(crate) struct UringPlane<M> {
     disk_ops: Slab<DiskOp>,
     disk_waiting: VecDeque<Key>,
     disk_in_flight: usize,
+    reads: Slab<ReadOp>,
+    read_pieces: Slab<ReadPiece>,
+    /// Reads with pieces that were not started.
+    reads_waiting: VecDeque<Key>,
+    read_window: ReadWindow,
+    /// Operations of the disk were queued since the last turn's end.
+    has_new_disk_ops: bool,
     /// Completions that did not come through the ring.
     completions: VecDeque<(Token, Completion)>,
 
@@ -118,6 +128,7 @@ impl<M: Send + 'static> UringPlane<M> {
             fs: OsFs::new(),
             epoch: parts.epoch,
             now: Instant(0),
+            longest_turn: Duration::ZERO,
             listeners: parts.listeners.into_iter().map(Listener::new).collect(),
             accept_stopped: false,
             conns: Slab::new(u32::MAX),
@@ -129,6 +140,11 @@ impl<M: Send + 'static> UringPlane<M> {
             disk_ops: Slab::new(u32::MAX),
             disk_waiting: VecDeque::new(),
             disk_in_flight: 0,
+            reads: Slab::new(u32::MAX),
+            read_pieces: Slab::new(u32::MAX),
+            reads_waiting: VecDeque::new(),
+            read_window: ReadWindow::new(),
+            has_new_disk_ops: false,
             completions: VecDeque::new(),
             timers: Timers::new(),
             deadline: None,
@@ -141,6 +157,13 @@ impl<M: Send + 'static> UringPlane<M> {
 
     fn read_clock(&mut self) {
         self.now = Instant(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Notes how long the turn has taken that began when the clock was read.
+    fn end_turn(&mut self) {
+        let begun = self.now;
+        self.read_clock();
+        self.longest_turn = self.longest_turn.max(self.now.since(begun));
     }
 
     /// Starts to serve clients and to react to other threads.
@@ -172,6 +195,7 @@ impl<M: Send + 'static> UringPlane<M> {
 
     /// Starts the operations that the application has requested since the last call.
     fn flush(&mut self) {
+        self.submit_to_disk_before_sends();
         self.start_receives();
         self.start_sends();
         let Self { mailbox, ring, .. } = self;
@@ -237,6 +261,10 @@ impl<M: Send + 'static> Plane<M> for UringPlane<M> {
 
     fn now(&self) -> Instant {
         self.now
+    }
+
+    fn longest_turn(&self) -> Duration {
+        self.longest_turn
     }
 
     fn wall_clock_ms(&self) -> i64 {

@@ -39,6 +39,12 @@ impl<M: Send + 'static> UringPlane<M> {
         }
     }
 
+    /// Returns the bytes that the next sends have.
+    pub(super) fn bytes_to_send(&self) -> usize {
+        let idle = self.to_send.iter().filter_map(|key| self.conns.get(*key)).filter(|conn| !conn.sending);
+        idle.map(|conn| conn.out.bytes()).sum()
+    }
+
     /// Starts a send for every connection with queued data, so that everything queued during a turn is sent together.
     pub(super) fn start_sends(&mut self) {
         let mut listed = std::mem::take(&mut self.to_send);

@@ -16,8 +16,10 @@ pub(super) enum Op {
     Recv(Key),
     /// The send of a connection.
     Send(Key),
-    /// A disk operation.
+    /// A write to the disk, or a sync.
     Disk(Key),
+    /// Part of a read from the disk.
+    ReadPiece(Key),
     /// Reads the doorbell, which other threads write to.
     Doorbell,
     /// The timeout that ends a park.
@@ -40,6 +42,7 @@ impl Op {
             Self::Woken => (7, Key { index: 0, generation: 0 }),
             Self::Ignored => (8, Key { index: 0, generation: 0 }),
             Self::Connect(key) => (9, key),
+            Self::ReadPiece(key) => (10, key),
         };
         debug_assert!(key.index < 1 << INDEX_BITS);
         kind << KIND_SHIFT | u64::from(key.generation) << INDEX_BITS | u64::from(key.index)
@@ -58,6 +61,7 @@ impl Op {
             7 => Self::Woken,
             8 => Self::Ignored,
             9 => Self::Connect(key),
+            10 => Self::ReadPiece(key),
             kind => unreachable!("completion of an operation of kind {kind} that was never started"),
         }
     }
@@ -81,6 +85,7 @@ mod tests {
             Op::Recv(key),
             Op::Send(key),
             Op::Disk(Key { index: 0, generation: 7 }),
+            Op::ReadPiece(key),
             Op::Doorbell,
             Op::Deadline,
             Op::Woken,

@@ -90,6 +90,7 @@ impl<M: Send + 'static> Driver<M> {
             app.on_turn_end(plane);
         }
         plane.flush();
+        plane.end_turn();
         if plane.exiting {
             Turn::Exit
         } else if delivered || plane.has_events() {
@@ -161,6 +162,11 @@ impl<M: Send + 'static> Driver<M> {
             }
             Op::Disk(key) => {
                 if let Some((token, completion)) = plane.on_disk_completed(key, cqe) {
+                    app.on_disk(plane, token, completion);
+                }
+            }
+            Op::ReadPiece(key) => {
+                if let Some((token, completion)) = plane.on_read_piece_completed(key, cqe) {
                     app.on_disk(plane, token, completion);
                 }
             }
@@ -319,6 +325,7 @@ impl<M: Send + 'static> Driver<M> {
             );
             std::mem::forget(std::mem::replace(&mut plane.conns, crate::slab::Slab::new(0)));
             std::mem::forget(std::mem::replace(&mut plane.disk_ops, crate::slab::Slab::new(0)));
+            std::mem::forget(std::mem::replace(&mut plane.reads, crate::slab::Slab::new(0)));
             std::mem::forget(std::mem::take(&mut plane.doorbell_bytes));
             if let Some(buffers) = self.buffers.take() {
                 buffers.leak();

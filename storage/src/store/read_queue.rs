@@ -1,9 +1,8 @@
 //! Disk reads of a store: few bytes are in flight at a time, and further reads wait in a queue, first come, first served.
 //!
-//! A disk serves its requests in an order of its own. After a thousand reads, a write would wait for all of them; after
-//! [`reads_inflight_bytes_max`](crate::StoreLimits::reads_inflight_bytes_max) it waits for a millisecond or two. While a commit round is in flight one
-//! read is, because the round takes several operations, and each would wait for the reads before it. Writes are never queued here. The buffer of a
-//! read is allocated when the read starts, not while it is queued.
+//! The limit, [`reads_inflight_bytes_max`](crate::StoreLimits::reads_inflight_bytes_max), is one of memory and of fairness: whoever reads next waits for
+//! a few reads, however many others do. How much of these is at the disk at a time, beside writes, is the plane's business. Writes are never queued
+//! here. The buffer of a read is allocated when the read starts, not while it is queued.
 //!
 //! Invariant: a read is queued only while others are in flight. So each completion starts the next ones, and none is forgotten.
 
@@ -86,9 +85,7 @@ impl Store {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        let beside_round = !self.rounds.is_empty();
-        let bytes_max = if beside_round { 0 } else { self.config.limits.reads_inflight_bytes_max };
-        self.reads.has_room(bytes, bytes_max)
+        self.reads.has_room(bytes, self.config.limits.reads_inflight_bytes_max)
     }
 
     /// Returns the position and length that a queued task reads. `None` if that no longer exists, or is elsewhere.
