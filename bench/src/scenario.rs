@@ -65,7 +65,8 @@ pub struct Producers {
     pub count: u32,
     /// Maximum size of a batch in bytes.
     pub batch_bytes: usize,
-    /// Maximum number of records in a batch. Zero: limited by size only.
+    /// Maximum number of records in a batch. Zero: limited by size only. Without keys, as many records in a row go to one partition, so that batches are
+    /// full whatever the number of partitions is.
     #[serde(default)]
     pub batch_records: u32,
     /// How long a batch waits for more records, in microseconds.

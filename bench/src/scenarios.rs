@@ -5,12 +5,15 @@ use std::path::Path;
 use crate::BenchError;
 use crate::scenario::{Scenario, VALUE_BYTES_MIN};
 
-const BUILT_IN: [&str; 14] = [
+const BUILT_IN: [&str; 17] = [
     include_str!("../scenarios/few-big.toml"),
     include_str!("../scenarios/small-batches.toml"),
     include_str!("../scenarios/many-partitions-100.toml"),
     include_str!("../scenarios/many-partitions-1000.toml"),
     include_str!("../scenarios/many-partitions-10000.toml"),
+    include_str!("../scenarios/equal-batches-1.toml"),
+    include_str!("../scenarios/equal-batches-1000.toml"),
+    include_str!("../scenarios/equal-batches-10000.toml"),
     include_str!("../scenarios/many-producers-4.toml"),
     include_str!("../scenarios/many-producers-50.toml"),
     include_str!("../scenarios/many-producers-400.toml"),

@@ -81,19 +81,14 @@ impl Backend for Native {
     fn producer<'a>(&'a self, topic: &'a str, scenario: &'a Scenario) -> Pending<'a, Box<dyn Producer>> {
         Box::pin(async move {
             let producers = &scenario.producers;
-            // A record larger than the batch size gets its own batch.
-            let batch_bytes = if producers.batch_records == 1 { 1 } else { producers.batch_bytes };
-            if producers.batch_records > 1 {
-                return Err(BackendError(
-                    "the native client limits the bytes of a batch, not the records: batch_records must be 0 or 1".into(),
-                ));
-            }
+            let batch_records = if producers.batch_records == 0 { u32::MAX } else { producers.batch_records };
             let outstanding = scenario.load.outstanding as usize * (scenario.record.bytes + RECORD_OVERHEAD);
             let producer = self
                 .client()
                 .await?
                 .producer(topic)
-                .batch_bytes(batch_bytes)
+                .batch_bytes(producers.batch_bytes)
+                .batch_records(batch_records)
                 .buffer_bytes(outstanding.clamp(PRODUCER_BYTES_MIN, PRODUCER_BYTES_MAX))
                 .linger(Duration::from_micros(producers.linger_us))
                 .max_in_flight(producers.in_flight as usize)

@@ -66,7 +66,7 @@ pub(crate) async fn generate(
             limit: plan.limit,
             record_bytes: scenario.record.bytes,
             chunk: plan.filling.records(),
-            routes: Routes::new(keys.clone(), partitions, which, count),
+            routes: Routes::new(keys.clone(), scenario, which),
             values: Values::new(plan.filling.clone()),
             partitions,
         };

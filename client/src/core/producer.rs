@@ -92,6 +92,8 @@ pub(crate) struct ProducerCore {
     batch_bytes: usize,
     /// Maximum size of a batch with a single record.
     batch_bytes_max: usize,
+    /// Number of records at which a batch is complete, whatever its size.
+    batch_records_max: u32,
     lanes: Vec<Lane>,
     identity: Option<Identity>,
     /// A [`ProducerAction::InitProducer`] is unanswered.
@@ -126,6 +128,7 @@ impl ProducerCore {
             compression,
             batch_bytes: batch_bytes.min(batch_bytes_max),
             batch_bytes_max,
+            batch_records_max: u32::MAX,
             lanes: Vec::new(),
             identity: None,
             identity_asked: false,
@@ -158,6 +161,11 @@ impl ProducerCore {
     }
 
     // Commands.
+
+    /// Sets the number of records at which a batch is complete.
+    pub(crate) fn set_batch_records_max(&mut self, records: u32) {
+        self.batch_records_max = records;
+    }
 
     /// Sets the number of partitions, which never decreases.
     pub(crate) fn set_partitions(&mut self, partitions: u32) {
@@ -228,16 +236,21 @@ impl ProducerCore {
         self.next_batch += 1;
         let lane = &mut self.lanes[partition as usize];
         let closed = lane.close_open();
-        let full = builder.bytes() >= self.batch_bytes;
+        let full = builder.bytes() >= self.batch_bytes || self.batch_records_max <= 1;
         let appended = lane.begin(id, builder, now).add_record(partition, charge, true);
         if full {
             lane.close_open();
         }
-        if (closed || full) && partition == self.sticky_partition() {
+        self.note_closed(partition, closed || full);
+        Ok(appended)
+    }
+
+    /// The lane of a partition may have something to send: a batch was opened, or closed.
+    fn note_closed(&mut self, partition: u32, is_closed: bool) {
+        if is_closed && partition == self.sticky_partition() {
             self.advance_sticky();
         }
         self.mark_ready(partition);
-        Ok(appended)
     }
 
     /// Appends a record to the partition's open batch, if there is one with room for it.
@@ -253,7 +266,15 @@ impl ProducerCore {
         let fits = builder.bytes() + charge <= self.batch_bytes;
         if fits || builder.bytes_with(record) <= self.batch_bytes {
             match builder.append(record) {
-                Ok(()) => return Ok(Some(open.add_record(partition, charge, false))),
+                Ok(()) => {
+                    let is_complete = open.records + 1 >= self.batch_records_max;
+                    let appended = open.add_record(partition, charge, is_complete);
+                    if is_complete {
+                        self.lanes[partition as usize].close_open();
+                        self.note_closed(partition, true);
+                    }
+                    return Ok(Some(appended));
+                }
                 Err(AppendError::Full) => {}
                 Err(error) => return Err(error.into()),
             }

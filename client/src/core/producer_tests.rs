@@ -296,6 +296,40 @@ fn records_without_a_key_change_the_partition_with_the_batch() {
 }
 
 #[test]
+fn a_batch_with_as_many_records_as_allowed_is_sent_without_lingering() {
+    let limits = LaneLimits {
+        linger: Duration::from_mins(1),
+        in_flight_max: 5,
+        delivery_timeout: Duration::from_mins(10),
+        idempotent: false,
+    };
+    for records in [1, 3] {
+        let mut core = ProducerCore::new(limits.clone(), Compression::None, 10_000, 100_000, 0);
+        core.set_partitions(1);
+        core.set_batch_records_max(records);
+        let (now, mut wakes, mut indexes) = (Instant::now(), Vec::new(), Vec::new());
+        for _ in 0..2 * records {
+            let record = Record::new(vec![0u8; 20]);
+            let appended = core.append(&record, Timestamp(0), record.charge(), || now).unwrap();
+            wakes.push(appended.wake);
+            indexes.push(appended.index);
+        }
+        assert!(
+            wakes[records as usize - 1] && wakes[2 * records as usize - 1],
+            "the driver has something to send"
+        );
+        let expected: Vec<u32> = (0..records).chain(0..records).collect();
+        assert_eq!(indexes, expected);
+        assert!(matches!(core.poll_send(now), Some(ProducerAction::Route { lane: 0, .. })));
+        core.handle_route(0, true);
+        for _ in 0..2 {
+            assert!(matches!(core.poll_send(now), Some(ProducerAction::Send { lane: 0, .. })));
+        }
+        assert!(core.poll_send(now).is_none());
+    }
+}
+
+#[test]
 fn keys_map_to_kafkas_partitions_and_named_partitions_take_precedence() {
     let limits = LaneLimits {
         linger: Duration::ZERO,

@@ -32,6 +32,7 @@ use crate::record::Record;
 pub(crate) struct Settings {
     pub(crate) linger: Duration,
     pub(crate) batch_bytes: usize,
+    pub(crate) batch_records: u32,
     pub(crate) buffer_bytes: usize,
     pub(crate) in_flight_max: usize,
     pub(crate) delivery_timeout: Duration,

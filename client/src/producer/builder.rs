@@ -31,6 +31,7 @@ impl ProducerBuilder {
         let settings = Settings {
             linger: Duration::ZERO,
             batch_bytes: 256 << 10,
+            batch_records: u32::MAX,
             buffer_bytes: 32 << 20,
             in_flight_max: DEDUP_BATCHES_MAX,
             delivery_timeout: Duration::from_mins(2),
@@ -54,6 +55,13 @@ impl ProducerBuilder {
     /// `max.message.bytes`.
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
         self.settings.batch_bytes = bytes;
+        self
+    }
+
+    /// Sets how many records a batch has at most. It is sent when it has as many, without lingering. Default: as many as fit
+    /// [`ProducerBuilder::batch_bytes`].
+    pub fn batch_records(mut self, records: u32) -> Self {
+        self.settings.batch_records = records;
         self
     }
 
@@ -141,6 +149,9 @@ impl ProducerBuilder {
                 "max_in_flight({}) must be between 1 and {DEDUP_BATCHES_MAX}, the number of batches that the broker remembers of a producer",
                 settings.in_flight_max
             )));
+        }
+        if settings.batch_records == 0 {
+            return Err(invalid("batch_records must be positive"));
         }
         if settings.buffer_bytes == 0 || settings.buffer_bytes > tokio::sync::Semaphore::MAX_PERMITS {
             return Err(invalid("buffer_bytes must be positive and fit the address space"));

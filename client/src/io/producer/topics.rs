@@ -120,6 +120,7 @@ impl Topics {
         };
         let (compression, batch_bytes) = (settings.compression, settings.batch_bytes);
         let mut core = ProducerCore::new(limits, compression, batch_bytes, batch_bytes_max, rand::random());
+        core.set_batch_records_max(settings.batch_records);
         core.set_partitions(info.partitions.len() as u32);
         Ok(ProducerShared::new(topic.clone(), cluster.clone(), settings.clone(), room.clone(), core))
     }
