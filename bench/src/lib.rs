@@ -10,6 +10,7 @@
 //! | [`ladder`] | the search for the highest sustainable rate |
 //! | [`server`] | a broker process started for a run |
 //! | [`outcome`] | the results of a run |
+//! | [`groups`] | loads on the coordinators of groups |
 //! | [`limits`] | the limits of the machine, to compare results with |
 //! | [`process`] | resource usage of the broker's process |
 //! | [`environment`] | the machine and software measured |
@@ -20,6 +21,7 @@ pub mod backend;
 pub mod cli;
 pub mod environment;
 mod error;
+pub mod groups;
 pub mod ladder;
 pub mod limits;
 pub mod load;

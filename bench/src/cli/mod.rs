@@ -13,6 +13,7 @@ mod run;
 mod session;
 mod units;
 
+use crate::groups::{CommitsCommand, JoinCommand};
 use crate::limits::LimitsCommand;
 use crate::output::print;
 use crate::{BenchError, report, scenarios};
@@ -39,6 +40,10 @@ pub enum BenchCommand {
     },
     /// Run a scenario and report the results
     Run(Box<RunArgs>),
+    /// Measure commits of offsets: how many of them are durable per second
+    Commits(CommitsCommand),
+    /// Measure how a group of many members begins, and the longest turns of the shards meanwhile
+    Join(JoinCommand),
     /// Raise the rate until the broker cannot keep up; reports the latency at each rate, and the highest sustainable rate
     Ladder(Box<LadderArgs>),
 }
@@ -49,6 +54,8 @@ pub fn run(command: &BenchCommand) -> Result<(), BenchError> {
         BenchCommand::List => list(),
         BenchCommand::Limits(limits) => limits.run(),
         BenchCommand::Compare { files, plots } => compare(files, plots.as_deref()),
+        BenchCommand::Commits(commits) => commits.run(),
+        BenchCommand::Join(join) => join.run(),
         BenchCommand::Run(args) => run::run(args),
         BenchCommand::Ladder(args) => ladder::run(args),
     }

@@ -31,7 +31,8 @@ pub struct LimitsCommand {
     json: Option<PathBuf>,
 }
 
-fn positive(text: &str) -> Result<Duration, String> {
+/// Parses a duration above zero, such as `500ms`.
+pub(crate) fn positive(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration above zero; examples: 500ms, 1s");
     let signed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(signed).ok().filter(|duration| !duration.is_zero()).ok_or_else(wrong)

@@ -12,6 +12,7 @@ use highwater_runtime::baseline::{
 };
 
 pub use command::LimitsCommand;
+pub(crate) use command::positive;
 
 use crate::BenchError;
 use crate::report;
@@ -120,6 +121,11 @@ pub fn for_scenario(scenario: &Scenario) -> Limit {
     if outstanding > PIPELINED_RECORDS_MIN { small(16) } else { small(1) }
 }
 
+/// Returns the limit that applies to consumers of a backlog: the disk's sequential reads.
+pub fn for_backlog() -> Limit {
+    reads(READ_DEPTHS[READ_DEPTHS.len() - 1])
+}
+
 fn pipeline() -> Limit {
     Limit::new("pipeline", Probe::Pipeline(Pipeline::new(Space::Written)))
 }
@@ -155,10 +161,7 @@ pub fn all() -> Vec<Limit> {
         let small = |depth| writes(Writes { bytes: SMALL_BYTES, depth, durable, space: Space::Written });
         limits.extend(SMALL_DEPTHS.map(small));
     }
-    for depth in READ_DEPTHS {
-        let name = format!("read-{}-d{depth}", size(READ_BYTES));
-        limits.push(Limit::new(name, Probe::Reads(Reads { bytes: READ_BYTES, depth })));
-    }
+    limits.extend(READ_DEPTHS.map(reads));
     for bytes in CHECKSUM_BYTES {
         limits.push(Limit::new(format!("crc32c-{}", size(bytes)), Probe::Checksum(bytes)));
     }
@@ -167,6 +170,11 @@ pub fn all() -> Vec<Limit> {
     limits.push(Limit::new("mesh-busy", Probe::Mesh { busy: true }));
     limits.push(Limit::new("wake-eventfd", Probe::Wake));
     limits
+}
+
+fn reads(depth: usize) -> Limit {
+    let name = format!("read-{}-d{depth}", size(READ_BYTES));
+    Limit::new(name, Probe::Reads(Reads { bytes: READ_BYTES, depth }))
 }
 
 fn writes(writes: Writes) -> Limit {
@@ -253,6 +261,7 @@ mod tests {
         let limit_of = |name: &str| for_scenario(&scenarios::find(name).expect("built in")).name;
         assert_eq!(limit_of("few-big"), "pipeline");
         assert_eq!(limit_of("small-batches"), "pipeline-small-16");
+        assert!(all.contains(&for_backlog()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod generator;
 pub mod payload;
 mod prefill;
 mod reader;
-mod recorder;
+pub(crate) mod recorder;
 mod routes;
 pub mod run;
 pub mod schedule;

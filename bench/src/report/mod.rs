@@ -121,6 +121,8 @@ pub struct Run {
     pub longest_gap_ns: u64,
     pub tail_records: u64,
     pub cold_bytes_per_second: Option<f64>,
+    /// The percentage of the disk's sequential reads that this is.
+    pub cold_limit_percent: Option<f64>,
     pub generator: ProcessUse,
     pub broker: Option<ProcessUse>,
     /// Intervals of at least a second, unless the run is shorter.

@@ -54,11 +54,18 @@ impl Run {
             saturated_why: outcome.saturated.clone(),
             longest_gap_ns: outcome.longest_gap.as_nanos().min(u128::from(u64::MAX)) as u64,
             tail_records: outcome.tail_records,
+            cold_limit_percent: None,
             cold_bytes_per_second: outcome.cold.map(|cold| ratio(cold.bytes as f64, cold.took.as_secs_f64())),
             generator: uses(&outcome.generator),
             broker: outcome.broker.as_ref().map(uses),
             intervals: outcome.intervals.iter().map(IntervalRow::of).collect(),
         }
+    }
+
+    /// Sets the limit of the machine that applies to the consumers of the backlog, in bytes per second.
+    pub fn set_backlog_limit(&mut self, limit: &Limit) {
+        let percent = |rate: f64| (limit.value > 0.0).then(|| 100.0 * rate / limit.value);
+        self.cold_limit_percent = self.cold_bytes_per_second.and_then(percent);
     }
 
     /// Sets the limit of the machine that applies to this run. Its unit determines whether it is compared with bytes (`B/s`, `kB/s`, `MB/s`,

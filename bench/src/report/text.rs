@@ -218,8 +218,12 @@ fn megabytes(bytes: f64) -> String {
 }
 
 fn span(values: impl Iterator<Item = f64> + Clone) -> String {
-    let low = megabytes(values.clone().fold(f64::INFINITY, f64::min));
-    let high = megabytes(values.fold(0.0, f64::max));
+    span_of(values, megabytes)
+}
+
+fn span_of(values: impl Iterator<Item = f64> + Clone, format: fn(f64) -> String) -> String {
+    let low = format(values.clone().fold(f64::INFINITY, f64::min));
+    let high = format(values.fold(0.0, f64::max));
     if low == high { high } else { format!("{low}–{high}") }
 }
 
@@ -251,7 +255,15 @@ fn remarks(group: &Group<'_>) -> Vec<String> {
     }
     let cold: Vec<f64> = group.runs.iter().filter_map(|run| run.cold_bytes_per_second).collect();
     if !cold.is_empty() {
-        remarks.push(format!("The backlog was read at {} MB/s.", span(cold.iter().copied())));
+        let percent = group.runs.iter().filter_map(|run| run.cold_limit_percent);
+        let percent = match percent.clone().next() {
+            Some(_) => {
+                let percent = span_of(percent, |percent| format!("{percent:.0}"));
+                format!(", {percent} % of the disk's sequential reads")
+            }
+            None => String::new(),
+        };
+        remarks.push(format!("The backlog was read at {} MB/s{percent}.", span(cold.iter().copied())));
     }
     let generator = group.generator();
     remarks.push(format!(
