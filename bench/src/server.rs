@@ -31,6 +31,8 @@ pub struct ServerPlan {
     pub data_dir: Option<PathBuf>,
     /// Number of cores; `None` for the broker's default.
     pub cores: Option<u16>,
+    /// Bytes of memory; `None` for the broker's default.
+    pub memory_bytes: Option<usize>,
     /// The listener to use.
     pub protocol: Protocol,
 }
@@ -161,6 +163,9 @@ fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready),
     command.arg("start").arg("--data-dir").arg(data).args(["--listen", native, "--kafka-listen", kafka]);
     if let Some(cores) = plan.cores {
         command.args(["--cores", &cores.to_string()]);
+    }
+    if let Some(bytes) = plan.memory_bytes {
+        command.args(["--memory", &bytes.to_string()]);
     }
     // Only the command line configures it, not the environment.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HIGHWATER_"))

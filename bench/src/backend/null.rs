@@ -1,6 +1,6 @@
 //! The null backend: acknowledges every record at once. A workload on it measures the generator itself.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::{Ack, Backend, BackendError, Consumer, From, Incoming, Outgoing, Pending, Producer};
 use crate::scenario::Scenario;
@@ -47,20 +47,26 @@ impl Backend for Null {
 struct NullProducer {
     acks: Vec<Ack>,
     next: i64,
+    /// The task that waits for acknowledgements.
+    waker: Option<Waker>,
 }
 
 impl Producer for NullProducer {
     fn send(&mut self, record: Outgoing) -> Result<(), Outgoing> {
         self.acks.push(Ack { tag: record.tag, result: Ok(self.next) });
         self.next += 1;
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
         Ok(())
     }
 
     fn flush(&mut self) {}
 
-    fn poll_acks(&mut self, _: &mut Context<'_>, out: &mut Vec<Ack>) -> Poll<()> {
+    fn poll_acks(&mut self, cx: &mut Context<'_>, out: &mut Vec<Ack>) -> Poll<()> {
         if self.acks.is_empty() {
-            // Nothing to wait for: everything sent is acknowledged already.
+            // The next record is acknowledged at once.
+            self.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
         out.append(&mut self.acks);

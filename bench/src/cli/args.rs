@@ -71,6 +71,9 @@ pub struct LoadArgs {
     /// Cores of the broker started for the run [default: the broker's default]
     #[arg(long, value_name = "N")]
     pub broker_cores: Option<u16>,
+    /// Memory of the broker started for the run [default: the broker's default]. A backlog is read from the disk only if it is larger
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub broker_memory: Option<usize>,
     /// Program to start as the broker [default: this program]
     #[arg(long, value_name = "FILE")]
     pub broker_program: Option<PathBuf>,
@@ -122,6 +125,7 @@ impl LoadArgs {
             program: self.broker_program.clone(),
             data_dir: self.data_dir.clone(),
             cores: self.broker_cores,
+            memory_bytes: self.broker_memory,
             protocol,
         }))
     }
