@@ -3,6 +3,7 @@
 mod compaction;
 mod groups;
 mod journal;
+mod metadata;
 mod replicas;
 
 use std::ops::RangeInclusive;
@@ -27,6 +28,9 @@ pub use groups::{
 use journal::journal_bytes;
 pub use journal::{
     JOURNAL_BYTES, JOURNAL_PART, JOURNAL_TAIL_BYTES_LIMIT, JOURNAL_TAIL_BYTES_MAX, journal_tail_bytes_max,
+};
+pub use metadata::{
+    METADATA_BYTES_MAX, METADATA_BYTES_PER_ENTRY, NODES_MAX, PARTITIONS_MAX, REPLICAS_DEFAULT,
 };
 pub use replicas::{
     ELECTION_JITTER_MAX, ELECTION_TICK, ELECTION_WAIT_MIN, ELECTIONS_PER_TURN_MAX, MARKS_KEPT_MAX,
@@ -200,23 +204,6 @@ pub const OFFSETS_BYTES_MAX: usize = 32 << 20;
 pub const GROUPS_BYTES_MAX: usize = 12 << 20;
 
 const _: () = assert!(OFFSETS_BYTES_MAX + 2 * GROUPS_BYTES_MAX <= PAYLOAD_BYTES_MAX);
-
-/// Bytes of the metadata of all topics together. A snapshot of it is one payload of a state log.
-pub const METADATA_BYTES_MAX: usize = 32 << 20;
-
-const _: () = assert!(2 * METADATA_BYTES_MAX <= PAYLOAD_BYTES_MAX);
-
-/// Bytes of memory that the metadata of a partition or of a topic is charged: what every shard keeps of it.
-pub const METADATA_BYTES_PER_ENTRY: u64 = 1 << 10;
-
-/// Nodes of a cluster.
-pub const NODES_MAX: usize = 1000;
-
-/// Replicas of each partition of a topic that is created without a number, unless there are fewer nodes.
-pub const REPLICAS_DEFAULT: usize = 3;
-
-/// Partitions of a broker, however much memory it has.
-pub const PARTITIONS_MAX: usize = 1 << 20;
 
 /// Producers for which a shard remembers a rejected batch that has not been sent again. Beyond that, the producer that was silent longest is
 /// forgotten.

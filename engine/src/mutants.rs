@@ -37,6 +37,8 @@ pub enum Mutant {
     WrongShardNotRefused,
     /// The credit for received frames is not given back.
     CreditNeverReleased,
+    /// A change of the metadata is published when it is appended to the log, not when it is durable.
+    ChangePublishedBeforeDurable,
     /// A change of the metadata is published before all shards have prepared it.
     PublishedBeforePrepared,
 }

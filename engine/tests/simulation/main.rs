@@ -35,6 +35,7 @@ mod peers;
 mod producer;
 mod published;
 mod rejected;
+mod reported;
 mod run;
 mod seen;
 #[path = "../common/sim_node.rs"]

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use highwater_engine::mutants::{Mutant, plant};
 
-use crate::{published, rejected, run};
+use crate::{published, rejected, reported, run};
 
 /// Maximum number of seeds before a bug has to be found.
 const SEEDS_MAX: u64 = 40;
@@ -61,6 +61,11 @@ fn overtaking_a_rejected_batch_is_found_through_both_protocols() {
     assert!(fails(Mutant::RejectedBatchOvertaken, rejected::kafka), "Kafka");
     assert!(fails(Mutant::RejectedBatchOvertaken, rejected::kafka_unknown_partition), "unknown partition");
     assert!(fails(Mutant::RejectedBatchOvertaken, rejected::kafka_deleted_partition), "deleted topic");
+}
+
+#[test]
+fn publishing_changes_before_they_are_durable_is_found() {
+    assert!(fails(Mutant::ChangePublishedBeforeDurable, reported::changes_are_durable));
 }
 
 #[test]

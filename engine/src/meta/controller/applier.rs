@@ -14,6 +14,7 @@ use crate::meta::record::is_old;
 use crate::meta::{
     Change, Entry, Metadata, MetadataRoom, Node, Opened, Publish, Record, RecoverError, SnapshotWriter, Topic,
 };
+use crate::mutants::{Mutant, is_planted};
 
 pub(super) struct Applier {
     log: StateLog,
@@ -288,7 +289,9 @@ impl Applier {
     }
 
     fn publish_durable(&mut self) {
-        while let Some(mark) = self.marks.pop_front_if(|mark| mark.seq <= self.log.certain()) {
+        let is_early = is_planted(Mutant::ChangePublishedBeforeDurable);
+        let durable = if is_early { self.log.appended() } else { self.log.certain() };
+        while let Some(mark) = self.marks.pop_front_if(|mark| mark.seq <= durable) {
             self.durable = mark.point.next_offset;
             self.published.push_back(mark.point);
             self.actions.push_back(Action::Publish(mark.publish));
