@@ -167,8 +167,8 @@ impl Follower<'_> {
 }
 
 impl Replicas {
-    /// Appends the frames of a message from an index on, at which the log ends. If the store does not take all of them, the leader sends the
-    /// others again.
+    /// Appends the frames of a message from an index on, at which the log ends. If the store does not take all of them, this replica asks the leader
+    /// for the others when there is space.
     pub(super) fn append_frames(
         &mut self,
         disk: &mut dyn Disk,
@@ -189,7 +189,10 @@ impl Replicas {
             let end = follower.store.bounds(slot).append_index;
             follower.consensus.handle_refused(end);
             return match error {
-                ReplicateError::Refused(_) => Ok(()),
+                ReplicateError::Refused(_) => {
+                    self.refused.insert(id);
+                    Ok(())
+                }
                 error => Err(FramesError::NotTaken(error)),
             };
         }

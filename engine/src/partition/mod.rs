@@ -141,6 +141,8 @@ struct Replicas {
     gone: Vec<(TopicPartition, ReplicaId, ReplicaId)>,
     /// Partitions with an action that waits for space.
     held: BTreeSet<PartitionId>,
+    /// Partitions whose store has refused frames of their leader.
+    refused: BTreeSet<PartitionId>,
     /// Stores with batches that may be appended now, because a role has changed.
     retry: Vec<usize>,
     counted: PartitionCounters,
@@ -185,6 +187,7 @@ impl Partitions {
                 leaderless: Vec::new(),
                 gone: Vec::new(),
                 held: BTreeSet::new(),
+                refused: BTreeSet::new(),
                 retry: Vec::new(),
                 counted: PartitionCounters::default(),
                 scratch: Vec::new(),

@@ -100,6 +100,22 @@ impl Replicas {
             self.settle(disk, id, wall_ms);
         }
     }
+
+    /// Asks the leaders for the frames that a store has refused.
+    pub(super) fn ask_for_refused(&mut self, disk: &mut dyn Disk, store: usize, wall_ms: i64) {
+        if self.refused.is_empty() {
+            return;
+        }
+        let is_here = |id: &PartitionId| self.table.get(*id).is_none_or(|partition| partition.store == store);
+        let here: Vec<PartitionId> = self.refused.iter().copied().filter(is_here).collect();
+        for id in here {
+            self.refused.remove(&id);
+            if let Some(partition) = self.table.get_mut(id) {
+                partition.consensus.handle_space();
+            }
+            self.settle(disk, id, wall_ms);
+        }
+    }
 }
 
 impl Partition {

@@ -200,6 +200,7 @@ impl Partitions {
             }
             if space {
                 self.replicas.retry_held(disk, store, wall_ms);
+                self.replicas.ask_for_refused(disk, store, wall_ms);
                 self.retry_pending(disk, store, wall_ms);
             }
         }

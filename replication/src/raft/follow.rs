@@ -182,7 +182,8 @@ impl Replica {
     }
 
     /// Handles that the storage did not take entries that were accepted: its log ends at `end`. They may be committed; none of them was durable
-    /// here, so this replica has neither acknowledged nor committed them.
+    /// here, so this replica has neither acknowledged nor committed them. The owner calls [`handle_space`](Self::handle_space) when the storage may take
+    /// them.
     pub fn handle_refused(&mut self, end: LogIndex) {
         if matches!(self.role, Role::Leader(_)) || end >= self.log.end() {
             return;
@@ -193,7 +194,14 @@ impl Replica {
         self.cut_hole(end);
         let kept = self.configs.partition_point(|entry| entry.index < end).max(1);
         self.configs.truncate(kept);
-        self.ask_for_more();
+    }
+
+    /// Handles that the storage may take entries again after it has [refused](Self::handle_refused) some: asks the leader for them. If the
+    /// replica asked at once, it would get them again and refuse them again, as fast as the channel carries them.
+    pub fn handle_space(&mut self) {
+        if !self.cutting {
+            self.ask_for_more();
+        }
     }
 
     /// Asks the leader to go on from the end of the log.

@@ -7,7 +7,7 @@
 //! | `2: append 2 4..6 after 1 runs 4:2 commit 4` | replica 2 sends entries 4 and 5, in term 2, after an entry of epoch 1 |
 //! | `2: vote 3 last 6@2 [transfer]`, `pre-vote 3 last 6@2`, `voted 3 yes`, `pre-voted 2 asked 3 no` | messages of elections |
 //! | `2: appended 2 6`, `rejected 2 4@1`, `start 2 9@1`, `timeout-now 2`, `stepped-down 2`, `lost-end 3`, `fetch 2 4..6` | other messages |
-//! | `persisted`, `durable 6`, `truncated`, `started`, `refused 6` | what the disk has done |
+//! | `persisted`, `durable 6`, `truncated`, `started`, `refused 6`, `space` | what the disk has done |
 //! | `timeout`, `alive 2`, `lost 2` | what the channels say |
 //! | `propose 2`, `insync`, `config 1,2,4 [learners 3]`, `transfer 2`, `hole 2..3`, `repaired 2..3`, `log-start 4` | commands |
 //!
@@ -98,6 +98,7 @@ fn apply(subject: &mut Option<Replica>, event: &str) -> Option<String> {
         ["started"] => r.handle_started(),
         ["resume"] => return (!r.resume()).then(|| "refused".to_owned()),
         ["refused", end] => r.handle_refused(index(end)),
+        ["space"] => r.handle_space(),
         ["timeout"] => r.handle_election_timeout(),
         ["alive", node] => r.handle_peer_alive(NodeId(number(node) as u32)),
         ["moved", node] => r.handle_peer_moved(NodeId(number(node) as u32)),

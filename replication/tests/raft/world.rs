@@ -280,6 +280,7 @@ impl World {
                 node.log.entries.extend_from_slice(&entries[..entries.len().min(takes)]);
                 if takes < entries.len() {
                     node.replica.handle_refused(node.log.end());
+                    node.replica.handle_space();
                 }
                 Ok(())
             }

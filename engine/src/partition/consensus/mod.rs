@@ -324,6 +324,11 @@ impl Consensus {
         self.replica.handle_refused(end);
     }
 
+    /// Handles that the store may take frames again, after it has refused some.
+    pub(crate) fn handle_space(&mut self) {
+        self.replica.handle_space();
+    }
+
     /// Handles that there was no leader for an election timeout.
     pub(crate) fn handle_election_timeout(&mut self) {
         self.replica.handle_election_timeout();

@@ -59,6 +59,29 @@ fn a_new_leader_answers_when_an_entry_of_its_term_is_committed_and_on_its_disk()
 }
 
 #[test]
+fn a_follower_without_space_asks_for_entries_again_when_it_has_some() {
+    let mut world = World::of_three(1);
+    world.elect(0);
+    for follower in 1..3 {
+        world.nodes[follower].is_slow = true;
+    }
+    let batches: Vec<i32> = (0..100).map(|number| 2 * number).collect();
+    for sequence in &batches {
+        world.send_batch(0, *sequence, RequiredAcks::All);
+        // With a follower that asks at once, this would not end.
+        world.run_until_quiet();
+    }
+    for follower in 1..3 {
+        world.nodes[follower].is_slow = false;
+    }
+    world.run_until_quiet();
+    for sequence in batches {
+        assert_eq!(world.outcome(sequence), Some(&Ok(Offset(i64::from(sequence)))));
+    }
+    assert_eq!(world.nodes[1].high_watermark, Offset(200));
+}
+
+#[test]
 fn readers_of_a_leader_that_is_deposed_are_ended_with_those_that_wait() {
     let mut world = World::of_three(1);
     world.elect(0);
