@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use highwater_protocol::ids::{ExtentSequence, Offset};
+use highwater_protocol::ids::{ExtentSequence, LogIndex, Offset};
 
 use super::tail::Frozen;
 use crate::api::PartitionSlot;
-use crate::position::ExtentRef;
+use crate::position::{ExtentRef, LogPoint};
 
 /// A frozen piece of an extent.
 #[derive(Clone, Debug)]
@@ -27,12 +27,14 @@ pub(crate) struct Chunk {
     pub(crate) data_end: u32,
     pub(crate) base_offset: Offset,
     pub(crate) next_offset: Offset,
+    /// Index after its last frame.
+    pub(crate) next_index: LogIndex,
     pub(crate) buf: Bytes,
     memory_bytes: u64,
 }
 
 impl Chunk {
-    pub(crate) fn new(extent: ExtentRef, frozen: &Frozen, next_offset: Offset) -> Self {
+    pub(crate) fn new(extent: ExtentRef, frozen: &Frozen, next: LogPoint) -> Self {
         assert!(frozen.base <= frozen.from && frozen.from <= frozen.data_end && frozen.data_end <= frozen.to);
         Self {
             id: 0,
@@ -42,7 +44,8 @@ impl Chunk {
             to: frozen.to,
             data_end: frozen.data_end,
             base_offset: frozen.from_offset,
-            next_offset,
+            next_offset: next.offset,
+            next_index: next.index,
             buf: frozen.buf.clone(),
             memory_bytes: frozen.memory_bytes as u64,
         }
@@ -92,6 +95,16 @@ impl Chunks {
     /// The offset after the last chunk.
     pub(crate) fn end(&self) -> Option<Offset> {
         self.chunks.back().map(|last| last.next_offset)
+    }
+
+    /// The index after the last chunk.
+    pub(crate) fn end_index(&self) -> Option<LogIndex> {
+        self.chunks.back().map(|last| last.next_index)
+    }
+
+    /// The chunks, beginning with the last.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Chunk> {
+        self.chunks.iter().rev()
     }
 
     pub(crate) fn get(&self, at: usize) -> Option<&Chunk> {

@@ -186,7 +186,7 @@ impl Partition {
         let extent = self.extents.back().expect("frozen frames lie in an extent");
         let end = extent.end_mark();
         assert!(frozen.to == end.position, "what is frozen ends where the log ends");
-        let mut chunk = Chunk::new(extent.reference(), frozen, end.offset);
+        let mut chunk = Chunk::new(extent.reference(), frozen, end.point());
         if extent.has_gaps
             && let Some(before) = self.chunks.end()
         {

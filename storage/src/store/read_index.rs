@@ -1,27 +1,60 @@
 //! Reads by index: the frames that another replica lacks.
+//!
+//! Frames that are not durable are read from the chunks of the tail cache. A chunk is what a commit round takes: it never changes, and its frames
+//! stay in the log unless a crash loses them, or the log is cut off there.
 
 use highwater_protocol::batch::Work;
+use highwater_protocol::frame::{FrameHeader, FrameKind};
 use highwater_protocol::ids::LogIndex;
 use highwater_runtime::plane::Disk;
+use zerocopy::FromBytes as _;
 
 use super::Store;
-use super::task::{Answer, Driven, Task};
+use super::task::{Answer, Driven, Task, hold};
 use crate::api::{
     CursorHint, IndexCursor, IndexRead, IndexReadOutcome, PartitionSlot, ReadId, ReadLimits, StoreEvent,
 };
 use crate::extent::FIRST_POSITION;
+use crate::partition::{Chunk, Partition};
 use crate::scan::{IndexGoal, IndexReader, ReadGoal, Take};
 
 impl Store {
     /// Returns whether the frame with this index, or the frames just before it, are in memory: a read from there begins without the disk.
     pub fn is_index_cached(&self, slot: PartitionSlot, index: LogIndex) -> bool {
         let Some(partition) = self.partition(slot) else { return false };
+        if index >= partition.durable.index {
+            return true;
+        }
         let at = partition.extents.partition_point(|extent| extent.end_index <= index);
         partition.extents.get(at).is_some_and(|extent| {
             let entry = extent.index.floor_of_index(index);
             let position = entry.map_or(FIRST_POSITION, |entry| entry.position);
             partition.chunks.at_position(extent.sequence, position).is_some()
         })
+    }
+
+    /// Returns the index after the last frame that may be sent to another replica: commit rounds have taken all frames before it.
+    pub fn frozen_index(&self, slot: PartitionSlot) -> LogIndex {
+        self.partition(slot).map_or(LogIndex(0), |partition| {
+            partition.chunks.end_index().unwrap_or(LogIndex(0)).max(partition.durable.index)
+        })
+    }
+
+    /// Reads frames for another replica, beginning at an index: durable ones like [`read_from_index`](Self::read_from_index), and after them those that
+    /// commit rounds have taken, from memory. A read ends where these begin.
+    pub fn read_for_replica(
+        &mut self,
+        disk: &mut dyn Disk,
+        slot: PartitionSlot,
+        cursor: IndexCursor,
+        limits: ReadLimits,
+    ) -> IndexReadOutcome {
+        match self.partition(slot) {
+            Some(partition) if (partition.durable.index..=partition.append_index).contains(&cursor.index) => {
+                IndexReadOutcome::Ready(read_frozen(partition, cursor.index, limits))
+            }
+            _ => self.read_from_index(disk, slot, cursor, limits, LogIndex(u64::MAX)),
+        }
     }
 
     /// Reads durable frames of every kind below `up_to`, beginning at an index: at least one, then more while `limits` allow.
@@ -123,4 +156,39 @@ impl Store {
             None => self.on_located(slot, id, &answer),
         }
     }
+}
+
+/// Reads frames from the chunk in memory that has the one with an index.
+fn read_frozen(partition: &Partition, index: LogIndex, limits: ReadLimits) -> IndexRead {
+    let first_index = |chunk: &Chunk| header_at(chunk, chunk.from).map(|header| LogIndex(header.index.get()));
+    let mut chunks = partition.chunks.newest_first();
+    let chunk = chunks.find(|chunk| first_index(chunk).is_some_and(|first| first <= index));
+    let Some(chunk) = chunk.filter(|chunk| index < chunk.next_index) else {
+        return IndexRead::AtEnd;
+    };
+    let (mut begin, mut end, mut next) = (chunk.from, chunk.from, index);
+    while let Some(header) = header_at(chunk, end) {
+        let (at, frame_end) = (LogIndex(header.index.get()), end + header.frame_bytes() as u32);
+        let is_too_much = next > index && (frame_end - begin) as usize > limits.bytes_max;
+        if is_too_much {
+            break;
+        }
+        end = frame_end;
+        if at < index {
+            begin = end;
+        } else if header.kind != FrameKind::Padding as u8 {
+            next = at.next();
+        }
+    }
+    let frames = chunk.slice(begin, end);
+    match hold(&frames, chunk.memory_bytes(), limits.memory_bytes_max) {
+        Some((bytes, memory_bytes)) => IndexRead::Frames { bytes, memory_bytes, next: IndexCursor::at(next) },
+        None => IndexRead::NeedsMemory(frames.len()),
+    }
+}
+
+/// Returns the header of the frame at a position of a chunk. The store wrote it itself, so nothing is checked.
+fn header_at(chunk: &Chunk, position: u32) -> Option<&FrameHeader> {
+    let bytes = chunk.buf.get((position - chunk.base) as usize..(chunk.data_end - chunk.base) as usize)?;
+    FrameHeader::ref_from_prefix(bytes).ok().map(|(header, _)| header)
 }

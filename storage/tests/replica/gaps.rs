@@ -53,20 +53,23 @@ pub(crate) fn frames_from(bed: &mut Bed, slot: PartitionSlot, index: LogIndex) -
             assert!(matches!(read, IndexRead::AtEnd), "{read:?}");
             return frames;
         };
-        for frame in Frames::new(&bytes).map(|frame| frame.expect("whole frames")) {
-            if frame.kind() != FrameKind::Padding {
-                let header = frame.header();
-                frames.push(Frame {
-                    index: header.index.get(),
-                    kind: frame.kind(),
-                    epoch: header.leader_epoch.get(),
-                    offset: header.base_offset.get(),
-                    payload: frame.payload().to_vec(),
-                });
-            }
-        }
+        frames.extend(frames_in(&bytes));
         cursor = next;
     }
+}
+
+/// The frames in the result of a read, without padding.
+pub(crate) fn frames_in(bytes: &[u8]) -> Vec<Frame> {
+    let frames = Frames::new(bytes).map(|frame| frame.expect("whole frames"));
+    let frames = frames.filter(|frame| frame.kind() != FrameKind::Padding);
+    let frame = |frame: highwater_protocol::frame::Frame<'_>| Frame {
+        index: frame.header().index.get(),
+        kind: frame.kind(),
+        epoch: frame.header().leader_epoch.get(),
+        offset: frame.header().base_offset.get(),
+        payload: frame.payload().to_vec(),
+    };
+    frames.map(frame).collect()
 }
 
 /// Sends what the follower lacks.

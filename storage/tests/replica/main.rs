@@ -2,6 +2,7 @@
 //! rewritten extents.
 
 mod configurations;
+mod frozen;
 mod gaps;
 #[path = "../support/mod.rs"]
 mod support;
