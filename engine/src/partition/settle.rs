@@ -31,7 +31,7 @@ impl Replicas {
         }
         let mut is_due = false;
         if rule == CommitRule::Quorum {
-            store.note_commit(slot, partition.consensus.committed());
+            store.note_commit(slot, partition.consensus.committed_here());
             is_due = partition.consensus.due().next().is_some();
             if partition.consensus.lacks_leader() && !std::mem::replace(&mut partition.is_leaderless, true) {
                 self.leaderless.push(id);

@@ -15,6 +15,11 @@
 //! Batches are appended first and proposed then, after [`check_append`](Consensus::check_append): so the store can refuse one without the core
 //! having counted it. An action that the store refuses for lack of space is held back, and all that come after it, until there is space.
 //!
+//! A majority may have entries on its disks before the leader has, so the commit may pass the end of the leader's own disk. Producers are acknowledged
+//! then, and readers are not: the high watermark stays at the end of the disk. So everything below the high watermark can be read again from this
+//! disk after a crash, by every reader in the same way, and a slow disk delays only those who read from it. Nor does the store learn of a
+//! commit above the end of its disk ([`committed_here`](Consensus::committed_here)): what its files call committed is in them.
+//!
 //! Invariant: the high watermark never falls, and is not above what is committed or what is on this replica's disk.
 //!
 //! Invariant: while no action is held back, the log in the store ends where the core says.
@@ -107,7 +112,8 @@ pub(crate) struct Consensus {
     replica: Replica,
     /// Ends of frames above what is acknowledged: index and offset. Invariant: both rise.
     marks: VecDeque<LogPoint>,
-    durable_end: Offset,
+    /// The end of what is on this replica's disk.
+    durable: LogPoint,
     /// The last known frame end that is committed.
     committed: LogPoint,
     acknowledged: Offset,
@@ -173,7 +179,7 @@ impl Consensus {
 
     /// Returns the offset after the last record on this replica's disk.
     pub(crate) fn durable_end(&self) -> Offset {
-        self.durable_end
+        self.durable.offset
     }
 
     /// Returns the offset after the last record that is committed and on as many replicas as the topic asks for.
@@ -200,6 +206,11 @@ impl Consensus {
     /// Returns the last known frame end that is committed.
     pub(crate) fn committed(&self) -> LogPoint {
         self.committed
+    }
+
+    /// Returns the last known frame end that is committed and on this replica's disk.
+    pub(crate) fn committed_here(&self) -> LogPoint {
+        if self.durable.index < self.committed.index { self.durable } else { self.committed }
     }
 
     /// Returns whether an action waits for the store.
@@ -266,12 +277,12 @@ impl Consensus {
 
     /// Handles that everything before this place is on this replica's disk.
     pub(crate) fn handle_durable(&mut self, index: LogIndex, offset: Offset) {
-        if offset < self.durable_end {
+        if index < self.durable.index {
             // The log has been cut off, which is reported next.
             assert!(self.replica.is_cutting(), "what is durable stays durable");
             return;
         }
-        self.durable_end = offset;
+        self.durable = LogPoint { index, offset };
         // The ends of frames from before the start are known now.
         let before = self.marks.partition_point(|mark| mark.index < index);
         let is_known = self.marks.get(before).is_none_or(|mark| mark.index == index);
@@ -293,7 +304,7 @@ impl Consensus {
             self.mark(end);
         }
         // Everything before a cut is durable.
-        self.durable_end = end.offset;
+        self.durable = end;
         self.replica.handle_truncated();
     }
 
@@ -302,7 +313,7 @@ impl Consensus {
         self.marks.clear();
         self.committed = start;
         self.acknowledged = self.acknowledged.max(start.offset);
-        self.durable_end = start.offset;
+        self.durable = start;
         self.replica.handle_started();
     }
 
@@ -413,7 +424,7 @@ impl Consensus {
         let before = self.high_watermark;
         let committed =
             if is_planted(Mutant::UncommittedIsReadable) { Offset(i64::MAX) } else { self.committed.offset };
-        let end = committed.min(self.durable_end);
+        let end = committed.min(self.durable.offset);
         if end > before && is_planted(Mutant::HighWatermarkFalls) && commit.0.is_multiple_of(8) {
             self.high_watermark = Offset(before.0.saturating_sub(1));
             return false;

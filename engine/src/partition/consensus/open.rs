@@ -104,7 +104,7 @@ impl Consensus {
         let mut consensus = Self {
             replica: Replica::new(id, restored, 1),
             marks: VecDeque::new(),
-            durable_end: bounds.durable_end,
+            durable,
             committed,
             acknowledged: committed.offset,
             // Records before the start of the log were committed.
