@@ -23,6 +23,8 @@ pub enum Mutant {
     DeposedLeaderAcknowledges,
     /// A replica answers requests about its partition although it does not lead, or does not know yet what is committed.
     FollowerAnswers,
+    /// Readers get what is committed, on the replica's own disk or not.
+    ReadableBeforeDurable,
     /// Readers get what is on a replica's own disk, committed or not.
     UncommittedIsReadable,
     /// Reads go up to the end of the log instead of the high watermark.

@@ -6,7 +6,7 @@ use highwater_protocol::batch::{BatchError, NO_TIMESTAMP, TimestampType};
 use highwater_protocol::ids::{Offset, Timestamp, TopicPartition};
 use highwater_protocol::limits::BATCH_BYTES_MAX;
 use highwater_runtime::plane::Disk;
-use highwater_storage::AppendError;
+use highwater_storage::{AppendError, CommitRule};
 
 use super::acks::Ack;
 use super::batch::{ParsedBatch, TimestampStamp};
@@ -240,6 +240,9 @@ impl Replicas {
             match store.append(disk, partition.slot, payload, partition.epoch(), wall_ms) {
                 Ok(appended) => {
                     partition.consensus.note_appended(appended.index, appended.next_offset);
+                    if partition.commit_rule == CommitRule::Quorum {
+                        self.unfrozen.insert(id);
+                    }
                     self.counted.batches += 1;
                     self.counted.records += (appended.next_offset.0 - appended.base_offset.0) as u64;
                     (appended.base_offset, appended.next_offset, Timestamp(wall_ms))

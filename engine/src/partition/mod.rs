@@ -38,6 +38,7 @@ mod check;
 mod check_queue;
 mod compaction;
 mod consensus;
+mod damage;
 mod events;
 mod frames;
 mod leadership;
@@ -133,6 +134,8 @@ struct Replicas {
     outgoing: VecDeque<PeerMessage>,
     /// Partitions that have something for other replicas.
     due: VecDeque<PartitionId>,
+    /// Partitions with entries for other replicas that no commit round has taken yet.
+    unfrozen: BTreeSet<PartitionId>,
     /// Receivers that wait for their turn, and the reads for them.
     sends: Sends,
     /// Partitions without a leader that nobody has taken note of.
@@ -183,6 +186,7 @@ impl Partitions {
                 events: VecDeque::new(),
                 outgoing: VecDeque::new(),
                 due: VecDeque::new(),
+                unfrozen: BTreeSet::new(),
                 sends: Sends::default(),
                 leaderless: Vec::new(),
                 gone: Vec::new(),
@@ -413,35 +417,6 @@ impl Partitions {
             }
         }
         self.checks.take(conn).into_iter().flat_map(CheckJob::into_reply_to)
-    }
-
-    /// Notes that a reader has found damage, and returns the error for its client. The broker's log reports it once, however many readers
-    /// of both protocols find it.
-    pub(crate) fn note_damage(&mut self, id: PartitionId, offset: Offset, resume_at: Offset) -> ApiError {
-        self.replicas.counted.damaged_reads += 1;
-        let error = ApiError::RecordsDamaged { partition: self.name(id), offset, resume_at };
-        self.log_damage(id, &error);
-        error
-    }
-
-    /// Notes that a reader is after the end of a damaged partition, and returns the error for its client. The broker's log reports damage once.
-    pub(crate) fn note_offset_after_damage(
-        &mut self,
-        id: PartitionId,
-        offset: Offset,
-        end: Offset,
-    ) -> ApiError {
-        let error = ApiError::OffsetAfterDamage { partition: self.name(id), offset, end };
-        self.log_damage(id, &error);
-        error
-    }
-
-    fn log_damage(&mut self, id: PartitionId, error: &ApiError) {
-        if let Some(partition) = self.get_mut(id)
-            && !mem::replace(&mut partition.damage_logged, true)
-        {
-            tracing::error!("{error}");
-        }
     }
 
     /// Moves the start of a partition; `None` moves it to the end of what can be read. The outcome comes as an event.

@@ -12,7 +12,20 @@
 //!
 //! A receiver that is parked, or for which a read is under way, is not looked at again before its turn has come: [`Sends`] has it.
 //!
-//! A leader sends what it has on its own disk.
+//! # Before the leader's own disk
+//!
+//! A leader sends entries when a commit round takes them, from the pages that the round writes: the disks of the followers work at the same time as its
+//! own, which is one vote of the majority and not a condition. Nothing of it needs the leader's disk:
+//!
+//! - *Followers count only what has an index.* An entry has its index, epoch and offset when it is appended and proposed, and keeps them: a frozen page
+//!   never changes. What is not in a commit round yet is not sent, and a batch that the store refuses never gets an index.
+//! - *The leader crashes, and its disk lacks what it has sent.* Its own disk was not counted for these entries, so they are committed only if a majority of
+//!   the others has them. It comes back with a shorter log, as a follower. It votes for candidates with a longer log, and whoever is elected has
+//!   everything that is committed (paper, 5.4.1). It gets the entries again from there, at the same indexes.
+//! - *It cannot give the same index and epoch to another entry.* To lead again it has to be elected, in a later term: the term in which it sent the entries
+//!   was durable before it was a candidate. Only a replica without others leads on in its term, and such a one has sent nothing (`raft/resume.rs`).
+//! - *A part of the entries reaches its disk, after others that did not.* Recovery ends the log at the first gap. What a start finds is what was sent, or
+//!   nothing: frames of another content with the same index and epoch do not exist.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -226,19 +239,33 @@ impl Replicas {
     fn next_due(&mut self, id: PartitionId) -> Option<DueSend> {
         let partition = self.table.get_mut(id)?;
         let (slot, store) = (partition.slot, &self.stores[partition.store].store);
-        let (first, durable) = (store.first_point(slot).index, store.bounds(slot).durable_index);
+        let (first, frozen) = (store.first_point(slot).index, store.frozen_index(slot));
         let DueState::Listed(after) = partition.due else { return None };
         let sends = &self.sends;
         let is_next = |due: &Due| after.is_none_or(|after| due.to > after) && !sends.waits(id, due.to);
-        // Otherwise its next entries are not on this replica's disk yet.
-        let is_ready = |due: &Due| due.has_news || due.next < durable || due.next < first;
-        let due = partition.consensus.due().find(|due| is_next(due) && is_ready(due))?;
+        let is_ready = |due: &Due| due.has_news || due.next < frozen || due.next < first;
+        let Some(due) = partition.consensus.due().find(|due| is_next(due) && is_ready(due)) else {
+            // A commit round may take the next entries of some soon. Those that are parked wait for their channels.
+            if partition.consensus.due().any(|due| !sends.waits(id, due.to) && !is_ready(&due)) {
+                self.unfrozen.insert(id);
+            }
+            return None;
+        };
         partition.due = DueState::Listed(Some(due.to));
-        let entries = (first..durable)
+        let entries = (first..frozen)
             .contains(&due.next)
             .then(|| if store.is_index_cached(slot, due.next) { Source::Memory } else { Source::Disk });
         let (tp, from) = (partition.tp, partition.consensus.id());
         Some(DueSend { id, tp, from, to: due.to, entries })
+    }
+
+    /// Lists the partitions whose entries a commit round may have taken: they can leave.
+    pub(super) fn list_unfrozen(&mut self) {
+        while let Some(id) = self.unfrozen.pop_first() {
+            if self.table.get(id).is_some_and(|partition| partition.consensus.due().next().is_some()) {
+                self.list_due(id);
+            }
+        }
     }
 
     /// Lists a partition that may have something for other replicas.
@@ -269,7 +296,7 @@ impl Replicas {
         self.send_append(due.id, due.to, next.next, Attached::Nothing);
     }
 
-    /// Sends a replica what it is due, as far as that is on this replica's disk, or begins to read it. A larger frame needs more memory than the grant
+    /// Sends a replica what it is due, as far as commit rounds have taken it, or begins to read it. A larger frame needs more memory than the grant
     /// has.
     fn begin_send(
         &mut self,
@@ -285,8 +312,7 @@ impl Replicas {
         };
         let (at, slot) = (partition.store, partition.slot);
         let store = &mut self.stores[at].store;
-        let durable = store.bounds(slot).durable_index;
-        if due.next < store.first_point(slot).index || due.next >= durable {
+        if due.next < store.first_point(slot).index || due.next >= store.frozen_index(slot) {
             // It may be due something without entries by now.
             self.list_due(id);
             return SendOutcome::Nothing;
@@ -294,7 +320,7 @@ impl Replicas {
         let mut limits = ReadLimits { bytes_max: grant.bytes, memory_bytes_max };
         loop {
             let cursor = IndexCursor::at(due.next);
-            match store.read_from_index(disk, slot, cursor, limits, durable) {
+            match store.read_for_replica(disk, slot, cursor, limits) {
                 IndexReadOutcome::Ready(IndexRead::NeedsMemory(bytes)) if bytes > limits.memory_bytes_max => {
                     limits.memory_bytes_max = bytes;
                 }

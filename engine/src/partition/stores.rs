@@ -181,6 +181,7 @@ impl Partitions {
         for entry in &mut self.replicas.stores {
             more |= entry.store.flush(disk);
         }
+        self.replicas.list_unfrozen();
         more
     }
 

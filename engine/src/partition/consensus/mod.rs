@@ -424,7 +424,11 @@ impl Consensus {
         let before = self.high_watermark;
         let committed =
             if is_planted(Mutant::UncommittedIsReadable) { Offset(i64::MAX) } else { self.committed.offset };
-        let end = committed.min(self.durable.offset);
+        let end = if is_planted(Mutant::ReadableBeforeDurable) {
+            committed
+        } else {
+            committed.min(self.durable.offset)
+        };
         if end > before && is_planted(Mutant::HighWatermarkFalls) && commit.0.is_multiple_of(8) {
             self.high_watermark = Offset(before.0.saturating_sub(1));
             return false;

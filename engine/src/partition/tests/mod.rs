@@ -5,6 +5,7 @@
 //! all replicas have the whole log, every batch is acknowledged, and no request is left without an outcome.
 
 mod helpers;
+mod leader_disk;
 mod leading;
 mod node;
 mod script;
@@ -96,6 +97,11 @@ mod mutants {
     #[test]
     fn a_replica_that_answers_without_leading_is_found() {
         is_found(Mutant::FollowerAnswers);
+    }
+
+    #[test]
+    fn records_that_are_read_before_they_are_on_the_replicas_disk_are_found() {
+        is_found(Mutant::ReadableBeforeDurable);
     }
 
     #[test]

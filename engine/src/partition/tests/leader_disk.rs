@@ -1,0 +1,84 @@
+//! Entries that leave before the leader's own disk has them.
+
+use highwater_protocol::ids::Offset;
+use highwater_runtime::sim::CrashPolicy;
+
+use super::world::World;
+use crate::api::RequiredAcks;
+
+/// Node 0 leads, and two batches are acknowledged that its disk does not have.
+fn acknowledged_without_the_leaders_disk() -> World {
+    let mut world = World::of_three(1);
+    world.elect(0);
+    world.nodes[0].is_slow = true;
+    for (sequence, offset) in [(0, 0), (2, 2)] {
+        world.send_batch(0, sequence, RequiredAcks::All);
+        world.run_until_quiet();
+        assert_eq!(world.outcome(sequence), Some(&Ok(Offset(offset))), "two of three have it");
+    }
+    assert_eq!(world.nodes[0].partition().expect("it runs").consensus.durable_end(), Offset(0));
+    world
+}
+
+#[test]
+fn a_batch_is_acknowledged_before_the_leaders_disk_has_it_and_read_there_afterwards() {
+    let mut world = acknowledged_without_the_leaders_disk();
+    assert_eq!(world.nodes[0].high_watermark, Offset(0));
+    for follower in 1..3 {
+        assert_eq!(world.nodes[follower].high_watermark, Offset(4), "its disk has them");
+    }
+    world.send_batch(0, 4, RequiredAcks::Leader);
+    world.run_until_quiet();
+    assert_eq!(world.outcome(4), None, "it asks for the leader's disk");
+    world.nodes[0].is_slow = false;
+    world.run_until_quiet();
+    assert_eq!(world.outcome(4), Some(&Ok(Offset(4))));
+    assert_eq!(world.nodes[0].high_watermark, Offset(6));
+}
+
+#[test]
+fn a_leader_that_crashes_without_what_it_has_sent_gets_it_back_from_the_next_one() {
+    for policy in [CrashPolicy::LOSE_ALL, CrashPolicy::KEEP_ALL, CrashPolicy::TEAR_ALL, CrashPolicy::MIXED] {
+        let mut world = acknowledged_without_the_leaders_disk();
+        world.crash_with(0, policy);
+        world.elect(1);
+        assert_eq!(world.nodes[1].high_watermark, Offset(4), "it has everything that was acknowledged");
+        world.send_batch(1, 4, RequiredAcks::All);
+        world.run_until_quiet();
+        assert_eq!(world.outcome(4), Some(&Ok(Offset(4))));
+        world.nodes[0].is_slow = false;
+        world.start(0);
+        world.run_until_quiet();
+        // Every record that a node can read was compared with those that others could.
+        assert_eq!((world.nodes[0].high_watermark, world.nodes[0].read_end), (Offset(6), Offset(6)));
+    }
+}
+
+#[test]
+fn what_only_the_crashed_leader_had_is_replaced_by_the_next_one() {
+    let mut world = World::of_three(1);
+    world.elect(0);
+    world.cut_off(0, true);
+    assert!(!world.nodes[0].serves(), "it does not reach a majority");
+    world.cut_off(0, false);
+    world.elect(0);
+    world.nodes[1].is_slow = true;
+    world.nodes[2].is_slow = true;
+    world.send_batch(0, 0, RequiredAcks::All);
+    // Its disk has the batch, and those of the others lose it.
+    world.run_until_quiet();
+    assert_eq!(world.outcome(0), None, "one of three has it");
+    for node in 0..3 {
+        world.crash_with(node, CrashPolicy::LOSE_ALL);
+        world.nodes[node].is_slow = false;
+    }
+    world.start(1);
+    world.start(2);
+    world.elect(1);
+    world.send_batch(1, 2, RequiredAcks::All);
+    world.run_until_quiet();
+    assert_eq!(world.outcome(2), Some(&Ok(Offset(0))), "in the place of the other one");
+    world.start(0);
+    world.run_until_quiet();
+    assert_eq!((world.nodes[0].high_watermark, world.nodes[0].read_end), (Offset(2), Offset(2)));
+}
