@@ -9,6 +9,7 @@ mod leader_disk;
 mod leading;
 mod node;
 mod script;
+mod wiped;
 mod world;
 
 use std::ops::Range;

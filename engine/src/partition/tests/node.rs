@@ -68,6 +68,8 @@ pub(super) struct Output {
 
 pub(super) struct Node {
     pub(super) number: usize,
+    /// Which disk of the node this is.
+    pub(super) incarnation: u32,
     disk: DiskHarness,
     config: StoreConfig,
     topic: Arc<Topic>,
@@ -96,6 +98,7 @@ impl Node {
         };
         let mut node = Self {
             number,
+            incarnation: 0,
             disk: DiskHarness::new(seed ^ (number as u64) << 32),
             config: StoreConfig {
                 dir: PathBuf::from("/data/store-000"),
@@ -126,7 +129,7 @@ impl Node {
         };
         assert!(!report.findings.iter().any(is_faulty), "{report:?}");
         let entry = StoreEntry { id: StoreId(0), store, full: false, closed: false };
-        let me = replica(self.number);
+        let me = self.id();
         let mut process = Partitions::new(0, me, vec![entry], 1 << 20, |_, _| true);
         let replicas = (me, &self.created_with);
         process.replicas.put_partition(&mut self.disk, &self.topic, TP, 0, replicas, self.wall_ms);
@@ -140,6 +143,18 @@ impl Node {
     pub(super) fn crash(&mut self, policy: CrashPolicy) {
         self.process = None;
         self.disk.crash(policy);
+    }
+
+    /// Replaces the disk of a node that does not run with an empty one.
+    pub(super) fn wipe(&mut self) {
+        assert!(!self.runs(), "the process would go on with the old disk");
+        self.incarnation += 1;
+        self.disk = DiskHarness::new(u64::from(self.incarnation) << 40 ^ self.number as u64);
+    }
+
+    /// Returns the identity of the replicas on the node's disk.
+    pub(super) fn id(&self) -> ReplicaId {
+        ReplicaId { incarnation: self.incarnation, ..replica(self.number) }
     }
 
     pub(super) fn runs(&self) -> bool {

@@ -389,7 +389,7 @@ impl World {
         }
     }
 
-    fn change_to(&mut self, config: &Config) {
+    pub(super) fn change_to(&mut self, config: &Config) {
         let Some(node) = (0..NODES).find(|node| self.nodes[*node].serves()) else { return };
         let mut is_taken = false;
         let output = self.nodes[node].act(|process, disk, wall_ms| {
