@@ -3,10 +3,11 @@
 mod common;
 
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
-use common::{Client, batch, partition, start, stop, try_start};
-use highwater_engine::HostKind;
+use common::{Client, batch, config, partition, start, stop, try_start};
+use highwater_engine::{Broker, BrokerConfig, HostKind};
 use highwater_protocol::batch::BatchProducer;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, TopicPartition};
@@ -45,6 +46,21 @@ fn a_second_broker_cannot_open_the_directory() {
     assert_eq!(error.exit_code(), 73);
     drop(broker);
     drop(start(dir.path(), 1, HostKind::Thread));
+}
+
+#[test]
+fn a_broker_listens_for_other_nodes_if_it_is_told_to_and_closes_the_connections_of_strangers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let peer_listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
+    let broker = Broker::start(BrokerConfig { peer_listen, ..config(dir.path(), 1, HostKind::Thread) });
+    let broker = broker.expect("the broker starts");
+    let mut stranger = TcpStream::connect(broker.ready().peers[0]).expect("it listens");
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("it has accepted the connection");
+    let mut answer = Vec::new();
+    // The connection may be reset, because what was sent is not read.
+    let _ = stranger.read_to_end(&mut answer);
+    assert!(answer.is_empty());
+    stop(broker);
 }
 
 #[test]

@@ -3,9 +3,7 @@
 use std::str::FromStr;
 
 use highwater_engine::{HostPort, Listener};
-use highwater_protocol::address::{
-    KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT, PEER_PORT_DEFAULT, with_default_port,
-};
+use highwater_protocol::address::{KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT, with_default_port};
 use highwater_protocol::text::counted;
 use serde::Deserialize;
 
@@ -24,11 +22,6 @@ pub(crate) struct Listen(pub Vec<HostPort>);
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(try_from = "OneOrMany")]
 pub(crate) struct KafkaListen(pub Vec<HostPort>);
-
-/// Addresses to listen on for other nodes; at least one.
-#[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
-#[serde(try_from = "OneOrMany")]
-pub(crate) struct PeerListen(pub Vec<HostPort>);
 
 /// Advertised address of each listener. `None` advertises the address that the client connected to.
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -82,14 +75,6 @@ impl FromStr for KafkaListen {
     }
 }
 
-impl FromStr for PeerListen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_list(text, |part| with_port(part, PEER_PORT_DEFAULT)).map(Self)
-    }
-}
-
 /// Checks an address of a broker to connect to.
 pub(crate) fn server_address(text: &str) -> Result<String, String> {
     host_port(text.trim(), NATIVE_PORT_DEFAULT)?;
@@ -138,7 +123,7 @@ macro_rules! join_lists {
     };
 }
 
-join_lists!(Listen PeerListen Advertise);
+join_lists!(Listen Advertise);
 
 impl AddressList for KafkaListen {
     fn join(given: &[Self]) -> Result<Option<Self>, String> {
@@ -165,16 +150,9 @@ macro_rules! parse_from_file {
     };
 }
 
-parse_from_file!(Listen KafkaListen PeerListen Advertise);
+parse_from_file!(Listen KafkaListen Advertise);
 
 impl Listen {
-    /// As a value of the configuration file.
-    pub(crate) fn to_toml(&self) -> toml::Value {
-        list(self.0.iter().map(ToString::to_string))
-    }
-}
-
-impl PeerListen {
     /// As a value of the configuration file.
     pub(crate) fn to_toml(&self) -> toml::Value {
         list(self.0.iter().map(ToString::to_string))

@@ -16,8 +16,7 @@ use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use serde::Deserialize;
 
 use crate::addresses::{
-    ADDRESS_DEFAULT, AddressList, Advertise, KAFKA_ADDRESS_DEFAULT, KafkaListen, Listen, PeerListen,
-    listeners,
+    ADDRESS_DEFAULT, AddressList, Advertise, KAFKA_ADDRESS_DEFAULT, KafkaListen, Listen, listeners,
 };
 use crate::failure::Failure;
 use crate::units::ByteSize;
@@ -115,8 +114,6 @@ pub(crate) struct Settings {
     pub kafka_listen: Setting<KafkaListen>,
     /// Advertised addresses for Kafka clients; `None` to advertise the address that each client connected to.
     pub kafka_advertise: Setting<Option<Advertise>>,
-    /// Addresses to listen on for other nodes; `None` to exchange nothing with any.
-    pub peer_listen: Setting<Option<PeerListen>>,
     /// Whether to create missing topics when Kafka clients request them.
     pub auto_create_topics: Setting<bool>,
     /// Number of partitions of topics that are created without a number.
@@ -161,7 +158,6 @@ struct File {
     advertise: Option<Advertise>,
     kafka_listen: Option<KafkaListen>,
     kafka_advertise: Option<Advertise>,
-    peer_listen: Option<PeerListen>,
     auto_create_topics: Option<bool>,
     default_partitions: Option<u32>,
     offsets_topic_partitions: Option<u32>,
@@ -241,7 +237,6 @@ impl Settings {
                 joined(&args.kafka_advertise)?,
                 file.kafka_advertise,
             ),
-            peer_listen: merge.optional("peer_listen", joined(&args.peer_listen)?, file.peer_listen),
             auto_create_topics: merge.pick(
                 "auto_create_topics",
                 args.auto_create_topics,
@@ -302,8 +297,6 @@ impl Settings {
         let mut config = BrokerConfig::default();
         config.data_dir.clone_from(&self.data_dir.value);
         (config.listen, config.kafka_listen) = self.listeners().expect("validated by `resolve`");
-        let peers = self.peer_listen.value.iter().flat_map(|listen| listen.0.iter().cloned());
-        config.peer_listen = peers.map(Listener::from).collect();
         config.auto_create_topics = self.auto_create_topics.value;
         config.default_partitions = self.default_partitions.value;
         config.groups_partitions = self.offsets_topic_partitions.value;
@@ -342,8 +335,6 @@ impl Settings {
         line("kafka_listen", Some(self.kafka_listen.value.to_toml()), self.kafka_listen.source, "");
         let kafka_advertise = self.kafka_advertise.value.as_ref().map(Advertise::to_toml);
         line("kafka_advertise", kafka_advertise, self.kafka_advertise.source, ADVERTISE_DEFAULT);
-        let peer_listen = self.peer_listen.value.as_ref().map(PeerListen::to_toml);
-        line("peer_listen", peer_listen, self.peer_listen.source, "nothing is exchanged with other nodes");
         let auto_create = toml::Value::Boolean(self.auto_create_topics.value);
         line("auto_create_topics", Some(auto_create), self.auto_create_topics.source, "");
         let partitions = toml::Value::Integer(self.default_partitions.value.into());

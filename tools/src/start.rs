@@ -35,16 +35,9 @@ fn ready_line(ready: &ReadyInfo) -> String {
         [] => "none".to_owned(),
         addresses => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
     };
-    // Only where there is such a listener: most brokers are alone.
-    let peers = match &ready.peers[..] {
-        [] => String::new(),
-        addresses => {
-            format!(" peers={}", addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
-        }
-    };
     let data = absolute(&ready.data_dir).unwrap_or_else(|_| ready.data_dir.clone());
     format!(
-        "ready native={native} kafka={kafka}{peers} data={} cores={} memory={} durability={} topics={} partitions={} took_ms={}",
+        "ready native={native} kafka={kafka} data={} cores={} memory={} durability={} topics={} partitions={} took_ms={}",
         quoted(&data.to_string_lossy()),
         ready.cores,
         ByteSize(ready.memory_bytes),

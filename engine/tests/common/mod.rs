@@ -32,12 +32,9 @@ pub fn start(data_dir: &std::path::Path, cores: u16, host: HostKind) -> Broker {
     try_start(data_dir, cores, host).expect("the broker starts")
 }
 
-pub fn try_start(
-    data_dir: &std::path::Path,
-    cores: u16,
-    host: HostKind,
-) -> Result<Broker, highwater_engine::StartError> {
-    Broker::start(BrokerConfig {
+/// Returns the configuration of a broker on free ports.
+pub fn config(data_dir: &std::path::Path, cores: u16, host: HostKind) -> BrokerConfig {
+    BrokerConfig {
         data_dir: data_dir.to_owned(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         kafka_listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
@@ -46,7 +43,15 @@ pub fn try_start(
         stop_on_signals: false,
         memory_bytes: Some(256 << 20),
         ..BrokerConfig::default()
-    })
+    }
+}
+
+pub fn try_start(
+    data_dir: &std::path::Path,
+    cores: u16,
+    host: HostKind,
+) -> Result<Broker, highwater_engine::StartError> {
+    Broker::start(config(data_dir, cores, host))
 }
 
 /// Stops a broker gracefully.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Durability;
-use crate::addresses::{Advertise, KafkaListen, Listen, PeerListen};
+use crate::addresses::{Advertise, KafkaListen, Listen};
 use crate::units::ByteSize;
 
 /// `start`. All values are optional; missing ones come from the configuration file or the defaults.
@@ -34,10 +34,6 @@ pub(crate) struct StartArgs {
     /// [default: auto for each]
     #[arg(long, env = "HIGHWATER_KAFKA_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
     pub kafka_advertise: Vec<Advertise>,
-
-    /// Addresses to listen on for the other nodes of the cluster, as for --listen, with default port 9193 [default: none]
-    #[arg(long, env = "HIGHWATER_PEER_LISTEN", value_name = "HOST:PORT", hide_env_values = true)]
-    pub peer_listen: Vec<PeerListen>,
 
     /// Create missing topics when Kafka clients request them [default: true]
     #[arg(

@@ -1,7 +1,7 @@
 //! Starting and stopping a broker: settings, permissions, signals and errors.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -101,19 +101,6 @@ fn a_broker_listens_on_every_address_of_a_host_name() {
             TcpStream::connect(address).unwrap_or_else(|e| panic!("{address}: {e}"));
         }
     }
-    broker.stop();
-}
-
-#[test]
-fn a_broker_listens_for_other_nodes_if_it_is_told_to_and_closes_the_connections_of_strangers() {
-    let place = Place::new();
-    let broker = place.start_with(&["--peer-listen", "127.0.0.1:0"]);
-    let mut stranger = TcpStream::connect(broker.field("peers")).expect("it listens");
-    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("it has accepted the connection");
-    let mut answer = Vec::new();
-    // The connection may be reset, because what was sent is not read.
-    let _ = stranger.read_to_end(&mut answer);
-    assert!(answer.is_empty());
     broker.stop();
 }
 
