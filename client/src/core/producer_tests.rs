@@ -7,12 +7,14 @@
 use std::collections::{HashMap, VecDeque};
 
 use highwater_protocol::batch::{BatchView, stamp_producer};
-use highwater_protocol::ids::Offset;
+use highwater_protocol::ids::{Offset, Timestamp};
+use highwater_protocol::partitioner::partition_for_key;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::core::failures::Failures;
+use crate::record::Record;
 
 /// A broker's state of a producer id: the next sequence, and the base offsets of the last batches by first sequence.
 #[derive(Default)]
