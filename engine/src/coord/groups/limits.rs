@@ -14,7 +14,7 @@ pub const GROUP_MEMBERS_MAX: usize = 10_000;
 pub const GROUP_BYTES: usize = 64;
 
 /// Maximum bytes of a group's members, with their metadata and assignments.
-pub const GROUP_BYTES_MAX: usize = 4 << 20;
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// Approximate maximum bytes of a group's records in one batch. More records are split into several batches; a group of the classic protocol is
 /// always one record.
