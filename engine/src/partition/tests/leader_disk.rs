@@ -6,16 +6,15 @@ use highwater_runtime::sim::CrashPolicy;
 use super::world::World;
 use crate::api::RequiredAcks;
 
-/// Node 0 leads, and two batches are acknowledged that its disk does not have.
+/// Node 0 leads, and a batch is acknowledged that its disk does not have. There is one, because the write under way has the last page of the
+/// log: what comes later waits for it.
 fn acknowledged_without_the_leaders_disk() -> World {
     let mut world = World::of_three(1);
     world.elect(0);
     world.nodes[0].is_slow = true;
-    for (sequence, offset) in [(0, 0), (2, 2)] {
-        world.send_batch(0, sequence, RequiredAcks::All);
-        world.run_until_quiet();
-        assert_eq!(world.outcome(sequence), Some(&Ok(Offset(offset))), "two of three have it");
-    }
+    world.send_batch(0, 0, RequiredAcks::All);
+    world.run_until_quiet();
+    assert_eq!(world.outcome(0), Some(&Ok(Offset(0))), "two of three have it");
     assert_eq!(world.nodes[0].partition().expect("it runs").consensus.durable_end(), Offset(0));
     world
 }
@@ -25,15 +24,15 @@ fn a_batch_is_acknowledged_before_the_leaders_disk_has_it_and_read_there_afterwa
     let mut world = acknowledged_without_the_leaders_disk();
     assert_eq!(world.nodes[0].high_watermark, Offset(0));
     for follower in 1..3 {
-        assert_eq!(world.nodes[follower].high_watermark, Offset(4), "its disk has them");
+        assert_eq!(world.nodes[follower].high_watermark, Offset(2), "its disk has it");
     }
-    world.send_batch(0, 4, RequiredAcks::Leader);
+    world.send_batch(0, 2, RequiredAcks::Leader);
     world.run_until_quiet();
-    assert_eq!(world.outcome(4), None, "it asks for the leader's disk");
+    assert_eq!(world.outcome(2), None, "it asks for the leader's disk");
     world.nodes[0].is_slow = false;
     world.run_until_quiet();
-    assert_eq!(world.outcome(4), Some(&Ok(Offset(4))));
-    assert_eq!(world.nodes[0].high_watermark, Offset(6));
+    assert_eq!(world.outcome(2), Some(&Ok(Offset(2))));
+    assert_eq!(world.nodes[0].high_watermark, Offset(4));
 }
 
 #[test]
@@ -42,15 +41,15 @@ fn a_leader_that_crashes_without_what_it_has_sent_gets_it_back_from_the_next_one
         let mut world = acknowledged_without_the_leaders_disk();
         world.crash_with(0, policy);
         world.elect(1);
-        assert_eq!(world.nodes[1].high_watermark, Offset(4), "it has everything that was acknowledged");
-        world.send_batch(1, 4, RequiredAcks::All);
+        assert_eq!(world.nodes[1].high_watermark, Offset(2), "it has everything that was acknowledged");
+        world.send_batch(1, 2, RequiredAcks::All);
         world.run_until_quiet();
-        assert_eq!(world.outcome(4), Some(&Ok(Offset(4))));
+        assert_eq!(world.outcome(2), Some(&Ok(Offset(2))));
         world.nodes[0].is_slow = false;
         world.start(0);
         world.run_until_quiet();
         // Every record that a node can read was compared with those that others could.
-        assert_eq!((world.nodes[0].high_watermark, world.nodes[0].read_end), (Offset(6), Offset(6)));
+        assert_eq!((world.nodes[0].high_watermark, world.nodes[0].read_end), (Offset(4), Offset(4)));
     }
 }
 
