@@ -51,7 +51,7 @@ mod sends;
 mod settle;
 mod stores;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod topics;
 mod waiter;
 

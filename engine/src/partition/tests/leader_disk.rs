@@ -22,9 +22,9 @@ fn acknowledged_without_the_leaders_disk() -> World {
 #[test]
 fn a_batch_is_acknowledged_before_the_leaders_disk_has_it_and_read_there_afterwards() {
     let mut world = acknowledged_without_the_leaders_disk();
-    assert_eq!(world.nodes[0].high_watermark, Offset(0));
+    assert_eq!(world.nodes[0].reader.high_watermark, Offset(0));
     for follower in 1..3 {
-        assert_eq!(world.nodes[follower].high_watermark, Offset(2), "its disk has it");
+        assert_eq!(world.nodes[follower].reader.high_watermark, Offset(2), "its disk has it");
     }
     world.send_batch(0, 2, RequiredAcks::Leader);
     world.run_until_quiet();
@@ -32,7 +32,7 @@ fn a_batch_is_acknowledged_before_the_leaders_disk_has_it_and_read_there_afterwa
     world.nodes[0].is_slow = false;
     world.run_until_quiet();
     assert_eq!(world.outcome(2), Some(&Ok(Offset(2))));
-    assert_eq!(world.nodes[0].high_watermark, Offset(4));
+    assert_eq!(world.nodes[0].reader.high_watermark, Offset(4));
 }
 
 #[test]
@@ -41,7 +41,11 @@ fn a_leader_that_crashes_without_what_it_has_sent_gets_it_back_from_the_next_one
         let mut world = acknowledged_without_the_leaders_disk();
         world.crash_with(0, policy);
         world.elect(1);
-        assert_eq!(world.nodes[1].high_watermark, Offset(2), "it has everything that was acknowledged");
+        assert_eq!(
+            world.nodes[1].reader.high_watermark,
+            Offset(2),
+            "it has everything that was acknowledged"
+        );
         world.send_batch(1, 2, RequiredAcks::All);
         world.run_until_quiet();
         assert_eq!(world.outcome(2), Some(&Ok(Offset(2))));
@@ -49,7 +53,10 @@ fn a_leader_that_crashes_without_what_it_has_sent_gets_it_back_from_the_next_one
         world.start(0);
         world.run_until_quiet();
         // Every record that a node can read was compared with those that others could.
-        assert_eq!((world.nodes[0].high_watermark, world.nodes[0].read_end), (Offset(4), Offset(4)));
+        assert_eq!(
+            (world.nodes[0].reader.high_watermark, world.nodes[0].reader.read_end),
+            (Offset(4), Offset(4))
+        );
     }
 }
 
@@ -79,5 +86,8 @@ fn what_only_the_crashed_leader_had_is_replaced_by_the_next_one() {
     assert_eq!(world.outcome(2), Some(&Ok(Offset(0))), "in the place of the other one");
     world.start(0);
     world.run_until_quiet();
-    assert_eq!((world.nodes[0].high_watermark, world.nodes[0].read_end), (Offset(2), Offset(2)));
+    assert_eq!(
+        (world.nodes[0].reader.high_watermark, world.nodes[0].reader.read_end),
+        (Offset(2), Offset(2))
+    );
 }

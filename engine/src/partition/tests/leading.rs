@@ -55,7 +55,7 @@ fn a_new_leader_answers_when_an_entry_of_its_term_is_committed_and_on_its_disk()
     let is_not_ready = |answer: &Result<(), ApiError>| matches!(answer, Err(ApiError::LeaderNotReady { .. }));
     assert_eq!(answers.iter().position(is_not_ready), Some(answers.len() - 2), "{answers:?}");
     assert_eq!(answers.last(), Some(&Ok(())));
-    assert_eq!(world.nodes[1].high_watermark, Offset(2));
+    assert_eq!(world.nodes[1].reader.high_watermark, Offset(2));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_follower_without_space_asks_for_entries_again_when_it_has_some() {
     for sequence in batches {
         assert_eq!(world.outcome(sequence), Some(&Ok(Offset(i64::from(sequence)))));
     }
-    assert_eq!(world.nodes[1].high_watermark, Offset(200));
+    assert_eq!(world.nodes[1].reader.high_watermark, Offset(200));
 }
 
 #[test]

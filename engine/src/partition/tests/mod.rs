@@ -8,6 +8,7 @@ mod helpers;
 mod leader_disk;
 mod leading;
 mod node;
+pub(crate) mod reader;
 mod script;
 mod wiped;
 mod world;
@@ -54,7 +55,7 @@ fn a_partition_with_one_replica_needs_no_election_and_no_write_to_start() {
     world.produce_until_acknowledged(0, 5);
     world.restart(0);
     assert!(world.nodes[0].serves(), "at once after a start");
-    assert_eq!(world.nodes[0].high_watermark, Offset(10));
+    assert_eq!(world.nodes[0].reader.high_watermark, Offset(10));
     assert_eq!(world.nodes[0].replica().expect("it runs").term().0, 0, "in the same term");
 }
 

@@ -5,17 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater_protocol::batch::{BatchBuilder, BatchProducer, Compression, NewRecord};
-use highwater_protocol::frame::Frame;
 use highwater_protocol::ids::{
     ClusterId, NodeId, Offset, PartitionIndex, ProducerId, StoreId, Timestamp, TopicId, TopicPartition,
 };
 use highwater_replication::raft::{Config, Replica, ReplicaId};
 use highwater_runtime::sim::{CrashPolicy, DiskHarness};
-use highwater_storage::{
-    Cursor, DurableForm, MacKey, PartitionFinding, ReadId, ReadLimits, ReadOutcome, ReadResult, Store,
-    StoreConfig, StoreLimits,
-};
+use highwater_storage::{DurableForm, MacKey, PartitionFinding, Store, StoreConfig, StoreLimits};
 
+use super::reader::{Reader, Records};
 use crate::api::{ApiError, RequiredAcks};
 use crate::meta::configs::TopicConfig;
 use crate::meta::{Assignment, Topic};
@@ -34,9 +31,6 @@ pub(super) const TP: TopicPartition =
 
 /// Bytes of frames in a message to another node.
 const SEND_BYTES: usize = 1 << 20;
-
-/// Records by offset.
-pub(super) type Records = BTreeMap<i64, Vec<u8>>;
 
 pub(super) fn replica(node: usize) -> ReplicaId {
     ReplicaId { node: NodeId(node as u32), incarnation: 0 }
@@ -77,11 +71,7 @@ pub(super) struct Node {
     pub(super) process: Option<Partitions>,
     pub(super) is_slow: bool,
     wall_ms: i64,
-    /// The high watermark that this process has shown.
-    pub(super) high_watermark: Offset,
-    /// Every readable record before this one has been read.
-    pub(super) read_end: Offset,
-    reading: Option<ReadId>,
+    pub(super) reader: Reader,
 }
 
 impl Node {
@@ -114,9 +104,7 @@ impl Node {
             process: None,
             is_slow: false,
             wall_ms: 1_000_000,
-            high_watermark: Offset(0),
-            read_end: Offset(0),
-            reading: None,
+            reader: Reader::new(Offset(0)),
         };
         node.start();
         node
@@ -128,16 +116,12 @@ impl Node {
             matches!(finding, PartitionFinding::Faulty { .. })
         };
         assert!(!report.findings.iter().any(is_faulty), "{report:?}");
-        let entry = StoreEntry { id: StoreId(0), store, full: false, closed: false };
-        let me = self.id();
-        let mut process = Partitions::new(0, me, vec![entry], 1 << 20, |_, _| true);
-        let replicas = (me, &self.created_with);
-        process.replicas.put_partition(&mut self.disk, &self.topic, TP, 0, replicas, self.wall_ms);
+        let entry = StoreEntry::new(StoreId(0), store);
+        let mut process = Partitions::new(0, self.id(), vec![entry], 1 << 20, |_, _| true);
+        process.create_replica(&mut self.disk, &self.topic, TP, 0, &self.created_with, self.wall_ms);
         self.process = Some(process);
-        self.high_watermark = self.partition().expect("it runs").high_watermark();
         // What was read before is compared again.
-        self.read_end = Offset(0);
-        self.reading = None;
+        self.reader = Reader::new(self.partition().expect("it runs").high_watermark());
     }
 
     pub(super) fn crash(&mut self, policy: CrashPolicy) {
@@ -236,16 +220,16 @@ impl Node {
                 PartitionEvent::NotAnswering { waiters, readers, error, .. } => {
                     output.ended.push((waiters, readers, error));
                 }
-                PartitionEvent::Read { id, result, .. } if self.reading == Some(id) => {
-                    self.reading = None;
-                    self.note_read(result, output);
+                PartitionEvent::Read { id, result, .. } => {
+                    output.records.extend(self.reader.finish(id, &mut Some(result)));
                 }
                 PartitionEvent::Fatal(why) => panic!("node {}: {why}", self.number),
                 _ => {}
             }
         }
         self.send(&mut process, output);
-        self.read_on(&mut process, output);
+        let id = process.find(TP).expect("it is there");
+        output.records.extend(self.reader.read_on(&mut self.disk, &mut process, id));
         // Sending may have changed something too.
         process.flush(&mut self.disk);
         self.process = Some(process);
@@ -265,50 +249,5 @@ impl Node {
             }
         }
         output.messages.extend(std::iter::from_fn(|| process.poll_message()));
-    }
-
-    /// Reads what has become readable.
-    fn read_on(&mut self, process: &mut Partitions, output: &mut Output) {
-        let partition = process.of(TP).expect("it is there");
-        let (slot, end) = (partition.slot, partition.high_watermark());
-        assert!(end >= self.high_watermark, "node {}: the high watermark has fallen", self.number);
-        self.high_watermark = end;
-        while self.reading.is_none() {
-            self.read_end = self.read_end.max(process.store(0).bounds(slot).log_start);
-            if self.read_end >= end {
-                return;
-            }
-            let limits = ReadLimits { bytes_max: 8 << 10, memory_bytes_max: usize::MAX };
-            let cursor = Cursor::at(self.read_end);
-            match process.store_mut(0).read(&mut self.disk, slot, cursor, limits, end) {
-                ReadOutcome::Ready(result) => self.note_read(result, output),
-                ReadOutcome::Pending(id) => self.reading = Some(id),
-            }
-        }
-    }
-
-    fn note_read(&mut self, result: ReadResult, output: &mut Output) {
-        let frames = match result {
-            ReadResult::Frames(frames) => frames,
-            // The log start has moved meanwhile.
-            ReadResult::OutOfRange { log_start, .. } if log_start > self.read_end => return,
-            other => panic!("node {}: reading at {}: {other:?}", self.number, self.read_end),
-        };
-        for bytes in &frames.bytes {
-            let mut at = 0;
-            while at < bytes.len() {
-                let frame = Frame::checked(&bytes[at..]).expect("a good frame");
-                at += frame.header().frame_bytes();
-                let Some(batch) = frame.batch() else { continue };
-                let mut scratch = Vec::new();
-                for record in batch.records(&mut scratch).expect("records") {
-                    let record = record.expect("a record");
-                    if (self.read_end..self.high_watermark).contains(&record.offset) {
-                        output.records.insert(record.offset.0, record.value.expect("a value").to_vec());
-                    }
-                }
-            }
-        }
-        self.read_end = frames.next.offset();
     }
 }

@@ -25,7 +25,7 @@ fn with_a_wiped_node() -> World {
 fn a_wiped_node_neither_votes_nor_acknowledges_under_its_old_identity() {
     let mut world = with_a_wiped_node();
     assert_eq!(
-        world.nodes[2].high_watermark,
+        world.nodes[2].reader.high_watermark,
         Offset(0),
         "nothing is sent to another replica than that of before"
     );
@@ -50,7 +50,7 @@ fn a_wiped_node_joins_as_a_learner_under_a_new_identity_and_becomes_a_voter() {
     let joins = Config::new([replica(0), replica(1)], [new]).expect("valid");
     world.change_to(&joins);
     world.run_until_quiet();
-    assert_eq!(world.nodes[2].high_watermark, Offset(2), "it has what was acknowledged before");
+    assert_eq!(world.nodes[2].reader.high_watermark, Offset(2), "it has what was acknowledged before");
     let votes = Config::new([replica(0), replica(1), new], []).expect("valid");
     world.change_to(&votes);
     world.run_until_quiet();

@@ -8,7 +8,8 @@ use highwater_runtime::sim::{CrashPolicy, SimRng, stream};
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 
-use super::node::{Node, Output, Records, TP, replica};
+use super::node::{Node, Output, TP, replica};
+use super::reader::Records;
 use crate::api::{ApiError, RequiredAcks};
 use crate::partition::{PeerChange, PeerMessage};
 
@@ -368,7 +369,7 @@ impl World {
     fn delete_records(&mut self) {
         let node = self.any_node();
         if self.nodes[node].serves() {
-            let to = Offset(self.nodes[node].high_watermark.0 * 9 / 10);
+            let to = Offset(self.nodes[node].reader.high_watermark.0 * 9 / 10);
             let output = self.nodes[node].delete_records(to);
             self.take(node, output);
         }
@@ -446,12 +447,12 @@ impl World {
     }
 
     fn has_converged(&self) -> bool {
-        let ends: Vec<Offset> = self.nodes.iter().map(|node| node.high_watermark).collect();
+        let ends: Vec<Offset> = self.nodes.iter().map(|node| node.reader.high_watermark).collect();
         let is_complete = |node: &Node| {
             let has_all = |replica: &Replica| {
                 replica.commit_end() == replica.log_end().end && *replica.config() == voters(0..NODES)
             };
-            node.read_end >= node.high_watermark && node.replica().is_some_and(has_all)
+            node.reader.read_end >= node.reader.high_watermark && node.replica().is_some_and(has_all)
         };
         ends.iter().all(|end| *end == ends[0])
             && self.nodes.iter().all(is_complete)

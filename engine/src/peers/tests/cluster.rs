@@ -316,8 +316,9 @@ impl Cluster {
         let partition = self.rng.random_range(0..PARTITIONS);
         let Some(leader) = self.leader(partition) else { return };
         let app = self.world.app(self.nodes[leader], shard_of(leader, partition));
-        let read = app.and_then(|app| app.readers.get(&partition)).map_or(0, |reader| reader.read_end);
-        self.command(leader, partition, Command::Trim { partition, to: Offset(read * 9 / 10) });
+        let read =
+            app.and_then(|app| app.readers.get(&partition)).map_or(Offset(0), |reader| reader.read_end);
+        self.command(leader, partition, Command::Trim { partition, to: Offset(read.0 * 9 / 10) });
     }
 
     /// Changes the replicas of a partition to some of the nodes, as voters or learners.

@@ -7,7 +7,6 @@
 
 mod cluster;
 mod node;
-mod reader;
 
 use std::ops::Range;
 use std::time::Duration;

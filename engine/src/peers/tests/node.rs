@@ -23,10 +23,10 @@ use highwater_runtime::plane::{
 };
 use highwater_storage::{DurableForm, MacKey, Store, StoreConfig, StoreLimits};
 
-use super::reader::{Reader, Records};
 use crate::api::RequiredAcks;
 use crate::meta::configs::TopicConfig;
 use crate::meta::{Assignment, Topic};
+use crate::partition::tests::reader::{Reader, Records};
 use crate::partition::{
     BatchBytes, LogStartMove, OwnedBatch, ParsedBatch, Partition, PartitionEvent, PartitionId, Partitions,
     StoreEntry,
@@ -188,8 +188,7 @@ impl TestShard {
         }
         let readers = mine.iter().map(|partition| {
             let of = partitions.of(tp(*partition)).expect("it was created");
-            let high_watermark = of.high_watermark().0;
-            (*partition, Reader { high_watermark, ..Reader::default() })
+            (*partition, Reader::new(of.high_watermark()))
         });
         let readers = readers.collect();
         let local = Local {

@@ -10,19 +10,26 @@ use highwater_storage::{Cursor, ReadId, ReadLimits, ReadOutcome, ReadResult};
 use crate::partition::{PartitionId, Partitions};
 
 /// Records by offset.
-pub(super) type Records = BTreeMap<i64, Vec<u8>>;
+pub(crate) type Records = BTreeMap<i64, Vec<u8>>;
 
-#[derive(Default, Debug)]
-pub(super) struct Reader {
-    pub(super) high_watermark: i64,
+/// What a replica has shown to readers so far.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    /// The high watermark that this process has shown.
+    pub(crate) high_watermark: Offset,
     /// Every readable record before this one has been read.
-    pub(super) read_end: i64,
-    pub(super) reading: Option<ReadId>,
+    pub(crate) read_end: Offset,
+    pub(crate) reading: Option<ReadId>,
 }
 
 impl Reader {
+    /// Creates a reader of a process that has shown this high watermark. It reads the log from its start.
+    pub(crate) fn new(high_watermark: Offset) -> Self {
+        Self { high_watermark, read_end: Offset(0), reading: None }
+    }
+
     /// Begins to read what has become readable. Returns what needs no disk.
-    pub(super) fn read_on(
+    pub(crate) fn read_on(
         &mut self,
         disk: &mut dyn Disk,
         partitions: &mut Partitions,
@@ -31,15 +38,15 @@ impl Reader {
         let mut records = Records::new();
         let Some(partition) = partitions.get(id) else { return records };
         let (store, slot, end) = (partition.store, partition.slot, partition.high_watermark());
-        assert!(end.0 >= self.high_watermark, "the high watermark of {} has fallen", partition.name());
-        self.high_watermark = end.0;
+        assert!(end >= self.high_watermark, "the high watermark of {} has fallen", partition.name());
+        self.high_watermark = end;
         while self.reading.is_none() {
-            self.read_end = self.read_end.max(partitions.store(store).bounds(slot).log_start.0);
-            if self.read_end >= end.0 {
+            self.read_end = self.read_end.max(partitions.store(store).bounds(slot).log_start);
+            if self.read_end >= end {
                 break;
             }
             let limits = ReadLimits { bytes_max: 8 << 10, memory_bytes_max: usize::MAX };
-            let cursor = Cursor::at(Offset(self.read_end));
+            let cursor = Cursor::at(self.read_end);
             match partitions.store_mut(store).read(disk, slot, cursor, limits, end) {
                 ReadOutcome::Ready(result) => self.take(result, &mut records),
                 ReadOutcome::Pending(id) => self.reading = Some(id),
@@ -49,7 +56,7 @@ impl Reader {
     }
 
     /// Takes the result of a read, if it is this reader's.
-    pub(super) fn finish(&mut self, id: ReadId, result: &mut Option<ReadResult>) -> Records {
+    pub(crate) fn finish(&mut self, id: ReadId, result: &mut Option<ReadResult>) -> Records {
         let mut records = Records::new();
         if self.reading == Some(id)
             && let Some(result) = result.take()
@@ -64,7 +71,7 @@ impl Reader {
         let frames = match result {
             ReadResult::Frames(frames) => frames,
             // The log start has moved meanwhile.
-            ReadResult::OutOfRange { log_start, .. } if log_start.0 > self.read_end => return,
+            ReadResult::OutOfRange { log_start, .. } if log_start > self.read_end => return,
             other => panic!("reading at {}: {other:?}", self.read_end),
         };
         for bytes in &frames.bytes {
@@ -76,12 +83,12 @@ impl Reader {
                 let mut scratch = Vec::new();
                 for record in batch.records(&mut scratch).expect("records") {
                     let record = record.expect("a record");
-                    if (self.read_end..self.high_watermark).contains(&record.offset.0) {
+                    if (self.read_end..self.high_watermark).contains(&record.offset) {
                         records.insert(record.offset.0, record.value.expect("a value").to_vec());
                     }
                 }
             }
         }
-        self.read_end = frames.next.offset().0;
+        self.read_end = frames.next.offset();
     }
 }
