@@ -46,3 +46,17 @@ pub enum Mutant {
 }
 
 highwater_runtime::planted_bugs!(Mutant);
+
+/// Checks that a run with one of the first `seeds` seeds fails when a bug is planted.
+#[cfg(all(test, feature = "mutants"))]
+pub(crate) fn assert_found<T>(mutant: Mutant, seeds: u64, run: impl Fn(u64) -> T) {
+    let fails = |seed: &u64| {
+        plant(Some(mutant));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(*seed)));
+        plant(None);
+        outcome.is_err()
+    };
+    let found = (0..seeds).find(fails);
+    println!("{mutant:?}: seed {found:?}");
+    assert!(found.is_some(), "{mutant:?} was not found in {seeds} seeds");
+}

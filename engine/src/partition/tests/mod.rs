@@ -61,24 +61,14 @@ fn a_partition_with_one_replica_needs_no_election_and_no_write_to_start() {
 
 #[cfg(feature = "mutants")]
 mod mutants {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
     use super::world::World;
-    use crate::mutants::{Mutant, plant};
+    use crate::mutants::{Mutant, assert_found};
 
     /// Maximum number of seeds before a bug has to be found.
     const SEEDS_MAX: u64 = 60;
 
     fn is_found(mutant: Mutant) {
-        let fails = |seed: &u64| {
-            plant(Some(mutant));
-            let run = catch_unwind(AssertUnwindSafe(|| World::run(*seed)));
-            plant(None);
-            run.is_err()
-        };
-        let found = (0..SEEDS_MAX).find(fails);
-        println!("{mutant:?}: seed {found:?}");
-        assert!(found.is_some(), "{mutant:?} was not found in {SEEDS_MAX} seeds");
+        assert_found(mutant, SEEDS_MAX, World::run);
     }
 
     #[test]

@@ -77,24 +77,14 @@ fn a_leader_that_dies_is_replaced_and_its_partitions_go_on() {
 
 #[cfg(feature = "mutants")]
 mod mutants {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
     use super::cluster::Cluster;
-    use crate::mutants::{Mutant, plant};
+    use crate::mutants::{Mutant, assert_found};
 
     /// Maximum number of seeds before a bug has to be found.
     const SEEDS_MAX: u64 = 20;
 
     fn is_found(mutant: Mutant) {
-        let fails = |seed: &u64| {
-            plant(Some(mutant));
-            let run = catch_unwind(AssertUnwindSafe(|| Cluster::run(*seed)));
-            plant(None);
-            run.is_err()
-        };
-        let found = (0..SEEDS_MAX).find(fails);
-        println!("{mutant:?}: seed {found:?}");
-        assert!(found.is_some(), "{mutant:?} was not found in {SEEDS_MAX} seeds");
+        assert_found(mutant, SEEDS_MAX, Cluster::run);
     }
 
     #[test]
