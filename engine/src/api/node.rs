@@ -1,6 +1,7 @@
 //! A node of the cluster.
 
 use highwater_protocol::ids::NodeId;
+use highwater_replication::join::DiskId;
 
 use crate::address::HostPort;
 
@@ -29,8 +30,8 @@ pub struct Node {
     pub id: NodeId,
     /// Which disk of this node it is: 0 for the first, higher for one that has replaced another.
     pub incarnation: u32,
-    /// The id of this disk; zeros if it has none.
-    pub disk: [u8; 16],
+    /// The id of this disk.
+    pub disk: DiskId,
     /// The rack that it is in, if one is configured.
     pub rack: Option<String>,
     /// Where clients reach it, in the order of its listeners.

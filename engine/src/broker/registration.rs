@@ -29,7 +29,7 @@ pub(super) fn registration(
     Ok(Node {
         id,
         incarnation,
-        disk: disk.0,
+        disk,
         rack,
         clients: client_addresses(bound),
         peer: peer_address(bound),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use highwater_protocol::ids::NodeId;
+use highwater_replication::join::DiskId;
 
 use super::record::{AddressRecord, ClientAddressRecord, NodeRecord};
 use crate::address::HostPort;
@@ -32,7 +33,7 @@ impl Node {
         NodeRecord {
             id: self.id.0,
             incarnation: self.incarnation,
-            disk: self.disk,
+            disk: self.disk.0,
             rack: self.rack.clone(),
             clients: self.clients.iter().map(client).collect(),
             peer: self.peer.as_ref().map(address),
@@ -54,7 +55,7 @@ impl Node {
         Self {
             id: NodeId(record.id),
             incarnation: record.incarnation,
-            disk: record.disk,
+            disk: DiskId(record.disk),
             rack: record.rack.clone(),
             clients: record.clients.iter().filter_map(client).collect(),
             peer: record.peer.as_ref().map(address),

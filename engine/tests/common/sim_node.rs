@@ -68,7 +68,7 @@ fn add_node(
             let registration = Node {
                 id: data.identity.node,
                 incarnation: data.identity.incarnation,
-                disk: data.identity.disk.0,
+                disk: data.identity.disk,
                 rack: None,
                 clients: Vec::new(),
                 peer: None,

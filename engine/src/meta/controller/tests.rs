@@ -2,6 +2,7 @@ use std::path::Path;
 
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
+use highwater_replication::join::DiskId;
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::DiskHarness;
 
@@ -12,7 +13,15 @@ use crate::meta::Topic;
 
 pub(super) fn node(id: u32, rack: &str) -> Node {
     let rack = Some(rack.to_owned());
-    Node { id: NodeId(id), incarnation: 0, disk: [0; 16], rack, clients: vec![], peer: None, shards: 2 }
+    Node {
+        id: NodeId(id),
+        incarnation: 0,
+        disk: DiskId::default(),
+        rack,
+        clients: vec![],
+        peer: None,
+        shards: 2,
+    }
 }
 
 /// Who gets replies.

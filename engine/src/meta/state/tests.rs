@@ -1,3 +1,5 @@
+use highwater_replication::join::DiskId;
+
 use super::super::snapshot::SnapshotWriter;
 use super::*;
 use crate::api::ApiError;
@@ -207,7 +209,7 @@ fn a_node_that_registers_again_replaces_what_was_known_of_it() {
     let node = |id, rack: Option<&str>, shards| Node {
         id: NodeId(id),
         incarnation: 0,
-        disk: [id as u8; 16],
+        disk: DiskId([id as u8; 16]),
         rack: rack.map(str::to_owned),
         clients: vec![],
         peer: None,
