@@ -6,11 +6,15 @@ import random
 import re
 import signal
 import socket
+import threading
 
 from harness.expect import Failed
 from harness.proc import Process
 
 READY = re.compile(r"^ready native=(\S+) kafka=(\S+) ")
+
+_given: set[int] = set()
+_given_lock = threading.Lock()
 
 
 def free_port() -> int:
@@ -18,14 +22,19 @@ def free_port() -> int:
 
     Port 0 would give a port in that range. While a broker is down for a restart, clients keep connecting to its port, and such a
     connection may use the same port as its source: TCP then connects it to itself, and the broker cannot bind the port.
+
+    No port is returned twice in a run: it is free until its broker starts, and while that broker is down.
     """
     while True:
         port = random.randrange(20000, 30000)
-        with socket.socket() as probe:
+        with _given_lock, socket.socket() as probe:
+            if port in _given:
+                continue
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
 
 
