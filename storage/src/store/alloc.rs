@@ -82,6 +82,11 @@ impl Allocator {
         self.ready.has(log2)
     }
 
+    /// Whether a block of this size is ready without taking anything of the largest one.
+    pub(crate) fn has_beside_largest(&self, log2: u8) -> bool {
+        self.ready.has_beside_largest(log2)
+    }
+
     /// The slabs that are free as a whole, with their sizes.
     pub(crate) fn free_slabs(&self) -> impl DoubleEndedIterator<Item = (SlabId, u64)> {
         self.slabs.iter().filter(|(_, space)| space.used == 0).map(|(slab, space)| (*slab, space.bytes))
@@ -226,6 +231,13 @@ impl Buddies {
 
     fn has(&self, log2: u8) -> bool {
         self.fitting(log2).is_some()
+    }
+
+    fn has_beside_largest(&self, log2: u8) -> bool {
+        let Some(largest) = self.free.iter().rposition(|class| !class.is_empty()) else { return false };
+        let count = self.free[largest].len();
+        let found = self.fitting(log2).map(|fitting| self.class(fitting));
+        found.is_some_and(|found| found < largest || count > 1)
     }
 
     /// Size of the smallest block that is not smaller than this.

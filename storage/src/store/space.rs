@@ -6,6 +6,9 @@
 //!
 //! A full disk is noticed when a slab is added, or a hole in one is allocated. Then appends that need an extent fail, and everything else continues. Only copy-on-write file systems
 //! can also lack space for writes: see [`super::stall`]. The sizes of slabs and the removal of free ones are in [`super::slabs`].
+//!
+//! One partition can have a *reserve* ([`Store::keep_reserve_for`]): a free block that only this partition gets, when there is no other. On a full disk, the
+//! first space that is freed makes up for it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -28,6 +31,9 @@ use crate::state_log::Seq;
 
 /// Incarnations reserved in the map at once.
 pub(super) const INCARNATIONS_RESERVED: u64 = 1024;
+
+/// How often the size of the smallest extent is doubled for the reserve, if there is as much space in one piece.
+const RESERVE_DOUBLINGS: u8 = 2;
 
 /// A slab's open file.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +80,10 @@ pub(super) struct Space {
     pub(super) reserve_due: bool,
     /// Whether space was released, so that slabs may be entirely free.
     pub(super) trim_due: bool,
+    /// The partition with a reserve.
+    reserve_owner: Option<PartitionSlot>,
+    /// Its reserve, with the size as a binary logarithm; `None` while there is no space for one.
+    reserve: Option<(Place, u8)>,
     /// Extents that become free once the map says so durably.
     pending_free: VecDeque<(Seq, Place, u8)>,
     /// The first incarnation of this run.
@@ -106,6 +116,8 @@ impl Space {
             refused: false,
             reserve_due: false,
             trim_due: false,
+            reserve_owner: None,
+            reserve: None,
             pending_free: VecDeque::new(),
             first_incarnation: next_incarnation,
             next_incarnation,
@@ -138,6 +150,24 @@ impl Space {
         Some(place)
     }
 
+    /// Takes the reserve out of the free blocks, if there is to be one and there is none. Before the disk is full, it takes nothing of the largest
+    /// block, for which a slab may just have been created.
+    fn fill_reserve(&mut self, log2_min: u8) {
+        if self.reserve_owner.is_none() || self.reserve.is_some() {
+            return;
+        }
+        let is_full = self.full.is_some();
+        let mut sizes = (log2_min..=log2_min + RESERVE_DOUBLINGS).rev();
+        let found =
+            sizes.find(|log2| self.alloc.has_beside_largest(*log2) || is_full && self.alloc.has(*log2));
+        self.reserve = found.and_then(|log2| Some((self.alloc.allocate(log2)?, log2)));
+    }
+
+    /// Returns whether a partition gets an extent of this size out of its reserve.
+    fn has_reserve(&self, slot: PartitionSlot, log2: u8) -> bool {
+        self.reserve_owner == Some(slot) && self.reserve.is_some_and(|(_, reserved)| reserved >= log2)
+    }
+
     /// Returns whether an append that needs an extent of this size can only be rejected.
     fn refuses(&self, log2: u8) -> bool {
         self.full.is_some_and(|full| log2 >= full) && !self.alloc.has(log2)
@@ -164,6 +194,17 @@ struct Need {
 }
 
 impl Store {
+    /// Keeps space for a partition: it can append on a full disk when others cannot. At most one partition of a store has a reserve.
+    pub fn keep_reserve_for(&mut self, slot: PartitionSlot) {
+        let before = self.space.reserve_owner.replace(slot);
+        assert!(before.is_none_or(|before| before == slot), "one partition has a reserve");
+        self.fill_reserve();
+    }
+
+    fn fill_reserve(&mut self) {
+        self.space.fill_reserve(self.config.limits.extent_bytes_min.ilog2() as u8);
+    }
+
     /// Returns whether appends wait for a slab that is being created.
     pub fn awaits_slab(&self) -> bool {
         self.space.wanted.is_some() && self.phase != Phase::Failed
@@ -186,7 +227,7 @@ impl Store {
         }
         let placement = if is_bulk { FramePlacement::OwnPages } else { FramePlacement::Packed };
         let need = self.need(partition, batch_bytes, (placement, Gaps::None), wall_ms);
-        need.is_some_and(|need| self.find_space(need) == Err(AppendError::Busy))
+        need.is_some_and(|need| self.find_space(slot, need) == Err(AppendError::Busy))
     }
 
     /// Returns the extent that a frame with this payload needs; `None` if it fits the active one.
@@ -219,12 +260,12 @@ impl Store {
     }
 
     /// Returns whether there is space for an extent. If not, requests a slab or reports that there will be none.
-    fn find_space(&mut self, need: Need) -> Result<(), AppendError> {
+    fn find_space(&mut self, slot: PartitionSlot, need: Need) -> Result<(), AppendError> {
         if self.state.is_stalled() {
             // Nothing in a new extent is durable before the map is.
             return Err(AppendError::StorageFull);
         }
-        if self.space.alloc.has(need.log2_min) {
+        if self.space.alloc.has(need.log2_min) || self.space.has_reserve(slot, need.log2_min) {
             return Ok(());
         }
         if self.space.refuses(need.log2_min) {
@@ -249,10 +290,12 @@ impl Store {
         let Some(need) = self.need(partition, payload_bytes, (placement, gaps), wall_ms) else {
             return self.check_write_bound(partition, payload_bytes);
         };
-        self.find_space(need)?;
+        self.find_space(slot, need)?;
         let mut sizes = (need.log2_min..=need.log2).rev();
         let found = sizes.find_map(|log2| Some((self.space.allocate(log2)?, log2)));
-        let (place, log2) = found.expect("a block of the smallest size is free");
+        let found = found.or_else(|| self.space.reserve.take());
+        let (place, log2) =
+            found.expect("a block of the smallest size is free, or reserved for this partition");
         let partition = self.partitions.get_mut(slot.0).expect("the caller looked");
         partition.freeze_tail(&mut self.budget, false);
         partition.seal_active();
@@ -321,6 +364,7 @@ impl Store {
             self.space.reserved = reserved;
             self.space.reservations.push_back((seq, reserved));
         }
+        self.fill_reserve();
         self.trim_slabs(disk);
         self.add_slab_if_short(disk);
     }
@@ -344,6 +388,7 @@ impl Store {
 
     /// Notifies the owner that there is space, if anything waited for it.
     pub(super) fn on_space_gained(&mut self) {
+        self.fill_reserve();
         if self.space.wanted.is_some_and(|log2| self.space.alloc.has(log2)) {
             self.space.wanted = None;
         }
