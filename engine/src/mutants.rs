@@ -43,6 +43,12 @@ pub enum Mutant {
     ChangePublishedBeforeDurable,
     /// A change of the metadata is published before all shards have prepared it.
     PublishedBeforePrepared,
+    /// Records of the metadata are applied when they are in the log, committed or not.
+    MetadataAppliedUncommitted,
+    /// The last record of the metadata that was applied before a start is applied again.
+    MetadataAppliedTwice,
+    /// Requests to a controller that was deposed stay, and are answered when as many records are applied.
+    DeposedControllerReplies,
 }
 
 highwater_runtime::planted_bugs!(Mutant);

@@ -19,6 +19,8 @@ pub(crate) enum ReplyTo {
     Kafka(RequestBatch),
     /// The coordinators of this shard.
     Coordinators,
+    /// The controller: its batch with this number.
+    Controller(u64),
 }
 
 /// A pending request of a Kafka client. Unique on the shard of its connection.
@@ -42,7 +44,7 @@ impl ReplyTo {
     pub(crate) fn waiting_conn(self) -> Option<ConnId> {
         match self {
             Self::Native { conn, .. } => Some(conn),
-            Self::Kafka(_) | Self::Coordinators => None,
+            Self::Kafka(_) | Self::Coordinators | Self::Controller(_) => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Rules for topic names.
 
+use crate::ids::{PartitionIndex, TopicId, TopicPartition};
 use crate::limits::TOPIC_NAME_BYTES_MAX;
 
 /// Why a name is not a valid topic name. The text says what to change.
@@ -46,10 +47,19 @@ pub fn validate_topic_name(name: &str) -> Result<(), TopicNameError> {
 /// The topic that keeps groups and the offsets that they have committed, as in Kafka.
 pub const GROUPS_TOPIC: &str = "__consumer_offsets";
 
+/// The topic whose only partition is the log of the cluster's metadata, as in Kafka. It is not listed to clients.
+pub const METADATA_TOPIC: &str = "__cluster_metadata";
+
+/// That partition. Its topic has the id that Kafka gives it.
+pub const METADATA_PARTITION: TopicPartition = TopicPartition {
+    topic: TopicId([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    partition: PartitionIndex(0),
+};
+
 /// Topics in which a broker keeps its own state, as Kafka names them. Clients give these names a special meaning: they cannot create
 /// such a topic, and only read one that there is.
 pub const RESERVED_TOPIC_NAMES: [&str; 4] =
-    ["__cluster_metadata", GROUPS_TOPIC, "__share_group_state", "__transaction_state"];
+    [METADATA_TOPIC, GROUPS_TOPIC, "__share_group_state", "__transaction_state"];
 
 /// Returns whether a topic name is reserved.
 pub fn is_reserved_topic_name(name: &str) -> bool {

@@ -18,6 +18,7 @@ mod controller;
 mod error;
 mod node;
 mod partitions;
+mod requester;
 mod ticket;
 
 pub use acks::RequiredAcks;
@@ -33,4 +34,5 @@ pub use partitions::{
     FoundProducers, InEpoch, ListOffsets, LocatedOffset, NewStart, OffsetSpec, PartitionAnswer,
     PartitionCall, PartitionDetails, PartitionQuery, PassHistory, ProducerCounts, Producers,
 };
+pub use requester::Requester;
 pub use ticket::Ticket;

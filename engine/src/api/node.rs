@@ -2,6 +2,7 @@
 
 use highwater_protocol::ids::NodeId;
 use highwater_replication::join::DiskId;
+use highwater_replication::raft::ReplicaId;
 
 use crate::address::HostPort;
 
@@ -43,6 +44,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Returns the identity of its replicas.
+    pub fn replica(&self) -> ReplicaId {
+        ReplicaId { node: self.id, incarnation: self.incarnation }
+    }
+
     /// Returns the first address for clients of a protocol.
     pub fn client_address(&self, protocol: NodeProtocol) -> Option<&HostPort> {
         self.clients.iter().find(|client| client.protocol == protocol).map(|client| &client.address)

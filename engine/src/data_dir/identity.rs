@@ -36,6 +36,11 @@ impl Identity {
     pub const fn founder(cluster: ClusterId, node: NodeId, disk: DiskId) -> Self {
         Self { cluster, node, incarnation: 0, founder: node, disk }
     }
+
+    /// Returns whether the cluster was founded here: on this disk of this node.
+    pub fn is_founder(&self) -> bool {
+        self.founder == self.node && self.incarnation == 0
+    }
 }
 
 /// The parts of the directory after the last complete start. A part that is missing since then was lost, and is not treated as new.

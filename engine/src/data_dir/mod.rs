@@ -120,8 +120,9 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
         check_fresh(path, entries.iter().map(|e| e.name.as_str()))?;
         write(fs, path, identity, inventory).map_err(|e| failed("cannot write the identity of", &e))?;
     } else if identity.disk == DiskId::default() && new.disk != identity.disk {
-        // Of an earlier build. On a full disk it stays as it is until a later start.
-        let named = Identity { disk: new.disk, founder: identity.node, ..identity };
+        // Of an earlier build, in which every node was a cluster of its own. On a full disk the file stays as it is until a later start.
+        identity.founder = identity.node;
+        let named = Identity { disk: new.disk, ..identity };
         match write(fs, path, named, inventory) {
             Ok(()) => identity = named,
             Err(e) if is_out_of_space(&e) => {}

@@ -3,16 +3,38 @@
 use crate::limits::ShardLimits;
 use crate::units::mib;
 
+/// What a batch has beside its record, at most.
+const BATCH_OVERHEAD_BYTES: usize = 256;
+
 /// The limit for topics and partitions together: an eighth of the broker's memory, see [`ShardLimits::metadata_bytes_max`].
 #[derive(Clone, Copy, Debug)]
 pub struct MetadataRoom {
     entries_max: usize,
+    /// The log takes no larger batches.
+    batch_bytes_max: usize,
 }
 
 impl MetadataRoom {
     /// Creates it from these limits.
     pub fn new(limits: &ShardLimits) -> Self {
-        Self { entries_max: limits.metadata_entries_max() }
+        Self { entries_max: limits.metadata_entries_max(), batch_bytes_max: limits.store.payload_bytes_max }
+    }
+
+    /// Returns the largest batch that the log takes.
+    pub fn batch_bytes_max(&self) -> usize {
+        self.batch_bytes_max
+    }
+
+    /// Checks whether the log takes a record of this size.
+    pub fn check_record(&self, bytes: usize) -> Result<(), String> {
+        let (all, max) = (bytes + BATCH_OVERHEAD_BYTES, self.batch_bytes_max);
+        if all <= max {
+            return Ok(());
+        }
+        Err(format!(
+            "the change takes a record of {bytes} bytes, and this broker takes batches of at most {max}: change less at once, or start it with a \
+             larger --batch-bytes-max"
+        ))
     }
 
     /// Checks whether `new` more topics and partitions fit. The error names the memory that they need.

@@ -18,6 +18,7 @@ use super::record::{DecodeRecordError, Entry, Record, ReplicasRecord, Snapshot, 
 use super::spread::NodeLoad;
 use super::topic::Topic;
 use crate::api::Node;
+use crate::mutants::{Mutant, is_planted};
 
 /// Number of producer ids in a block that a shard reserves.
 pub const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
@@ -114,6 +115,9 @@ impl Metadata {
         for payload in entries {
             metadata.apply(&metadata.decode(payload)?)?;
         }
+        if is_planted(Mutant::MetadataAppliedTwice) {
+            metadata.next_offset = Offset(metadata.next_offset.0.saturating_sub(1).max(0));
+        }
         Ok(metadata)
     }
 
@@ -139,6 +143,11 @@ impl Metadata {
 
     /// Returns the entry with which this node applies the next record. New replicas on this node get the emptiest of `stores` stores.
     pub fn place(&self, record: Record, stores: usize) -> Entry {
+        let record = if self.is_known(&record) {
+            Record::ProducerIdsReserved { end: self.producer_ids_end().0 }
+        } else {
+            record
+        };
         let new = record.new_replicas().map_or(0, |replicas| replicas.count_on(self.me));
         let mut placed = Vec::new();
         if new > 0 {
@@ -149,9 +158,25 @@ impl Metadata {
         Entry::Applied { offset: self.next_offset.0, record, stores: placed }
     }
 
+    /// Returns whether a record of a snapshot says nothing new.
+    fn is_known(&self, record: &Record) -> bool {
+        match record {
+            Record::SnapshotBegan { .. } => true,
+            Record::SnapshotTopic(topic) => self.by_id.contains_key(&TopicId(topic.id)),
+            _ => false,
+        }
+    }
+
     /// Applies an entry. Returns the change for shards, if any.
     pub fn apply(&mut self, entry: &Entry) -> Result<Option<Change>, ApplyError> {
         let change = match entry {
+            Entry::Applied { offset, record: Record::SnapshotBegan { producer_ids_end }, .. } => {
+                let version = self.version;
+                *self = Self { version, ..Self::new(self.me) };
+                self.producer_ids_end = Some(ProducerId(*producer_ids_end));
+                self.next_offset = Offset(offset + 1);
+                None
+            }
             Entry::Applied { offset, record, stores } => {
                 if *offset != self.next_offset.0 {
                     let next = self.next_offset;
@@ -172,7 +197,7 @@ impl Metadata {
 
     fn apply_record(&mut self, record: &Record, stores: &[u16]) -> Result<Option<Change>, ApplyError> {
         Ok(match record {
-            Record::TopicCreated(topic) => Some(self.create(topic, stores)?),
+            Record::TopicCreated(topic) | Record::SnapshotTopic(topic) => Some(self.create(topic, stores)?),
             Record::TopicDeleted { id } => Some(self.delete(TopicId(*id))?),
             Record::TopicConfigured { id, configs } => {
                 let mut topic = Topic::clone(self.known(TopicId(*id))?);
@@ -203,6 +228,7 @@ impl Metadata {
                 self.put_node(Arc::clone(&node));
                 Some(Change::Node(node))
             }
+            Record::SnapshotBegan { .. } => None,
         })
     }
 
@@ -389,6 +415,11 @@ impl Metadata {
         let exists = self.by_id.range(range).next().map(|(id, _)| *id);
         let deleting = self.deleting.range(range).next().map(|(id, _)| *id);
         exists.into_iter().chain(deleting).min()
+    }
+
+    /// Returns the first topic after this bound, by id.
+    pub(super) fn next_topic(&self, from: Bound<TopicId>) -> Option<&Arc<Topic>> {
+        self.by_id.range((from, Bound::Unbounded)).next().map(|(_, topic)| topic)
     }
 
     /// Returns the names of topics from this one on, in order.

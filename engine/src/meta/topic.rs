@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use highwater_protocol::ids::{NodeId, PartitionIndex, StoreId, TopicId, TopicPartition};
-use highwater_protocol::topic::is_reserved_topic_name;
+use highwater_protocol::topic::{GROUPS_TOPIC, is_reserved_topic_name};
 use highwater_replication::raft::ReplicaId;
 
 use super::assignment::Assignment;
@@ -35,6 +35,11 @@ impl Topic {
     /// Returns whether the broker keeps its own state in it.
     pub fn is_internal(&self) -> bool {
         is_reserved_topic_name(&self.name)
+    }
+
+    /// Returns whether coordinators keep groups in it.
+    pub(crate) fn keeps_groups(&self) -> bool {
+        self.name == GROUPS_TOPIC
     }
 
     /// Returns the number of its partitions.

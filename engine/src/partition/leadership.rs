@@ -13,7 +13,7 @@
 //! new leader to be ready. Whatever reads is checked when it begins, and whenever it continues: a reader of a replica that does not answer any
 //! more is ended by [`PartitionEvent::NotAnswering`](super::PartitionEvent::NotAnswering).
 
-use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, NodeId, TopicPartition};
 
 use super::replica::{Partition, PartitionId};
 use super::{PartitionEvent, Partitions, Replicas};
@@ -50,6 +50,28 @@ impl Partition {
     pub(super) fn not_leader(&self) -> ApiError {
         let leader = self.consensus.leader();
         ApiError::NotLeader { partition: self.name(), leader, epoch: self.epoch() }
+    }
+}
+
+impl Partition {
+    /// Returns the term in which this replica leads, if it may answer.
+    pub(crate) fn led(&self) -> Option<LeaderEpoch> {
+        self.consensus.is_answering().then(|| self.epoch())
+    }
+
+    /// Returns whether this replica leads, whether or not it may answer yet.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.consensus.is_leader()
+    }
+
+    /// Returns the node that leads in this term, if that is known.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.consensus.leader()
+    }
+
+    /// Returns whether there are no other replicas.
+    pub(crate) fn is_alone(&self) -> bool {
+        !self.consensus.has_others()
     }
 }
 

@@ -43,6 +43,7 @@ mod events;
 mod frames;
 mod leadership;
 mod log_start;
+mod metadata;
 mod peers;
 mod pending;
 mod rejected;

@@ -84,7 +84,6 @@ impl Partitions {
     }
 
     /// Changes the replicas of a partition, on its leader.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no command changes replicas yet"))]
     pub(crate) fn change_replicas(
         &mut self,
         disk: &mut dyn Disk,

@@ -5,6 +5,7 @@ use std::path::Path;
 use highwater_protocol::ids::{
     ClusterId, LeaderEpoch, LogIndex, Offset, ProducerId, StoreId, TopicPartition,
 };
+use highwater_protocol::topic::METADATA_PARTITION;
 use highwater_replication::raft::{Config, ReplicaId};
 use highwater_runtime::plane::{Completion, Disk, Plane, Token};
 use highwater_storage::mac::MAC_KEY_BYTES;
@@ -86,8 +87,10 @@ pub(crate) fn open_all<M>(
         };
         let (store, report) = Store::open(config, plane)?;
         report_findings(StoreId(id), report, &mut opened.warnings);
-        opened.topics.extend(store.partitions().map(|(tp, _)| tp.topic));
-        for (tp, slot) in store.partitions() {
+        // The log of the metadata is not in the metadata.
+        let of_topics = || store.partitions().filter(|(tp, _)| *tp != METADATA_PARTITION);
+        opened.topics.extend(of_topics().map(|(tp, _)| tp.topic));
+        for (tp, slot) in of_topics() {
             let consensus = Consensus::new(setup.me, &Recovered::of(&store, slot), &alone, 1);
             let epoch = consensus.term();
             opened.epochs.extend((epoch != LeaderEpoch(0)).then_some((tp, epoch)));
@@ -313,6 +316,10 @@ impl Replicas {
                 );
             }
             StoreEvent::Started { slot } => {
+                if !self.is_cutting(store, slot) {
+                    // It began anew before its consensus did.
+                    return;
+                }
                 let start = self.stores[store].store.first_point(slot);
                 self.forget_rejected(store, slot);
                 self.change(disk, (store, slot), wall_ms, |consensus| consensus.handle_started(start));
@@ -369,6 +376,12 @@ impl Replicas {
         let tp = partition.tp;
         let first = ProducerKey { partition: tp, producer: ProducerId(i64::MIN), epoch: i16::MIN };
         self.rejected.forget(&first, |partition| *partition == tp);
+    }
+
+    /// Returns whether the consensus of a partition waits for its log to be cut off or to begin anew.
+    fn is_cutting(&self, store: usize, slot: PartitionSlot) -> bool {
+        let partition = self.table.of_slot(store, slot).and_then(|id| self.table.get(id));
+        partition.is_some_and(|partition| partition.consensus.is_cutting())
     }
 
     /// Brings an event to the consensus of a partition, and carries out what follows.

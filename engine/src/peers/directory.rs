@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use highwater_protocol::ids::{NodeId, ShardId, TopicPartition};
+use highwater_protocol::topic::METADATA_PARTITION;
 use highwater_replication::peer::PeerShard;
+
+use super::CONTROLLER_SHARD;
 
 /// Another node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,6 +109,9 @@ impl Directory {
 
 /// Returns the shard that is tried first: neighbours go to different shards.
 fn guess(tp: TopicPartition, shards: u16) -> ShardId {
+    if tp == METADATA_PARTITION {
+        return CONTROLLER_SHARD;
+    }
     let topic = crc32c::crc32c(&tp.topic.0);
     ShardId((topic.wrapping_add(tp.partition.0) % u32::from(shards.max(1))) as u16)
 }

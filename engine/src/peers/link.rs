@@ -91,6 +91,7 @@ impl Peers {
                     PeerEvent::Lost
                 }
                 Event::Message(incoming) => PeerEvent::Message(session, Box::new(incoming)),
+                Event::Controller { kind, body } => PeerEvent::Controller { session, kind, body },
                 Event::Elsewhere { route, shard } => PeerEvent::Elsewhere { route, shard },
                 Event::Repair(repair) => {
                     // No replica asks for frames in the middle of its log yet.

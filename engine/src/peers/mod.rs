@@ -40,17 +40,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use highwater_protocol::ids::{NodeId, Offset, ShardId, TopicPartition};
 use highwater_replication::peer::{
-    Goodbye, Incoming, Local, Offer, PeerShard, RemoteHandle, Route, Settings, Source,
+    Goodbye, Incoming, Kind, Local, Offer, PeerShard, RemoteHandle, Route, Settings, Source,
 };
 use highwater_replication::raft::Envelope;
 use highwater_runtime::plane::{ConnId, Instant, Plane};
 
 pub use directory::PeerNode;
-pub(crate) use exchange::Exchange;
+pub(crate) use exchange::{Exchange, ForController};
 
 use connections::Greeting;
 use directory::Directory;
 use link::{Link, Open};
+
+/// The shard of each node that has the controller.
+const CONTROLLER_SHARD: ShardId = ShardId(0);
 
 /// Numbers the channels of a shard, so that what belongs to an earlier one is recognised.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
@@ -65,6 +68,8 @@ pub(crate) enum PeerEvent {
     Lost,
     /// A message for a replica.
     Message(SessionNumber, Box<Incoming>),
+    /// A request to the controller, or a reply from it.
+    Controller { session: SessionNumber, kind: Kind, body: Bytes },
     /// The shard does not have a partition. `shard`: the one that has it; `None`: the node does not have it.
     Elsewhere { route: Route, shard: Option<ShardId> },
 }
@@ -252,6 +257,20 @@ impl Peers {
         if let Some(open) = owner.and_then(|peer| self.open_mut(peer)) {
             open.channel.send_start(tp, envelope, offset);
         }
+    }
+
+    /// Sends a request to the controller on another node, or a reply from it: in one session, if it is given. Returns whether the node can be reached.
+    pub(crate) fn send_controller(
+        &mut self,
+        node: NodeId,
+        session: Option<SessionNumber>,
+        kind: Kind,
+        body: Bytes,
+    ) -> bool {
+        let peer = PeerShard { node, shard: CONTROLLER_SHARD };
+        let is_current = |open: &&mut Open| session.is_none_or(|session| session == open.session);
+        let open = self.open_mut(peer).filter(is_current);
+        open.is_some_and(|open| open.channel.send_controller(kind, body))
     }
 
     /// Asks whether a partition may send frames to a peer now. `None`: the peer cannot be reached.

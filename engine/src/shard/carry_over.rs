@@ -43,7 +43,7 @@ impl Lead {
         let Some(carry_over) = self.carry_over.as_mut().filter(|carry_over| carry_over.is_unsent()) else {
             return;
         };
-        if !self.ready {
+        if !self.ready || !self.controller.decides() {
             return;
         }
         if self.controller.metadata().topic(GROUPS_TOPIC).is_none() {

@@ -194,7 +194,7 @@ impl Shard {
         if self.groups.coordinators.awaits_space() {
             self.open_group_partitions();
         }
-        if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.is_internal()) {
+        if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.keeps_groups()) {
             let (partition, high_watermark) = (partition.tp.partition, partition.high_watermark());
             self.groups.coordinators.handle_high_watermark(partition, high_watermark);
         }
@@ -202,7 +202,7 @@ impl Shard {
 
     /// Handles that this replica does not answer for a partition any more: if it keeps groups, another node coordinates them.
     pub(super) fn groups_are_elsewhere(&mut self, id: PartitionId) {
-        if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.is_internal()) {
+        if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.keeps_groups()) {
             self.groups.coordinators.handle_not_leading(partition.tp.partition);
         }
     }

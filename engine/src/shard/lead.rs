@@ -4,19 +4,20 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use highwater_runtime::fs::RESERVE_NAME;
 use highwater_runtime::plane::{Completion, Disk, FileJob, Plane, ShardIndex, Token};
 
 use super::Shard;
 use super::carry_over::read_old_groups;
-use crate::api::{ApiError, ControllerReply, ControllerRequest, Service, Ticket};
+use super::metadata_log::MetadataReader;
+use crate::api::{ApiError, ControllerReply, ControllerRequest, RegisterNode, Requester, Service, Ticket};
 use crate::coord::carry_over::CarryOver;
 use crate::data_dir::{META, RESERVE_BYTES};
-use crate::limits::ANSWERS_PER_TURN_MAX;
+use crate::limits::{ANSWERS_PER_TURN_MAX, HELD_CONTROLLER_REQUESTS_MAX};
 use crate::message::{Message, Prepare};
 use crate::meta::controller::{Action, Controller};
-use crate::meta::{MetadataRoom, Publish};
+use crate::meta::{Forwarding, MetadataRoom, Node, Publish};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{META_SPACE, RESERVE_SPACE};
 use crate::setup::{OpenError, ShardSetup};
@@ -27,6 +28,13 @@ pub(super) struct Lead {
     pub(super) groups_partitions: u32,
     /// The migration of an earlier build's groups, if there are any.
     pub(super) carry_over: Option<CarryOver>,
+    pub(super) reader: MetadataReader,
+    /// Requests that have arrived before this node decides, as it is about to.
+    held: VecDeque<(Requester, ControllerRequest)>,
+    /// Requests that are with the controller of another node.
+    pub(super) forwarding: Forwarding,
+    /// Requests of other nodes that have no reply.
+    pub(super) remote_requests: usize,
     /// Changes that not all shards have prepared yet, in order.
     preparing: VecDeque<Publish>,
     /// The version of the metadata that each shard has prepared.
@@ -44,8 +52,9 @@ impl Lead {
     ) -> Result<Self, OpenError> {
         let (log, recovered) = setup.open_log(plane, META, *b"META", META_SPACE, warnings)?;
         let room = MetadataRoom::new(&setup.limits);
-        let controller =
-            Controller::new(setup.registration.clone(), log, &recovered, usize::from(setup.stores), room)?;
+        let has_joined = !setup.identity.is_founder();
+        let node = setup.registration.clone();
+        let controller = Controller::new(node, has_joined, log, &recovered, usize::from(setup.stores), room)?;
         let metadata = controller.metadata();
         let without_store =
             metadata.topics().find(|t| t.local_partitions().any(|(_, store)| store.0 >= setup.stores));
@@ -61,6 +70,10 @@ impl Lead {
             controller,
             groups_partitions: setup.groups_partitions,
             carry_over: read_old_groups(plane, setup, warnings)?,
+            reader: MetadataReader::default(),
+            held: VecDeque::new(),
+            forwarding: Forwarding::default(),
+            remote_requests: 0,
             preparing: VecDeque::new(),
             prepared,
             making_reserve: false,
@@ -87,11 +100,16 @@ impl Lead {
     /// Handles a request. [`Controller::poll`] returns the reply. An error means that the request was rejected and gets no other reply.
     fn handle(
         &mut self,
-        to: (ShardIndex, Ticket),
+        to: Requester,
         request: ControllerRequest,
         random: impl FnMut() -> u64,
     ) -> Result<(), ApiError> {
-        if !self.ready {
+        let is_starting = self.controller.is_starting();
+        if is_starting && self.ready && self.held.len() < HELD_CONTROLLER_REQUESTS_MAX {
+            self.held.push_back((to, request));
+            return Ok(());
+        }
+        if is_starting || !self.ready {
             return Err(ApiError::Starting(service_of(&request)));
         }
         match request {
@@ -157,7 +175,7 @@ fn send_to_all(plane: &mut dyn Plane<Message>, publish: &Publish) {
     }
 }
 
-fn service_of(request: &ControllerRequest) -> Service {
+pub(super) fn service_of(request: &ControllerRequest) -> Service {
     match request {
         ControllerRequest::CreateTopic(_)
         | ControllerRequest::DeleteTopic(_)
@@ -179,6 +197,31 @@ pub(super) fn topic_id(mut random: impl FnMut() -> u64) -> TopicId {
 }
 
 impl Shard {
+    /// Registers a node that was admitted to the cluster, at the end of the next turn. The metadata shows what has become of it.
+    pub fn admit(&mut self, node: Node) {
+        let me = self.setup.identity.node;
+        let Some(lead) = &mut self.lead else { return };
+        // Nobody gets a reply.
+        let to = Requester::Node { node: me, session: 0, number: 0 };
+        lead.held.push_back((to, ControllerRequest::RegisterNode(RegisterNode(node))));
+    }
+
+    /// Returns how many records of the metadata this node has applied.
+    pub fn metadata_end(&self) -> Option<Offset> {
+        self.lead.as_ref().map(|lead| lead.controller.metadata().next_offset())
+    }
+
+    /// Returns whether this node leads the metadata and decides.
+    pub fn decides_metadata(&self) -> bool {
+        self.lead.as_ref().is_some_and(|lead| lead.controller.decides())
+    }
+
+    /// Returns how many replicas the first partition of a topic has.
+    pub fn replicas_of(&self, topic: &str) -> usize {
+        let topic = self.metadata.as_ref().and_then(|metadata| metadata.topic(topic));
+        topic.map_or(0, |topic| topic.replicas(PartitionIndex(0)).len())
+    }
+
     pub(super) fn handle_controller_request(
         &mut self,
         plane: &mut dyn Plane<Message>,
@@ -186,12 +229,43 @@ impl Shard {
         ticket: Ticket,
         request: ControllerRequest,
     ) {
-        let outcome = match &mut self.lead {
-            Some(lead) => lead.handle((from, ticket), request, || plane.random_u64()),
-            None => Err(ApiError::Internal("a controller request was sent to a shard other than 0")),
+        self.request_of_controller(plane, Requester::Shard(from, ticket), request);
+    }
+
+    /// Has the controller of the cluster handle a request, here or on the node that leads.
+    pub(super) fn request_of_controller(
+        &mut self,
+        plane: &mut dyn Plane<Message>,
+        to: Requester,
+        request: ControllerRequest,
+    ) {
+        let Some(lead) = &mut self.lead else {
+            let error = ApiError::Internal("a controller request was sent to a shard other than 0");
+            return self.reply_of_controller(plane, to, Err(error));
+        };
+        let outcome = if let Requester::Shard(..) = to
+            && let Some(leader) = lead.leader_elsewhere(&self.partitions, &request)
+        {
+            self.forward(to, leader, &request)
+        } else {
+            lead.handle(to, request, || plane.random_u64())
         };
         if let Err(error) = outcome {
-            plane.post(from, Message::ControllerReply(ticket, Err(error)));
+            self.reply_of_controller(plane, to, Err(error));
+        }
+    }
+
+    /// Handles the requests that have waited until this node decides, or is known not to.
+    pub(super) fn handle_held_requests(&mut self, plane: &mut dyn Plane<Message>) {
+        let is_stopping = self.drain.is_some();
+        while let Some(lead) = self.lead.as_mut().filter(|lead| is_stopping || !lead.controller.is_starting())
+            && let Some((to, request)) = lead.held.pop_front()
+        {
+            if is_stopping {
+                self.reply_of_controller(plane, to, Err(ApiError::Stopping(service_of(&request))));
+            } else {
+                self.request_of_controller(plane, to, request);
+            }
         }
     }
 
@@ -200,6 +274,7 @@ impl Shard {
         let Some(lead) = &mut self.lead else { return false };
         let more = lead.controller.flush(plane);
         let mut left = ANSWERS_PER_TURN_MAX;
+        let mut replies = Vec::new();
         while left > 0
             && let Some(action) = lead.controller.poll()
         {
@@ -212,11 +287,12 @@ impl Shard {
                     left = left.saturating_sub(publish.changes.len());
                     lead.prepare(plane, publish);
                 }
-                Action::Reply(shard, ticket, outcome) => {
-                    plane.post(shard, Message::ControllerReply(ticket, outcome));
-                }
+                Action::Reply(to, outcome) => replies.push((to, outcome)),
                 Action::Ready(report) => (self.setup.on_ready)(report),
             }
+        }
+        for (to, outcome) in replies {
+            self.reply_of_controller(plane, to, outcome);
         }
         more || left == 0
     }

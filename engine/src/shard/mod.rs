@@ -15,12 +15,14 @@ mod connection_map;
 mod connections;
 mod context;
 mod drain;
+mod forward;
 mod groups;
 mod kafka;
 mod large_replies;
 mod lead;
 mod line;
 mod long_answers;
+mod metadata_log;
 mod partitions;
 mod peers;
 mod produce;
@@ -143,6 +145,13 @@ impl Shard {
     pub fn open(plane: &mut dyn Plane<Message>, setup: &Arc<ShardSetup>) -> Result<Self, OpenError> {
         let me = plane.shard();
         let (stores, mut opened) = open_all(plane, &setup.of_stores())?;
+        let partitions = Partitions::new(
+            me,
+            setup.replica(),
+            stores,
+            setup.limits.decoder_bytes_max,
+            resend::is_sent_again,
+        );
         let lead = match me {
             0 => Some(Box::new(Lead::open(plane, setup, &mut opened.warnings)?)),
             _ => None,
@@ -160,13 +169,7 @@ impl Shard {
             lead,
             groups,
             metadata: None,
-            partitions: Partitions::new(
-                me,
-                setup.replica(),
-                stores,
-                setup.limits.decoder_bytes_max,
-                resend::is_sent_again,
-            ),
+            partitions,
             peers,
             jobs: Jobs::default(),
             long_answers: VecDeque::new(),
@@ -347,6 +350,7 @@ impl ShardApp for Shard {
             Message::Opened(opened) => {
                 if let Some(lead) = &mut self.lead {
                     lead.controller.handle_opened(from, *opened);
+                    lead.follow_log(&self.partitions);
                 }
             }
             Message::Prepare(prepare) => {
@@ -447,6 +451,7 @@ impl ShardApp for Shard {
         let mut more = self.run_jobs(plane);
         more |= self.run_groups(plane);
         more |= self.receive_from_peers(plane);
+        more |= self.run_metadata_log(plane);
         let wall_ms = plane.wall_clock_ms();
         more |= self.partitions.run_retention(plane, wall_ms);
         // The disk first: it works while the rest of the turn runs.
@@ -458,6 +463,7 @@ impl ShardApp for Shard {
         more |= self.run_checks(plane);
         more |= self.run_searches(plane);
         more |= self.run_compaction(plane);
+        more |= self.run_metadata_log(plane);
         more |= self.run_lead(plane);
         more |= self.answer_groups(plane);
         self.counted.longest_turn = plane.longest_turn().as_micros() as u64;

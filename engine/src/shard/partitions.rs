@@ -76,6 +76,9 @@ impl Shard {
                 PartitionEvent::Appended { reply_to: ReplyTo::Coordinators, tp, outcome } => {
                     self.groups.coordinators.handle_appended(tp.partition, outcome);
                 }
+                PartitionEvent::Appended { reply_to: ReplyTo::Controller(number), outcome, .. } => {
+                    self.proposals_are_appended(number, outcome);
+                }
                 PartitionEvent::HighWatermarkMoved(id) => {
                     self.group_records_are_durable(id);
                     self.wake_waiters(id);
@@ -83,6 +86,11 @@ impl Shard {
                 PartitionEvent::LogStartMoved(id, outcome) => self.log_start_moved(plane, id, outcome),
                 PartitionEvent::Read { store, id, result } if self.groups.is_reading(store, id) => {
                     self.apply_group_read(result);
+                }
+                PartitionEvent::Read { store, id, result }
+                    if self.lead.as_ref().is_some_and(|lead| lead.reader.is_reading(store, id)) =>
+                {
+                    self.apply_metadata_read(plane, result);
                 }
                 PartitionEvent::Read { store, id, result } => {
                     match self.reads.handle_done(store, id, result) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use highwater_protocol::ids::{ShardId, TopicPartition};
+use highwater_protocol::topic::METADATA_PARTITION;
 use highwater_replication::peer::{Local, PeerShard, Settings};
 use highwater_runtime::plane::Plane;
 
@@ -60,11 +61,16 @@ impl Shard {
         let Some(exchange) = peers else { return false };
         let targets = Targets::new(metadata.as_ref(), setup.shards);
         let owner_of = |tp: TopicPartition| {
+            if tp == METADATA_PARTITION {
+                return Some(ShardId(0));
+            }
             let topic = targets.topic_by_id(tp.topic).ok()?;
             let (_, owner) = targets.partition(topic, tp.partition).ok()?;
             Some(ShardId(owner))
         };
-        exchange.receive(plane, partitions, &owner_of)
+        let more = exchange.receive(plane, partitions, &owner_of);
+        self.receive_for_controller(plane);
+        more
     }
 
     /// Sends what partitions have for other nodes, while the commit round runs. Returns whether there is more.

@@ -2,6 +2,7 @@
 
 use highwater_net::{Received, Request};
 use highwater_protocol::ids::{ShardId, TopicPartition};
+use highwater_protocol::topic::METADATA_PARTITION;
 use highwater_runtime::plane::{ConnId, Plane};
 
 use super::Shard;
@@ -54,6 +55,9 @@ impl Shard {
 
     /// Finds a partition of this shard.
     pub(super) fn locate(&self, tp: TopicPartition) -> Result<PartitionId, ApiError> {
+        if tp == METADATA_PARTITION {
+            return Err(ApiError::UnknownTopicId(tp.topic));
+        }
         if let Some(id) = self.partitions.find(tp) {
             return Ok(id);
         }

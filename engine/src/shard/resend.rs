@@ -15,7 +15,7 @@ pub(super) fn is_sent_again(reply_to: ReplyTo, error: &ApiError) -> bool {
         ReplyTo::Native { .. } => native::code_of(error).is_retryable(),
         ReplyTo::Kafka(_) => kafka::producers_retry(KafkaError::from(error)),
         // They have no producer's sequence, and see to the order themselves.
-        ReplyTo::Coordinators => false,
+        ReplyTo::Coordinators | ReplyTo::Controller(_) => false,
     }
 }
 

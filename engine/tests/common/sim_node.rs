@@ -5,6 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use highwater_engine::HostPort;
 use highwater_engine::counters::ShardCounters;
 use highwater_engine::data_dir::{self, Identity};
 use highwater_engine::groups::GroupConfig;
@@ -35,10 +36,10 @@ pub(crate) type Members = Rc<RefCell<Vec<PeerNode>>>;
 
 /// Adds a broker without starting it. Listener 0 is the native one, listener 1 Kafka's.
 pub(crate) fn add(world: &mut SimWorld<Shard>, config: NodeConfig, node: &NodeSetup) -> SimNode {
-    add_node(world, config, node, NodeId(0), None)
+    add_node(world, config, node, (NodeId(0), NodeId(0)), None)
 }
 
-/// Adds a broker, as [`add`] does, that is a node of a cluster. Listener 2 is the one for other nodes.
+/// Adds a broker, as [`add`] does, that is a cluster of its own and knows other nodes. Listener 2 is the one for them.
 #[allow(dead_code, reason = "not every test has several nodes")]
 pub(crate) fn add_member(
     world: &mut SimWorld<Shard>,
@@ -47,14 +48,45 @@ pub(crate) fn add_member(
     id: NodeId,
     members: &Members,
 ) -> SimNode {
-    add_node(world, config, node, id, Some(Rc::clone(members)))
+    add_node(world, config, node, (id, id), Some(Rc::clone(members)))
+}
+
+/// The same, of a broker that has joined the cluster of another one.
+#[allow(dead_code, reason = "not every test has several nodes")]
+pub(crate) fn add_joined(
+    world: &mut SimWorld<Shard>,
+    config: NodeConfig,
+    node: &NodeSetup,
+    (founder, id): (NodeId, NodeId),
+    members: &Members,
+) -> SimNode {
+    add_node(world, config, node, (founder, id), Some(Rc::clone(members)))
+}
+
+/// Returns how a node registers itself.
+pub(crate) fn registration(id: NodeId, shards: u16, members: &Members) -> Node {
+    let members = members.borrow();
+    let member = members.iter().find(|member| member.id == id);
+    Node {
+        id,
+        incarnation: 0,
+        disk: disk(id),
+        rack: None,
+        clients: Vec::new(),
+        peer: member.map(|member| HostPort::from(member.address)),
+        shards,
+    }
+}
+
+fn disk(id: NodeId) -> DiskId {
+    DiskId([id.0 as u8 + 8; 16])
 }
 
 fn add_node(
     world: &mut SimWorld<Shard>,
     config: NodeConfig,
     node: &NodeSetup,
-    id: NodeId,
+    (founder, id): (NodeId, NodeId),
     members: Option<Members>,
 ) -> SimNode {
     let node = *node;
@@ -63,17 +95,9 @@ fn add_node(
     world.add_node(config, move |shard, plane| {
         if shard == 0 {
             let data_dir = Path::new(DATA_DIR);
-            let new = Identity::founder(ClusterId([7; 16]), id, DiskId([id.0 as u8 + 8; 16]));
+            let new = Identity { founder, ..Identity::founder(ClusterId([7; 16]), id, disk(id)) };
             let data = data_dir::open(plane, data_dir, new)?;
-            let registration = Node {
-                id: data.identity.node,
-                incarnation: data.identity.incarnation,
-                disk: data.identity.disk,
-                rack: None,
-                clients: Vec::new(),
-                peer: None,
-                shards,
-            };
+            let registration = registration(id, shards, &members.clone().unwrap_or_default());
             setup = Some(Arc::new(ShardSetup {
                 data_dir: data_dir.to_owned(),
                 identity: data.identity,

@@ -8,6 +8,7 @@ mod admin;
 mod bounds;
 mod carry_over;
 mod closed;
+mod cluster;
 mod compaction;
 mod consumer;
 mod crowd;

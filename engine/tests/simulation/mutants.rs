@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use highwater_engine::mutants::{Mutant, plant};
 
-use crate::{published, rejected, reported, run};
+use crate::{cluster, published, rejected, reported, run};
 
 /// Maximum number of seeds before a bug has to be found.
 const SEEDS_MAX: u64 = 40;
@@ -72,4 +72,19 @@ fn publishing_changes_before_they_are_durable_is_found() {
 fn publishing_partitions_before_their_owners_know_them_is_found() {
     assert!(fails(Mutant::PublishedBeforePrepared, published::at_a_start), "at a start");
     assert!(fails(Mutant::PublishedBeforePrepared, published::of_new_topics), "new topics");
+}
+
+#[test]
+fn applying_records_of_the_metadata_before_they_are_committed_is_found() {
+    assert!(fails(Mutant::MetadataAppliedUncommitted, || cluster::leader_is_cut_off(0)));
+}
+
+#[test]
+fn applying_a_record_of_the_metadata_twice_after_a_start_is_found() {
+    assert!(fails(Mutant::MetadataAppliedTwice, || cluster::leader_is_killed(0)));
+}
+
+#[test]
+fn a_reply_of_a_controller_that_was_deposed_is_found() {
+    assert!(fails(Mutant::DeposedControllerReplies, || cluster::leader_is_cut_off(0)));
 }

@@ -101,6 +101,13 @@ pub enum Event {
     Message(Incoming),
     /// Frames for a replica that cannot read its own.
     Repair(Repair),
+    /// A request to the controller, or a reply from it: what a node of the cluster has sent by [`Channel::send_controller`].
+    Controller {
+        /// [`Kind::ControllerRequest`] or [`Kind::ControllerReply`].
+        kind: Kind,
+        /// The message, whose content the channel does not know.
+        body: Bytes,
+    },
     /// The peer's shard does not have a partition.
     Elsewhere {
         /// The partition, as this side has bound it.
@@ -364,6 +371,18 @@ impl Channel {
         self.flow.spend(handle, frames_bytes);
         let content = Content::Committed { from: first, until };
         self.outbox.group(&mut self.handles, &GroupEntry { handle, content, frames_bytes }, frames);
+        self.check_queue()
+    }
+
+    /// Sends a request to the controller, or a reply from it, of at most [`BODY_BYTES_MAX`](super::limits::BODY_BYTES_MAX) bytes. Returns whether the channel is
+    /// open; otherwise it is dropped.
+    pub fn send_controller(&mut self, kind: Kind, body: Bytes) -> bool {
+        assert!(matches!(kind, Kind::ControllerRequest | Kind::ControllerReply), "{kind:?}");
+        assert!(body.len() <= kind.body_bytes_max(), "{kind:?}: {} bytes", body.len());
+        if !self.is_open() {
+            return false;
+        }
+        self.outbox.whole(kind, body);
         self.check_queue()
     }
 

@@ -58,11 +58,15 @@ pub enum Kind {
     Join = 12,
     /// The answer.
     JoinReply = 13,
+    /// A request to the controller of the cluster.
+    ControllerRequest = 14,
+    /// The reply to one.
+    ControllerReply = 15,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Hello,
         Self::HelloReply,
         Self::Bind,
@@ -76,6 +80,8 @@ impl Kind {
         Self::Goodbye,
         Self::Join,
         Self::JoinReply,
+        Self::ControllerRequest,
+        Self::ControllerReply,
     ];
 
     /// Returns the kind with this number, if there is one.
@@ -87,9 +93,14 @@ impl Kind {
     pub const fn body_bytes_max(self) -> usize {
         match self {
             Self::Hello | Self::HelloReply | Self::Join | Self::JoinReply => HELLO_BODY_BYTES_MAX,
-            Self::Bind | Self::Unbind | Self::Elsewhere | Self::Group | Self::Acks | Self::Control => {
-                BODY_BYTES_MAX
-            }
+            Self::Bind
+            | Self::Unbind
+            | Self::Elsewhere
+            | Self::Group
+            | Self::Acks
+            | Self::Control
+            | Self::ControllerRequest
+            | Self::ControllerReply => BODY_BYTES_MAX,
             Self::Credit => 8,
             Self::Heartbeat => 0,
             Self::Goodbye => GOODBYE_TEXT_BYTES_MAX.saturating_add(8),

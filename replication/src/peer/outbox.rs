@@ -23,7 +23,12 @@ use crate::raft::Message;
 enum Batch {
     Acks(Vec<(u32, LeaderEpoch, LogIndex)>),
     Control(Vec<u8>),
-    Group { body: Vec<u8>, frames: Vec<Bytes> },
+    Group {
+        body: Vec<u8>,
+        frames: Vec<Bytes>,
+    },
+    /// A message that is about no partition.
+    Whole(Kind, Bytes),
 }
 
 /// Acknowledgements in one message.
@@ -134,6 +139,12 @@ impl Outbox {
         }
     }
 
+    /// Adds a message that is about no partition.
+    pub(crate) fn whole(&mut self, kind: Kind, body: Bytes) {
+        self.bytes += body.len();
+        self.batches.push_back(Batch::Whole(kind, body));
+    }
+
     pub(crate) fn group(&mut self, handles: &mut Handles, entry: &GroupEntry, frames: Vec<Bytes>) {
         let last = handles.bound(entry.handle).batch;
         let open = |batch: &Batch| matches!(batch, Batch::Group { body, .. } if body.len() < BODY_BYTES_FULL);
@@ -204,6 +215,7 @@ impl Outbox {
                     writer.put(Kind::Group, &body);
                     writer.put_frames(frames);
                 }
+                Batch::Whole(kind, body) => writer.put(kind, &body),
                 Batch::Acks(acks) => writer.put(Kind::Acks, &encode_acks(handles, &acks)),
             }
         }

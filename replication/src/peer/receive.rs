@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use highwater_protocol::ids::Offset;
 use highwater_protocol::native::{DecodeError, Reader};
 use highwater_runtime::buf::AlignedBuf;
@@ -249,6 +250,11 @@ impl Channel {
                 }
             }
             Kind::Heartbeat => {}
+            Kind::ControllerRequest | Kind::ControllerReply => {
+                let body = Bytes::copy_from_slice(body);
+                self.events.push_back(Event::Controller { kind, body });
+                return Ok(());
+            }
             Kind::Goodbye => {
                 let (why, text) = read_goodbye(&mut reader).map_err(|e| wrong(kind, e))?;
                 self.end(CloseReason::Goodbye { why, text }, None);

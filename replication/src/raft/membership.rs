@@ -11,14 +11,13 @@
 
 use super::config::Config;
 use super::replica::{Replica, Role};
-use super::types::{Action, ConfigEntry, ProposeError};
+use super::types::{Action, ConfigEntry, ProposeError, ReplicaId};
 
 impl Replica {
     /// Changes the replicas to those of `target`, by the leader, also with fewer replicas in reach than `min.insync.replicas`: the change may
     /// replace those that are not. Completed when [`config`](Self::config) is `target` and committed.
     pub fn propose_config(&mut self, target: &Config) -> Result<(), ProposeError> {
         self.check_propose()?;
-        let Role::Leader(leader) = &self.role else { return Err(ProposeError::NotLeader) };
         if target.is_joint() {
             return Err(ProposeError::InvalidConfig);
         }
@@ -26,8 +25,7 @@ impl Replica {
             return Err(ProposeError::ChangeInProgress);
         }
         for id in target.voters().filter(|id| !self.config().is_voter(*id)) {
-            let caught_up = leader.peer(id).is_some_and(|peer| peer.match_end >= self.commit_end);
-            if !caught_up {
+            if !self.has_caught_up(id) {
                 return Err(ProposeError::NotCaughtUp(id));
             }
         }
@@ -36,6 +34,12 @@ impl Replica {
         let config = self.config().towards(target);
         self.append_config(config);
         Ok(())
+    }
+
+    /// Returns whether a replica has everything that is committed, as far as this replica knows, which leads.
+    pub fn has_caught_up(&self, id: ReplicaId) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        leader.peer(id).is_some_and(|peer| peer.match_end >= self.commit_end)
     }
 
     /// Returns whether the configuration in effect is committed.

@@ -353,6 +353,7 @@ impl Cluster {
                 }
             }
             Event::Elsewhere { .. } => return Err("nobody refuses a partition".to_owned()),
+            Event::Controller { .. } => return Err("nobody asks the controller".to_owned()),
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The bytes of every message, as `docs/wire-format.md` describes them.
 
+use bytes::Bytes;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, ShardId};
 use highwater_replication::peer::limits::{
     BODY_BYTES_MAX, ENTRY_FRAMES_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX, HANDLES_MAX, HEARTBEAT_INTERVAL,
@@ -78,6 +79,9 @@ fn one_of_each() -> Vec<(Kind, Vec<u8>)> {
     all.extend(turn(&mut opener));
     opener.handle_deadline(START.after(HEARTBEAT_INTERVAL));
     all.extend(turn(&mut opener));
+    assert!(opener.send_controller(Kind::ControllerRequest, Bytes::from_static(b"ask")));
+    assert!(opener.send_controller(Kind::ControllerReply, Bytes::from_static(b"reply")));
+    all.extend(turn(&mut opener));
     send(&mut opener, 9, appended(1, 1), Vec::new());
     turn(&mut opener);
 
@@ -132,6 +136,8 @@ const GOLDEN: &[(Kind, &str)] = &[
     ),
     (Kind::Unbind, "04 00 00 00 97 61 d8 84 9f 0c 05 df 04 00 07 00 00 00 00 00"),
     (Kind::Heartbeat, "00 00 00 00 94 17 8a fa 9f 0c 05 df 0a 00 08 00"),
+    (Kind::ControllerRequest, "03 00 00 00 5d 26 70 6c 9f 0c 05 df 0e 00 09 00 61 73 6b"),
+    (Kind::ControllerReply, "05 00 00 00 d6 9a db 6c 9f 0c 05 df 0f 00 0a 00 72 65 70 6c 79"),
     (Kind::Elsewhere, "08 00 00 00 08 40 c7 b6 9f 0c 05 df 05 00 02 00 01 00 00 00 01 00 01 00"),
     (Kind::Goodbye, "08 00 00 00 1d 72 a3 2e 9f 0c 05 df 0b 00 03 00 01 03 00 00 00 62 79 65"),
 ];

@@ -6,17 +6,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use highwater_protocol::ids::{Offset, TopicId};
+use highwater_replication::raft::ReplicaId;
 use highwater_runtime::plane::{Completion, Disk, ShardIndex, Token};
 use highwater_storage::state_log::{Fatal, Recovered, SNAPSHOT_BYTES_PER_TURN, Seq, StateLog};
 
 use super::{Action, ReadyReport};
 use crate::meta::record::is_old;
 use crate::meta::{
-    Change, Entry, Metadata, MetadataRoom, Node, Opened, Publish, Record, RecoverError, SnapshotWriter, Topic,
+    ApplyError, Change, Entry, Metadata, MetadataRoom, Node, Opened, Publish, Record, RecoverError,
+    SnapshotWriter, Topic,
 };
 use crate::mutants::{Mutant, is_planted};
 
 pub(super) struct Applier {
+    /// This node has joined a cluster, and its metadata does not have it yet. Nothing is published before: clients would miss topics that exist.
+    pub(super) awaited: Option<ReplicaId>,
+    room: MetadataRoom,
     log: StateLog,
     /// The snapshot in progress.
     snapshot: Option<SnapshotWriter>,
@@ -50,6 +55,11 @@ pub(super) struct Applier {
     /// Partitions of them.
     freeing_partitions: usize,
     actions: VecDeque<Action>,
+}
+
+/// Returns whether a node has registered itself with this disk.
+fn is_known(metadata: &Metadata, id: ReplicaId) -> bool {
+    metadata.nodes().get(&id.node).is_some_and(|node| node.replica() == id)
 }
 
 /// A version of the metadata, and the offset of the record after those that led to it.
@@ -91,9 +101,10 @@ impl Applier {
     /// Creates the applier of a node with that many stores, from its recovered log.
     pub(super) fn new(
         node: &Node,
+        has_joined: bool,
         log: StateLog,
-        recovered: &Recovered,
-        stores: usize,
+        (recovered, stores): (&Recovered, usize),
+        room: MetadataRoom,
     ) -> Result<Self, RecoverError> {
         let snapshot = recovered.snapshot.iter().map(|piece| &piece[..]);
         let (last, before) = match recovered.records.split_last() {
@@ -115,6 +126,8 @@ impl Applier {
         let has_old_entries = payloads.any(|payload| is_old(payload));
         let shards = node.shards;
         Ok(Self {
+            awaited: (has_joined && !is_known(&metadata, node.replica())).then_some(node.replica()),
+            room,
             log,
             snapshot: None,
             has_old_entries,
@@ -160,14 +173,48 @@ impl Applier {
     }
 
     /// Returns the warning about too many topics and partitions.
-    pub(super) fn room_warning(&self, room: MetadataRoom) -> Option<String> {
-        room.warning(self.metadata.topics().len() + self.freeing.len() + self.metadata.partition_count())
+    pub(super) fn room_warning(&self) -> Option<String> {
+        self.room.warning(self.metadata.topics().len() + self.freeing.len() + self.metadata.partition_count())
     }
 
-    /// The next record is committed.
-    pub(super) fn handle_committed(&mut self, record: Record) {
+    /// Returns whether everything that the state log has is certain to be durable.
+    pub(super) fn is_certain(&self) -> bool {
+        self.doubtful.is_none() && self.log.certain() == self.log.appended()
+    }
+
+    /// Returns whether this node has joined and has nothing yet.
+    pub(super) fn is_blank(&self) -> bool {
+        self.awaited.is_some() && self.metadata.next_offset() == Offset(0)
+    }
+
+    /// A snapshot begins at this offset, with which this node begins.
+    pub(super) fn handle_snapshot(&mut self, offset: Offset, record: Record) -> Result<(), ApplyError> {
+        self.try_write(&Entry::Applied { offset: offset.0, record, stores: Vec::new() })
+    }
+
+    /// Returns whether every shard has opened its stores. Before, no record is applied.
+    pub(super) fn has_opened(&self) -> bool {
+        self.is_open() || self.opened.iter().all(Option::is_some)
+    }
+
+    /// Returns whether the metadata was published for the first time, or is about to be.
+    pub(super) fn is_open(&self) -> bool {
+        self.first_version.is_some()
+    }
+
+    /// The next record is committed. An error: it contradicts those before it.
+    pub(super) fn handle_committed(&mut self, record: Record) -> Result<(), ApplyError> {
+        if self.awaited.is_some() && matches!(record, Record::SnapshotBegan { .. }) {
+            // The one before was not completed.
+            return self.handle_snapshot(self.metadata.next_offset(), record);
+        }
         let entry = self.metadata.place(record, self.stores);
-        self.write(&entry);
+        self.try_write(&entry)?;
+        if self.awaited.is_some_and(|me| is_known(&self.metadata, me)) {
+            self.awaited = None;
+            self.open(self.log.appended());
+        }
+        Ok(())
     }
 
     /// A shard has applied all changes up to a version.
@@ -208,25 +255,34 @@ impl Applier {
         }
     }
 
-    /// Applies an entry and adds it to the log.
+    /// Applies an entry of this node's own and adds it to the log.
     pub(super) fn write(&mut self, entry: &Entry) {
+        self.try_write(entry).expect("what a node decides for itself contradicts nothing");
+    }
+
+    fn try_write(&mut self, entry: &Entry) -> Result<(), ApplyError> {
         if let Some(snapshot) = &mut self.snapshot {
             snapshot.before(&self.metadata, entry);
         }
-        self.apply(entry);
+        self.apply(entry)?;
         self.log.append(&entry.encode());
+        Ok(())
     }
 
     /// Applies an entry that the log has.
-    pub(super) fn apply(&mut self, entry: &Entry) {
+    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), ApplyError> {
+        if !self.is_open() {
+            self.metadata.apply(entry)?;
+            return Ok(());
+        }
         if let Entry::Applied { record: Record::TopicDeleted { id }, .. } = entry
             && let Some(topic) = self.metadata.topic_by_id(TopicId(*id)).cloned()
         {
             self.begin_freeing(&topic);
         }
-        let change = self.metadata.apply(entry).expect("records are checked before they are committed");
-        self.changes.extend(change);
+        self.changes.extend(self.metadata.apply(entry)?);
         self.touched = true;
+        Ok(())
     }
 
     // The log.
@@ -267,13 +323,13 @@ impl Applier {
         false
     }
 
-    /// Marks what has been recovered, which is certain.
-    pub(super) fn mark_recovered(&mut self) {
-        self.mark(self.log.certain());
+    /// Returns up to where the log is certain to be durable.
+    pub(super) fn certain(&self) -> Seq {
+        self.log.certain()
     }
 
     /// Marks a position of the log: the changes since the last mark are published when everything up to it is certain to be durable.
-    fn mark(&mut self, seq: Seq) {
+    pub(super) fn mark(&mut self, seq: Seq) {
         // All of it once; after that, the cost is in proportion to the changes.
         let first = !std::mem::replace(&mut self.published_all, true);
         let version = self.metadata.version();

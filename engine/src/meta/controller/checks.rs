@@ -87,8 +87,9 @@ impl Proposer {
         tip.topics().len() + tip.partition_count() + freeing
     }
 
+    /// Returns why nothing can be changed now.
     pub(super) fn check_space(&self) -> Result<(), ApiError> {
-        if self.progress.is_stalled { Err(ApiError::MetadataLogFull) } else { Ok(()) }
+        self.blocked.clone().map_or(Ok(()), Err)
     }
 
     pub(super) fn known(&self, name: &str) -> Result<Arc<Topic>, ApiError> {
@@ -135,12 +136,12 @@ impl Proposer {
 
     /// Registers a node, or something new about one.
     pub(super) fn register_node(&mut self, to: ReplyTo, node: &Node) {
-        let outcome = self.check_node(node).map(|is_new| {
+        let outcome = self.check_node(node).and_then(|is_new| {
             if is_new {
                 tracing::info!(?node, "registering a node");
-                self.propose(Record::NodeRegistered(node.to_record()));
+                self.propose(Record::NodeRegistered(node.to_record()))?;
             }
-            ControllerReply::Done
+            Ok(ControllerReply::Done)
         });
         self.answer_when_applied(to, outcome);
     }

@@ -31,7 +31,6 @@ impl Proposer {
             name: GROUPS_TOPIC.to_owned(),
             replicas,
             configs: GROUPS_TOPIC_CONFIGS.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        }));
-        Ok(())
+        }))
     }
 }

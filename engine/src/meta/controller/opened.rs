@@ -6,10 +6,11 @@ use std::sync::Arc;
 use highwater_protocol::ids::{LeaderEpoch, TopicId, TopicPartition};
 use highwater_protocol::text::with_topic_names;
 use highwater_runtime::plane::ShardIndex;
+use highwater_storage::state_log::Seq;
 
 use super::ReadyReport;
 use super::applier::{Applier, Freeing};
-use crate::meta::{Change, Entry, MetadataRoom, Opened};
+use crate::meta::{Change, Entry, Opened};
 
 impl Applier {
     /// Returns whether there is a topic with this id, or may be one.
@@ -18,12 +19,17 @@ impl Applier {
         is_doubtful || self.metadata.topic_by_id(topic).is_some()
     }
 
-    /// A shard has opened its stores. When all have, the metadata is published for the first time. Returns whether they have.
-    pub(super) fn handle_opened(&mut self, shard: ShardIndex, opened: Opened, room: MetadataRoom) -> bool {
+    /// A shard has opened its stores. When all have, the metadata is published for the first time; if this node has just joined, when it has received it.
+    pub(super) fn handle_opened(&mut self, shard: ShardIndex, opened: Opened) {
         self.opened[usize::from(shard)] = Some(opened);
-        if !self.opened.iter().all(Option::is_some) {
-            return false;
+        if self.has_opened() && self.awaited.is_none() {
+            // What was recovered is durable, and a full disk may have no space for a record.
+            self.open(self.certain());
         }
+    }
+
+    /// Publishes the metadata for the first time, as soon as this node's state log is durable up to here.
+    pub(super) fn open(&mut self, seq: Seq) {
         let mut report = ReadyReport {
             topics: self.metadata.topics().len(),
             partitions: self.metadata.partition_count(),
@@ -64,11 +70,11 @@ impl Applier {
                 "partitions of topic {topic} rest on disk and the metadata does not know it; they are kept and not served"
             ));
         }
-        report.warnings.extend(self.room_warning(room));
+        report.warnings.extend(self.room_warning());
         self.first_version = Some(self.metadata.version());
         self.ready = Some(report);
-        // Published before any record is written: what was recovered is durable, and a full disk may have no space for a record.
-        self.mark_recovered();
+        // Before any other entry is written.
+        self.mark(seq);
         self.apply_doubtful();
         for (tp, epoch) in later {
             self.metadata.learn_epoch(tp, epoch);
@@ -76,7 +82,6 @@ impl Applier {
         for topic in gone {
             self.write(&Entry::TopicGone { id: topic.0 });
         }
-        true
     }
 
     /// Everything that is certain is about to be published: the last record follows when it is certain too.
@@ -86,6 +91,6 @@ impl Applier {
             ?entry,
             "the last change of the metadata may not be durable; it takes effect when the disk has space to write it again"
         );
-        self.apply(&entry);
+        self.apply(&entry).expect("it was tried when the log was read");
     }
 }

@@ -7,16 +7,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use highwater_protocol::ids::{Offset, ProducerId, TopicId};
-use highwater_runtime::plane::ShardIndex;
 
 use super::Outcome;
+use super::appends::batch_bytes;
 use super::applier::Progress;
 use super::checks::Writes;
-use crate::api::{AlterTopic, ApiError, ConfigureTopic, ControllerReply, CreateTopic, CreatedTopic, Ticket};
+use crate::api::{AlterTopic, ApiError, ConfigureTopic, ControllerReply, CreateTopic, CreatedTopic};
 use crate::meta::{Entry, Metadata, MetadataRoom, PRODUCER_IDS_PER_BLOCK, Record, Topic, TopicRecord};
 
-/// Who gets a reply.
-pub(super) type ReplyTo = (ShardIndex, Ticket);
+pub(super) use crate::api::Requester as ReplyTo;
 
 pub(super) struct Proposer {
     /// `None` while another node leads, or nobody.
@@ -24,6 +23,8 @@ pub(super) struct Proposer {
     stores: usize,
     pub(super) room: MetadataRoom,
     pub(super) progress: Progress,
+    /// Why nothing can be added to the metadata log now.
+    pub(super) blocked: Option<ApiError>,
     /// Records that have not been added to the metadata log.
     proposals: VecDeque<Record>,
     /// Replies that wait for records to be durable.
@@ -48,6 +49,7 @@ impl Proposer {
             stores,
             room,
             progress,
+            blocked: None,
             proposals: VecDeque::new(),
             until_durable: VecDeque::new(),
             until_applied: VecDeque::new(),
@@ -78,7 +80,6 @@ impl Proposer {
     }
 
     /// This node does not lead the metadata any more.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a cluster has one node so far, which always leads"))]
     pub(super) fn handle_deposed(&mut self) {
         self.tip = None;
         self.proposals.clear();
@@ -100,10 +101,13 @@ impl Proposer {
         }
     }
 
-    /// The log waits for disk space: fails the pending requests instead of letting clients wait. Whether these take effect is unknown: they do
-    /// when there is space, unless the process ends before.
-    pub(super) fn handle_stalled(&mut self) {
-        self.fail_waiting(self.progress.durable, &ApiError::MetadataLogFull);
+    /// The log takes no records for this reason, such as a full disk; `None`: it takes them. Fails the pending requests instead of letting clients wait.
+    /// Whether these take effect is unknown: they do when there is space, unless another node leads by then.
+    pub(super) fn handle_blocked(&mut self, blocked: Option<ApiError>) {
+        self.blocked = blocked;
+        if let Some(error) = self.blocked.clone() {
+            self.fail_waiting(self.progress.durable, &error);
+        }
     }
 
     /// Fails requests that wait for records from this offset on.
@@ -136,7 +140,7 @@ impl Proposer {
             name: request.name.clone(),
             replicas: record,
             configs: configs.into_iter().collect(),
-        }));
+        }))?;
         Ok(ControllerReply::Created(CreatedTopic { id: new_id, replicas }))
     }
 
@@ -157,7 +161,7 @@ impl Proposer {
         let outcome = topic.and_then(|topic| {
             topic.check_writable()?;
             tracing::info!(topic = topic.name, id = %topic.id, partitions = topic.partition_count(), "topic deleted");
-            self.propose(Record::TopicDeleted { id: topic.id.0 });
+            self.propose(Record::TopicDeleted { id: topic.id.0 })?;
             Ok(ControllerReply::Done)
         });
         self.answer_when_applied(to, outcome);
@@ -174,10 +178,10 @@ impl Proposer {
             if request.validate_only {
                 return Ok(ControllerReply::Done);
             }
-            self.propose_configs(&topic, configs);
+            self.propose_configs(&topic, configs)?;
             if let Some(replicas) = replicas {
                 tracing::info!(topic = topic.name, from = have, to = want, "partitions added");
-                self.propose(Record::PartitionsAdded { id: topic.id.0, replicas });
+                self.propose(Record::PartitionsAdded { id: topic.id.0, replicas })?;
             }
             Ok(ControllerReply::Done)
         });
@@ -186,16 +190,16 @@ impl Proposer {
 
     /// Changes a topic's settings, or only validates that.
     pub(super) fn configure_topic(&mut self, to: ReplyTo, request: &ConfigureTopic) {
-        let outcome = self.check_configure(&request.name, &request.changes).map(|(topic, writes)| {
+        let outcome = self.check_configure(&request.name, &request.changes).and_then(|(topic, writes)| {
             if !request.validate_only {
-                self.propose_configs(&topic, writes);
+                self.propose_configs(&topic, writes)?;
             }
-            ControllerReply::Done
+            Ok(ControllerReply::Done)
         });
         self.answer_when_applied(to, outcome);
     }
 
-    fn propose_configs(&mut self, topic: &Topic, configs: Writes) {
+    fn propose_configs(&mut self, topic: &Topic, configs: Writes) -> Result<(), ApiError> {
         if !configs.is_empty() {
             for (setting, value) in &configs {
                 let (topic, old) = (&topic.name, topic.configs.get(setting));
@@ -205,8 +209,9 @@ impl Proposer {
                     tracing::info!(topic, setting, old, "topic setting returned to its default");
                 }
             }
-            self.propose(Record::TopicConfigured { id: topic.id.0, configs });
+            self.propose(Record::TopicConfigured { id: topic.id.0, configs })?;
         }
+        Ok(())
     }
 
     /// Reserves producer ids for a shard.
@@ -214,11 +219,11 @@ impl Proposer {
         let reserved = self.check_space().and_then(|()| {
             let start = self.tip()?.producer_ids_end();
             let end = start.0.checked_add(PRODUCER_IDS_PER_BLOCK).ok_or(ApiError::ProducerIdsExhausted)?;
+            self.propose(Record::ProducerIdsReserved { end })?;
             Ok(start..ProducerId(end))
         });
         match reserved {
             Ok(ids) => {
-                self.propose(Record::ProducerIdsReserved { end: ids.end.0 });
                 let next_offset = self.next_offset();
                 let reply = ControllerReply::ProducerIds(ids);
                 self.until_durable.push_back(Waiting { next_offset, to, reply });
@@ -227,8 +232,13 @@ impl Proposer {
         }
     }
 
-    /// Proposes a record that was checked against the tip.
-    pub(super) fn propose(&mut self, record: Record) {
+    /// Proposes a record that was checked against the tip. An error: it is too large.
+    pub(super) fn propose(&mut self, record: Record) -> Result<(), ApiError> {
+        // Compressed, if it is large.
+        let bytes = record.encode().len();
+        if self.room.check_record(bytes).is_err() {
+            self.room.check_record(batch_bytes(&record)).map_err(ApiError::InvalidPartitionCount)?;
+        }
         let tip = self.tip.as_mut().expect("only the leader proposes");
         let entry = tip.place(record.clone(), self.stores);
         tip.apply(&entry).expect("the record was checked");
@@ -237,6 +247,7 @@ impl Proposer {
             tip.apply(&Entry::TopicGone { id }).expect("it is being deleted");
         }
         self.proposals.push_back(record);
+        Ok(())
     }
 
     fn next_offset(&self) -> Offset {

@@ -110,7 +110,7 @@ mod tests {
     use highwater_protocol::ids::{TopicId, TopicPartition};
 
     use super::super::Controller;
-    use super::super::tests::{TO, controller};
+    use super::super::tests::{TO, commit, controller};
     use super::*;
     use crate::api::{ControllerReply, CreateTopic};
 
@@ -127,6 +127,7 @@ mod tests {
         };
         let id = TopicId([controller.metadata().topics().len() as u8; 16]);
         controller.create_topic(TO, &request, id);
+        commit(controller);
         let topic = controller.metadata().topic(&request.name).expect("it is created");
         assert_eq!(topic.assignment.to_record(), replicas);
         Ok(topic.assignment.partitions().map(|nodes| nodes.iter().map(|node| node.0).collect()).collect())

@@ -1,4 +1,4 @@
-//! What the metadata is kept as: records, the entries of a node's state log, and pieces of snapshots.
+//! What the metadata is kept as: the records of its log, the entries of a node's state log, and pieces of snapshots.
 
 mod format_1;
 
@@ -40,6 +40,13 @@ pub enum Record {
     },
     /// A node has joined, or something about it has changed.
     NodeRegistered(NodeRecord),
+    /// A snapshot of the metadata begins: what a node that joins has from before is not part of it. Nothing new for all others.
+    SnapshotBegan {
+        /// The first producer id that is not reserved.
+        producer_ids_end: i64,
+    },
+    /// A topic of a snapshot. Nothing new for a node that has it.
+    SnapshotTopic(TopicRecord),
 }
 
 /// A topic, in a record.
@@ -172,21 +179,29 @@ impl ReplicasRecord {
 }
 
 impl Record {
+    /// Decodes a record of the metadata log. The first format that has this log is version 2.
+    pub(super) fn decode(payload: &[u8]) -> Result<Self, DecodeRecordError> {
+        match version_of(payload)? {
+            FORMAT_VERSION => decode(payload),
+            older => Err(DecodeRecordError::Malformed(format!("format version {older} has no records"))),
+        }
+    }
+
     /// Returns the changed topic, if any.
     pub(super) fn topic(&self) -> Option<TopicId> {
         match self {
-            Self::TopicCreated(topic) => Some(TopicId(topic.id)),
+            Self::TopicCreated(topic) | Self::SnapshotTopic(topic) => Some(TopicId(topic.id)),
             Self::TopicDeleted { id }
             | Self::TopicConfigured { id, .. }
             | Self::PartitionsAdded { id, .. } => Some(TopicId(*id)),
-            Self::ProducerIdsReserved { .. } | Self::NodeRegistered(_) => None,
+            Self::ProducerIdsReserved { .. } | Self::NodeRegistered(_) | Self::SnapshotBegan { .. } => None,
         }
     }
 
     /// Returns the replicas of new partitions, if there are any.
     pub(super) fn new_replicas(&self) -> Option<&ReplicasRecord> {
         match self {
-            Self::TopicCreated(topic) => Some(&topic.replicas),
+            Self::TopicCreated(topic) | Self::SnapshotTopic(topic) => Some(&topic.replicas),
             Self::PartitionsAdded { replicas, .. } => Some(replicas),
             _ => None,
         }
@@ -248,10 +263,10 @@ pub enum DecodeRecordError {
 macro_rules! encode {
     ($($t:ty => $version:expr),+) => {$(
         impl $t {
-            /// Encodes it as a payload of a log.
+            /// Encodes it, after its version.
             pub(crate) fn encode(&self) -> Vec<u8> {
                 let mut out = vec![$version];
-                let body = rkyv::to_bytes::<rancor::Error>(self).expect("memory is the only limit");
+                let body = rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("memory is the only limit");
                 out.extend_from_slice(&body);
                 out
             }
@@ -259,7 +274,9 @@ macro_rules! encode {
     )+};
 }
 
-encode!(Entry => FORMAT_VERSION, Snapshot => FORMAT_VERSION);
+pub(super) use encode;
+
+encode!(Record => FORMAT_VERSION, Entry => FORMAT_VERSION, Snapshot => FORMAT_VERSION);
 
 /// Returns the format version of a payload that this build can read.
 fn version_of(payload: &[u8]) -> Result<u8, DecodeRecordError> {
@@ -271,7 +288,7 @@ fn version_of(payload: &[u8]) -> Result<u8, DecodeRecordError> {
 }
 
 /// Decodes what follows the version, at an aligned address.
-fn decode<T>(payload: &[u8]) -> Result<T, DecodeRecordError>
+pub(super) fn decode<T>(payload: &[u8]) -> Result<T, DecodeRecordError>
 where
     T: rkyv::Archive,
     T::Archived: for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, rancor::Error>>
@@ -309,14 +326,19 @@ mod tests {
             shards: 4,
         };
         let records = [
-            Record::TopicCreated(topic),
+            Record::TopicCreated(topic.clone()),
             Record::TopicDeleted { id: [1; 16] },
             Record::TopicConfigured { id: [2; 16], configs: vec![("a".into(), None)] },
             Record::PartitionsAdded { id: [2; 16], replicas: replicas() },
             Record::ProducerIdsReserved { end: 1000 },
             Record::NodeRegistered(node),
+            Record::SnapshotBegan { producer_ids_end: 3000 },
+            Record::SnapshotTopic(topic.clone()),
         ];
         let applied = |record| Entry::Applied { offset: 7, record, stores: vec![0, 1] };
+        for record in &records {
+            assert_eq!(Record::decode(&record.encode()).as_ref(), Ok(record));
+        }
         for entry in records.map(applied).into_iter().chain([Entry::TopicGone { id: [1; 16] }]) {
             assert_eq!(Entry::decode(&entry.encode(), ME, Offset(0)), Ok(entry));
         }

@@ -192,6 +192,18 @@ impl Consensus {
         !self.replica.config().is_only(self.replica.id())
     }
 
+    /// Returns the replicas, on a leader that may change them: no change of them is under way.
+    pub(crate) fn changeable_config(&self) -> Option<&Config> {
+        let config = self.replica.config();
+        let is_settled = self.replica.is_config_committed() && !config.is_joint();
+        (self.is_serving() && is_settled && self.held.is_none()).then_some(config)
+    }
+
+    /// Returns whether a replica has everything that is committed, as far as this leader knows.
+    pub(crate) fn has_caught_up(&self, id: ReplicaId) -> bool {
+        self.replica.has_caught_up(id)
+    }
+
     /// Returns whether there is a replica on a node.
     pub(crate) fn has_replica_on(&self, node: NodeId) -> bool {
         self.replica.config().members().iter().any(|member| member.id.node == node)
@@ -211,6 +223,11 @@ impl Consensus {
     /// Returns the last known frame end that is committed and on this replica's disk.
     pub(crate) fn committed_here(&self) -> LogPoint {
         if self.durable.index < self.committed.index { self.durable } else { self.committed }
+    }
+
+    /// Returns whether the log is being cut off or begun anew.
+    pub(crate) fn is_cutting(&self) -> bool {
+        self.replica.is_cutting()
     }
 
     /// Returns whether an action waits for the store.

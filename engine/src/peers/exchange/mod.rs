@@ -5,18 +5,32 @@ mod receive;
 mod retries;
 mod send;
 
-use highwater_protocol::ids::{ShardId, TopicPartition};
-use highwater_replication::peer::{Local, Settings};
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use highwater_protocol::ids::{NodeId, ShardId, TopicPartition};
+use highwater_replication::peer::{Local, PeerShard, Settings};
 use highwater_runtime::plane::{Instant, Plane};
 
-use super::Peers;
 use super::elections::Elections;
 use super::held::HeldFrames;
 use super::visits::Visits;
+use super::{Peers, SessionNumber};
 use retries::Retries;
 
 /// Returns the shard of this node that has a partition; `None` if the node does not have it.
 pub(crate) type OwnerOf<'a> = &'a dyn Fn(TopicPartition) -> Option<ShardId>;
+
+/// Something from another node for the controller.
+#[derive(Debug)]
+pub(crate) enum ForController {
+    /// A request.
+    Request { peer: PeerShard, session: SessionNumber, body: Bytes },
+    /// A reply.
+    Reply { peer: PeerShard, session: SessionNumber, body: Bytes },
+    /// The node cannot be reached.
+    Lost(NodeId),
+}
 
 /// What a shard's partitions exchange with other nodes. See the [module](self).
 pub(crate) struct Exchange {
@@ -25,6 +39,8 @@ pub(crate) struct Exchange {
     elections: Elections,
     held: HeldFrames,
     retries: Retries,
+    /// What has come for the controller.
+    controller: VecDeque<ForController>,
     peers_deadline: Option<Instant>,
     /// The deadline that was returned last and has not come.
     armed: Option<Instant>,
@@ -42,11 +58,17 @@ impl Exchange {
             elections: Elections::default(),
             held: HeldFrames::default(),
             retries: Retries::default(),
+            controller: VecDeque::new(),
             peers_deadline: None,
             armed: None,
             has_changed: false,
             elections_begun: 0,
         }
+    }
+
+    /// Takes the next thing for the controller.
+    pub(crate) fn poll_controller(&mut self) -> Option<ForController> {
+        self.controller.pop_front()
     }
 
     /// Returns how many elections this shard's partitions have begun.

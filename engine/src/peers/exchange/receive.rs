@@ -1,16 +1,16 @@
 //! From channels to partitions: messages, changes of reachability, elections.
 
 use highwater_protocol::ids::{NodeId, PartitionIndex, ShardId, TopicPartition};
-use highwater_replication::peer::{Incoming, PeerShard, Route};
+use highwater_replication::peer::{Incoming, Kind, PeerShard, Route};
 use highwater_replication::raft::Message;
 use highwater_runtime::plane::Plane;
 
-use super::{Exchange, OwnerOf};
+use super::{Exchange, ForController, OwnerOf};
 use crate::limits::{ELECTIONS_PER_TURN_MAX, PEER_EVENTS_PER_TURN_MAX};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partitions, PeerChange, ReceivedMessage};
 use crate::peers::held::Held;
-use crate::peers::{PeerEvent, SessionNumber};
+use crate::peers::{CONTROLLER_SHARD, PeerEvent, SessionNumber};
 
 impl Exchange {
     /// Brings what was received to the partitions, and has those that are due begin elections, up to the limits of a turn. Returns whether there is
@@ -46,7 +46,23 @@ impl Exchange {
         match event {
             PeerEvent::Reachable => self.visits.begin(peer, PeerChange::Reachable),
             PeerEvent::Lost if is_planted(Mutant::LeaseOutlivesSession) => self.peers.change_handled(peer),
-            PeerEvent::Lost => self.visits.begin(peer, PeerChange::Lost),
+            PeerEvent::Lost => {
+                if peer.shard == CONTROLLER_SHARD {
+                    self.controller.push_back(ForController::Lost(peer.node));
+                }
+                self.visits.begin(peer, PeerChange::Lost);
+            }
+            PeerEvent::Controller { session, kind, body } => {
+                let of_controller =
+                    self.peers.local.me.shard == CONTROLLER_SHARD && peer.shard == CONTROLLER_SHARD;
+                if !of_controller {
+                    return self.peers.reject(plane, peer, session, "shard 0 has the controller");
+                }
+                self.controller.push_back(match kind {
+                    Kind::ControllerReply => ForController::Reply { peer, session, body },
+                    _ => ForController::Request { peer, session, body },
+                });
+            }
             PeerEvent::Message(session, incoming) => {
                 self.handle_message(plane, partitions, owner_of, (peer, session), *incoming);
             }
