@@ -39,6 +39,8 @@ pub enum Mutant {
     LearnerCounted,
     /// A replica whose disk was wiped votes and acknowledges under its old identity.
     WipedReplicaVotes,
+    /// A session with a node whose disk was wiped counts as one with the replica that was there before.
+    WipedReplicaReached,
     /// In a joint configuration, a majority of the new voters decides alone.
     JointOneSide,
     /// A configuration stays in effect although its entry was cut off.

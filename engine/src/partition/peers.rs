@@ -1,9 +1,9 @@
-//! What other replicas and the channels to their nodes bring: messages, and which nodes can be reached.
+//! What other replicas and the channels to their nodes bring: messages, and which replicas can be reached.
 //!
-//! Whoever owns the channels calls this. Nodes are reached or lost for many partitions at once, so their partitions are visited in steps
-//! ([`Partitions::visit_peer`]). Partitions without a leader are listed once, for whoever has the clock ([`Partitions::poll_leaderless`]).
+//! Whoever owns the channels calls this. A channel reaches the replicas of one incarnation of a node, of many partitions at once, so these are visited in
+//! steps ([`Partitions::visit_peer`]). Partitions without a leader are listed once, for whoever has the clock ([`Partitions::poll_leaderless`]).
 
-use highwater_protocol::ids::{LogIndex, NodeId, Offset, TopicPartition};
+use highwater_protocol::ids::{LogIndex, Offset, TopicPartition};
 use highwater_replication::peer::Frames;
 use highwater_replication::raft::{
     AppendOutcome, Config, Envelope, Message, ProposeError, ProtocolViolation, ReplicaId,
@@ -50,7 +50,7 @@ impl From<PeerMessage> for ReceivedMessage {
     }
 }
 
-/// What has become of the way to a node.
+/// What has become of the way to another replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PeerChange {
     /// It can be reached, over a new session.
@@ -99,25 +99,25 @@ impl Partitions {
         Ok(())
     }
 
-    /// Handles a change of the way to a node, for one partition.
+    /// Handles a change of the way to another replica of a partition.
     pub(crate) fn handle_peer(
         &mut self,
         disk: &mut dyn Disk,
         id: PartitionId,
-        node: NodeId,
+        peer: ReplicaId,
         change: PeerChange,
         wall_ms: i64,
     ) {
-        self.replicas.handle_peer(disk, id, node, change, wall_ms);
+        self.replicas.handle_peer(disk, id, peer, change, wall_ms);
         self.retry_after_changes(disk, wall_ms);
     }
 
-    /// Handles a change of the way to a node for the partitions in the entries of the table from `from` on, `count` at most, that have a replica
-    /// there and that `concerns` selects. Returns the entry at which to go on, and whether there are more.
+    /// Handles a change of the way to the replicas of a node for the partitions in the entries of the table from `from` on, `count` at most, that have
+    /// this replica and that `concerns` selects. Returns the entry at which to go on, and whether there are more.
     pub(crate) fn visit_peer(
         &mut self,
         disk: &mut dyn Disk,
-        (node, change): (NodeId, PeerChange),
+        (peer, change): (ReplicaId, PeerChange),
         (from, count): (usize, usize),
         concerns: impl Fn(TopicPartition) -> bool,
         wall_ms: i64,
@@ -128,7 +128,7 @@ impl Partitions {
             if let Some(id) = self.replicas.table.id_at(at)
                 && self.get(id).is_some_and(|partition| concerns(partition.tp))
             {
-                self.replicas.handle_peer(disk, id, node, change, wall_ms);
+                self.replicas.handle_peer(disk, id, peer, change, wall_ms);
             }
         }
         self.retry_after_changes(disk, wall_ms);
@@ -198,25 +198,25 @@ impl Replicas {
         &mut self,
         disk: &mut dyn Disk,
         id: PartitionId,
-        node: NodeId,
+        peer: ReplicaId,
         change: PeerChange,
         wall_ms: i64,
     ) {
         let Some(partition) = self.table.get_mut(id) else { return };
-        if !partition.consensus.has_replica_on(node) {
+        if !partition.consensus.is_peer(peer) {
             return;
         }
         match change {
-            PeerChange::Reachable => partition.consensus.handle_peer_alive(node),
-            PeerChange::Lost => partition.consensus.handle_peer_lost(node),
+            PeerChange::Reachable => partition.consensus.handle_peer_alive(peer),
+            PeerChange::Lost => partition.consensus.handle_peer_lost(peer),
             PeerChange::Moved => {
                 // It may have been lost on the shard that was thought to have the partition.
-                partition.consensus.handle_peer_alive(node);
-                partition.consensus.handle_peer_moved(node);
+                partition.consensus.handle_peer_alive(peer);
+                partition.consensus.handle_peer_moved(peer);
             }
         }
         // What was promised to a channel, or read for it, was for the session that has ended.
-        self.sends.forget_node(id, node);
+        self.sends.forget_peer(id, peer);
         self.settle(disk, id, wall_ms);
     }
 }

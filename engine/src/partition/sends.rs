@@ -114,14 +114,9 @@ impl Sends {
         self.waiting.contains_key(&(id, to))
     }
 
-    /// Forgets what was promised to the replicas on a node.
-    pub(super) fn forget_node(&mut self, id: PartitionId, node: NodeId) {
-        let replica = |incarnation| ReplicaId { node, incarnation };
-        let range = (id, replica(0))..=(id, replica(u32::MAX));
-        let gone: Vec<_> = self.waiting.range(range).map(|(key, _)| *key).collect();
-        for key in gone {
-            self.waiting.remove(&key);
-        }
+    /// Forgets what was promised to another replica.
+    pub(super) fn forget_peer(&mut self, id: PartitionId, peer: ReplicaId) {
+        self.waiting.remove(&(id, peer));
     }
 
     /// Forgets a deleted partition.

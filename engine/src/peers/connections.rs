@@ -199,7 +199,7 @@ impl Peers {
     ) {
         self.last_session = SessionNumber(self.last_session.0 + 1);
         let session = self.last_session;
-        let open = Open { conn, channel, session, attempt, queued: 0 };
+        let open = Open { conn, channel, session, replica: None, attempt, queued: 0 };
         self.conns.insert(conn, peer);
         self.links.entry(peer).or_default().open = Some(Box::new(open));
         self.active.insert(peer);

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use highwater_protocol::ids::{NodeId, ShardId, TopicPartition};
 use highwater_protocol::topic::METADATA_PARTITION;
 use highwater_replication::peer::PeerShard;
+use highwater_replication::raft::ReplicaId;
 
 use super::CONTROLLER_SHARD;
 
@@ -26,6 +27,8 @@ pub struct PeerNode {
 /// See the [module](self).
 pub(super) struct Directory {
     nodes: BTreeMap<NodeId, PeerNode>,
+    /// Which disk each node had when it was last reached.
+    incarnations: BTreeMap<NodeId, u32>,
     /// Owners that are not the guessed ones.
     learned: HashMap<(NodeId, TopicPartition), ShardId, ahash::RandomState>,
 }
@@ -34,7 +37,7 @@ impl Default for Directory {
     fn default() -> Self {
         // Fixed keys: the same run has the same order everywhere.
         let state = ahash::RandomState::with_seeds(1, 2, 3, 4);
-        Self { nodes: BTreeMap::new(), learned: HashMap::with_hasher(state) }
+        Self { nodes: BTreeMap::new(), incarnations: BTreeMap::new(), learned: HashMap::with_hasher(state) }
     }
 }
 
@@ -61,6 +64,7 @@ impl Directory {
         let before = std::mem::replace(&mut self.nodes, nodes);
         let shards = |nodes: &BTreeMap<NodeId, PeerNode>, id: &NodeId| nodes.get(id).map(|node| node.shards);
         self.learned.retain(|(id, _), _| shards(&before, id) == shards(&self.nodes, id));
+        self.incarnations.retain(|id, _| self.nodes.contains_key(id));
     }
 
     /// Notes how many shards a node has.
@@ -70,6 +74,19 @@ impl Directory {
             node.shards = shards;
             self.learned.retain(|(other, _), _| *other != id);
         }
+    }
+
+    /// Notes that a node was reached. Nothing is known of where its partitions are on another disk than before.
+    pub(super) fn note_incarnation(&mut self, of: ReplicaId) {
+        let before = self.incarnations.insert(of.node, of.incarnation);
+        if before.is_some_and(|before| before != of.incarnation) {
+            self.learned.retain(|(other, _), _| *other != of.node);
+        }
+    }
+
+    /// Returns whether a replica is on the disk that its node had when it was last reached.
+    pub(super) fn is_current(&self, replica: ReplicaId) -> bool {
+        self.incarnations.get(&replica.node).is_none_or(|current| *current == replica.incarnation)
     }
 
     /// Returns the shard of a node that has a partition, as far as is known.
@@ -145,6 +162,25 @@ mod tests {
         assert!(directory.learn(other, tp(0)));
         directory.set([node(1, 3), node(2, 4)]);
         assert!(directory.learned.is_empty());
+    }
+
+    #[test]
+    fn what_was_learned_of_a_node_is_forgotten_when_its_disk_was_replaced() {
+        let mut directory = Directory::default();
+        directory.set([node(1, 4), node(2, 4)]);
+        let replica = |node, incarnation| ReplicaId { node: NodeId(node), incarnation };
+        directory.note_incarnation(replica(1, 0));
+        directory.note_incarnation(replica(2, 0));
+        for id in 1..=2 {
+            let guessed = directory.owner(NodeId(id), tp(0)).expect("a known node");
+            let other = ShardId((guessed.shard.0 + 1) % 4);
+            assert!(directory.learn(PeerShard { shard: other, ..guessed }, tp(0)));
+        }
+        directory.note_incarnation(replica(1, 0));
+        assert_eq!(directory.learned(), 2, "the same disk as before");
+        directory.note_incarnation(replica(1, 1));
+        assert_eq!(directory.learned(), 1, "the other node has its disk");
+        assert!(!directory.is_current(replica(1, 0)) && directory.is_current(replica(1, 1)));
     }
 
     #[test]

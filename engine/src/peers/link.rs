@@ -3,6 +3,7 @@
 use highwater_replication::peer::{
     Attempt, Channel, CloseReason, Dialer, Event, Goodbye, Lent, PeerShard, Refusal,
 };
+use highwater_replication::raft::ReplicaId;
 use highwater_runtime::plane::{Close, ConnId, Instant, Net, Plane};
 
 use super::{PeerEvent, Peers, SessionNumber};
@@ -28,6 +29,8 @@ pub(super) struct Open {
     pub(super) conn: ConnId,
     pub(super) channel: Channel,
     pub(super) session: SessionNumber,
+    /// The identity of the replicas that the session reaches, after the handshake.
+    pub(super) replica: Option<ReplicaId>,
     /// The attempt of the peer, if it has opened the connection.
     pub(super) attempt: Option<Attempt>,
     /// Bytes that the connection has not sent.
@@ -74,7 +77,10 @@ impl Peers {
         {
             let session = open.session;
             let event = match event {
-                Event::Established(_) => {
+                Event::Established(established) => {
+                    let replica = ReplicaId { node: peer.node, incarnation: established.incarnation };
+                    open.replica = Some(replica);
+                    self.directory.note_incarnation(replica);
                     if let Some(dialer) = &mut link.dialer {
                         dialer.handle_established(plane.now());
                     }
@@ -83,12 +89,12 @@ impl Peers {
                     tracing::info!(node = peer.node.0, shard = peer.shard.0, "connected to a peer");
                     self.counted.sessions += 1;
                     self.is_rearming = true;
-                    PeerEvent::Reachable
+                    PeerEvent::Reachable(replica)
                 }
                 Event::PeerLost => {
                     link.changes += 1;
                     self.counted.lost += 1;
-                    PeerEvent::Lost
+                    PeerEvent::Lost(open.replica.expect("the handshake was complete"))
                 }
                 Event::Message(incoming) => PeerEvent::Message(session, Box::new(incoming)),
                 Event::Controller { kind, body } => PeerEvent::Controller { session, kind, body },

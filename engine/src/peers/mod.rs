@@ -42,7 +42,7 @@ use highwater_protocol::ids::{NodeId, Offset, ShardId, TopicPartition};
 use highwater_replication::peer::{
     Goodbye, Incoming, Kind, Local, Offer, PeerShard, RemoteHandle, Route, Settings, Source,
 };
-use highwater_replication::raft::Envelope;
+use highwater_replication::raft::{Envelope, ReplicaId};
 use highwater_runtime::plane::{ConnId, Instant, Plane};
 
 pub use directory::PeerNode;
@@ -62,10 +62,10 @@ pub(crate) struct SessionNumber(pub(crate) u64);
 /// What has come over a channel.
 #[derive(Debug)]
 pub(crate) enum PeerEvent {
-    /// There is a new session. [`Peers::change_handled`] is to be called when all partitions have handled it.
-    Reachable,
+    /// There is a new session, which reaches these replicas. [`Peers::change_handled`] is to be called when all partitions have handled it.
+    Reachable(ReplicaId),
     /// The session has ended. [`Peers::change_handled`] is to be called when all partitions have handled it.
-    Lost,
+    Lost(ReplicaId),
     /// A message for a replica.
     Message(SessionNumber, Box<Incoming>),
     /// A request to the controller, or a reply from it.
@@ -145,10 +145,16 @@ impl Peers {
         self.directory.owner(node, tp)
     }
 
-    /// Returns the session with a peer; `None` if it cannot be reached.
-    pub(crate) fn session(&self, peer: PeerShard) -> Option<SessionNumber> {
+    /// Returns the session with a peer that reaches a replica; `None` if it cannot be reached. After a node's disk was replaced, those that were on the
+    /// old one cannot.
+    pub(crate) fn session_with(&self, peer: PeerShard, replica: ReplicaId) -> Option<SessionNumber> {
         let open = self.open(peer)?;
-        open.channel.is_open().then_some(open.session)
+        (open.channel.is_open() && open.replica == Some(replica)).then_some(open.session)
+    }
+
+    /// Returns whether a replica is on the disk that its node had when it was last reached.
+    pub(crate) fn is_current(&self, replica: ReplicaId) -> bool {
+        self.directory.is_current(replica)
     }
 
     /// Returns whether partitions have yet to handle that a peer was lost or can be reached again.
@@ -187,6 +193,12 @@ impl Peers {
         let open = self.links.get_mut(&peer)?.open.as_deref_mut()?;
         self.active.insert(peer);
         Some(open)
+    }
+
+    /// Returns the channel to a replica.
+    fn open_to(&mut self, to: ReplicaId, tp: TopicPartition) -> Option<&mut Open> {
+        let peer = self.owner(to.node, tp)?;
+        self.open_mut(peer).filter(|open| open.replica == Some(to))
     }
 
     fn open_in(&mut self, peer: PeerShard, session: SessionNumber) -> Option<&mut Open> {
@@ -245,16 +257,14 @@ impl Peers {
     /// Sends a message to the shard that has the receiver. It is dropped if that cannot be reached: what was under way is lost with a session, and the
     /// partitions learn of that. Frames need credit: see [`offer`](Self::offer).
     pub(crate) fn send(&mut self, tp: TopicPartition, envelope: Envelope, frames: Vec<Bytes>) {
-        let owner = self.owner(envelope.to.node, tp);
-        if let Some(open) = owner.and_then(|peer| self.open_mut(peer)) {
+        if let Some(open) = self.open_to(envelope.to, tp) {
             open.channel.send(tp, envelope, frames);
         }
     }
 
     /// Sends the message with which a log starts anew at an offset.
     pub(crate) fn send_start(&mut self, tp: TopicPartition, envelope: &Envelope, offset: Offset) {
-        let owner = self.owner(envelope.to.node, tp);
-        if let Some(open) = owner.and_then(|peer| self.open_mut(peer)) {
+        if let Some(open) = self.open_to(envelope.to, tp) {
             open.channel.send_start(tp, envelope, offset);
         }
     }

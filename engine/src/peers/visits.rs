@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use highwater_replication::peer::PeerShard;
+use highwater_replication::raft::ReplicaId;
 use highwater_runtime::plane::Disk;
 
 use super::Peers;
@@ -15,6 +16,8 @@ use crate::partition::{Partitions, PeerChange};
 #[derive(Clone, Copy, Debug)]
 struct Visit {
     peer: PeerShard,
+    /// The identity of the replicas there.
+    replica: ReplicaId,
     change: PeerChange,
     /// The entry of the table of partitions at which it goes on.
     at: usize,
@@ -25,8 +28,8 @@ struct Visit {
 pub(super) struct Visits(VecDeque<Visit>);
 
 impl Visits {
-    pub(super) fn begin(&mut self, peer: PeerShard, change: PeerChange) {
-        self.0.push_back(Visit { peer, change, at: 0 });
+    pub(super) fn begin(&mut self, peer: PeerShard, replica: ReplicaId, change: PeerChange) {
+        self.0.push_back(Visit { peer, replica, change, at: 0 });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -48,11 +51,13 @@ impl Visits {
     ) {
         let mut left = PEER_PARTITIONS_PER_TURN_MAX;
         while left > 0
-            && let Some(Visit { peer, change, at }) = self.0.front().copied()
+            && let Some(Visit { peer, replica, change, at }) = self.0.front().copied()
         {
-            let owned = |tp| peers.owner(peer.node, tp) == Some(peer);
+            // What is known of the shards of a node is about the disk that it has now. Of one that was replaced, nothing is left.
+            let is_gone = change == PeerChange::Lost && !peers.is_current(replica);
+            let concerns = |tp| is_gone || peers.owner(peer.node, tp) == Some(peer);
             let (next, is_more) =
-                partitions.visit_peer(disk, (peer.node, change), (at, left), owned, wall_ms);
+                partitions.visit_peer(disk, (replica, change), (at, left), concerns, wall_ms);
             left = left.saturating_sub(next.saturating_sub(at).max(1));
             match self.0.front_mut() {
                 Some(visit) if is_more => visit.at = next,

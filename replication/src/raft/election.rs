@@ -12,13 +12,18 @@
 //! A voter votes whatever its own configuration says about the candidate and itself, because it may not have the latest one (thesis,
 //! 4.2.2). Candidates count the voters of their own configuration.
 
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 
 use super::progress::{Leader, Progress};
 use super::replica::{Replica, Role};
 use super::types::{Action, LogEnd, Message, ReplicaId};
 use super::violation::TERM_MAX;
 use crate::mutants::{Mutant, is_planted};
+
+/// Returns whether a session with `peer` reaches a replica.
+fn is_reached(replica: ReplicaId, peer: ReplicaId) -> bool {
+    replica == peer || (is_planted(Mutant::WipedReplicaReached) && replica.node == peer.node)
+}
 
 impl Replica {
     /// Handles that there has been no leader for an election timeout: the replica tries to become one.
@@ -40,47 +45,53 @@ impl Replica {
         self.send_voters(&Message::PreVote { term, last: self.log.last() });
     }
 
-    /// Handles that a node can be reached again, over a new session. A leader sends to its replica again.
-    pub fn handle_peer_alive(&mut self, node: NodeId) {
+    /// Handles that another replica can be reached again, over a new session. A leader sends to it again.
+    ///
+    /// A session reaches one incarnation of a node's disk. The replicas of earlier ones are gone, and are not in reach again with it.
+    pub fn handle_peer_alive(&mut self, peer: ReplicaId) {
         let next = self.log.end();
-        if let Role::Leader(leader) = &mut self.role {
-            for peer in leader.peers_of(node).filter(|peer| !peer.live) {
-                peer.live = true;
-                peer.probe(next);
-            }
+        let Role::Leader(leader) = &mut self.role else { return };
+        for peer in leader.peers.iter_mut().filter(|other| is_reached(other.id, peer) && !other.live) {
+            peer.live = true;
+            peer.probe(next);
         }
     }
 
-    /// Handles that the channel to a node has been silent for too long, or was replaced by another session: messages that were under way
-    /// are lost, and the leases that it carried have ended. The next message from the leader begins a new one.
-    pub fn handle_peer_lost(&mut self, node: NodeId) {
-        if self.leader.is_some_and(|leader| leader.node == node && leader != self.id) {
+    /// Handles that the channel to another replica has been silent for too long, or was replaced by another session: messages that were under
+    /// way are lost, and the leases that it carried have ended. The next message from the leader begins a new one.
+    pub fn handle_peer_lost(&mut self, peer: ReplicaId) {
+        if self.leader == Some(peer) && peer != self.id {
             self.leader_live = false;
         }
         let Role::Leader(leader) = &mut self.role else { return };
-        leader.peers_of(node).for_each(|peer| peer.live = false);
-        leader.transfer = leader.transfer.filter(|(to, _)| to.node != node);
+        if let Some(peer) = leader.peer_mut(peer) {
+            peer.live = false;
+        }
+        leader.transfer = leader.transfer.filter(|(to, _)| *to != peer);
         if !self.reaches_quorum() {
             // Others may have elected another leader. Clients look for it.
             self.step_down(None);
         }
     }
 
-    /// Handles that messages that were under way to a node are lost, although it can be reached: they went to a shard of it that does not have the
-    /// partition. A leader finds out again where the logs match, and a candidate asks again.
-    pub fn handle_peer_moved(&mut self, node: NodeId) {
+    /// Handles that messages that were under way to another replica are lost, although it can be reached: they went to a shard of its node that
+    /// does not have the partition. A leader finds out again where the logs match, and a candidate asks again.
+    pub fn handle_peer_moved(&mut self, peer: ReplicaId) {
         let next = self.log.end();
         let (term, last) = (self.hard.term, self.log.last());
         let request = match &mut self.role {
-            Role::Leader(leader) => return leader.peers_of(node).for_each(|peer| peer.probe(next)),
+            Role::Leader(leader) => {
+                if let Some(peer) = leader.peer_mut(peer) {
+                    peer.probe(next);
+                }
+                return;
+            }
             Role::Follower => return,
             Role::PreCandidate(_) => Message::PreVote { term: LeaderEpoch(term.0 + 1), last },
             Role::Candidate(_) => Message::Vote { term, last, transfer: false },
         };
-        let is_there = |id: &ReplicaId| id.node == node && *id != self.id;
-        let there: Vec<ReplicaId> = self.config().voters().filter(is_there).collect();
-        for to in there {
-            self.send(to, request.clone());
+        if peer != self.id && self.config().is_voter(peer) {
+            self.send(peer, request);
         }
     }
 

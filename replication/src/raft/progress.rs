@@ -1,6 +1,6 @@
 //! What a leader knows of the other replicas.
 
-use highwater_protocol::ids::{LogIndex, NodeId};
+use highwater_protocol::ids::LogIndex;
 
 use super::config::Config;
 use super::types::ReplicaId;
@@ -105,9 +105,5 @@ impl Leader {
     pub(crate) fn successor(&self, config: &Config) -> Option<ReplicaId> {
         let fit = self.peers.iter().filter(|peer| peer.live && config.is_voter(peer.id));
         fit.max_by_key(|peer| peer.match_end).map(|peer| peer.id)
-    }
-
-    pub(crate) fn peers_of(&mut self, node: NodeId) -> impl Iterator<Item = &mut Progress> {
-        self.peers.iter_mut().filter(move |peer| peer.id.node == node)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_protocol::frame::{FRAME_HEADER_BYTES, Frame, Frames as FrameIter};
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_replication::peer::{Attempt, Channel, Dialer, Event, Frames, Goodbye, Settings};
 use highwater_replication::raft::{Config, Envelope, Member, Message, Part};
 use highwater_runtime::plane::Instant;
@@ -98,9 +98,9 @@ impl Cluster {
             for at in 0..self.nodes {
                 for peer in (0..self.nodes).filter(|peer| *peer != at) {
                     let reachable = self.reaches(at, peer);
-                    let replica = &mut self.worlds[world].nodes[at].replica;
-                    if !reachable && replica.role() == highwater_replication::raft::RoleKind::Leader {
-                        replica.handle_peer_lost(NodeId(peer as u32));
+                    let node = &mut self.worlds[world].nodes[at];
+                    if !reachable && node.is_leader() {
+                        node.replica.handle_peer_lost(replica(peer as u32, 0));
                     }
                 }
             }
@@ -297,7 +297,7 @@ impl Cluster {
                     link.dialer.handle_established(now);
                 }
                 for world in 0..self.worlds.len() {
-                    self.worlds[world].nodes[me].replica.handle_peer_alive(NodeId(peer as u32));
+                    self.worlds[world].nodes[me].replica.handle_peer_alive(replica(peer as u32, 0));
                     self.settle_and_collect(world)?;
                 }
             }
@@ -327,7 +327,7 @@ impl Cluster {
             Event::PeerLost => {
                 link.waiting[side].clear();
                 for world in 0..self.worlds.len() {
-                    self.worlds[world].nodes[me].replica.handle_peer_lost(NodeId(peer as u32));
+                    self.worlds[world].nodes[me].replica.handle_peer_lost(replica(peer as u32, 0));
                     self.settle_and_collect(world)?;
                 }
             }

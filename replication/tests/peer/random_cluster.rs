@@ -168,7 +168,7 @@ impl Run {
                     for node in &mut self.cluster.worlds[world].nodes {
                         // Nobody leads, so nobody's lease lasts.
                         if let Some(leader) = node.replica.leader() {
-                            node.replica.handle_peer_lost(leader.node);
+                            node.replica.handle_peer_lost(leader);
                         }
                     }
                     self.cluster.apply(world, &Event::Timeout(round / 20 % NODES))?;

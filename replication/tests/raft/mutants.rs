@@ -139,4 +139,9 @@ mod transcripts {
         let rule = "a_follower_acknowledges_what_is_durable_and_the_leaders";
         the_transcript_finds(Mutant::AckUnverified, rule);
     }
+
+    #[test]
+    fn reaching_a_wiped_replica_again_is_found() {
+        the_transcript_finds(Mutant::WipedReplicaReached, "a_wiped_replica_is_another_one");
+    }
 }

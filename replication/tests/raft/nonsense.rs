@@ -1,6 +1,6 @@
 //! Peers that send anything. What a replica does then may be wrong, and it must go on: a peer can cost a partition, and not the process.
 
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_replication::raft::{
     Action, Append, AppendOutcome, Config, ConfigEntry, Envelope, HardState, LogEnd, Message, Replica,
     Restored, RoleKind, Run, TERM_MAX,
@@ -106,8 +106,8 @@ fn own_event(rng: &mut SimRng, subject: &mut Replica) {
     match rng.random_range(0..10) {
         0 | 1 => subject.handle_durable(below(rng, end)),
         2 => subject.handle_election_timeout(),
-        3 => subject.handle_peer_lost(NodeId(rng.random_range(0..4))),
-        4 => subject.handle_peer_alive(NodeId(rng.random_range(0..4))),
+        3 => subject.handle_peer_lost(replica(rng.random_range(0..4), 0)),
+        4 => subject.handle_peer_alive(replica(rng.random_range(0..4), 0)),
         5 => subject.handle_hole(below(rng, end), below(rng, end)),
         6 => subject.handle_repaired(LogIndex(0), end),
         7 => {

@@ -248,7 +248,7 @@ impl Run {
                 for at in 0..nodes {
                     // Nobody leads, so nobody's lease lasts.
                     if let Some(leader) = self.world.nodes[at].replica.leader() {
-                        self.world.nodes[at].replica.handle_peer_lost(leader.node);
+                        self.world.nodes[at].replica.handle_peer_lost(leader);
                     }
                 }
                 self.apply(Event::Timeout(round / 8 % nodes))?;

@@ -16,7 +16,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex};
 use highwater_replication::raft::{
     Action, Append, AppendOutcome, Config, ConfigEntry, Envelope, HardState, LogEnd, Member, Message, Part,
     Replica, ReplicaId, Restored, Run,
@@ -100,9 +100,9 @@ fn apply(subject: &mut Option<Replica>, event: &str) -> Option<String> {
         ["refused", end] => r.handle_refused(index(end)),
         ["space"] => r.handle_space(),
         ["timeout"] => r.handle_election_timeout(),
-        ["alive", node] => r.handle_peer_alive(NodeId(number(node) as u32)),
-        ["moved", node] => r.handle_peer_moved(NodeId(number(node) as u32)),
-        ["lost", node] => r.handle_peer_lost(NodeId(number(node) as u32)),
+        ["alive", peer] => r.handle_peer_alive(parse_id(peer)),
+        ["moved", peer] => r.handle_peer_moved(parse_id(peer)),
+        ["lost", peer] => r.handle_peer_lost(parse_id(peer)),
         ["hole", range] => r.handle_hole(span(range).0, span(range).1),
         ["repaired", range] => r.handle_repaired(span(range).0, span(range).1),
         ["log-start", start] => r.handle_log_start(index(start)),

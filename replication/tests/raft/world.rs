@@ -162,8 +162,11 @@ impl World {
                 let id = self.nodes[*at].replica.id();
                 self.ghost.note_damage(id);
                 let id = ReplicaId { incarnation: id.incarnation + 1, ..id };
+                let before = self.nodes[*at].replica.id();
                 self.nodes[*at] = Node::new(id, Disk::new(&self.first_config), self.min_insync);
                 self.ghost.handle_restart(&self.nodes[*at]);
+                // The channels to it have ended, and others reach the new one.
+                self.nodes.iter_mut().for_each(|node| node.replica.handle_peer_lost(before));
             }
             Event::Hole(at, from, until) => self.lose_entries(*at, *from, *until),
             Event::Propose(at) => self.propose(*at),
@@ -207,9 +210,9 @@ impl World {
 
     fn connect(&mut self, a: usize, b: usize, alive: bool) {
         for (at, peer) in [(a, b), (b, a)] {
-            let node = self.nodes[peer].replica.id().node;
+            let peer = self.nodes[peer].replica.id();
             let replica = &mut self.nodes[at].replica;
-            if alive { replica.handle_peer_alive(node) } else { replica.handle_peer_lost(node) }
+            if alive { replica.handle_peer_alive(peer) } else { replica.handle_peer_lost(peer) }
         }
     }
 

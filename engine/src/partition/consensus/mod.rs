@@ -204,9 +204,9 @@ impl Consensus {
         self.replica.has_caught_up(id)
     }
 
-    /// Returns whether there is a replica on a node.
-    pub(crate) fn has_replica_on(&self, node: NodeId) -> bool {
-        self.replica.config().members().iter().any(|member| member.id.node == node)
+    /// Returns whether another replica takes part, or leads: this one may not have the configuration that added its leader.
+    pub(crate) fn is_peer(&self, peer: ReplicaId) -> bool {
+        self.replica.config().part(peer).is_some() || self.replica.leader() == Some(peer)
     }
 
     /// Returns when a frame of the log counts as committed for the store. With other replicas, this is what the core says.
@@ -362,19 +362,19 @@ impl Consensus {
         self.replica.handle_election_timeout();
     }
 
-    /// Handles that a node can be reached again.
-    pub(crate) fn handle_peer_alive(&mut self, node: NodeId) {
-        self.replica.handle_peer_alive(node);
+    /// Handles that another replica can be reached again.
+    pub(crate) fn handle_peer_alive(&mut self, peer: ReplicaId) {
+        self.replica.handle_peer_alive(peer);
     }
 
-    /// Handles that what was sent to a node is lost, although it can be reached.
-    pub(crate) fn handle_peer_moved(&mut self, node: NodeId) {
-        self.replica.handle_peer_moved(node);
+    /// Handles that what was sent to another replica is lost, although it can be reached.
+    pub(crate) fn handle_peer_moved(&mut self, peer: ReplicaId) {
+        self.replica.handle_peer_moved(peer);
     }
 
-    /// Handles that a node cannot be reached.
-    pub(crate) fn handle_peer_lost(&mut self, node: NodeId) {
-        self.replica.handle_peer_lost(node);
+    /// Handles that another replica cannot be reached.
+    pub(crate) fn handle_peer_lost(&mut self, peer: ReplicaId) {
+        self.replica.handle_peer_lost(peer);
     }
 
     /// Handles that a frame of the leader's log cannot be read: it stops leading, if another can.

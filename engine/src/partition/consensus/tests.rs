@@ -174,7 +174,7 @@ fn an_acknowledgement_waits_for_as_many_replicas_as_the_topic_asks_for() {
     assert_eq!(consensus.high_watermark(), Offset(13), "two of three have it: it is committed");
     appended(&mut consensus, 2, 12);
     assert_eq!(acked(&mut acks, &mut consensus), [0]);
-    consensus.handle_peer_lost(NodeId(2));
+    consensus.handle_peer_lost(id(2));
     let missing = NotAppendable::NotEnoughReplicas { live: 2, needed: 3 };
     assert_eq!(consensus.check_append(RequiredAcks::All), Err(missing));
     for acks in [RequiredAcks::Leader, RequiredAcks::None] {
@@ -200,7 +200,7 @@ fn a_batch_that_is_committed_and_cannot_get_its_copies_is_known() {
     consensus.handle_durable(LogIndex(13), Offset(15));
     assert!(acked(&mut acks, &mut consensus).is_empty());
     assert_eq!(consensus.missing_replicas(), None, "the third replica may have it soon");
-    consensus.handle_peer_lost(NodeId(2));
+    consensus.handle_peer_lost(id(2));
     assert_eq!(consensus.missing_replicas(), Some(MissingReplicas { live: 2, needed: 3 }));
     let committed = consensus.committed().offset;
     assert_eq!(acks.pop_committed(committed).map(|ack| ack.end), Some(Offset(13)));

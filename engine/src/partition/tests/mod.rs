@@ -4,6 +4,7 @@
 //! all replicas have the same records at the same offsets below their high watermarks; a term has one leader; and when everything works again,
 //! all replicas have the whole log, every batch is acknowledged, and no request is left without an outcome.
 
+mod healing;
 mod helpers;
 mod leader_disk;
 mod leading;
@@ -39,7 +40,7 @@ fn replicas_on_three_disks_keep_what_is_acknowledged_whatever_happens() {
     if runs >= SEEDS {
         assert!(totals.acknowledged > 10 * runs, "{totals:?}");
         assert!(totals.rejections > 0 && totals.restarts_of_logs > 0 && totals.refused > 0, "{totals:?}");
-        assert!(totals.changes > 0 && totals.crashes > 0, "{totals:?}");
+        assert!(totals.changes > 0 && totals.crashes > 0 && totals.wipes > 0, "{totals:?}");
     }
 }
 

@@ -22,7 +22,7 @@ use crate::partition::log_start::LogStartMove;
 use crate::partition::replica::Partition;
 use crate::partition::stores::StoreEntry;
 use crate::partition::{
-    BatchBytes, Grant, OwnedBatch, ParsedBatch, PartitionEvent, Partitions, ReaderId, Waiter,
+    BatchBytes, Grant, OwnedBatch, ParsedBatch, PartitionEvent, Partitions, PeerChange, ReaderId, Waiter,
 };
 use crate::reply_to::{ReplyTo, RequestBatch, RequestId};
 
@@ -70,6 +70,8 @@ pub(super) struct Node {
     created_with: Config,
     pub(super) process: Option<Partitions>,
     pub(super) is_slow: bool,
+    /// The replicas to which there is a channel.
+    pub(super) reached: BTreeSet<ReplicaId>,
     wall_ms: i64,
     pub(super) reader: Reader,
 }
@@ -103,6 +105,7 @@ impl Node {
             created_with: created_with.clone(),
             process: None,
             is_slow: false,
+            reached: BTreeSet::new(),
             wall_ms: 1_000_000,
             reader: Reader::new(Offset(0)),
         };
@@ -242,7 +245,10 @@ impl Node {
             process.finish_read(&mut self.disk, read, true, self.wall_ms);
         }
         while let Some(due) = process.poll_due() {
-            if due.entries.is_some() {
+            if !self.reached.contains(&due.to) {
+                // As for a new leader, which takes all others for reachable.
+                process.handle_peer(&mut self.disk, due.id, due.to, PeerChange::Lost, self.wall_ms);
+            } else if due.entries.is_some() {
                 process.send_entries(&mut self.disk, (due.tp, due.to), grant, self.wall_ms);
             } else {
                 process.send_news(&due);

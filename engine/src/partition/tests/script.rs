@@ -71,6 +71,12 @@ impl World {
         assert!(self.nodes[node].serves(), "node {node} was elected");
     }
 
+    /// Makes a node the leader in place of another one, whose channel to it is replaced.
+    pub(super) fn elect_in_place_of(&mut self, leader: usize, node: usize) {
+        self.connect(leader, node);
+        self.elect(node);
+    }
+
     /// Cuts a node off from the others, or connects it again.
     pub(super) fn cut_off(&mut self, node: usize, is_cut: bool) {
         for other in (0..NODES).filter(|other| *other != node) {

@@ -10,7 +10,12 @@ use crate::api::{ApiError, RequiredAcks};
 
 /// Node 0 leads, a batch is acknowledged, and node 2 has come back with an empty disk.
 fn with_a_wiped_node() -> World {
-    let mut world = World::of_three(1);
+    with_a_wiped_node_of(1)
+}
+
+/// The same, with this `min.insync.replicas`.
+fn with_a_wiped_node_of(min_insync: usize) -> World {
+    let mut world = World::of_three(min_insync);
     world.elect(0);
     world.send_batch(0, 0, RequiredAcks::All);
     world.run_until_quiet();
@@ -41,6 +46,21 @@ fn a_wiped_node_neither_votes_nor_acknowledges_under_its_old_identity() {
     world.send_batch(2, 2, RequiredAcks::All);
     let refused = world.outcome(2);
     assert!(matches!(refused, Some(Err(ApiError::NotLeader { .. }))), "{refused:?}");
+}
+
+#[test]
+fn a_wiped_node_is_not_counted_as_the_replica_that_it_had() {
+    let mut world = with_a_wiped_node_of(3);
+    world.send_batch(0, 2, RequiredAcks::All);
+    let missing = ApiError::NotEnoughReplicas { partition: "t/0".into(), live: 2, needed: 3 };
+    assert_eq!(world.outcome(2), Some(&Err(missing.clone())), "it waits for no copy that nobody makes");
+    // Nor does a leader count it that has never reached the old one.
+    world.elect_in_place_of(0, 1);
+    world.send_batch(1, 2, RequiredAcks::All);
+    assert_eq!(world.outcome(2), Some(&Err(missing)));
+    // Without node 0, the leader has no majority: node 2 is none of the three.
+    world.cut_off(0, true);
+    assert!(!world.nodes[1].serves());
 }
 
 #[test]

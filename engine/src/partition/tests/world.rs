@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use highwater_protocol::ids::Offset;
-use highwater_replication::raft::{Config, Message, Replica, ReplicaId, RoleKind};
+use highwater_replication::raft::{Config, Message, Replica, RoleKind};
 use highwater_runtime::sim::{CrashPolicy, SimRng, stream};
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
@@ -19,10 +19,8 @@ pub(super) const NODES: usize = 3;
 const PRODUCERS: usize = 3;
 /// Steps of a run before everything works again.
 const STEPS: usize = 4_000;
-/// Maximum number of steps until all is well after that.
-const HEALING_STEPS_MAX: usize = 60_000;
 /// Records of a batch.
-const RECORDS: i32 = 2;
+pub(super) const RECORDS: i32 = 2;
 
 /// What runs have done.
 #[derive(Clone, Copy, Default, Debug)]
@@ -34,6 +32,7 @@ pub(super) struct Totals {
     pub(super) rejections: u64,
     pub(super) restarts_of_logs: u64,
     pub(super) changes: u64,
+    pub(super) wipes: u64,
 }
 
 impl Totals {
@@ -45,14 +44,15 @@ impl Totals {
         self.rejections += other.rejections;
         self.restarts_of_logs += other.restarts_of_logs;
         self.changes += other.changes;
+        self.wipes += other.wipes;
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Producer {
+pub(super) struct Producer {
     sequence: i32,
     /// The request that waits for an outcome, and its node.
-    waits: Option<(u32, usize)>,
+    pub(super) waits: Option<(u32, usize)>,
 }
 
 pub(super) struct World {
@@ -61,13 +61,13 @@ pub(super) struct World {
     /// Messages under way, by sender and receiver, in order.
     pub(super) network: BTreeMap<(usize, usize), VecDeque<PeerMessage>>,
     /// Pairs of nodes that cannot reach each other.
-    cut: Vec<(usize, usize)>,
-    producers: [Producer; PRODUCERS],
+    pub(super) cut: Vec<(usize, usize)>,
+    pub(super) producers: [Producer; PRODUCERS],
     last_request: u32,
     /// Records that some replica could read.
-    committed: Records,
+    pub(super) committed: Records,
     /// Acknowledged batches: producer, sequence, offset.
-    acknowledged: Vec<(usize, i32, Offset)>,
+    pub(super) acknowledged: Vec<(usize, i32, Offset)>,
     /// The leader of each term, and the end of what was acknowledged before it was elected.
     leaders: BTreeMap<i32, (usize, Offset)>,
     /// The end of what was acknowledged.
@@ -81,7 +81,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, created_with: &Config, min_insync: usize) -> Self {
-        let nodes = (0..NODES).map(|number| Node::new(number, seed, created_with, min_insync)).collect();
+        let mut nodes: Vec<Node> =
+            (0..NODES).map(|number| Node::new(number, seed, created_with, min_insync)).collect();
+        for node in &mut nodes {
+            node.reached.extend((0..NODES).map(replica));
+        }
         Self {
             rng: stream(seed, "cluster", 0),
             nodes,
@@ -128,11 +132,12 @@ impl World {
             564..568 => self.delete_records(),
             568..572 => self.change_replicas(),
             572..574 => self.give_up_waiting(),
+            574..576 => self.wipe(),
             _ => self.deliver(),
         }
     }
 
-    fn any_node(&mut self) -> usize {
+    pub(super) fn any_node(&mut self) -> usize {
         self.rng.random_range(0..NODES)
     }
 
@@ -205,7 +210,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self) {
+    pub(super) fn deliver(&mut self) {
         let ready: Vec<(usize, usize)> =
             self.network.iter().filter(|(_, queue)| !queue.is_empty()).map(|(pair, _)| *pair).collect();
         if let Some(pair) = ready.choose(&mut self.rng) {
@@ -258,7 +263,7 @@ impl World {
 
     /// A node has heard of no leader for too long: the channel to its leader was silent, if there is one. Now and then that is so although a
     /// leader serves.
-    fn time_out(&mut self) {
+    pub(super) fn time_out(&mut self) {
         let node = self.any_node();
         if self.nodes.iter().any(Node::serves) && !self.rng.random_bool(0.1) {
             return;
@@ -303,6 +308,27 @@ impl World {
         self.start(node);
     }
 
+    /// Replaces the disk of a node, if the others have what was acknowledged: all nodes vote, and have that on their disks.
+    fn wipe(&mut self) {
+        let all = self.all_voters();
+        let votes = |node: &Node| {
+            let replica = node.replica();
+            replica.is_some_and(|replica| replica.is_config_committed() && *replica.config() == all)
+        };
+        if !self.nodes.iter().all(votes) {
+            return;
+        }
+        let node = self.any_node();
+        self.crash_with(node, CrashPolicy::LOSE_ALL);
+        self.nodes[node].wipe();
+        self.totals.wipes += 1;
+    }
+
+    /// The configuration in which the replicas on the disks of all nodes vote.
+    pub(super) fn all_voters(&self) -> Config {
+        Config::new(self.nodes.iter().map(Node::id), []).expect("valid")
+    }
+
     fn restart_one(&mut self) {
         let node = self.any_node();
         self.start(node);
@@ -333,7 +359,7 @@ impl World {
         }
     }
 
-    fn restore_a_link(&mut self) {
+    pub(super) fn restore_a_link(&mut self) {
         if let Some((a, b)) = self.cut.pop()
             && self.reaches(a, b)
         {
@@ -358,7 +384,13 @@ impl World {
 
     fn notice(&mut self, node: usize, peer: usize, is_alive: bool) {
         let change = if is_alive { PeerChange::Reachable } else { PeerChange::Lost };
-        let peer = (replica(peer).node, change);
+        let replica = self.nodes[peer].id();
+        if is_alive {
+            self.nodes[node].reached.insert(replica);
+        } else {
+            self.nodes[node].reached.remove(&replica);
+        }
+        let peer = (replica, change);
         let output = self.nodes[node].act(|process, disk, wall_ms| {
             process.visit_peer(disk, peer, (0, usize::MAX), |_| true, wall_ms);
         });
@@ -379,10 +411,11 @@ impl World {
     fn change_replicas(&mut self) {
         let (mut voters, mut learners) = (Vec::new(), Vec::new());
         for node in 0..NODES {
+            let replica = self.nodes[node].id();
             match self.rng.random_range(0..4) {
-                0 => learners.push(replica(node)),
+                0 => learners.push(replica),
                 1 => {}
-                _ => voters.push(replica(node)),
+                _ => voters.push(replica),
             }
         }
         if let Some(config) = Config::new(voters, learners) {
@@ -398,87 +431,6 @@ impl World {
         });
         self.take(node, output);
         self.totals.changes += u64::from(is_taken);
-    }
-
-    /// Lets everything work again, until all nodes have the whole log and no producer waits.
-    fn heal(&mut self) {
-        while !self.cut.is_empty() {
-            self.restore_a_link();
-        }
-        for node in 0..NODES {
-            self.nodes[node].is_slow = false;
-            self.start(node);
-        }
-        for step in 0..HEALING_STEPS_MAX {
-            let has_leader = self.nodes.iter().any(Node::serves);
-            self.deliver();
-            let node = self.any_node();
-            if let Some(output) = self.nodes[node].step_disk() {
-                self.take(node, output);
-            }
-            match step % 100 {
-                0 if !has_leader => self.time_out(),
-                50 => self.restore_replicas(),
-                99 if step > HEALING_STEPS_MAX / 10 && self.has_converged() => return,
-                _ => {}
-            }
-        }
-        let states: Vec<String> = self.nodes.iter().map(|node| format!("{:?}", node.replica())).collect();
-        panic!("the replicas do not converge: {:?}, {states:#?}", self.producers);
-    }
-
-    /// Makes all nodes voters, step by step.
-    fn restore_replicas(&mut self) {
-        let Some(leader) = self.nodes.iter().find(|node| node.serves()).and_then(Node::replica) else {
-            return;
-        };
-        let config = leader.config().clone();
-        let all: Vec<ReplicaId> = (0..NODES).map(replica).collect();
-        if config == voters(0..NODES) {
-            return;
-        }
-        let missing: Vec<ReplicaId> = all.iter().copied().filter(|id| !config.is_voter(*id)).collect();
-        let target = if missing.iter().all(|id| config.part(*id).is_some()) {
-            voters(0..NODES)
-        } else {
-            Config::new(all.iter().copied().filter(|id| config.is_voter(*id)), missing).expect("valid")
-        };
-        self.change_to(&target);
-    }
-
-    fn has_converged(&self) -> bool {
-        let ends: Vec<Offset> = self.nodes.iter().map(|node| node.reader.high_watermark).collect();
-        let is_complete = |node: &Node| {
-            let has_all = |replica: &Replica| {
-                replica.commit_end() == replica.log_end().end && *replica.config() == voters(0..NODES)
-            };
-            node.reader.read_end >= node.reader.high_watermark && node.replica().is_some_and(has_all)
-        };
-        ends.iter().all(|end| *end == ends[0])
-            && self.nodes.iter().all(is_complete)
-            && self.network.values().all(VecDeque::is_empty)
-            && self.producers.iter().all(|producer| producer.waits.is_none())
-    }
-
-    /// Checks that everything acknowledged is in the log at its offset, and every batch once.
-    fn check_end(&self) {
-        let mut places = BTreeMap::new();
-        for (offset, value) in &self.committed {
-            if let Some(other) = places.insert(value, offset) {
-                panic!("a record is in the log twice, at {other} and at {offset}");
-            }
-        }
-        for (producer, sequence, offset) in &self.acknowledged {
-            for record in 0..RECORDS {
-                let value = format!("{:>300}", format!("{producer}:{}", sequence + record));
-                let found = self.committed.get(&(offset.0 + i64::from(record)));
-                assert_eq!(
-                    found.map(|found| String::from_utf8_lossy(found).into_owned()),
-                    Some(value),
-                    "the batch {producer}:{sequence} was acknowledged at {offset}"
-                );
-            }
-        }
     }
 
     /// Produces batches on a node, each until it is acknowledged.

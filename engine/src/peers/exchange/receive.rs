@@ -1,8 +1,8 @@
 //! From channels to partitions: messages, changes of reachability, elections.
 
-use highwater_protocol::ids::{NodeId, PartitionIndex, ShardId, TopicPartition};
+use highwater_protocol::ids::{PartitionIndex, ShardId, TopicPartition};
 use highwater_replication::peer::{Incoming, Kind, PeerShard, Route};
-use highwater_replication::raft::Message;
+use highwater_replication::raft::{Message, ReplicaId};
 use highwater_runtime::plane::Plane;
 
 use super::{Exchange, ForController, OwnerOf};
@@ -44,13 +44,13 @@ impl Exchange {
         (peer, event): (PeerShard, PeerEvent),
     ) {
         match event {
-            PeerEvent::Reachable => self.visits.begin(peer, PeerChange::Reachable),
-            PeerEvent::Lost if is_planted(Mutant::LeaseOutlivesSession) => self.peers.change_handled(peer),
-            PeerEvent::Lost => {
+            PeerEvent::Reachable(replica) => self.visits.begin(peer, replica, PeerChange::Reachable),
+            PeerEvent::Lost(_) if is_planted(Mutant::LeaseOutlivesSession) => self.peers.change_handled(peer),
+            PeerEvent::Lost(replica) => {
                 if peer.shard == CONTROLLER_SHARD {
                     self.controller.push_back(ForController::Lost(peer.node));
                 }
-                self.visits.begin(peer, PeerChange::Lost);
+                self.visits.begin(peer, replica, PeerChange::Lost);
             }
             PeerEvent::Controller { session, kind, body } => {
                 let of_controller =
@@ -102,7 +102,7 @@ impl Exchange {
             if let Some(before) = before {
                 self.peers.forget_route(before, &route);
             }
-            partitions.handle_peer(plane, id, peer.node, PeerChange::Moved, wall_ms);
+            partitions.handle_peer(plane, id, envelope.from, PeerChange::Moved, wall_ms);
         }
         let end = if let Message::Append(append) = &envelope.message { Some(append.end) } else { None };
         let message = ReceivedMessage { tp, envelope, frames, start_offset };
@@ -134,32 +134,34 @@ impl Exchange {
         if let Some(shard) = shard.filter(|shard| *shard != peer.shard) {
             self.peers.learn(PeerShard { shard, ..peer }, tp);
         }
+        let replica = ReplicaId { node: peer.node, incarnation: route.to };
         let owner = self.peers.owner(peer.node, tp).filter(|owner| *owner != peer);
-        let change = if owner.is_some_and(|owner| self.peers.session(owner).is_some()) {
+        let change = if owner.is_some_and(|owner| self.peers.session_with(owner, replica).is_some()) {
             PeerChange::Moved
         } else {
             // If the right shard is known, it will be reachable some time.
-            self.retries.add(plane.now(), tp, peer.node);
+            self.retries.add(plane.now(), tp, replica);
             PeerChange::Lost
         };
         let wall_ms = plane.wall_clock_ms();
-        partitions.handle_peer(plane, id, peer.node, change, wall_ms);
+        partitions.handle_peer(plane, id, replica, change, wall_ms);
     }
 
     /// Sends again to replicas whose nodes did not have the partition.
     fn retry<M>(&mut self, plane: &mut dyn Plane<M>, partitions: &mut Partitions) {
-        while let Some((tp, node)) = self.retries.pop(plane.now()) {
-            if self.is_reachable(node, tp)
+        while let Some((tp, replica)) = self.retries.pop(plane.now()) {
+            if self.is_reachable(replica, tp)
                 && let Some(id) = partitions.find(tp)
             {
                 let wall_ms = plane.wall_clock_ms();
-                partitions.handle_peer(plane, id, node, PeerChange::Reachable, wall_ms);
+                partitions.handle_peer(plane, id, replica, PeerChange::Reachable, wall_ms);
             }
         }
     }
 
-    fn is_reachable(&self, node: NodeId, tp: TopicPartition) -> bool {
-        self.peers.owner(node, tp).is_some_and(|peer| self.peers.session(peer).is_some())
+    fn is_reachable(&self, replica: ReplicaId, tp: TopicPartition) -> bool {
+        let owner = self.peers.owner(replica.node, tp);
+        owner.is_some_and(|peer| self.peers.session_with(peer, replica).is_some())
     }
 
     /// Lists partitions that have lost their leaders, and has those whose time has come begin an election. Returns whether there are more.

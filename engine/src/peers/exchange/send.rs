@@ -49,10 +49,10 @@ impl Exchange {
         more || partitions.has_due() || std::mem::take(&mut self.has_changed)
     }
 
-    /// Lets a partition know that a node cannot be reached. What it does then needs another turn.
+    /// Lets a partition know that a replica cannot be reached. What it does then needs another turn.
     fn report_lost<M>(&mut self, plane: &mut dyn Plane<M>, partitions: &mut Partitions, due: &DueSend) {
         let wall_ms = plane.wall_clock_ms();
-        partitions.handle_peer(plane, due.id, due.to.node, PeerChange::Lost, wall_ms);
+        partitions.handle_peer(plane, due.id, due.to, PeerChange::Lost, wall_ms);
         self.has_changed = true;
     }
 
@@ -71,13 +71,12 @@ impl Exchange {
     /// Sends a replica what it is due, or lets it wait for its turn.
     fn offer<M>(&mut self, plane: &mut dyn Plane<M>, partitions: &mut Partitions, due: &DueSend) {
         let wall_ms = plane.wall_clock_ms();
-        let node = due.to.node;
-        let peer = self.peers.owner(node, due.tp);
+        let peer = self.peers.owner(due.to.node, due.tp);
         if peer.is_some_and(|peer| self.peers.is_changing(peer)) {
             // It is listed again when the partition has handled the change.
             return;
         }
-        let reached = peer.and_then(|peer| Some((peer, self.peers.session(peer)?)));
+        let reached = peer.and_then(|peer| Some((peer, self.peers.session_with(peer, due.to)?)));
         let Some((peer, session)) = reached else { return self.report_lost(plane, partitions, due) };
         let Some(source) = due.entries else { return partitions.send_news(due) };
         match self.peers.offer(peer, route_of(due.tp, due.from, due.to), source) {
@@ -120,7 +119,7 @@ impl Exchange {
         let session = SessionNumber(read.grant.session);
         let route = route_of(read.tp, read.from, read.to);
         let owner = self.peers.owner(read.to.node, read.tp);
-        let peer = owner.filter(|peer| self.peers.session(*peer) == Some(session));
+        let peer = owner.filter(|peer| self.peers.session_with(*peer, read.to) == Some(session));
         let is_reserved = read.grant.is_reserved;
         let may_send = peer.is_some_and(|peer| is_reserved || self.peers.credit(peer) > 0);
         let wall_ms = plane.wall_clock_ms();
