@@ -45,6 +45,8 @@ pub enum Mutant {
     JointOneSide,
     /// A configuration stays in effect although its entry was cut off.
     KeepTruncatedConfig,
+    /// A leader that is deposed says so to nobody.
+    DeposedLeaderKeepsLeases,
     /// A replica that has lost the end of its log votes as before.
     DamagedReplicaVotes,
     /// A replica with a hole in its log becomes a candidate.

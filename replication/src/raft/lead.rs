@@ -73,15 +73,13 @@ impl Replica {
         }
     }
 
-    /// Stops leading, and lets the others know. `successor` is asked to become a candidate at once.
+    /// Stops leading. `successor` is asked to become a candidate at once.
     pub(super) fn step_down(&mut self, successor: Option<ReplicaId>) {
         let term = self.hard.term;
-        let Role::Leader(leader) = &self.role else { return };
-        let peers: Vec<ReplicaId> = leader.peers.iter().map(|peer| peer.id).collect();
-        self.become_follower(term, None);
-        for to in peers {
-            self.send(to, Message::SteppedDown { term });
+        if !matches!(self.role, Role::Leader(_)) {
+            return;
         }
+        self.become_follower(term, None);
         if let Some(to) = successor {
             self.send(to, Message::TimeoutNow { term });
         }

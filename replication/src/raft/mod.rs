@@ -51,6 +51,7 @@
 //! | learners; joint configurations in effect when appended | paper, 6; thesis, 4.2.1, 4.3 | `membership.rs`, `config.rs` |
 //! | leadership transfer | thesis, 3.10 | `lead.rs` |
 //! | a leader without a majority in reach stops leading | thesis, 6.2 | `election.rs` |
+//! | a leader that stops leading, for whatever reason, ends the leases of its followers | own: leases belong to channels | `replica.rs` |
 //! | a follower too far behind restarts where the leader's log begins | paper, 7 (`InstallSnapshot`, without a snapshot: the log is the state) | `lead.rs`, `follow.rs` |
 //! | peers that break the protocol lose their channels | own | `violation.rs`, `receive.rs` |
 //! | damaged replicas stand aside | own; argument in the file | `damage.rs` |

@@ -316,8 +316,12 @@ impl Replica {
     }
 
     /// Becomes a follower in this term, which is the current one or a later one.
+    ///
+    /// Whoever followed this replica hears that it does not lead any more: the lease belongs to the channel, which lasts. Otherwise nobody would look for another
+    /// leader while this one can be reached, whether or not it may campaign.
     pub(super) fn become_follower(&mut self, term: LeaderEpoch, leader: Option<ReplicaId>) {
         assert!(term >= self.hard.term, "terms never decrease");
+        self.end_leases();
         if term > self.hard.term {
             self.hard.term = term;
             self.hard.vote = None;
@@ -329,6 +333,19 @@ impl Replica {
         self.leader_live = leader.is_some();
         if changed {
             self.note_role_changed();
+        }
+    }
+
+    /// Ends the leases of this replica's followers, if it leads.
+    fn end_leases(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        if is_planted(Mutant::DeposedLeaderKeepsLeases) {
+            return;
+        }
+        let term = self.hard.term;
+        let followers: Vec<ReplicaId> = leader.peers.iter().map(|peer| peer.id).collect();
+        for to in followers {
+            self.send(to, Message::SteppedDown { term });
         }
     }
 

@@ -194,9 +194,9 @@ pub enum Message {
         /// The leader's term.
         term: LeaderEpoch,
     },
-    /// The sender does not lead any more in this term, and nobody else does: its lease ends now.
+    /// The sender has led this term and does not any more, and nobody else does: its lease ends now.
     SteppedDown {
-        /// The sender's term.
+        /// The term that it led. Its own may be a later one.
         term: LeaderEpoch,
     },
     /// The sender has lost the end of its log, and needs a leader of a new term. See [`HardState::lost_in`].

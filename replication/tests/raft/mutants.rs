@@ -141,6 +141,12 @@ mod transcripts {
     }
 
     #[test]
+    fn a_deposed_leader_whose_followers_keep_its_lease_is_found() {
+        let rule = "a_leader_that_is_deposed_ends_the_leases_of_its_followers";
+        the_transcript_finds(Mutant::DeposedLeaderKeepsLeases, rule);
+    }
+
+    #[test]
     fn reaching_a_wiped_replica_again_is_found() {
         the_transcript_finds(Mutant::WipedReplicaReached, "a_wiped_replica_is_another_one");
     }

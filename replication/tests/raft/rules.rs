@@ -20,6 +20,7 @@ rules! {
     a_voter_votes_for_logs_that_are_up_to_date
     a_pre_vote_changes_no_term
     a_leader_that_asks_for_votes_has_no_lease
+    a_leader_that_is_deposed_ends_the_leases_of_its_followers
     a_node_whose_shard_did_not_have_the_partition_is_asked_again
     a_voter_ignores_candidates_while_its_leaders_lease_lasts
     a_leader_serves_when_an_entry_of_its_term_is_committed

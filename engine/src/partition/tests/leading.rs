@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use highwater_protocol::ids::{LeaderEpoch, NodeId, Offset};
+use highwater_replication::raft::{Envelope, LogEnd, Message};
 
-use super::node::TP;
+use super::node::{TP, replica};
 use super::world::World;
 use crate::api::{ApiError, RequiredAcks};
-use crate::partition::{FetchId, ReaderId, Waiter};
+use crate::partition::{Attached, FetchId, PeerMessage, ReaderId, Waiter};
 
 fn answer(world: &World, node: usize, known: Option<i32>) -> Result<(), ApiError> {
     world.nodes[node].partition().expect("it runs").check_answers(known.map(LeaderEpoch))
@@ -79,6 +80,27 @@ fn a_follower_without_space_asks_for_entries_again_when_it_has_some() {
         assert_eq!(world.outcome(sequence), Some(&Ok(Offset(i64::from(sequence)))));
     }
     assert_eq!(world.nodes[1].reader.high_watermark, Offset(200));
+}
+
+#[test]
+fn followers_of_a_leader_that_is_deposed_look_for_another_one_although_its_channels_last() {
+    let mut world = World::of_three(1);
+    world.elect(0);
+    // A replica that was a candidate, and could not be elected.
+    let (from, to) = (replica(2), replica(0));
+    let message = Message::Rejected { term: LeaderEpoch(2), hint: LogEnd::EMPTY };
+    let envelope = Envelope { from, to, message };
+    let message = PeerMessage { tp: TP, envelope, attached: Attached::Nothing };
+    world.network.entry((2, 0)).or_default().push_back(message);
+    world.run_until_quiet();
+    for node in 0..3 {
+        let partition = world.nodes[node].partition().expect("it runs");
+        assert!(partition.consensus.lacks_leader(), "node {node}");
+    }
+    // Node 0 answers that its term is a later one.
+    world.time_out_on(1);
+    world.run_until_quiet();
+    world.elect(1);
 }
 
 #[test]
