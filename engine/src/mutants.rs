@@ -19,6 +19,10 @@ pub enum Mutant {
     RejectedBatchOvertaken,
     /// Some commits of offsets are acknowledged without a record in the log.
     OffsetCommitLost,
+    /// The groups of a partition that this node coordinates again are not read: what is committed elsewhere is not known.
+    ReturningGroupsNotRead,
+    /// The groups of a partition that is coordinated elsewhere are not forgotten.
+    GroupsKeptWhileElsewhere,
     /// A leader that was deposed acknowledges batches when the log of the next leader reaches their ends.
     DeposedLeaderAcknowledges,
     /// A replica answers requests about its partition although it does not lead, or does not know yet what is committed.

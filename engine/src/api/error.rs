@@ -218,6 +218,11 @@ pub enum ApiError {
         "another node coordinates the groups in {GROUPS_TOPIC}/{0}, or none does at this moment; ask for the coordinator and try again"
     )]
     NotCoordinator(PartitionIndex),
+    /// This node has begun to lead the partition that keeps a group, and reads it.
+    #[error(
+        "the groups in {GROUPS_TOPIC}/{0} are being loaded, because another node coordinated them before; try again"
+    )]
+    LoadingGroups(PartitionIndex),
     /// Fewer replicas are reachable than an acknowledgement needs.
     #[error(
         "{partition}: {live} replicas can be reached and min.insync.replicas asks for {needed}; nothing was written; try again when more of them run"
@@ -336,6 +341,7 @@ impl ApiError {
                 epoch: LeaderEpoch(3),
             },
             Self::NotCoordinator(PartitionIndex(3)),
+            Self::LoadingGroups(PartitionIndex(3)),
             Self::NotEnoughReplicas { partition: reason.clone(), live: 1, needed: 2 },
             Self::NotEnoughReplicasAfterAppend { partition: reason, live: 1, needed: 2 },
             Self::EarlierBatchRejected { sequence: 3 },

@@ -11,7 +11,8 @@
 //! Requests are held until all groups have been restored, and rejected while a partition waits for disk space before it can be read to its end. Groups of a damaged partition are out of service, because their last acknowledged
 //! records may be missing.
 //!
-//! Groups of a partition that another replica leads are elsewhere: see `coordinators/elsewhere.rs`.
+//! Groups of a partition that another replica leads are elsewhere: see `coordinators/elsewhere.rs`. They are read when this one leads it, for the first time or again:
+//! see `coordinators/returning.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -31,6 +32,7 @@ use crate::counters::GroupUsage;
 use crate::limits::{GROUPS_RESTORED_PER_TURN_MAX, HELD_GROUP_REQUESTS_MAX};
 use crate::meta::Topic;
 use crate::partition::AppendOutcome;
+use returning::Returning;
 
 /// See the module's doc.
 pub(crate) struct Coordinators {
@@ -46,6 +48,7 @@ pub(crate) struct Coordinators {
     damaged: BTreeSet<PartitionIndex>,
     /// This shard's partitions that are elsewhere.
     elsewhere: BTreeSet<PartitionIndex>,
+    returning: Returning,
     /// The last group that was looked at, while groups that are elsewhere are being forgotten.
     forgetting: Option<String>,
     /// The sequence numbers of the changes that are not durable.
@@ -53,6 +56,7 @@ pub(crate) struct Coordinators {
     last_change: u64,
     /// Partitions that have not been read to their end. `None` until [`Self::open`].
     loading: Option<VecDeque<Loading>>,
+    last_load: u64,
     /// The records read so far.
     replay: Replay,
     serves: bool,
@@ -79,6 +83,8 @@ struct Sender {
 /// A partition that is being read, up to `end`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loading {
+    /// Which one it is, of all that there were.
+    pub(crate) number: u64,
     pub(crate) tp: TopicPartition,
     pub(crate) cursor: Cursor,
     pub(crate) end: Offset,
@@ -114,10 +120,12 @@ impl Coordinators {
             logs: BTreeMap::new(),
             damaged: BTreeSet::new(),
             elsewhere: BTreeSet::new(),
+            returning: Returning::default(),
             forgetting: None,
             undurable: BTreeSet::new(),
             last_change: 0,
             loading: None,
+            last_load: 0,
             replay: Replay::default(),
             serves: false,
             awaits_space: None,
@@ -134,6 +142,11 @@ impl Coordinators {
     /// Adds or updates a topic.
     pub(crate) fn handle_topic(&mut self, topic: &Topic) {
         self.coordinator.handle_topic(topic.id, &topic.name, topic.partition_count() as u32);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn add_topic(&mut self, id: TopicId, name: &str, partitions: u32) {
+        self.coordinator.handle_topic(id, name, partitions);
     }
 
     /// Removes a topic, with its offsets in all groups.
@@ -156,9 +169,18 @@ impl Coordinators {
         }
         self.logs =
             own.iter().map(|of| (of.tp.partition, PartitionLog::new(of.tp, of.batch_bytes_max))).collect();
-        let loading = own.into_iter().filter(|of| of.log_start < of.end);
-        let loading = loading.map(|of| Loading { tp: of.tp, cursor: Cursor::at(of.log_start), end: of.end });
-        self.loading = Some(loading.collect());
+        self.loading = Some(VecDeque::new());
+        for of in own {
+            self.load(of);
+        }
+    }
+
+    /// Has a partition read after those that are listed.
+    fn load(&mut self, of: OwnPartition) {
+        let Some(loading) = self.loading.as_mut().filter(|_| of.log_start < of.end) else { return };
+        self.last_load += 1;
+        let (number, cursor) = (self.last_load, Cursor::at(of.log_start));
+        loading.push_back(Loading { number, tp: of.tp, cursor, end: of.end });
     }
 
     /// Sets the partition that cannot be read to its end before there is disk space, if there is one. Until then requests are rejected.
@@ -218,47 +240,6 @@ impl Coordinators {
         }
     }
 
-    /// Holds requests until [`Self::end_carry_over`], because groups of an earlier build are carried over.
-    pub(crate) fn await_carry_over(&mut self) {
-        self.awaits_carry_over = true;
-    }
-
-    /// Accepts the changes that are carried over to this shard.
-    pub(crate) fn carry_over(&mut self, changes: Vec<GroupBatch>) {
-        self.carried = Some(changes.into());
-    }
-
-    /// Ends the migration, after all shards have carried over their groups.
-    pub(crate) fn end_carry_over(&mut self) {
-        self.awaits_carry_over = false;
-    }
-
-    /// Applies and writes some of the carried-over changes, once all partitions have been read. Returns true once, when all of them are durable.
-    pub(crate) fn run_carry_over(&mut self) -> bool {
-        // A partition that is damaged or elsewhere cannot be written. The old files stay until a start finds all partitions intact.
-        if !self.is_loaded() || !self.damaged.is_empty() || !self.elsewhere.is_empty() {
-            return false;
-        }
-        let Some(carried) = &mut self.carried else { return false };
-        for _ in 0..GROUPS_RESTORED_PER_TURN_MAX {
-            let Some(change) = carried.pop_front() else { break };
-            for (key, value) in &change.records {
-                if let Err(error) = self.replay.apply(key, value.as_deref()) {
-                    tracing::error!(group = change.group, "skipped a record of an earlier build: {error}");
-                }
-            }
-            let partition = PartitionIndex(partition_of_group(&change.group, self.partitions));
-            if let Some(log) = self.logs.get_mut(&partition) {
-                log.push(NO_REPLY, change);
-            }
-        }
-        let is_durable = carried.is_empty() && self.logs.values().all(PartitionLog::is_idle);
-        if is_durable {
-            self.carried = None;
-        }
-        is_durable
-    }
-
     /// Returns whether the next turn can carry over or restore more groups.
     pub(crate) fn can_restore(&self) -> bool {
         let has_carried = self.damaged.is_empty() && self.carried.as_ref().is_some_and(|of| !of.is_empty());
@@ -275,7 +256,7 @@ impl Coordinators {
             return self.serves;
         }
         for _ in 0..GROUPS_RESTORED_PER_TURN_MAX {
-            if !self.coordinator.restore_next(now, &mut self.replay) {
+            if self.coordinator.restore_next(now, &mut self.replay).is_none() {
                 self.serves = true;
                 break;
             }
@@ -319,17 +300,27 @@ impl Coordinators {
             return;
         }
         let partitions = self.partitions_of(&request);
-        if let Some(partition) = partitions.iter().find(|partition| self.elsewhere.contains(partition)) {
-            return self.rejected.push_back((to, ApiError::NotCoordinator(*partition)));
-        }
-        if let Some(partition) = partitions.iter().find(|partition| self.damaged.contains(partition)) {
-            return self.rejected.push_back((to, ApiError::GroupsDamaged(*partition)));
+        if let Some(error) = partitions.iter().find_map(|partition| self.check_serves(*partition)) {
+            return self.rejected.push_back((to, error));
         }
         self.last_token += 1;
         let token = Token(self.last_token);
         self.waiting.insert(token, Sender { to, partitions });
         self.coordinator.handle_stalled(now, self.is_stalled());
         self.coordinator.handle(now, token, request, random);
+    }
+
+    /// Returns why the groups of a partition are not served here.
+    fn check_serves(&self, partition: PartitionIndex) -> Option<ApiError> {
+        if self.logs.contains_key(&partition) {
+            None
+        } else if self.damaged.contains(&partition) {
+            Some(ApiError::GroupsDamaged(partition))
+        } else if self.returning.has(partition) {
+            Some(ApiError::LoadingGroups(partition))
+        } else {
+            Some(ApiError::NotCoordinator(partition))
+        }
     }
 
     /// Removes the held requests and returns their senders.
@@ -355,19 +346,13 @@ impl Coordinators {
         while let Some((number, change)) = self.coordinator.poll_batch() {
             self.last_change = number;
             let partition = PartitionIndex(partition_of_group(&change.group, self.partitions));
-            let Some(log) = self.logs.get_mut(&partition) else {
-                if !self.elsewhere.contains(&partition) {
-                    tracing::error!(
-                        group = change.group,
-                        "dropped a change of a group that belongs to another shard"
-                    );
-                }
-                continue;
-            };
+            // The groups of a partition that is elsewhere are about to be forgotten.
+            let Some(log) = self.logs.get_mut(&partition) else { continue };
             log.push(number, change);
             self.undurable.insert(number);
         }
-        more
+        // What was changed in groups that were elsewhere is dropped by now.
+        more | self.run_returning(now)
     }
 
     /// Returns the resource usage of this shard's groups.
@@ -466,9 +451,6 @@ impl Coordinators {
     }
 }
 
-/// The sequence number of changes that no reply waits for.
-const NO_REPLY: u64 = 0;
-
 /// Applies the records of a batch. Skips unreadable records and returns the last error.
 fn replay(replay: &mut Replay, batch: &[u8], scratch: &mut Vec<u8>) -> Result<(), String> {
     let view = BatchView::parse(batch).map_err(|e| e.to_string())?;
@@ -487,6 +469,8 @@ fn replay(replay: &mut Replay, batch: &[u8], scratch: &mut Vec<u8>) -> Result<()
     outcome
 }
 
+mod carry_over;
 mod elsewhere;
+mod returning;
 #[cfg(test)]
 mod tests;

@@ -30,7 +30,9 @@ impl From<&ApiError> for KafkaError {
             // Members wait and try again: the partition may be whole after the next start.
             | ApiError::GroupsDamaged(_)
             | ApiError::GroupsAwaitSpace(_) => Self::COORDINATOR_NOT_AVAILABLE,
-            ApiError::Starting(Service::Groups) => Self::COORDINATOR_LOAD_IN_PROGRESS,
+            ApiError::Starting(Service::Groups) | ApiError::LoadingGroups(_) => {
+                Self::COORDINATOR_LOAD_IN_PROGRESS
+            }
             ApiError::Stopping(Service::Groups) | ApiError::NotCoordinator(_) => Self::NOT_COORDINATOR,
             ApiError::Starting(Service::Partitions)
             | ApiError::Stopping(Service::Partitions)

@@ -24,6 +24,7 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
         | ApiError::LeaderNotReady { .. }
         | ApiError::UnknownLeaderEpoch { .. }
         | ApiError::NotCoordinator(_)
+        | ApiError::LoadingGroups(_)
         | ApiError::GroupsDamaged(_)
         | ApiError::GroupsAwaitSpace(_) => ErrorCode::Unavailable,
         ApiError::UnknownTopic(_) | ApiError::UnknownTopicId(_) | ApiError::TopicDeleted => {

@@ -1,9 +1,10 @@
 //! A batch on its way into the log: its bytes, in whatever buffer, and its header, which is parsed once.
 
+use bytes::Bytes;
 use highwater_protocol::batch::{
     BatchError, BatchHeader, BatchView, stamp_create_time, stamp_log_append_time,
 };
-use highwater_protocol::frame::FRAME_HEADER_BYTES;
+use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use highwater_protocol::ids::{Timestamp, TopicPartition};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_storage::Payload;
@@ -136,4 +137,19 @@ impl TimestampStamp {
             Self::LogAppendTime(at) => *stamp_log_append_time(batch, at),
         }
     }
+}
+
+/// Returns the position and length of each batch in whole frames.
+pub(crate) fn batches_of(chunk: &Bytes) -> impl Iterator<Item = (usize, usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while let Ok((header, kind)) = FrameHeader::parse(&chunk[at.min(chunk.len())..]) {
+            let start = at + FRAME_HEADER_BYTES;
+            at += header.frame_bytes();
+            if kind == FrameKind::Batch {
+                return Some((start, header.payload_bytes.get() as usize));
+            }
+        }
+        None
+    })
 }

@@ -30,6 +30,8 @@ pub(crate) enum PartitionEvent {
     Deleted { id: PartitionId, waiters: BTreeSet<Waiter>, readers: BTreeSet<ReaderId> },
     /// This replica does not answer for a partition any more. Carries its readers, and those of them that waited for more.
     NotAnswering { id: PartitionId, waiters: BTreeSet<Waiter>, readers: BTreeSet<ReaderId>, error: ApiError },
+    /// This replica has begun to answer for a partition that has others.
+    Answering(PartitionId),
     /// All space of a deleted topic on this shard is free.
     TopicFreed(TopicId),
     /// A disk is full.

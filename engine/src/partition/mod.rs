@@ -67,7 +67,7 @@ use highwater_runtime::plane::{ConnId, Disk, ShardIndex};
 use highwater_storage::{Bounds, Store};
 
 pub(crate) use append::{AppendFailure, AppendOutcome, AppendRequest, AppendedAt};
-pub(crate) use batch::{BatchBytes, OwnedBatch, ParsedBatch};
+pub(crate) use batch::{BatchBytes, OwnedBatch, ParsedBatch, batches_of};
 pub(crate) use check::parse_batch;
 pub(crate) use check_queue::{CheckJob, Unchecked};
 pub(crate) use compaction::CompactionStep;

@@ -53,6 +53,10 @@ impl Replicas {
         if changes.high_watermark_moved {
             self.events.push_back(PartitionEvent::HighWatermarkMoved(id));
         }
+        let partition = self.table.get_mut(id).filter(|_| rule == CommitRule::Quorum);
+        if partition.is_some_and(|partition| partition.consensus.has_begun_to_answer()) {
+            self.events.push_back(PartitionEvent::Answering(id));
+        }
     }
 
     /// Sends the acknowledgements that can be sent.

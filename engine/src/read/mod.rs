@@ -24,26 +24,8 @@ mod budget;
 mod charge;
 mod reads;
 
-use bytes::Bytes;
-use highwater_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
-
 pub(crate) use budget::{Account, InLine, MemoryRequest, SendBudget};
 pub(crate) use charge::Charge;
 #[cfg(test)]
 pub(crate) use charge::Gauge;
 pub(crate) use reads::{ChargedRead, ReadAt, ReadFor, ReadMemory, ReadStep, Reads};
-
-/// Returns the position and length of each batch in whole frames.
-pub(crate) fn batches_of(chunk: &Bytes) -> impl Iterator<Item = (usize, usize)> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        while let Ok((header, kind)) = FrameHeader::parse(&chunk[at.min(chunk.len())..]) {
-            let start = at + FRAME_HEADER_BYTES;
-            at += header.frame_bytes();
-            if kind == FrameKind::Batch {
-                return Some((start, header.payload_bytes.get() as usize));
-            }
-        }
-        None
-    })
-}

@@ -2,7 +2,7 @@
 
 use highwater_protocol::topic::GROUPS_TOPIC;
 use highwater_runtime::plane::{Instant, Plane, ShardIndex};
-use highwater_storage::{ReadId, ReadLimits, ReadOutcome, ReadResult};
+use highwater_storage::{ReadId, ReadResult};
 
 use super::Shard;
 use super::drain::Drain;
@@ -10,11 +10,11 @@ use super::timers::Timer;
 use crate::api::{ApiError, Service, Ticket};
 use crate::coord::coordinators::{Coordinators, OwnPartition};
 use crate::coord::groups::{GroupRequest, Now};
+use crate::coord::loader::{GroupLoader, own_partition};
 use crate::counters::GroupUsage;
-use crate::limits::{ANSWERS_PER_TURN_MAX, GROUP_LOAD_BYTES_MAX, GROUP_LOAD_MEMORY_BYTES_MAX};
+use crate::limits::ANSWERS_PER_TURN_MAX;
 use crate::message::Message;
-use crate::partition::PartitionId;
-use crate::read::batches_of;
+use crate::partition::{Partition, PartitionId};
 use crate::reply_to::ReplyTo;
 use crate::setup::ShardSetup;
 
@@ -23,21 +23,18 @@ pub(super) struct Groups {
     pub(super) coordinators: Coordinators,
     /// When the timer is due.
     timer: Option<Instant>,
-    /// The disk read in flight: its store, and its id in that store.
-    reading: Option<(usize, ReadId)>,
-    /// Bytes of memory that the next read needs, if more than [`GROUP_LOAD_MEMORY_BYTES_MAX`].
-    needs_bytes: usize,
+    loader: GroupLoader,
 }
 
 impl Groups {
     pub(super) fn new(setup: &ShardSetup, now: Now) -> Self {
         let config = setup.groups.with_batches_of(setup.limits.store.payload_bytes_max);
-        Self { coordinators: Coordinators::new(config, now), timer: None, reading: None, needs_bytes: 0 }
+        Self { coordinators: Coordinators::new(config, now), timer: None, loader: GroupLoader::default() }
     }
 
     /// Returns whether a store's read is the coordinator's.
     pub(super) fn is_reading(&self, store: usize, id: ReadId) -> bool {
-        self.reading == Some((store, id))
+        self.loader.is_reading(store, id)
     }
 }
 
@@ -53,19 +50,12 @@ impl Shard {
         let here = topic.local_partitions().filter_map(|(tp, _)| self.partitions.of(tp));
         let mut awaits_space = None;
         let own = here.map(|partition| {
-            let bounds = self.partitions.bounds(partition);
-            let (end, is_led) = (partition.high_watermark(), partition.check_answers(None).is_ok());
-            if is_led && end < bounds.append_end && !bounds.faulty {
+            let own = self.own_group_partition(partition);
+            let append_end = self.partitions.bounds(partition).append_end;
+            if own.is_led && own.end < append_end && !own.is_damaged {
                 awaits_space = Some(partition.tp.partition);
             }
-            OwnPartition {
-                tp: partition.tp,
-                log_start: bounds.log_start,
-                end,
-                batch_bytes_max: self.setup.limits.store.payload_bytes_max,
-                is_damaged: bounds.faulty,
-                is_led,
-            }
+            own
         });
         let own = own.collect();
         // The last acknowledged records of groups may be among those that the start had no space to write again. They can be read when there is.
@@ -75,53 +65,14 @@ impl Shard {
         }
     }
 
-    /// Reads more of the groups' partitions. Returns whether the next turn can read on.
-    fn load_groups(&mut self, plane: &mut dyn Plane<Message>) -> bool {
-        let Some(load) = self.groups.coordinators.next_load() else { return false };
-        if self.groups.reading.is_some() {
-            return false;
-        }
-        let Some(partition) = self.partitions.of(load.tp) else {
-            self.groups.coordinators.finish_load();
-            return true;
-        };
-        let (store, slot) = (partition.store, partition.slot);
-        let memory_bytes_max = GROUP_LOAD_MEMORY_BYTES_MAX.max(self.groups.needs_bytes);
-        let limits = ReadLimits { bytes_max: GROUP_LOAD_BYTES_MAX, memory_bytes_max };
-        match self.partitions.store_mut(store).read(plane, slot, load.cursor, limits, load.end) {
-            ReadOutcome::Ready(result) => self.apply_group_read(result),
-            ReadOutcome::Pending(id) => {
-                self.groups.reading = Some((store, id));
-                return false;
-            }
-        }
-        true
+    fn own_group_partition(&self, partition: &Partition) -> OwnPartition {
+        own_partition(&self.partitions, partition, self.setup.limits.store.payload_bytes_max)
     }
 
     /// Handles the result of a read for the coordinator.
     pub(super) fn apply_group_read(&mut self, result: ReadResult) {
-        self.groups.reading = None;
-        let needs_bytes = std::mem::take(&mut self.groups.needs_bytes);
-        let coordinators = &mut self.groups.coordinators;
-        match result {
-            ReadResult::Frames(frames) => {
-                let batches = frames.bytes.iter().flat_map(|chunk| {
-                    batches_of(chunk).map(move |(start, bytes)| &chunk[start..start + bytes])
-                });
-                coordinators.handle_loaded(batches, frames.next);
-            }
-            ReadResult::AtEnd | ReadResult::AfterDamage { .. } => coordinators.finish_load(),
-            ReadResult::OutOfRange { log_start, .. } => coordinators.seek_load(log_start),
-            ReadResult::Damaged { resume_at } => {
-                if let Some(load) = coordinators.next_load() {
-                    coordinators.seek_load(resume_at);
-                    if let Some(id) = self.partitions.find(load.tp) {
-                        self.partitions.note_damage(id, load.cursor.offset(), resume_at);
-                    }
-                }
-            }
-            ReadResult::NeedsMemory(bytes) => self.groups.needs_bytes = bytes.max(needs_bytes * 2),
-        }
+        let Groups { coordinators, loader, .. } = &mut *self.groups;
+        loader.handle_read(&mut self.partitions, coordinators, result);
     }
 
     pub(super) fn handle_group_request(
@@ -158,7 +109,8 @@ impl Shard {
         if matches!(self.drain, Some(Drain::Closing | Drain::Exited)) {
             return false;
         }
-        let mut more = self.load_groups(plane);
+        let Groups { coordinators, loader, .. } = &mut *self.groups;
+        let mut more = loader.load(plane, &mut self.partitions, coordinators);
         let others = self.usage_of_other_shards();
         let now = now(plane);
         let coordinators = &mut self.groups.coordinators;
@@ -197,6 +149,14 @@ impl Shard {
         if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.keeps_groups()) {
             let (partition, high_watermark) = (partition.tp.partition, partition.high_watermark());
             self.groups.coordinators.handle_high_watermark(partition, high_watermark);
+        }
+    }
+
+    /// Handles that this replica has begun to answer for a partition: if it keeps groups, they are coordinated here.
+    pub(super) fn groups_are_here(&mut self, id: PartitionId) {
+        if let Some(partition) = self.partitions.get(id).filter(|partition| partition.topic.keeps_groups()) {
+            let own = self.own_group_partition(partition);
+            self.groups.coordinators.handle_leading(own);
         }
     }
 

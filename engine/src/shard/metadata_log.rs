@@ -17,8 +17,7 @@ use crate::message::Message;
 use crate::meta::controller::{Controller, LogView};
 use crate::meta::{RecoverError, metadata_topic};
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::{AppendFailure, AppendOutcome, EXIT_DISK, Partitions};
-use crate::read::batches_of;
+use crate::partition::{AppendFailure, AppendOutcome, EXIT_DISK, Partitions, batches_of};
 use crate::reply_to::ReplyTo;
 
 /// Reads the log of the metadata.

@@ -114,6 +114,7 @@ impl Shard {
                     self.wake_all(id, waiters);
                     self.end_readers(plane, readers, error);
                 }
+                PartitionEvent::Answering(id) => self.groups_are_here(id),
                 PartitionEvent::TopicFreed(topic) => plane.post(0, Message::Gone(vec![topic])),
                 PartitionEvent::DiskFull => self.plan_retention(plane, SPACE_INTERVAL),
                 PartitionEvent::Fatal(why) => {

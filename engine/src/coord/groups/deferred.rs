@@ -79,6 +79,14 @@ impl GroupCoordinator {
         more
     }
 
+    /// Drops requests that have not been carried out to their ends: those for which `is_gone` returns true. They get no reply.
+    ///
+    /// All requests of a commit's line are for one group, and are dropped together.
+    pub fn drop_requests(&mut self, is_gone: impl Fn(Token) -> bool) {
+        self.deferred.retain(|deferred| !is_gone(deferred.token));
+        self.long.retain(|long| !long.token().is_some_and(&is_gone));
+    }
+
     /// Continues assignments, one slice of each group at a time. Returns whether more is left.
     fn continue_assigning(&mut self, now: Now) -> bool {
         if self.stalled {

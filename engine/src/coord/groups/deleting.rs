@@ -19,7 +19,7 @@ use super::request::{DeleteOffsetsRequest, Now, Token};
 /// A request to delete groups.
 #[derive(Debug)]
 pub(super) struct DeletingGroups {
-    token: Token,
+    pub(super) token: Token,
     groups: IntoIter<String>,
     /// The group that is being deleted, while it still has offsets.
     current: Option<String>,
@@ -29,7 +29,7 @@ pub(super) struct DeletingGroups {
 /// A request to delete offsets of a group.
 #[derive(Debug)]
 pub(super) struct DeletingOffsets {
-    token: Token,
+    pub(super) token: Token,
     group: String,
     topics: VecDeque<(TopicId, VecDeque<PartitionIndex>)>,
     outcomes: Vec<CommitOutcome>,

@@ -57,7 +57,7 @@ type Described<D> = (String, Result<D, GroupError>);
 /// A request in progress.
 #[derive(Debug)]
 pub(super) struct Describing<D> {
-    token: Token,
+    pub(super) token: Token,
     names: Vec<String>,
     /// The index of the current group in `names`.
     next: usize,

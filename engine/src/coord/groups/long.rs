@@ -36,6 +36,22 @@ pub(super) enum Long {
     WriteTombstones,
 }
 
+impl Long {
+    /// Returns the request that it is, if it is one.
+    pub(super) fn token(&self) -> Option<Token> {
+        match self {
+            Self::List(of) => Some(of.token),
+            Self::Fetch(of) => Some(of.token),
+            Self::Commit(of) => Some(of.token),
+            Self::Describe(of) => Some(of.token),
+            Self::ConsumerDescribe(of) => Some(of.token),
+            Self::Delete(of) => Some(of.token),
+            Self::DeleteOffsets(of) => Some(of.token),
+            Self::CleanUp(_) | Self::WriteTombstones => None,
+        }
+    }
+}
+
 /// A list of groups.
 #[derive(Debug)]
 pub(super) struct Listing {

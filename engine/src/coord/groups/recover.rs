@@ -32,12 +32,13 @@ impl GroupCoordinator {
         Ok(coordinator)
     }
 
-    /// Restores the next group of `replay`. Call it after all records have been read and all topics are known, until it returns false. Members'
-    /// sessions begin with [`Self::resume`].
-    pub fn restore_next(&mut self, now: Now, replay: &mut Replay) -> bool {
-        let Some(replayed) = replay.pop_group(now, &self.topics) else { return false };
+    /// Restores the next group of `replay` and returns its name. Call it after all records have been read and all topics are known, until there is none.
+    /// Members' sessions begin with [`Self::resume`] or [`Self::resume_group`].
+    pub fn restore_next(&mut self, now: Now, replay: &mut Replay) -> Option<String> {
+        let replayed = replay.pop_group(now, &self.topics)?;
+        let name = replayed.group.clone();
         self.restore(now, replayed);
-        true
+        Some(name)
     }
 
     pub(super) fn restore(&mut self, now: Now, replayed: Replayed) {
@@ -70,7 +71,14 @@ impl GroupCoordinator {
     pub fn resume(&mut self, now: Now) {
         let names: Vec<String> = self.groups.keys().cloned().collect();
         for name in names {
-            self.with(now, &name, |group, cx, _| match &mut group.kind {
+            self.resume_group(now, &name);
+        }
+    }
+
+    /// Starts the session timeouts of a group's members.
+    pub fn resume_group(&mut self, now: Now, name: &str) {
+        if self.groups.contains_key(name) {
+            self.with(now, name, |group, cx, _| match &mut group.kind {
                 Kind::Classic(group) => group.resume(cx),
                 Kind::Consumer(group) => group.resume(cx),
             });

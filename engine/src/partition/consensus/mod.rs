@@ -122,6 +122,8 @@ pub(crate) struct Consensus {
     term_start: Offset,
     /// The term that this replica led at the last look, and whether it served.
     led: Option<(LeaderEpoch, bool)>,
+    /// The term in which this replica answered at the last look.
+    answered: Option<LeaderEpoch>,
     /// The action that the store refused, and why.
     held: Option<Box<(Action, AppendError)>>,
     /// The offset at which a log will start anew.
@@ -421,6 +423,13 @@ impl Consensus {
             may_append: before != leads,
             high_watermark_moved: self.advance_high_watermark(),
         }
+    }
+
+    /// Returns whether the replica has begun to answer since the last call, in the term that it leads.
+    pub(crate) fn has_begun_to_answer(&mut self) -> bool {
+        let answers = self.is_answering().then(|| self.term());
+        let answered = std::mem::replace(&mut self.answered, answers);
+        answers.is_some() && answered != answers
     }
 
     /// Follows the commit end. Returns whether the high watermark has moved.

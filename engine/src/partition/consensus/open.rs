@@ -111,6 +111,7 @@ impl Consensus {
             high_watermark: committed.offset.max(bounds.log_start),
             term_start: Offset(0),
             led: None,
+            answered: None,
             held: None,
             start_offset: bounds.append_end,
         };
@@ -125,6 +126,7 @@ impl Consensus {
             consensus.replica.handle_election_timeout();
         }
         consensus.take_changes();
+        consensus.has_begun_to_answer();
         consensus
     }
 }

@@ -13,7 +13,7 @@ const HEALING_STEPS_MAX: usize = 60_000;
 
 impl World {
     /// Lets everything work again, until all nodes have the whole log and no producer waits.
-    pub(super) fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         while !self.cut.is_empty() {
             self.restore_a_link();
         }
@@ -40,7 +40,7 @@ impl World {
     }
 
     /// Makes all nodes voters, step by step.
-    fn restore_replicas(&mut self) {
+    pub(crate) fn restore_replicas(&mut self) {
         let Some(leader) = self.nodes.iter().find(|node| node.serves()).and_then(Node::replica) else {
             return;
         };
@@ -73,7 +73,7 @@ impl World {
     }
 
     /// Checks that everything acknowledged is in the log at its offset, and every batch once.
-    pub(super) fn check_end(&self) {
+    pub(crate) fn check_end(&self) {
         let mut places = BTreeMap::new();
         for (offset, value) in &self.committed {
             if let Some(other) = places.insert(value, offset) {

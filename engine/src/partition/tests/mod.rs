@@ -8,11 +8,11 @@ mod healing;
 mod helpers;
 mod leader_disk;
 mod leading;
-mod node;
+pub(crate) mod node;
 pub(crate) mod reader;
 mod script;
 mod wiped;
-mod world;
+pub(crate) mod world;
 
 use std::ops::Range;
 

@@ -26,18 +26,18 @@ use crate::partition::{
 };
 use crate::reply_to::{ReplyTo, RequestBatch, RequestId};
 
-pub(super) const TP: TopicPartition =
+pub(crate) const TP: TopicPartition =
     TopicPartition { topic: TopicId([1; 16]), partition: PartitionIndex(0) };
 
 /// Bytes of frames in a message to another node.
 const SEND_BYTES: usize = 1 << 20;
 
-pub(super) fn replica(node: usize) -> ReplicaId {
+pub(crate) fn replica(node: usize) -> ReplicaId {
     ReplicaId { node: NodeId(node as u32), incarnation: 0 }
 }
 
 /// The batch of a producer with this sequence: two records that name both.
-pub(super) fn batch(producer: usize, sequence: i32) -> Vec<u8> {
+pub(crate) fn batch(producer: usize, sequence: i32) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Compression::None, 0);
     for record in 0..2 {
         // Large enough that extents are filled and removed.
@@ -50,34 +50,36 @@ pub(super) fn batch(producer: usize, sequence: i32) -> Vec<u8> {
 
 /// What a turn has brought.
 #[derive(Default)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// Outcomes of requests by number: where the batch is, or why not.
-    pub(super) outcomes: Vec<(u32, Result<Offset, ApiError>)>,
+    pub(crate) outcomes: Vec<(u32, Result<Offset, ApiError>)>,
     /// Readers that have ended, with those of them that waited, and why.
-    pub(super) ended: Vec<(BTreeSet<Waiter>, BTreeSet<ReaderId>, ApiError)>,
-    pub(super) messages: Vec<PeerMessage>,
+    pub(crate) ended: Vec<(BTreeSet<Waiter>, BTreeSet<ReaderId>, ApiError)>,
+    pub(crate) messages: Vec<PeerMessage>,
     /// Records that have become readable.
-    pub(super) records: Records,
+    pub(crate) records: Records,
+    /// What else has happened.
+    pub(crate) events: Vec<PartitionEvent>,
 }
 
-pub(super) struct Node {
-    pub(super) number: usize,
+pub(crate) struct Node {
+    pub(crate) number: usize,
     /// Which disk of the node this is.
-    pub(super) incarnation: u32,
+    pub(crate) incarnation: u32,
     disk: DiskHarness,
     config: StoreConfig,
     topic: Arc<Topic>,
     created_with: Config,
-    pub(super) process: Option<Partitions>,
-    pub(super) is_slow: bool,
+    pub(crate) process: Option<Partitions>,
+    pub(crate) is_slow: bool,
     /// The replicas to which there is a channel.
-    pub(super) reached: BTreeSet<ReplicaId>,
+    pub(crate) reached: BTreeSet<ReplicaId>,
     wall_ms: i64,
-    pub(super) reader: Reader,
+    pub(crate) reader: Reader,
 }
 
 impl Node {
-    pub(super) fn new(number: usize, seed: u64, created_with: &Config, min_insync: usize) -> Self {
+    pub(crate) fn new(number: usize, seed: u64, created_with: &Config, min_insync: usize) -> Self {
         let limits =
             if seed.is_multiple_of(2) { StoreLimits::tiny() } else { StoreLimits::tiny_with_journal() };
         let settings = [("min.insync.replicas".to_owned(), min_insync.to_string())];
@@ -113,7 +115,7 @@ impl Node {
         node
     }
 
-    pub(super) fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let (store, report) = Store::open(self.config.clone(), &mut self.disk).expect("the store opens");
         let is_faulty = |(_, finding): &(TopicPartition, PartitionFinding)| {
             matches!(finding, PartitionFinding::Faulty { .. })
@@ -127,41 +129,41 @@ impl Node {
         self.reader = Reader::new(self.partition().expect("it runs").high_watermark());
     }
 
-    pub(super) fn crash(&mut self, policy: CrashPolicy) {
+    pub(crate) fn crash(&mut self, policy: CrashPolicy) {
         self.process = None;
         self.disk.crash(policy);
     }
 
     /// Replaces the disk of a node that does not run with an empty one.
-    pub(super) fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self) {
         assert!(!self.runs(), "the process would go on with the old disk");
         self.incarnation += 1;
         self.disk = DiskHarness::new(u64::from(self.incarnation) << 40 ^ self.number as u64);
     }
 
     /// Returns the identity of the replicas on the node's disk.
-    pub(super) fn id(&self) -> ReplicaId {
+    pub(crate) fn id(&self) -> ReplicaId {
         ReplicaId { incarnation: self.incarnation, ..replica(self.number) }
     }
 
-    pub(super) fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         self.process.is_some()
     }
 
-    pub(super) fn partition(&self) -> Option<&Partition> {
+    pub(crate) fn partition(&self) -> Option<&Partition> {
         self.process.as_ref()?.of(TP)
     }
 
-    pub(super) fn replica(&self) -> Option<&Replica> {
+    pub(crate) fn replica(&self) -> Option<&Replica> {
         self.partition().map(|partition| partition.consensus.replica())
     }
 
-    pub(super) fn serves(&self) -> bool {
+    pub(crate) fn serves(&self) -> bool {
         self.partition().is_some_and(|partition| partition.consensus.is_serving())
     }
 
     /// Does something to the process, if it runs, and ends the turn.
-    pub(super) fn act(&mut self, act: impl FnOnce(&mut Partitions, &mut DiskHarness, i64)) -> Output {
+    pub(crate) fn act(&mut self, act: impl FnOnce(&mut Partitions, &mut DiskHarness, i64)) -> Output {
         self.wall_ms += 1;
         let mut output = Output::default();
         let Some(process) = &mut self.process else { return output };
@@ -171,12 +173,12 @@ impl Node {
     }
 
     /// Lets the disk complete an operation. Returns nothing if none is in flight.
-    pub(super) fn step_disk(&mut self) -> Option<Output> {
+    pub(crate) fn step_disk(&mut self) -> Option<Output> {
         let (token, completion) = self.disk.step()?;
         Some(self.act(|process, disk, _| process.handle_disk(disk, token, completion)))
     }
 
-    pub(super) fn produce(
+    pub(crate) fn produce(
         &mut self,
         request: u32,
         producer: usize,
@@ -192,7 +194,7 @@ impl Node {
     }
 
     /// There was no leader for an election timeout.
-    pub(super) fn time_out(&mut self) -> Output {
+    pub(crate) fn time_out(&mut self) -> Output {
         self.act(|process, disk, wall_ms| {
             if let Some(id) = process.find(TP) {
                 process.handle_election_timeout(disk, id, wall_ms);
@@ -201,7 +203,7 @@ impl Node {
     }
 
     /// Deletes the records before an offset, on a leader.
-    pub(super) fn delete_records(&mut self, to: Offset) -> Output {
+    pub(crate) fn delete_records(&mut self, to: Offset) -> Output {
         let id = LogStartMove { query: 0, number: 0 };
         self.act(|process, disk, _| process.move_log_start(disk, TP, Some(to), id))
     }
@@ -220,14 +222,19 @@ impl Node {
                     };
                     output.outcomes.push((to.number, outcome));
                 }
-                PartitionEvent::NotAnswering { waiters, readers, error, .. } => {
-                    output.ended.push((waiters, readers, error));
+                PartitionEvent::NotAnswering { id, waiters, readers, error } => {
+                    output.ended.push((waiters, readers, error.clone()));
+                    let (waiters, readers) = (BTreeSet::new(), BTreeSet::new());
+                    output.events.push(PartitionEvent::NotAnswering { id, waiters, readers, error });
                 }
-                PartitionEvent::Read { id, result, .. } => {
-                    output.records.extend(self.reader.finish(id, &mut Some(result)));
+                PartitionEvent::Read { store, id, result } => {
+                    let mut result = Some(result);
+                    output.records.extend(self.reader.finish(id, &mut result));
+                    let others = result.map(|result| PartitionEvent::Read { store, id, result });
+                    output.events.extend(others);
                 }
                 PartitionEvent::Fatal(why) => panic!("node {}: {why}", self.number),
-                _ => {}
+                event => output.events.push(event),
             }
         }
         self.send(&mut process, output);

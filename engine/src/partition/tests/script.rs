@@ -8,17 +8,17 @@ use crate::api::{ApiError, RequiredAcks};
 
 impl World {
     /// Creates nodes of which the first has the only replica.
-    pub(super) fn alone() -> Self {
+    pub(crate) fn alone() -> Self {
         Self::new(1, &voters(0..1), 1)
     }
 
     /// Creates three nodes with a replica on each.
-    pub(super) fn of_three(min_insync: usize) -> Self {
+    pub(crate) fn of_three(min_insync: usize) -> Self {
         Self::new(0, &voters(0..NODES), min_insync)
     }
 
     /// Lets everything happen that can: messages arrive, and disks that are not slow complete their operations.
-    pub(super) fn run_until_quiet(&mut self) {
+    pub(crate) fn run_until_quiet(&mut self) {
         loop {
             let message = self.first_message();
             if let Some(pair) = message {
@@ -40,7 +40,7 @@ impl World {
     }
 
     /// Lets one thing happen. Returns false if nothing can.
-    pub(super) fn step_once(&mut self) -> bool {
+    pub(crate) fn step_once(&mut self) -> bool {
         if (0..NODES).any(|node| !self.nodes[node].is_slow && self.step_disk_of(node)) {
             return true;
         }
@@ -56,7 +56,7 @@ impl World {
     }
 
     /// A node has heard of no leader for an election timeout.
-    pub(super) fn time_out_on(&mut self, node: usize) {
+    pub(crate) fn time_out_on(&mut self, node: usize) {
         let output = self.nodes[node].act(|process, disk, wall_ms| {
             let id = process.find(TP).expect("every node has a replica");
             process.handle_election_timeout(disk, id, wall_ms);
@@ -65,34 +65,34 @@ impl World {
     }
 
     /// Makes a node the leader.
-    pub(super) fn elect(&mut self, node: usize) {
+    pub(crate) fn elect(&mut self, node: usize) {
         self.time_out_on(node);
         self.run_until_quiet();
         assert!(self.nodes[node].serves(), "node {node} was elected");
     }
 
     /// Makes a node the leader in place of another one, whose channel to it is replaced.
-    pub(super) fn elect_in_place_of(&mut self, leader: usize, node: usize) {
+    pub(crate) fn elect_in_place_of(&mut self, leader: usize, node: usize) {
         self.connect(leader, node);
         self.elect(node);
     }
 
     /// Cuts a node off from the others, or connects it again.
-    pub(super) fn cut_off(&mut self, node: usize, is_cut: bool) {
+    pub(crate) fn cut_off(&mut self, node: usize, is_cut: bool) {
         for other in (0..NODES).filter(|other| *other != node) {
             if is_cut { self.lose(node, other) } else { self.connect(node, other) }
         }
     }
 
     /// Sends the batch with a sequence of producer 9 to a node. Its outcome is in `outcomes` under the same number when it is known.
-    pub(super) fn send_batch(&mut self, node: usize, sequence: i32, acks: RequiredAcks) {
+    pub(crate) fn send_batch(&mut self, node: usize, sequence: i32, acks: RequiredAcks) {
         self.outcomes.remove(&(sequence as u32));
         let output = self.nodes[node].produce(sequence as u32, 9, sequence, acks);
         self.take(node, output);
     }
 
     /// Returns the outcome of a batch.
-    pub(super) fn outcome(&self, sequence: i32) -> Option<&Result<Offset, ApiError>> {
+    pub(crate) fn outcome(&self, sequence: i32) -> Option<&Result<Offset, ApiError>> {
         self.outcomes.get(&(sequence as u32))
     }
 }

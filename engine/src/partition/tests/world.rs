@@ -11,32 +11,32 @@ use rand::seq::IndexedRandom as _;
 use super::node::{Node, Output, TP, replica};
 use super::reader::Records;
 use crate::api::{ApiError, RequiredAcks};
-use crate::partition::{PeerChange, PeerMessage};
+use crate::partition::{PartitionEvent, PeerChange, PeerMessage};
 
 /// Nodes.
-pub(super) const NODES: usize = 3;
+pub(crate) const NODES: usize = 3;
 /// Producers, each with one batch at a time.
 const PRODUCERS: usize = 3;
 /// Steps of a run before everything works again.
 const STEPS: usize = 4_000;
 /// Records of a batch.
-pub(super) const RECORDS: i32 = 2;
+pub(crate) const RECORDS: i32 = 2;
 
 /// What runs have done.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Totals {
-    pub(super) acknowledged: u64,
-    pub(super) refused: u64,
-    pub(super) leaders: u64,
-    pub(super) crashes: u64,
-    pub(super) rejections: u64,
-    pub(super) restarts_of_logs: u64,
-    pub(super) changes: u64,
-    pub(super) wipes: u64,
+pub(crate) struct Totals {
+    pub(crate) acknowledged: u64,
+    pub(crate) refused: u64,
+    pub(crate) leaders: u64,
+    pub(crate) crashes: u64,
+    pub(crate) rejections: u64,
+    pub(crate) restarts_of_logs: u64,
+    pub(crate) changes: u64,
+    pub(crate) wipes: u64,
 }
 
 impl Totals {
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.acknowledged += other.acknowledged;
         self.refused += other.refused;
         self.leaders += other.leaders;
@@ -49,38 +49,40 @@ impl Totals {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Producer {
+pub(crate) struct Producer {
     sequence: i32,
     /// The request that waits for an outcome, and its node.
-    pub(super) waits: Option<(u32, usize)>,
+    pub(crate) waits: Option<(u32, usize)>,
 }
 
-pub(super) struct World {
+pub(crate) struct World {
     rng: SimRng,
-    pub(super) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// Messages under way, by sender and receiver, in order.
-    pub(super) network: BTreeMap<(usize, usize), VecDeque<PeerMessage>>,
+    pub(crate) network: BTreeMap<(usize, usize), VecDeque<PeerMessage>>,
     /// Pairs of nodes that cannot reach each other.
-    pub(super) cut: Vec<(usize, usize)>,
-    pub(super) producers: [Producer; PRODUCERS],
+    pub(crate) cut: Vec<(usize, usize)>,
+    pub(crate) producers: [Producer; PRODUCERS],
     last_request: u32,
     /// Records that some replica could read.
-    pub(super) committed: Records,
+    pub(crate) committed: Records,
     /// Acknowledged batches: producer, sequence, offset.
-    pub(super) acknowledged: Vec<(usize, i32, Offset)>,
+    pub(crate) acknowledged: Vec<(usize, i32, Offset)>,
     /// The leader of each term, and the end of what was acknowledged before it was elected.
     leaders: BTreeMap<i32, (usize, Offset)>,
     /// The end of what was acknowledged.
     acknowledged_end: Offset,
     /// Outcomes of requests.
-    pub(super) outcomes: BTreeMap<u32, Result<Offset, ApiError>>,
+    pub(crate) outcomes: BTreeMap<u32, Result<Offset, ApiError>>,
+    /// What else has happened, by node.
+    pub(crate) events: Vec<(usize, PartitionEvent)>,
     /// What was said to readers that have ended.
-    pub(super) ended: Vec<ApiError>,
+    pub(crate) ended: Vec<ApiError>,
     totals: Totals,
 }
 
 impl World {
-    pub(super) fn new(seed: u64, created_with: &Config, min_insync: usize) -> Self {
+    pub(crate) fn new(seed: u64, created_with: &Config, min_insync: usize) -> Self {
         let mut nodes: Vec<Node> =
             (0..NODES).map(|number| Node::new(number, seed, created_with, min_insync)).collect();
         for node in &mut nodes {
@@ -98,13 +100,14 @@ impl World {
             leaders: BTreeMap::new(),
             acknowledged_end: Offset(0),
             outcomes: BTreeMap::new(),
+            events: Vec::new(),
             ended: Vec::new(),
             totals: Totals::default(),
         }
     }
 
     /// Runs until all is well after random events.
-    pub(super) fn run(seed: u64) -> Totals {
+    pub(crate) fn run(seed: u64) -> Totals {
         // Every third partition begins with one replica.
         let created_with = voters(if seed.is_multiple_of(3) { 0..1 } else { 0..NODES });
         let mut world = Self::new(seed, &created_with, 1 + (seed % 2) as usize);
@@ -137,12 +140,12 @@ impl World {
         }
     }
 
-    pub(super) fn any_node(&mut self) -> usize {
+    pub(crate) fn any_node(&mut self) -> usize {
         self.rng.random_range(0..NODES)
     }
 
     /// Takes what a node has done.
-    pub(super) fn take(&mut self, node: usize, output: Output) {
+    pub(crate) fn take(&mut self, node: usize, output: Output) {
         for (offset, value) in output.records {
             let known = self.committed.entry(offset).or_insert_with(|| value.clone());
             assert_eq!(*known, value, "node {node} has another record at offset {offset}");
@@ -151,6 +154,7 @@ impl World {
             self.finish(request, outcome.clone().ok());
             self.outcomes.insert(request, outcome);
         }
+        self.events.extend(output.events.into_iter().map(|event| (node, event)));
         self.ended.extend(output.ended.into_iter().map(|(.., error)| error));
         for message in output.messages {
             self.send(node, message);
@@ -210,7 +214,7 @@ impl World {
         }
     }
 
-    pub(super) fn deliver(&mut self) {
+    pub(crate) fn deliver(&mut self) {
         let ready: Vec<(usize, usize)> =
             self.network.iter().filter(|(_, queue)| !queue.is_empty()).map(|(pair, _)| *pair).collect();
         if let Some(pair) = ready.choose(&mut self.rng) {
@@ -218,7 +222,7 @@ impl World {
         }
     }
 
-    pub(super) fn deliver_one(&mut self, (from, to): (usize, usize)) {
+    pub(crate) fn deliver_one(&mut self, (from, to): (usize, usize)) {
         let Some(message) = self.network.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return };
         let output = self.nodes[to].act(|process, disk, wall_ms| {
             process.handle_message(disk, message.into(), wall_ms).expect("a peer that follows the protocol");
@@ -226,7 +230,7 @@ impl World {
         self.take(to, output);
     }
 
-    fn step_a_disk(&mut self) {
+    pub(crate) fn step_a_disk(&mut self) {
         let node = self.any_node();
         if self.nodes[node].is_slow && !self.rng.random_bool(0.03) {
             return;
@@ -263,7 +267,7 @@ impl World {
 
     /// A node has heard of no leader for too long: the channel to its leader was silent, if there is one. Now and then that is so although a
     /// leader serves.
-    pub(super) fn time_out(&mut self) {
+    pub(crate) fn time_out(&mut self) {
         let node = self.any_node();
         if self.nodes.iter().any(Node::serves) && !self.rng.random_bool(0.1) {
             return;
@@ -281,7 +285,7 @@ impl World {
         self.totals.leaders = self.leaders.len() as u64;
     }
 
-    fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         let node = self.any_node();
         let policies =
             [CrashPolicy::LOSE_ALL, CrashPolicy::KEEP_ALL, CrashPolicy::TEAR_ALL, CrashPolicy::MIXED];
@@ -289,7 +293,7 @@ impl World {
         self.crash_with(node, policy);
     }
 
-    pub(super) fn crash_with(&mut self, node: usize, policy: CrashPolicy) {
+    pub(crate) fn crash_with(&mut self, node: usize, policy: CrashPolicy) {
         if !self.nodes[node].runs() {
             return;
         }
@@ -303,13 +307,13 @@ impl World {
         }
     }
 
-    pub(super) fn restart(&mut self, node: usize) {
+    pub(crate) fn restart(&mut self, node: usize) {
         self.crash_with(node, CrashPolicy::LOSE_ALL);
         self.start(node);
     }
 
     /// Replaces the disk of a node, if the others have what was acknowledged: all nodes vote, and have that on their disks.
-    fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self) {
         let all = self.all_voters();
         let votes = |node: &Node| {
             let replica = node.replica();
@@ -325,16 +329,16 @@ impl World {
     }
 
     /// The configuration in which the replicas on the disks of all nodes vote.
-    pub(super) fn all_voters(&self) -> Config {
+    pub(crate) fn all_voters(&self) -> Config {
         Config::new(self.nodes.iter().map(Node::id), []).expect("valid")
     }
 
-    fn restart_one(&mut self) {
+    pub(crate) fn restart_one(&mut self) {
         let node = self.any_node();
         self.start(node);
     }
 
-    pub(super) fn start(&mut self, node: usize) {
+    pub(crate) fn start(&mut self, node: usize) {
         if self.nodes[node].runs() {
             return;
         }
@@ -350,7 +354,7 @@ impl World {
         }
     }
 
-    fn cut_a_link(&mut self) {
+    pub(crate) fn cut_a_link(&mut self) {
         let (a, b) = (self.any_node(), self.any_node());
         let pair = (a.min(b), a.max(b));
         if a != b && !self.cut.contains(&pair) {
@@ -359,7 +363,7 @@ impl World {
         }
     }
 
-    pub(super) fn restore_a_link(&mut self) {
+    pub(crate) fn restore_a_link(&mut self) {
         if let Some((a, b)) = self.cut.pop()
             && self.reaches(a, b)
         {
@@ -368,7 +372,7 @@ impl World {
     }
 
     /// The channel between two nodes is lost, with everything under way.
-    pub(super) fn lose(&mut self, a: usize, b: usize) {
+    pub(crate) fn lose(&mut self, a: usize, b: usize) {
         self.network.remove(&(a, b));
         self.network.remove(&(b, a));
         self.notice(a, b, false);
@@ -376,7 +380,7 @@ impl World {
     }
 
     /// There is a new channel between two nodes.
-    pub(super) fn connect(&mut self, a: usize, b: usize) {
+    pub(crate) fn connect(&mut self, a: usize, b: usize) {
         self.lose(a, b);
         self.notice(a, b, true);
         self.notice(b, a, true);
@@ -423,7 +427,7 @@ impl World {
         }
     }
 
-    pub(super) fn change_to(&mut self, config: &Config) {
+    pub(crate) fn change_to(&mut self, config: &Config) {
         let Some(node) = (0..NODES).find(|node| self.nodes[*node].serves()) else { return };
         let mut is_taken = false;
         let output = self.nodes[node].act(|process, disk, wall_ms| {
@@ -434,7 +438,7 @@ impl World {
     }
 
     /// Produces batches on a node, each until it is acknowledged.
-    pub(super) fn produce_until_acknowledged(&mut self, node: usize, batches: usize) {
+    pub(crate) fn produce_until_acknowledged(&mut self, node: usize, batches: usize) {
         for _ in 0..batches {
             let before = self.totals.acknowledged;
             self.produce_on(node, 0);
@@ -447,6 +451,6 @@ impl World {
 }
 
 /// The configuration with these nodes as voters.
-pub(super) fn voters(nodes: std::ops::Range<usize>) -> Config {
+pub(crate) fn voters(nodes: std::ops::Range<usize>) -> Config {
     Config::new(nodes.map(replica), []).expect("valid")
 }

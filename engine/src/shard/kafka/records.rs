@@ -2,7 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::read::{Charge, batches_of};
+use crate::partition::batches_of;
+use crate::read::Charge;
 
 /// Batches smaller than this are copied together: a slice for each would cost more than copying.
 const SLICE_BYTES_MIN: usize = 4 << 10;

@@ -170,7 +170,7 @@ impl Harness {
         for (id, name, partitions) in &self.topics {
             coordinator.handle_topic(*id, name, *partitions);
         }
-        while coordinator.restore_next(self.now(), &mut replay) {}
+        while coordinator.restore_next(self.now(), &mut replay).is_some() {}
         coordinator
     }
 
