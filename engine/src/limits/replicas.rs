@@ -38,5 +38,8 @@ pub const ELECTION_JITTER_MAX: Duration = Duration::from_millis(300);
 /// Elections are due at multiples of this time: those of many partitions share a message.
 pub const ELECTION_TICK: Duration = Duration::from_millis(16);
 
+/// Time in which another replica may take over leadership that is handed to it, before the leader goes on.
+pub const TRANSFER_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Time until a replica is sent to again whose node did not have the partition.
 pub const PEER_RETRY_INTERVAL: Duration = Duration::from_millis(500);

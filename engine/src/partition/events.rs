@@ -32,6 +32,8 @@ pub(crate) enum PartitionEvent {
     NotAnswering { id: PartitionId, waiters: BTreeSet<Waiter>, readers: BTreeSet<ReaderId>, error: ApiError },
     /// This replica has begun to answer for a partition that has others.
     Answering(PartitionId),
+    /// The replicas that were to take part in a partition do, and no others. On its leader.
+    MembersChanged(PartitionId),
     /// All space of a deleted topic on this shard is free.
     TopicFreed(TopicId),
     /// A disk is full.

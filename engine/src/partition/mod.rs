@@ -43,6 +43,7 @@ mod events;
 mod frames;
 mod leadership;
 mod log_start;
+mod members;
 mod metadata;
 mod peers;
 mod pending;
@@ -54,6 +55,7 @@ mod stores;
 #[cfg(test)]
 pub(crate) mod tests;
 mod topics;
+mod transfer;
 mod waiter;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -88,6 +90,7 @@ use check::Verdict;
 use check_queue::CheckQueue;
 use compaction::Compaction;
 use log_start::LogStartMoves;
+use members::Incarnations;
 use pending::PendingAppends;
 use replica::Table;
 use sends::Sends;
@@ -141,6 +144,9 @@ struct Replicas {
     sends: Sends,
     /// Partitions without a leader that nobody has taken note of.
     leaderless: Vec<PartitionId>,
+    incarnations: Incarnations,
+    /// Partitions whose leadership is being handed over, of which nobody has taken note.
+    transfers: Vec<PartitionId>,
     /// Replicas of deleted partitions, with the others.
     gone: Vec<(TopicPartition, ReplicaId, ReplicaId)>,
     /// Partitions with an action that waits for space.
@@ -190,6 +196,8 @@ impl Partitions {
                 unfrozen: BTreeSet::new(),
                 sends: Sends::default(),
                 leaderless: Vec::new(),
+                incarnations: Incarnations::new(),
+                transfers: Vec::new(),
                 gone: Vec::new(),
                 held: BTreeSet::new(),
                 refused: BTreeSet::new(),

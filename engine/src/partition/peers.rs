@@ -122,6 +122,9 @@ impl Partitions {
         concerns: impl Fn(TopicPartition) -> bool,
         wall_ms: i64,
     ) -> (usize, bool) {
+        if change == PeerChange::Reachable {
+            self.replicas.note_incarnation(peer);
+        }
         let entries = self.replicas.table.entry_count();
         let until = entries.min(from.saturating_add(count));
         for at in from..until {
@@ -204,6 +207,10 @@ impl Replicas {
     ) {
         let Some(partition) = self.table.get_mut(id) else { return };
         if !partition.consensus.is_peer(peer) {
+            // The node's disk may have been replaced: its replica takes the place of the one that was there.
+            if change == PeerChange::Reachable && partition.consensus.has_replica_on(peer.node) {
+                self.settle(disk, id, wall_ms);
+            }
             return;
         }
         match change {

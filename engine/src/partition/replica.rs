@@ -41,6 +41,8 @@ pub(crate) struct Partition {
     pub(super) due: DueState,
     /// Listed among the partitions without a leader.
     pub(super) is_leaderless: bool,
+    /// The replicas that are to take part, until those do.
+    pub(super) members: Option<Box<[ReplicaId]>>,
     /// The broker's log has reported damage that readers found.
     pub(crate) damage_logged: bool,
     /// Compaction found damage. It is not tried again.
@@ -72,6 +74,7 @@ impl Partition {
             acks: PendingAcks::default(),
             due: DueState::Unlisted,
             is_leaderless: false,
+            members: None,
             damage_logged: false,
             compaction_failed: false,
             pass_history: None,

@@ -15,15 +15,14 @@ impl Replicas {
     pub(super) fn settle(&mut self, disk: &mut dyn Disk, id: PartitionId, wall_ms: i64) {
         let Some(partition) = self.table.get_mut(id) else { return };
         let (tp, at, slot) = (partition.tp, partition.store, partition.slot);
-        let store = &mut self.stores[at].store;
-        let consensus = &mut partition.consensus;
-        let outgoing = &mut self.outgoing;
-        consensus.carry_out_actions(&mut LogAccess { tp, disk, store, slot, wall_ms, outgoing });
-        let changes = consensus.take_changes();
-        if consensus.is_held() {
-            self.held.insert(id);
+        self.carry_out(disk, id, wall_ms);
+        if self.change_members(id) {
+            self.carry_out(disk, id, wall_ms);
         }
-        let rule = consensus.commit_rule();
+        let Some(partition) = self.table.get_mut(id) else { return };
+        let store = &mut self.stores[at].store;
+        let changes = partition.consensus.take_changes();
+        let rule = partition.consensus.commit_rule();
         if rule != partition.commit_rule {
             partition.commit_rule = rule;
             store.ensure_partition(tp, partition.storage_config());
@@ -56,6 +55,17 @@ impl Replicas {
         let partition = self.table.get_mut(id).filter(|_| rule == CommitRule::Quorum);
         if partition.is_some_and(|partition| partition.consensus.has_begun_to_answer()) {
             self.events.push_back(PartitionEvent::Answering(id));
+        }
+    }
+
+    /// Carries out on the log what the consensus of a partition asks for.
+    fn carry_out(&mut self, disk: &mut dyn Disk, id: PartitionId, wall_ms: i64) {
+        let Some(partition) = self.table.get_mut(id) else { return };
+        let (tp, slot, store) = (partition.tp, partition.slot, &mut self.stores[partition.store].store);
+        let outgoing = &mut self.outgoing;
+        partition.consensus.carry_out_actions(&mut LogAccess { tp, disk, store, slot, wall_ms, outgoing });
+        if partition.consensus.is_held() {
+            self.held.insert(id);
         }
     }
 

@@ -115,6 +115,9 @@ impl Shard {
                     self.end_readers(plane, readers, error);
                 }
                 PartitionEvent::Answering(id) => self.groups_are_here(id),
+                PartitionEvent::MembersChanged(id) => {
+                    tracing::info!(partition = self.partitions.name(id), "the replicas have changed");
+                }
                 PartitionEvent::TopicFreed(topic) => plane.post(0, Message::Gone(vec![topic])),
                 PartitionEvent::DiskFull => self.plan_retention(plane, SPACE_INTERVAL),
                 PartitionEvent::Fatal(why) => {

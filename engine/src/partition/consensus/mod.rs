@@ -25,6 +25,7 @@
 //! Invariant: while no action is held back, the log in the store ends where the core says.
 
 mod actions;
+mod members;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -34,8 +35,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, TopicPartition};
 use highwater_replication::raft::{
-    Action, AppendOutcome, Config, ConfigEntry, Due, Envelope, HardState, ProposeError, Replica, ReplicaId,
-    RoleKind,
+    Action, AppendOutcome, ConfigEntry, Due, Envelope, HardState, ProposeError, Replica, ReplicaId, RoleKind,
 };
 use highwater_storage::{AppendError, CommitRule, LogPoint, ReplicaState};
 
@@ -124,6 +124,8 @@ pub(crate) struct Consensus {
     led: Option<(LeaderEpoch, bool)>,
     /// The term in which this replica answered at the last look.
     answered: Option<LeaderEpoch>,
+    /// Batches could be appended at the last look.
+    could_append: bool,
     /// The action that the store refused, and why.
     held: Option<Box<(Action, AppendError)>>,
     /// The offset at which a log will start anew.
@@ -163,12 +165,6 @@ impl Consensus {
         self.replica.id()
     }
 
-    /// Returns the other replicas.
-    pub(crate) fn others(&self) -> impl Iterator<Item = ReplicaId> {
-        let me = self.replica.id();
-        self.replica.config().members().iter().map(|member| member.id).filter(move |id| *id != me)
-    }
-
     /// Returns whether the replica votes and knows no leader whose lease lasts.
     pub(crate) fn lacks_leader(&self) -> bool {
         self.has_others() && self.replica.lacks_leader()
@@ -192,23 +188,6 @@ impl Consensus {
     /// Returns whether there are other replicas.
     pub(crate) fn has_others(&self) -> bool {
         !self.replica.config().is_only(self.replica.id())
-    }
-
-    /// Returns the replicas, on a leader that may change them: no change of them is under way.
-    pub(crate) fn changeable_config(&self) -> Option<&Config> {
-        let config = self.replica.config();
-        let is_settled = self.replica.is_config_committed() && !config.is_joint();
-        (self.is_serving() && is_settled && self.held.is_none()).then_some(config)
-    }
-
-    /// Returns whether a replica has everything that is committed, as far as this leader knows.
-    pub(crate) fn has_caught_up(&self, id: ReplicaId) -> bool {
-        self.replica.has_caught_up(id)
-    }
-
-    /// Returns whether another replica takes part, or leads: this one may not have the configuration that added its leader.
-    pub(crate) fn is_peer(&self, peer: ReplicaId) -> bool {
-        self.replica.config().part(peer).is_some() || self.replica.leader() == Some(peer)
     }
 
     /// Returns when a frame of the log counts as committed for the store. With other replicas, this is what the core says.
@@ -281,15 +260,6 @@ impl Consensus {
     /// Notes where a frame ends.
     pub(crate) fn mark(&mut self, end: LogPoint) {
         self.marks.push_back(end);
-    }
-
-    /// Changes the replicas, on the leader.
-    pub(crate) fn propose_config(&mut self, target: &Config) -> Result<(), ProposeError> {
-        // An entry after one that the store has not taken would have another index there.
-        if self.held.is_some() {
-            return Err(ProposeError::NotServing);
-        }
-        self.replica.propose_config(target)
     }
 
     // Events.
@@ -418,9 +388,11 @@ impl Consensus {
         let leads = self.is_leader().then(|| (self.term(), self.is_serving()));
         let before = std::mem::replace(&mut self.led, leads);
         let term = |led: Option<(LeaderEpoch, bool)>| led.map(|(term, _)| term);
+        let can_append = self.replica.check_propose().is_ok();
+        let could_append = std::mem::replace(&mut self.could_append, can_append);
         Changes {
             is_deposed: before.is_some() && term(before) != term(leads),
-            may_append: before != leads,
+            may_append: before != leads || (can_append && !could_append),
             high_watermark_moved: self.advance_high_watermark(),
         }
     }

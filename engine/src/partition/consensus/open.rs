@@ -112,6 +112,7 @@ impl Consensus {
             term_start: Offset(0),
             led: None,
             answered: None,
+            could_append: false,
             held: None,
             start_offset: bounds.append_end,
         };

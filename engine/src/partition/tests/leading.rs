@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use highwater_protocol::ids::{LeaderEpoch, NodeId, Offset};
-use highwater_replication::raft::{Envelope, LogEnd, Message};
+use highwater_replication::raft::{Envelope, LogEnd, Message, ProposeError};
 
 use super::node::{TP, replica};
 use super::world::World;
@@ -101,6 +101,51 @@ fn followers_of_a_leader_that_is_deposed_look_for_another_one_although_its_chann
     world.time_out_on(1);
     world.run_until_quiet();
     world.elect(1);
+}
+
+#[test]
+fn leadership_is_handed_over_and_batches_that_wait_meanwhile_have_an_outcome() {
+    let mut world = World::of_three(1);
+    world.elect(0);
+    world.nodes[1].is_slow = true;
+    world.send_batch(0, 0, RequiredAcks::All);
+    world.transfer(0, 1).expect("node 1 votes and can be reached");
+    world.run_until_quiet();
+    world.send_batch(0, 2, RequiredAcks::All);
+    world.run_until_quiet();
+    assert_eq!((world.outcome(0), world.outcome(2)), (Some(&Ok(Offset(0))), None), "the second one waits");
+    world.nodes[1].is_slow = false;
+    world.run_until_quiet();
+    assert!(world.nodes[1].serves() && !world.nodes[0].serves());
+    assert!(matches!(world.outcome(2), Some(Err(ApiError::NotLeader { .. }))), "{:?}", world.outcome(2));
+    world.send_batch(1, 2, RequiredAcks::All);
+    world.run_until_quiet();
+    assert_eq!(world.outcome(2), Some(&Ok(Offset(2))));
+}
+
+#[test]
+fn a_leader_goes_on_if_the_other_replica_does_not_take_over() {
+    let mut world = World::of_three(1);
+    world.elect(0);
+    assert_eq!(world.transfer(1, 0), Err(ProposeError::NotLeader));
+    assert_eq!(world.transfer(0, 7), Err(ProposeError::NotATarget(replica(7))));
+    for ends_by in ["time", "a lost channel"] {
+        world.nodes[1].is_slow = true;
+        world.send_batch(0, 0, RequiredAcks::All);
+        world.transfer(0, 1).expect("node 1 votes and can be reached");
+        world.send_batch(0, 2, RequiredAcks::All);
+        world.run_until_quiet();
+        assert_eq!(world.outcome(2), None, "it waits");
+        if ends_by == "time" {
+            world.end_transfer(0);
+        } else {
+            world.cut_off(1, true);
+        }
+        world.run_until_quiet();
+        assert_eq!(world.outcome(2), Some(&Ok(Offset(2))), "{ends_by}");
+        world = World::of_three(1);
+        world.elect(0);
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Steps of tests in which nothing is random.
 
-use highwater_protocol::ids::Offset;
+use highwater_protocol::ids::{NodeId, Offset};
+use highwater_replication::raft::{ProposeError, ReplicaId};
 
 use super::node::TP;
 use super::world::{NODES, World, voters};
 use crate::api::{ApiError, RequiredAcks};
+use crate::partition::PartitionEvent;
 
 impl World {
     /// Creates nodes of which the first has the only replica.
@@ -75,6 +77,38 @@ impl World {
     pub(crate) fn elect_in_place_of(&mut self, leader: usize, node: usize) {
         self.connect(leader, node);
         self.elect(node);
+    }
+
+    /// Has a node know which replicas are to take part.
+    pub(crate) fn set_members(&mut self, node: usize, members: &[ReplicaId]) {
+        let output = self.nodes[node].act(|process, disk, wall_ms| {
+            process.set_members(disk, TP, members, wall_ms);
+        });
+        self.take(node, output);
+    }
+
+    /// Returns whether a leader has said that the replicas have changed.
+    pub(crate) fn has_said_members_changed(&self) -> bool {
+        self.events.iter().any(|(_, event)| matches!(event, PartitionEvent::MembersChanged(_)))
+    }
+
+    /// Has a node hand leadership over to another one.
+    pub(crate) fn transfer(&mut self, from: usize, to: u32) -> Result<(), ProposeError> {
+        let mut outcome = Ok(());
+        let output = self.nodes[from].act(|process, disk, wall_ms| {
+            outcome = process.transfer_leadership(disk, TP, NodeId(to), wall_ms);
+        });
+        self.take(from, output);
+        outcome
+    }
+
+    /// Ends the time in which leadership could be handed over.
+    pub(crate) fn end_transfer(&mut self, node: usize) {
+        let output = self.nodes[node].act(|process, disk, wall_ms| {
+            let id = process.poll_transfer().expect("it is being handed over");
+            process.end_transfer(disk, id, wall_ms);
+        });
+        self.take(node, output);
     }
 
     /// Cuts a node off from the others, or connects it again.

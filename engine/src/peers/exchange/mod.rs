@@ -16,6 +16,7 @@ use super::elections::Elections;
 use super::held::HeldFrames;
 use super::visits::Visits;
 use super::{Peers, SessionNumber};
+use crate::partition::PartitionId;
 use retries::Retries;
 
 /// Returns the shard of this node that has a partition; `None` if the node does not have it.
@@ -41,6 +42,8 @@ pub(crate) struct Exchange {
     retries: Retries,
     /// What has come for the controller.
     controller: VecDeque<ForController>,
+    /// Partitions whose leadership is being handed over, and until when.
+    transfers: VecDeque<(Instant, PartitionId)>,
     peers_deadline: Option<Instant>,
     /// The deadline that was returned last and has not come.
     armed: Option<Instant>,
@@ -59,6 +62,7 @@ impl Exchange {
             held: HeldFrames::default(),
             retries: Retries::default(),
             controller: VecDeque::new(),
+            transfers: VecDeque::new(),
             peers_deadline: None,
             armed: None,
             has_changed: false,
@@ -79,7 +83,8 @@ impl Exchange {
     /// Returns when [`handle_deadline`](Self::handle_deadline) is to be called, if that is earlier than what was returned before.
     pub(crate) fn poll_deadline(&mut self) -> Option<Instant> {
         self.peers.update_deadline(&mut self.peers_deadline);
-        let others = [self.elections.next_deadline(), self.retries.next_deadline()];
+        let transfer = self.transfers.front().map(|(until, _)| *until);
+        let others = [self.elections.next_deadline(), self.retries.next_deadline(), transfer];
         let next = self.peers_deadline.into_iter().chain(others.into_iter().flatten()).min()?;
         if self.armed.is_some_and(|armed| armed <= next) {
             return None;

@@ -6,7 +6,7 @@ use highwater_replication::raft::{Message, ReplicaId};
 use highwater_runtime::plane::Plane;
 
 use super::{Exchange, ForController, OwnerOf};
-use crate::limits::{ELECTIONS_PER_TURN_MAX, PEER_EVENTS_PER_TURN_MAX};
+use crate::limits::{ELECTIONS_PER_TURN_MAX, PEER_EVENTS_PER_TURN_MAX, TRANSFER_TIME_MAX};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partitions, PeerChange, ReceivedMessage};
 use crate::peers::held::Held;
@@ -32,6 +32,7 @@ impl Exchange {
             self.handle_event(plane, partitions, owner_of, (peer, event));
         }
         self.retry(plane, partitions);
+        self.end_transfers(plane, partitions);
         let more = self.hold_elections(plane, partitions);
         more || !self.visits.is_empty() || self.peers.has_events(|peer| self.visits.hold(peer))
     }
@@ -156,6 +157,17 @@ impl Exchange {
                 let wall_ms = plane.wall_clock_ms();
                 partitions.handle_peer(plane, id, replica, PeerChange::Reachable, wall_ms);
             }
+        }
+    }
+
+    /// Lets leaders go on whose leadership could not be handed over in time.
+    fn end_transfers<M>(&mut self, plane: &mut dyn Plane<M>, partitions: &mut Partitions) {
+        let (now, wall_ms) = (plane.now(), plane.wall_clock_ms());
+        while let Some(id) = partitions.poll_transfer() {
+            self.transfers.push_back((now.after(TRANSFER_TIME_MAX), id));
+        }
+        while let Some((_, id)) = self.transfers.pop_front_if(|(until, _)| *until <= now) {
+            partitions.end_transfer(plane, id, wall_ms);
         }
     }
 
