@@ -38,6 +38,9 @@ pub const ELECTION_JITTER_MAX: Duration = Duration::from_millis(300);
 /// Elections are due at multiples of this time: those of many partitions share a message.
 pub const ELECTION_TICK: Duration = Duration::from_millis(16);
 
+/// How long a leader's disk may stand still while entries are committed that it lacks, before another replica leads.
+pub const DISK_LAG_MAX: Duration = Duration::from_secs(1);
+
 /// Time in which another replica may take over leadership that is handed to it, before the leader goes on.
 pub const TRANSFER_TIME_MAX: Duration = Duration::from_secs(1);
 

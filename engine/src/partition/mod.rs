@@ -41,6 +41,7 @@ mod consensus;
 mod damage;
 mod events;
 mod frames;
+mod lag;
 mod leadership;
 mod log_start;
 mod members;
@@ -145,6 +146,8 @@ struct Replicas {
     /// Partitions without a leader that nobody has taken note of.
     leaderless: Vec<PartitionId>,
     incarnations: Incarnations,
+    /// Partitions whose log on this leader's disk is behind what is committed, of which nobody has taken note.
+    lagging: Vec<PartitionId>,
     /// Partitions whose leadership is being handed over, of which nobody has taken note.
     transfers: Vec<PartitionId>,
     /// Replicas of deleted partitions, with the others.
@@ -197,6 +200,7 @@ impl Partitions {
                 sends: Sends::default(),
                 leaderless: Vec::new(),
                 incarnations: Incarnations::new(),
+                lagging: Vec::new(),
                 transfers: Vec::new(),
                 gone: Vec::new(),
                 held: BTreeSet::new(),

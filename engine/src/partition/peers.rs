@@ -147,8 +147,8 @@ impl Partitions {
     /// Returns whether a partition that was listed still has no leader.
     pub(crate) fn still_leaderless(&mut self, id: PartitionId) -> bool {
         let Some(partition) = self.get_mut(id) else { return false };
-        partition.is_leaderless = partition.consensus.lacks_leader();
-        partition.is_leaderless || is_planted(Mutant::ElectionWhileLeaseLasts)
+        partition.listed.as_leaderless = partition.consensus.lacks_leader();
+        partition.listed.as_leaderless || is_planted(Mutant::ElectionWhileLeaseLasts)
     }
 
     /// Returns whether frames of a partition up to this index have left the memory in which they were received: they are durable, or were dropped.

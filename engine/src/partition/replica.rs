@@ -27,6 +27,15 @@ pub(super) enum DueState {
     Listed(Option<ReplicaId>),
 }
 
+/// What else a partition is listed for.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Listed {
+    /// It has no leader.
+    pub(super) as_leaderless: bool,
+    /// It leads, and its disk does not keep up.
+    pub(super) as_lagging: bool,
+}
+
 pub(crate) struct Partition {
     pub(crate) tp: TopicPartition,
     pub(crate) topic: Arc<Topic>,
@@ -39,8 +48,7 @@ pub(crate) struct Partition {
     pub(super) commit_rule: CommitRule,
     /// Whether it is among the partitions that have something for other replicas.
     pub(super) due: DueState,
-    /// Listed among the partitions without a leader.
-    pub(super) is_leaderless: bool,
+    pub(super) listed: Listed,
     /// The replicas that are to take part, until those do.
     pub(super) members: Option<Box<[ReplicaId]>>,
     /// The broker's log has reported damage that readers found.
@@ -73,7 +81,7 @@ impl Partition {
             consensus,
             acks: PendingAcks::default(),
             due: DueState::Unlisted,
-            is_leaderless: false,
+            listed: Listed::default(),
             members: None,
             damage_logged: false,
             compaction_failed: false,

@@ -32,7 +32,12 @@ impl Replicas {
         if rule == CommitRule::Quorum {
             store.note_commit(slot, partition.consensus.committed_here());
             is_due = partition.consensus.due().next().is_some();
-            if partition.consensus.lacks_leader() && !std::mem::replace(&mut partition.is_leaderless, true) {
+            if partition.consensus.lags() && !std::mem::replace(&mut partition.listed.as_lagging, true) {
+                self.lagging.push(id);
+            }
+            if partition.consensus.lacks_leader()
+                && !std::mem::replace(&mut partition.listed.as_leaderless, true)
+            {
                 self.leaderless.push(id);
             }
         }

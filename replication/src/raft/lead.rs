@@ -73,6 +73,13 @@ impl Replica {
         }
     }
 
+    /// Stops leading, if another voter can be reached: the one that has most of the log is asked to take over at once.
+    pub fn resign(&mut self) {
+        if let Some(successor) = self.successor() {
+            self.step_down(Some(successor));
+        }
+    }
+
     /// Stops leading. `successor` is asked to become a candidate at once.
     pub(super) fn step_down(&mut self, successor: Option<ReplicaId>) {
         let term = self.hard.term;

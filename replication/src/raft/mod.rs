@@ -27,7 +27,7 @@
 //! | [`handle_election_timeout`](Replica::handle_election_timeout), [`handle_peer_alive`](Replica::handle_peer_alive), [`handle_peer_lost`](Replica::handle_peer_lost), [`handle_peer_moved`](Replica::handle_peer_moved) | [`Action::RoleChanged`], [`Action::AppendEpochStart`] |
 //! | [`resume`](Replica::resume): after a start, a replica without others | |
 //! | [`handle_hole`](Replica::handle_hole), [`handle_repaired`](Replica::handle_repaired) | [`Action::SendCommitted`] |
-//! | commands: [`propose`](Replica::propose), [`propose_config`](Replica::propose_config), [`transfer_leadership`](Replica::transfer_leadership) | [`poll_due`](Replica::poll_due), [`take_append`](Replica::take_append): entries for other replicas; [`Action::AppendConfig`] |
+//! | commands: [`propose`](Replica::propose), [`propose_config`](Replica::propose_config), [`transfer_leadership`](Replica::transfer_leadership), [`resign`](Replica::resign) | [`poll_due`](Replica::poll_due), [`take_append`](Replica::take_append): entries for other replicas; [`Action::AppendConfig`] |
 //!
 //! The owner closes the channel by which a message came that breaks the protocol ([`AppendOutcome::Violation`]).
 //!

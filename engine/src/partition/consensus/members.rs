@@ -1,6 +1,6 @@
 //! Who takes part in the partition, and changes of that and of who leads.
 
-use highwater_protocol::ids::NodeId;
+use highwater_protocol::ids::{LogIndex, NodeId};
 use highwater_replication::raft::{Config, ProposeError, ReplicaId};
 
 use super::Consensus;
@@ -20,6 +20,21 @@ impl Consensus {
     /// Returns whether another replica takes part, or leads: this one may not have the configuration that added its leader.
     pub(crate) fn is_peer(&self, peer: ReplicaId) -> bool {
         self.replica.config().part(peer).is_some() || self.replica.leader() == Some(peer)
+    }
+
+    /// Returns whether this replica leads, and its disk lacks entries that are committed.
+    pub(crate) fn lags(&self) -> bool {
+        self.is_leader() && self.durable.index < self.committed.index
+    }
+
+    /// Returns the end of the log on this replica's disk.
+    pub(crate) fn durable_index(&self) -> LogIndex {
+        self.durable.index
+    }
+
+    /// Stops leading, if another replica can take over.
+    pub(crate) fn resign(&mut self) {
+        self.replica.resign();
     }
 
     /// Hands leadership over to the replica on a node, on the leader. Batches wait meanwhile.

@@ -4,7 +4,7 @@ use highwater_protocol::ids::Offset;
 use highwater_runtime::sim::CrashPolicy;
 
 use super::world::World;
-use crate::api::RequiredAcks;
+use crate::api::{ApiError, RequiredAcks};
 
 /// Node 0 leads, and a batch is acknowledged that its disk does not have. There is one, because the write under way has the last page of the
 /// log: what comes later waits for it.
@@ -33,6 +33,35 @@ fn a_batch_is_acknowledged_before_the_leaders_disk_has_it_and_read_there_afterwa
     world.run_until_quiet();
     assert_eq!(world.outcome(2), Some(&Ok(Offset(2))));
     assert_eq!(world.nodes[0].reader.high_watermark, Offset(4));
+}
+
+#[test]
+fn a_leader_whose_disk_stands_still_hands_over_and_one_whose_disk_goes_on_does_not() {
+    let mut world = acknowledged_without_the_leaders_disk();
+    world.send_batch(0, 2, RequiredAcks::All);
+    world.run_until_quiet();
+    assert_eq!(world.outcome(2), None, "it is in no round of the disk yet, and others do not have it");
+    let seen = world.lagging(0).expect("its disk lacks what is committed");
+    world.check_lag(0, seen);
+    assert!(matches!(world.outcome(2), Some(Err(ApiError::NotLeader { .. }))), "{:?}", world.outcome(2));
+    world.run_until_quiet();
+    let leader = (1..3).find(|node| world.nodes[*node].serves()).expect("one of the others leads");
+    for sequence in [2, 4, 6] {
+        world.send_batch(leader, sequence, RequiredAcks::All);
+        world.run_until_quiet();
+        let expected = Ok(Offset(i64::from(sequence)));
+        assert_eq!(world.outcome(sequence), Some(&expected), "the disk of node 0 still stands still");
+    }
+    world.nodes[0].is_slow = false;
+    world.run_until_quiet();
+    assert_eq!(world.nodes[0].reader.high_watermark, Offset(8));
+
+    let mut world = acknowledged_without_the_leaders_disk();
+    let seen = world.lagging(0).expect("its disk lacks what is committed");
+    world.nodes[0].is_slow = false;
+    world.run_until_quiet();
+    world.check_lag(0, seen);
+    assert!(world.nodes[0].serves());
 }
 
 #[test]

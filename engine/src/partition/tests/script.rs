@@ -1,6 +1,6 @@
 //! Steps of tests in which nothing is random.
 
-use highwater_protocol::ids::{NodeId, Offset};
+use highwater_protocol::ids::{LogIndex, NodeId, Offset};
 use highwater_replication::raft::{ProposeError, ReplicaId};
 
 use super::node::TP;
@@ -77,6 +77,21 @@ impl World {
     pub(crate) fn elect_in_place_of(&mut self, leader: usize, node: usize) {
         self.connect(leader, node);
         self.elect(node);
+    }
+
+    /// Returns where the log ends on the disk of a leader that does not keep up.
+    pub(crate) fn lagging(&mut self, node: usize) -> Option<LogIndex> {
+        let process = self.nodes[node].process.as_mut().expect("it runs");
+        process.poll_lagging().map(|(_, end)| end)
+    }
+
+    /// Looks at the disk of a leader again.
+    pub(crate) fn check_lag(&mut self, node: usize, seen: LogIndex) {
+        let output = self.nodes[node].act(|process, disk, wall_ms| {
+            let id = process.find(TP).expect("every node has a replica");
+            process.check_lag(disk, id, seen, wall_ms);
+        });
+        self.take(node, output);
     }
 
     /// Has a node know which replicas are to take part.

@@ -8,7 +8,7 @@ mod send;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use highwater_protocol::ids::{NodeId, ShardId, TopicPartition};
+use highwater_protocol::ids::{LogIndex, NodeId, ShardId, TopicPartition};
 use highwater_replication::peer::{Local, PeerShard, Settings};
 use highwater_runtime::plane::{Instant, Plane};
 
@@ -44,6 +44,8 @@ pub(crate) struct Exchange {
     controller: VecDeque<ForController>,
     /// Partitions whose leadership is being handed over, and until when.
     transfers: VecDeque<(Instant, PartitionId)>,
+    /// Leaders whose disks do not keep up: when to look at them again, and where their logs ended on disk.
+    lagging: VecDeque<(Instant, PartitionId, LogIndex)>,
     peers_deadline: Option<Instant>,
     /// The deadline that was returned last and has not come.
     armed: Option<Instant>,
@@ -63,6 +65,7 @@ impl Exchange {
             retries: Retries::default(),
             controller: VecDeque::new(),
             transfers: VecDeque::new(),
+            lagging: VecDeque::new(),
             peers_deadline: None,
             armed: None,
             has_changed: false,
@@ -84,7 +87,8 @@ impl Exchange {
     pub(crate) fn poll_deadline(&mut self) -> Option<Instant> {
         self.peers.update_deadline(&mut self.peers_deadline);
         let transfer = self.transfers.front().map(|(until, _)| *until);
-        let others = [self.elections.next_deadline(), self.retries.next_deadline(), transfer];
+        let lagging = self.lagging.front().map(|(due, ..)| *due);
+        let others = [self.elections.next_deadline(), self.retries.next_deadline(), transfer, lagging];
         let next = self.peers_deadline.into_iter().chain(others.into_iter().flatten()).min()?;
         if self.armed.is_some_and(|armed| armed <= next) {
             return None;

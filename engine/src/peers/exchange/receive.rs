@@ -6,7 +6,7 @@ use highwater_replication::raft::{Message, ReplicaId};
 use highwater_runtime::plane::Plane;
 
 use super::{Exchange, ForController, OwnerOf};
-use crate::limits::{ELECTIONS_PER_TURN_MAX, PEER_EVENTS_PER_TURN_MAX, TRANSFER_TIME_MAX};
+use crate::limits::{DISK_LAG_MAX, ELECTIONS_PER_TURN_MAX, PEER_EVENTS_PER_TURN_MAX, TRANSFER_TIME_MAX};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partitions, PeerChange, ReceivedMessage};
 use crate::peers::held::Held;
@@ -33,6 +33,7 @@ impl Exchange {
         }
         self.retry(plane, partitions);
         self.end_transfers(plane, partitions);
+        self.check_lagging(plane, partitions);
         let more = self.hold_elections(plane, partitions);
         more || !self.visits.is_empty() || self.peers.has_events(|peer| self.visits.hold(peer))
     }
@@ -168,6 +169,20 @@ impl Exchange {
         }
         while let Some((_, id)) = self.transfers.pop_front_if(|(until, _)| *until <= now) {
             partitions.end_transfer(plane, id, wall_ms);
+        }
+    }
+
+    /// Has leaders hand over whose disks stand still.
+    fn check_lagging<M>(&mut self, plane: &mut dyn Plane<M>, partitions: &mut Partitions) {
+        let (now, wall_ms) = (plane.now(), plane.wall_clock_ms());
+        let due = now.after(DISK_LAG_MAX);
+        while let Some((_, id, seen)) = self.lagging.pop_front_if(|(due, ..)| *due <= now) {
+            if let Some(end) = partitions.check_lag(plane, id, seen, wall_ms) {
+                self.lagging.push_back((due, id, end));
+            }
+        }
+        while let Some((id, end)) = partitions.poll_lagging() {
+            self.lagging.push_back((due, id, end));
         }
     }
 
