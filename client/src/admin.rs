@@ -8,8 +8,8 @@ use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
 use highwater_protocol::native::{
     AlterTopicRequest, CommitOffsetsRequest, CommittedOffset, CreateTopicReply, CreateTopicRequest,
-    DeleteRecordsRequest, DeleteTopicRequest, DescribeTopicRequest, ListOffsetsReply, ListOffsetsRequest,
-    ListedOffset, MessageKind, ReadOffsetsReply, ReadOffsetsRequest, ReleaseSpaceRequest, Start,
+    DeleteTopicRequest, DescribeTopicRequest, ListedOffset, MessageKind, ReadOffsetsReply,
+    ReadOffsetsRequest, ReleaseSpaceRequest, Start,
 };
 
 use crate::client::Client;
@@ -69,7 +69,7 @@ impl Client {
     /// Returns a topic's configuration and the offset bounds of its partitions.
     pub async fn describe_topic(&self, name: impl Into<String>) -> AdminResult<TopicDescription> {
         let request = DescribeTopicRequest { name: name.into() };
-        let result = self.cluster.call(&request, RetryPolicy::Always).await;
+        let result = self.cluster.describe_topic(&request).await;
         result.map_err(failed(format_args!("topic {} cannot be described", request.name)))
     }
 
@@ -82,11 +82,7 @@ impl Client {
         let failed = failed(format_args!("offsets of topic {topic} cannot be listed"));
         let partitions =
             partitions.into_iter().map(|(partition, at)| (PartitionIndex(partition), at)).collect();
-        let topic = self.topic_id(topic).await.map_err(&failed)?;
-        let request = ListOffsetsRequest { topic, partitions };
-        let reply: ListOffsetsReply =
-            self.cluster.call(&request, RetryPolicy::Always).await.map_err(failed)?;
-        Ok(reply.partitions)
+        self.cluster.list_offsets(topic, partitions).await.map_err(failed)
     }
 
     /// Deletes the records before these offsets. They are gone once the call returns.
@@ -98,9 +94,7 @@ impl Client {
         let failed = failed(format_args!("records of topic {topic} cannot be deleted"));
         let partitions =
             before.into_iter().map(|(partition, offset)| (PartitionIndex(partition), offset)).collect();
-        let topic = self.topic_id(topic).await.map_err(&failed)?;
-        let request = DeleteRecordsRequest { topic, partitions };
-        self.cluster.call_empty(&request, RetryPolicy::Always).await.map_err(failed)
+        self.cluster.delete_records(topic, partitions).await.map_err(failed)
     }
 
     /// Returns the positions that a named consumer has committed.
@@ -109,7 +103,7 @@ impl Client {
         let topic = self.topic_id(topic).await.map_err(&failed)?;
         let request = ReadOffsetsRequest { consumer: consumer.to_owned(), topic };
         let reply: ReadOffsetsReply =
-            self.cluster.call(&request, RetryPolicy::Always).await.map_err(failed)?;
+            self.cluster.call_group(&request, RetryPolicy::Always).await.map_err(failed)?;
         Ok(reply.positions)
     }
 
@@ -122,9 +116,15 @@ impl Client {
     ) -> AdminResult<()> {
         let failed = failed(format_args!("positions of {consumer} in topic {topic} cannot be set"));
         let positions = positions.into_iter().map(to_committed).collect();
-        let topic = self.topic_id(topic).await.map_err(&failed)?;
-        let request = CommitOffsetsRequest { consumer: consumer.to_owned(), topic, positions };
-        self.cluster.call_empty(&request, RetryPolicy::Always).await.map_err(failed)
+        // A topic that was deleted and created again has another id: the known one is rejected then.
+        let known = self.cluster.topic(topic, None).await.map_err(&failed)?.id;
+        let mut request = CommitOffsetsRequest { consumer: consumer.to_owned(), topic: known, positions };
+        let committed = self.cluster.call_group_empty(&request, RetryPolicy::Always).await;
+        let Err(CallError::Rejected { code: ErrorCode::UnknownTopic, .. }) = committed else {
+            return committed.map_err(failed);
+        };
+        request.topic = self.topic_id(topic).await.map_err(&failed)?;
+        self.cluster.call_group_empty(&request, RetryPolicy::Always).await.map_err(failed)
     }
 
     pub(crate) async fn topic_id(&self, name: &str) -> Result<TopicId, CallError> {

@@ -39,7 +39,7 @@ impl Client {
         let request = DescribeGroupRequest { name: name.into() };
         let failed = failed(format_args!("group {} cannot be described", request.name));
         let reply: DescribeGroupReply =
-            self.cluster.call(&request, RetryPolicy::Always).await.map_err(&failed)?;
+            self.cluster.call_group(&request, RetryPolicy::Always).await.map_err(&failed)?;
         let names = if GroupDescription::needs_names(&reply) {
             self.topic_names().await.map_err(failed)?
         } else {
@@ -57,7 +57,7 @@ impl Client {
     /// Forgets a group without members, and its positions.
     pub async fn delete_group(&self, name: impl Into<String>) -> AdminResult<()> {
         let request = DeleteGroupRequest { name: name.into() };
-        let result = self.cluster.call_empty(&request, RetryPolicy::IfUnsent).await;
+        let result = self.cluster.call_group_empty(&request, RetryPolicy::IfUnsent).await;
         result.map_err(failed(format_args!("group {} cannot be deleted", request.name)))
     }
 
@@ -77,7 +77,7 @@ impl Client {
         let topics = vec![TopicPositions { topic, positions }];
         let request = CommitGroupOffsetsRequest { group, member: String::new(), epoch: -1, topics };
         let reply: Result<CommitGroupOffsetsReply, _> =
-            self.cluster.call(&request, RetryPolicy::Always).await;
+            self.cluster.call_group(&request, RetryPolicy::Always).await;
         let rejected = match reply {
             Ok(reply) => match reply.rejected.first() {
                 None => return Ok(()),
@@ -105,7 +105,7 @@ impl Client {
         let request = ReadGroupOffsetsRequest { group: name.into(), member: None, partitions: None };
         let failed = failed(format_args!("positions of group {} cannot be read", request.group));
         let reply: ReadGroupOffsetsReply =
-            self.cluster.call(&request, RetryPolicy::Always).await.map_err(&failed)?;
+            self.cluster.call_group(&request, RetryPolicy::Always).await.map_err(&failed)?;
         if reply.topics.is_empty() {
             return Ok(BTreeMap::new());
         }

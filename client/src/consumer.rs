@@ -136,7 +136,7 @@ impl ConsumerBuilder {
             Some(name) => {
                 let request = ReadOffsetsRequest { consumer: name.clone(), topic: info.id };
                 let reply: ReadOffsetsReply =
-                    self.cluster.call(&request, RetryPolicy::Always).await.map_err(failed)?;
+                    self.cluster.call_group(&request, RetryPolicy::Always).await.map_err(failed)?;
                 reply.positions
             }
             None => Vec::new(),

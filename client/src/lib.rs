@@ -280,7 +280,7 @@ pub use highwater_protocol::error::ErrorCode;
 pub use highwater_protocol::ids::{ClusterId, NodeId, Offset, PartitionIndex, ShardId, Timestamp, TopicId};
 pub use highwater_protocol::native::{
     Acks, CommittedOffset, CompactionDetail, DescribeTopicReply as TopicDescription, GroupInfo, ListedOffset,
-    MetadataReply as ClusterMetadata, NodeInfo, PartitionDetail, PartitionInfo, ShardStats, Start,
+    LogDetail, MetadataReply as ClusterMetadata, NodeInfo, PartitionDetail, PartitionInfo, ShardStats, Start,
     StatsReply as BrokerStats, TopicInfo,
 };
 pub use highwater_protocol::partitioner::partition_for_key;

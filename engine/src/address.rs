@@ -18,6 +18,13 @@ const NAME_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 
 impl HostPort {
+    /// Returns the address if the host is an IP address and not a name.
+    pub(crate) fn ip(&self) -> Option<SocketAddr> {
+        // A link-local address with a scope is only part of a socket's address.
+        let scoped = || self.to_string().parse().ok();
+        self.host.parse().map(|ip| SocketAddr::new(ip, self.port)).ok().or_else(scoped)
+    }
+
     /// Checks that this address can be advertised to clients.
     pub(crate) fn check_advertised(&self) -> Result<(), String> {
         let wrong = |why: &str| Err(format!("clients cannot connect to {self}: {why}"));
@@ -33,6 +40,22 @@ impl HostPort {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Finds the IP addresses of hosts.
+pub trait Resolve: Send + Sync {
+    /// Returns an address to connect to, or why there is none at the moment. Never blocks.
+    fn resolve(&self, address: &HostPort) -> Result<SocketAddr, String>;
+}
+
+/// Resolves IP addresses only, and no names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IpAddresses;
+
+impl Resolve for IpAddresses {
+    fn resolve(&self, address: &HostPort) -> Result<SocketAddr, String> {
+        address.ip().ok_or_else(|| format!("{} is not an IP address", address.host))
     }
 }
 

@@ -11,8 +11,10 @@ mod context;
 mod coord;
 pub mod counters;
 pub mod data_dir;
+pub mod join;
 mod kafka;
 mod kafka_message;
+mod leaders;
 pub mod limits;
 pub mod message;
 pub mod meta;
@@ -32,7 +34,7 @@ pub mod shard;
 mod start_error;
 mod units;
 
-pub use address::HostPort;
+pub use address::{HostPort, IpAddresses, Resolve};
 pub use broker::{
     Broker, BrokerConfig, DurableChoice, GROUPS_PARTITIONS_DEFAULT, HostKind, KAFKA_PORT_DEFAULT, Listener,
     MemoryChoice, NATIVE_PORT_DEFAULT, ReadyInfo, TestBroker, memory_in_force, offline, repair,

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use highwater_protocol::ids::TopicId;
 use highwater_protocol::native::Hello;
+use highwater_replication::peer::LeaderStatement;
 
 use crate::api::{ApiError, ControllerReply, ControllerRequest, PartitionAnswer, PartitionQuery, Ticket};
 use crate::coord::groups::{GroupBatch, GroupReply, GroupRequest};
 use crate::kafka_message::KafkaMessage;
+use crate::leaders::Leaders;
 use crate::meta::{Change, Opened, Publish};
 
 /// A message from one shard to another, or to itself.
@@ -29,6 +31,10 @@ pub enum Message {
     Publish(Publish),
     /// To shard 0: this shard has applied all changes up to this version.
     Applied(u64),
+    /// To shard 0: which partitions replicas of this shard lead, or have ceased to lead.
+    Led(Vec<LeaderStatement>),
+    /// From shard 0: who leads what.
+    Leaders(Leaders),
     /// To shard 0: this shard's stores have nothing left of these topics.
     Gone(Vec<TopicId>),
     /// To shard 0.

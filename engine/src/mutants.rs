@@ -53,6 +53,14 @@ pub enum Mutant {
     MetadataAppliedTwice,
     /// Requests to a controller that was deposed stay, and are answered when as many records are applied.
     DeposedControllerReplies,
+    /// In the leader table, a statement in a lower epoch replaces one in a higher epoch.
+    LowerEpochHolds,
+    /// A node does not say again in a new session what it leads.
+    LeadersNotToldAgain,
+    /// What a node said in earlier sessions holds although it does not repeat it: for example, because its disk was wiped.
+    OldStatementsHold,
+    /// A node that joins is welcomed before its registration is committed.
+    WelcomeBeforeCommitted,
 }
 
 highwater_runtime::planted_bugs!(Mutant);

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use highwater_replication::raft::ReplicaId;
 use highwater_runtime::plane::{Disk, ListenerId};
 use highwater_storage::state_log::{FILE_BYTES_DEFAULT, Owner, Recovered, StateLog, StateLogError};
 use highwater_storage::{DurableForm, OpenError as StoreError};
 
-use crate::address::HostPort;
+use crate::address::{HostPort, Resolve};
 use crate::coord::groups::{GroupConfig, GroupsError};
 use crate::counters::ShardCounters;
 use crate::data_dir::Identity;
@@ -46,6 +47,8 @@ pub struct ShardSetup {
     pub kafka: KafkaSetup,
     /// The other nodes; `None`: this broker neither listens for any nor connects to any.
     pub peers: Option<PeerSetup>,
+    /// Resolves the addresses of other nodes.
+    pub names: Arc<dyn Resolve>,
     /// Settings of the group coordinator.
     pub groups: GroupConfig,
     /// Partitions of the topic that keeps groups, when it is created.

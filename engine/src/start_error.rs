@@ -25,6 +25,12 @@ pub enum StartError {
     /// The kernel or a limit of the process does not allow what a broker needs.
     #[error("{0}")]
     Environment(String),
+    /// The cluster does not take the node as a member.
+    #[error("{0}")]
+    Refused(String),
+    /// A signal has stopped the process before the node was a member of a cluster.
+    #[error("stopped before the node was a member of a cluster")]
+    Stopped,
     /// A bug of the broker.
     #[error("{0}")]
     Internal(String),
@@ -39,7 +45,8 @@ impl StartError {
             Self::Storage(_) => 75,
             Self::Permission(_) => 77,
             Self::Disk(_) => 74,
-            Self::Listen(_) | Self::Environment(_) => 1,
+            Self::Listen(_) | Self::Environment(_) | Self::Refused(_) => 1,
+            Self::Stopped => 0,
             Self::Internal(_) => EXIT_INTERNAL,
         }
     }

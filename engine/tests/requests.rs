@@ -129,7 +129,7 @@ fn records_are_deleted_up_to_an_offset_and_stay_deleted() {
     broker.restart();
     let described = broker.native().describe("t");
     for number in 0..2 {
-        let detail = described.partitions[number as usize];
+        let detail = described.partitions[number as usize].log.expect("it is led here");
         assert_eq!((detail.log_start, detail.high_watermark, detail.faulty), (Offset(2), Offset(3), false));
         let mut home = connect_to_owner(&broker, "t", number);
         let to = partition(topic, number);

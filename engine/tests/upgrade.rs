@@ -74,7 +74,9 @@ fn metadata_of_an_earlier_format_is_upgraded_once_and_nothing_is_lost() {
         let has = |name: &str| metadata.topics.iter().find(|topic| topic.name == name).expect("it exists");
         assert_eq!((has("orders").partitions.len(), has("gone").partitions.len()), (4, 1));
         assert_eq!(metadata.topics.len(), 2 + round);
-        assert!(has("orders").partitions.iter().all(|partition| partition.leader == metadata.nodes[0].node));
+        assert!(
+            has("orders").partitions.iter().all(|partition| partition.leader == Some(metadata.nodes[0].node))
+        );
         let last = &has("orders").partitions[3];
         let mut client = Client::connect_to(address, Some(last.shard.0));
         let records = client.read_all(partition(has("orders").id, 3), 0);

@@ -112,6 +112,10 @@ codes! {
     NotEnoughReplicasAfterAppend = 33, true;
     /// Another node leads the partition, or none does; refresh the metadata. The details name the leader and its epoch, if the node knows them.
     NotLeader = 34, true;
+    /// Another node coordinates the group, or none does: the one that leads the group's partition.
+    NotCoordinator = 35, true;
+    /// Another node leads the metadata of the cluster, or none does; send the request to another node.
+    NotController = 36, true;
 }
 
 impl fmt::Display for ErrorCode {

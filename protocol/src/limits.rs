@@ -24,6 +24,9 @@ pub const HELLO_BODY_BYTES_MAX: usize = 64 << 10;
 /// From this many payload bytes on, a produce body is received directly into its own pages.
 pub const BULK_BYTES_MIN: usize = 64 << 10;
 
+/// Replicas of a partition.
+pub const REPLICAS_PER_PARTITION_MAX: usize = 15;
+
 /// Bytes of a topic name. Kafka's limit.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 

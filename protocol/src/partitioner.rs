@@ -1,4 +1,4 @@
-//! Maps keys to partitions as Kafka's clients do, so that a key gets the same partition in either protocol.
+//! Maps keys and groups to partitions as Kafka does, so that they get the same partition in either protocol.
 
 /// Returns the partition of a key in a topic with `partitions` partitions.
 ///
@@ -11,6 +11,15 @@
 pub fn partition_for_key(key: &[u8], partitions: u32) -> u32 {
     assert!(partitions > 0, "a topic has at least one partition");
     (murmur2(key).cast_unsigned() & 0x7fff_ffff) % partitions
+}
+
+/// Returns which of `partitions` partitions of the groups' topic keeps a group: the one that a Kafka broker would choose.
+pub fn partition_of_group(group: &str, partitions: u32) -> u32 {
+    // Java's `String.hashCode`, over UTF-16 units.
+    let hash =
+        group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    // `i32::MIN` has no absolute value; Kafka uses 0.
+    hash.checked_abs().unwrap_or(0).cast_unsigned() % partitions.max(1)
 }
 
 /// Computes the 32-bit MurmurHash2 with the seed that Kafka uses.
@@ -36,6 +45,24 @@ pub fn murmur2(bytes: &[u8]) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_is_in_the_partition_that_kafka_would_choose() {
+        // Computed in Java: `Utils.abs(group.hashCode()) % partitions`.
+        for (group, partitions, expected) in [
+            ("", 50, 0),
+            ("a", 50, 97 % 50),
+            ("hello", 50, 99_162_322 % 50),
+            // The hash is `i32::MIN`.
+            ("polygenelubricants", 50, 0),
+            // The hash is negative.
+            ("The quick brown fox", 16, 1_739_336_029 % 16),
+            // Two UTF-16 units.
+            ("\u{1f600}", 16, 1_772_899 % 16),
+        ] {
+            assert_eq!(partition_of_group(group, partitions), expected, "{group:?}");
+        }
+    }
 
     #[test]
     fn hashes_match_kafka() {

@@ -64,7 +64,7 @@ fn dense_metadata() -> Vec<Sample> {
     let topic = TopicId([1; 16]);
     let info = |n: usize| PartitionInfo {
         index: PartitionIndex(n as u32),
-        leader: NodeId(1),
+        leader: Some(NodeId(1)),
         shard: ShardId(1),
         leader_epoch: LeaderEpoch(0),
     };

@@ -9,7 +9,7 @@ use highwater_protocol::ids::{
     ClusterId, LeaderEpoch, NodeId, Offset, PartitionIndex, ProducerId, ShardId, Timestamp, TopicId,
     TopicPartition,
 };
-use highwater_protocol::limits::{CREDIT_BYTES_MAX, ERROR_TEXT_BYTES_MAX};
+use highwater_protocol::limits::{CREDIT_BYTES_MAX, ERROR_TEXT_BYTES_MAX, REPLICAS_PER_PARTITION_MAX};
 use highwater_protocol::native::*;
 use proptest::collection::vec;
 use proptest::option;
@@ -17,9 +17,9 @@ use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
 prop_compose! {
-    fn partition_info()(index: u32, leader: u32, shard: u16, epoch: i32) -> PartitionInfo {
+    fn partition_info()(index: u32, leader: Option<u32>, shard: u16, epoch: i32) -> PartitionInfo {
         PartitionInfo {
-            index: PartitionIndex(index), leader: NodeId(leader), shard: ShardId(shard), leader_epoch: LeaderEpoch(epoch),
+            index: PartitionIndex(index), leader: leader.map(NodeId), shard: ShardId(shard), leader_epoch: LeaderEpoch(epoch),
         }
     }
 }
@@ -51,10 +51,22 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn log_detail()(
+        a in 0..i64::MAX, b in 0..i64::MAX, bytes: u64, faulty: bool, compaction in option::of(compaction()),
+    ) -> LogDetail {
+        LogDetail { log_start: Offset(a), high_watermark: Offset(b), bytes, faulty, compaction }
+    }
+}
+
+prop_compose! {
     fn detail()(
-        info in partition_info(), a in 0..i64::MAX, b in 0..i64::MAX, bytes: u64, faulty: bool, compaction in option::of(compaction()),
+        info in partition_info(),
+        replicas in vec(any::<u32>(), 0..=REPLICAS_PER_PARTITION_MAX),
+        in_sync in vec(any::<u32>(), 0..4),
+        log in option::of(log_detail()),
     ) -> PartitionDetail {
-        PartitionDetail { info, log_start: Offset(a), high_watermark: Offset(b), bytes, faulty, compaction }
+        let nodes = |ids: Vec<u32>| ids.into_iter().map(NodeId).collect();
+        PartitionDetail { info, replicas: nodes(replicas), in_sync: nodes(in_sync), log }
     }
 }
 

@@ -37,7 +37,7 @@ mod uring;
 pub use cpus::{Cpu, available_cpus};
 pub use errors::{BoxError, RunError, StartError};
 pub use host::HostKind;
-pub use listen::bind;
+pub use listen::{ReservedAddress, bind, reserve};
 pub use memory::{AvailableMemory, MemoryLimit, available_memory};
 pub use osfs::{FILES_OPEN_MAX, OsFs};
 pub use preflight::check as preflight;

@@ -8,22 +8,51 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 /// Connections that the kernel may queue for a listening socket until a shard accepts them.
 const BACKLOG: i32 = 4096;
 
-/// Listens on an address. Port 0 selects a free port.
+/// An address of this process at which nothing listens yet: connections are refused.
+#[derive(Debug)]
+pub struct ReservedAddress {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+/// Reserves an address. Port 0 selects a free port.
 ///
 /// A port that is already in use is an error that names the address: `SO_REUSEPORT`, with which two brokers would silently share a
 /// port, is never set. `SO_REUSEADDR` is set, so that a restarted broker need not wait for old connections to time out.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    listen(address).map_err(|e| explain(address, &e))
+pub fn reserve(address: SocketAddr) -> io::Result<ReservedAddress> {
+    open(address).map_err(|e| explain(address, &e))
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on an address, as [`reserve`] and then [`ReservedAddress::listen`] do.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    reserve(address)?.listen()
+}
+
+impl ReservedAddress {
+    /// Returns the address, with its actual port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts connections from now on. Sockets of repeated calls accept from one queue.
+    pub fn listen(&self) -> io::Result<TcpListener> {
+        let listen = || {
+            rustix::net::listen(&self.socket, BACKLOG)?;
+            self.socket.try_clone()
+        };
+        listen().map_err(|e| explain(self.address, &e))
+    }
+}
+
+fn open(address: SocketAddr) -> io::Result<ReservedAddress> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket =
         rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(TcpListener::from(socket))
+    let socket = TcpListener::from(socket);
+    let address = socket.local_addr()?;
+    Ok(ReservedAddress { socket, address })
 }
 
 fn explain(address: SocketAddr, e: &io::Error) -> io::Error {
@@ -50,6 +79,8 @@ fn explain(address: SocketAddr, e: &io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
 
     #[test]
@@ -61,6 +92,17 @@ mod tests {
         assert!(e.to_string().contains(&address.to_string()), "{e}");
         drop(first);
         bind(address).expect("free again");
+    }
+
+    #[test]
+    fn a_reserved_address_refuses_connections_until_it_is_listened_on() {
+        let reserved = reserve(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let refused = TcpStream::connect(reserved.address()).expect_err("nothing listens");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let first = reserved.listen().expect("it is ours");
+        let _again = reserved.listen().expect("it still is");
+        TcpStream::connect(reserved.address()).expect("it listens");
+        assert_eq!(first.local_addr().expect("address"), reserved.address());
     }
 
     #[test]

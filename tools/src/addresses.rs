@@ -3,7 +3,9 @@
 use std::str::FromStr;
 
 use highwater_engine::{HostPort, Listener};
-use highwater_protocol::address::{KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT, with_default_port};
+use highwater_protocol::address::{
+    KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT, PEER_PORT_DEFAULT, with_default_port,
+};
 use highwater_protocol::text::counted;
 use serde::Deserialize;
 
@@ -22,6 +24,11 @@ pub(crate) struct Listen(pub Vec<HostPort>);
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(try_from = "OneOrMany")]
 pub(crate) struct KafkaListen(pub Vec<HostPort>);
+
+/// Addresses of nodes for each other; at least one.
+#[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(try_from = "OneOrMany")]
+pub(crate) struct PeerAddresses(pub Vec<HostPort>);
 
 /// Advertised address of each listener. `None` advertises the address that the client connected to.
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -75,6 +82,14 @@ impl FromStr for KafkaListen {
     }
 }
 
+impl FromStr for PeerAddresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_list(text, |part| with_port(part, PEER_PORT_DEFAULT)).map(Self)
+    }
+}
+
 /// Checks an address of a broker to connect to.
 pub(crate) fn server_address(text: &str) -> Result<String, String> {
     host_port(text.trim(), NATIVE_PORT_DEFAULT)?;
@@ -123,7 +138,7 @@ macro_rules! join_lists {
     };
 }
 
-join_lists!(Listen Advertise);
+join_lists!(Listen PeerAddresses Advertise);
 
 impl AddressList for KafkaListen {
     fn join(given: &[Self]) -> Result<Option<Self>, String> {
@@ -150,9 +165,16 @@ macro_rules! parse_from_file {
     };
 }
 
-parse_from_file!(Listen KafkaListen Advertise);
+parse_from_file!(Listen KafkaListen PeerAddresses Advertise);
 
 impl Listen {
+    /// As a value of the configuration file.
+    pub(crate) fn to_toml(&self) -> toml::Value {
+        list(self.0.iter().map(ToString::to_string))
+    }
+}
+
+impl PeerAddresses {
     /// As a value of the configuration file.
     pub(crate) fn to_toml(&self) -> toml::Value {
         list(self.0.iter().map(ToString::to_string))

@@ -2,6 +2,7 @@
 
 mod consume;
 mod demo;
+mod dev_cluster;
 mod group;
 mod info;
 mod log;
@@ -18,6 +19,7 @@ use crate::settings::StartArgs;
 
 pub(crate) use consume::ConsumeArgs;
 pub(crate) use demo::DemoArgs;
+pub(crate) use dev_cluster::DevClusterArgs;
 pub(crate) use group::{GroupCommand, SeekArgs};
 pub(crate) use info::{InfoArgs, StatsArgs};
 pub(crate) use log::{DataArgs, LogCommand, RepairArgs};
@@ -50,6 +52,9 @@ pub(crate) enum Command {
     Start(StartArgs),
     /// Run a half-minute demonstration: write and read back a million records, killing the broker twice, in a temporary directory
     Demo(DemoArgs),
+    /// Run several nodes of a cluster on this machine until Ctrl-C, for development
+    #[command(hide = true)]
+    DevCluster(DevClusterArgs),
     /// Create, list, describe, alter, trim and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),

@@ -8,6 +8,7 @@ mod connection;
 mod consume;
 mod consume_group;
 mod demo;
+mod dev_cluster;
 mod encoding;
 mod environment;
 mod escape;
@@ -89,6 +90,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<(), Failure> {
         Command::Space(command) => space::run(command),
         Command::Log(command) => log::run(command),
         Command::Demo(args) => demo::run(&args),
+        Command::DevCluster(args) => dev_cluster::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();

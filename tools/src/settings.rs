@@ -12,11 +12,13 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, ValueEnum};
 use highwater_engine::limits::{CLEANUP_INTERVAL_DEFAULT, FREE_SPACE_KEPT_BYTES_DEFAULT};
 use highwater_engine::{BrokerConfig, DurableChoice, GROUPS_PARTITIONS_DEFAULT, Listener};
+use highwater_protocol::ids::NodeId;
 use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 use serde::Deserialize;
 
 use crate::addresses::{
-    ADDRESS_DEFAULT, AddressList, Advertise, KAFKA_ADDRESS_DEFAULT, KafkaListen, Listen, listeners,
+    ADDRESS_DEFAULT, AddressList, Advertise, KAFKA_ADDRESS_DEFAULT, KafkaListen, Listen, PeerAddresses,
+    listeners,
 };
 use crate::failure::Failure;
 use crate::units::ByteSize;
@@ -34,6 +36,13 @@ const MEMORY_DEFAULT: &str = "a quarter of what the process may use, at least 25
 
 /// Description of the default of `advertise`.
 const ADVERTISE_DEFAULT: &str = "the address that each client has connected to";
+
+/// Description of the default of `peer_advertise`.
+const PEER_ADVERTISE_DEFAULT: &str =
+    "the one of seeds that is this node, or else the address that it listens on";
+
+/// Description of the default of `node_id`.
+const NODE_ID_DEFAULT: &str = "0 for the founder, the smallest free one for others";
 
 /// Method of making writes durable.
 #[derive(ValueEnum, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -114,6 +123,14 @@ pub(crate) struct Settings {
     pub kafka_listen: Setting<KafkaListen>,
     /// Advertised addresses for Kafka clients; `None` to advertise the address that each client connected to.
     pub kafka_advertise: Setting<Option<Advertise>>,
+    /// Addresses to listen on for other nodes; `None` to take no others.
+    pub peer_listen: Setting<Option<PeerAddresses>>,
+    /// Addresses at which other nodes reach these.
+    pub peer_advertise: Setting<Option<Advertise>>,
+    /// Nodes that found a cluster, or members of one.
+    pub seeds: Setting<Option<PeerAddresses>>,
+    /// Number of the node in its cluster.
+    pub node_id: Setting<Option<u32>>,
     /// Whether to create missing topics when Kafka clients request them.
     pub auto_create_topics: Setting<bool>,
     /// Number of partitions of topics that are created without a number.
@@ -158,6 +175,10 @@ struct File {
     advertise: Option<Advertise>,
     kafka_listen: Option<KafkaListen>,
     kafka_advertise: Option<Advertise>,
+    peer_listen: Option<PeerAddresses>,
+    peer_advertise: Option<Advertise>,
+    seeds: Option<PeerAddresses>,
+    node_id: Option<u32>,
     auto_create_topics: Option<bool>,
     default_partitions: Option<u32>,
     offsets_topic_partitions: Option<u32>,
@@ -221,6 +242,11 @@ impl Settings {
                 merge.pick(stringify!($name), args.$name, file.$name.map(NonZeroU32::get), || $default)
             };
         }
+        macro_rules! addresses {
+            ($name:ident) => {
+                merge.optional(stringify!($name), joined(&args.$name)?, file.$name)
+            };
+        }
         let (largest, kept) = (BATCH_BYTES_MAX_DEFAULT as u64, FREE_SPACE_KEPT_BYTES_DEFAULT);
         let settings = Self {
             data_dir: merge
@@ -228,15 +254,15 @@ impl Settings {
             listen: merge.pick("listen", joined(&args.listen)?, file.listen, || {
                 ADDRESS_DEFAULT.parse().expect("the default address is an address")
             }),
-            advertise: merge.optional("advertise", joined(&args.advertise)?, file.advertise),
+            advertise: addresses!(advertise),
             kafka_listen: merge.pick("kafka_listen", joined(&args.kafka_listen)?, file.kafka_listen, || {
                 KAFKA_ADDRESS_DEFAULT.parse().expect("the default address is an address")
             }),
-            kafka_advertise: merge.optional(
-                "kafka_advertise",
-                joined(&args.kafka_advertise)?,
-                file.kafka_advertise,
-            ),
+            kafka_advertise: addresses!(kafka_advertise),
+            peer_listen: addresses!(peer_listen),
+            peer_advertise: addresses!(peer_advertise),
+            seeds: addresses!(seeds),
+            node_id: merge.optional("node_id", args.node_id, file.node_id),
             auto_create_topics: merge.pick(
                 "auto_create_topics",
                 args.auto_create_topics,
@@ -284,19 +310,24 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Returns the native listeners and those for Kafka clients, with their advertised addresses.
-    fn listeners(&self) -> Result<(Vec<Listener>, Vec<Listener>), String> {
+    /// Returns the native listeners, those for Kafka clients and those for other nodes, with their advertised addresses.
+    fn listeners(&self) -> Result<[Vec<Listener>; 3], String> {
         let native = listeners(&self.listen.value.0, self.advertise.value.as_ref(), "advertise")?;
         let advertise = self.kafka_advertise.value.as_ref();
         let kafka = listeners(&self.kafka_listen.value.0, advertise, "kafka-advertise")?;
-        Ok((native, kafka))
+        let listen = self.peer_listen.value.as_ref().map_or(&[][..], |listen| &listen.0);
+        let peers = listeners(listen, self.peer_advertise.value.as_ref(), "peer-advertise")?;
+        Ok([native, kafka, peers])
     }
 
     /// Converts to the engine's configuration. The engine validates the settings that depend on the machine.
     pub(crate) fn to_broker_config(&self) -> BrokerConfig {
         let mut config = BrokerConfig::default();
         config.data_dir.clone_from(&self.data_dir.value);
-        (config.listen, config.kafka_listen) = self.listeners().expect("validated by `resolve`");
+        [config.listen, config.kafka_listen, config.peer_listen] =
+            self.listeners().expect("validated by `resolve`");
+        config.seeds = self.seeds.value.as_ref().map(|seeds| seeds.0.clone()).unwrap_or_default();
+        config.node_id = self.node_id.value.map(NodeId);
         config.auto_create_topics = self.auto_create_topics.value;
         config.default_partitions = self.default_partitions.value;
         config.groups_partitions = self.offsets_topic_partitions.value;
@@ -335,6 +366,14 @@ impl Settings {
         line("kafka_listen", Some(self.kafka_listen.value.to_toml()), self.kafka_listen.source, "");
         let kafka_advertise = self.kafka_advertise.value.as_ref().map(Advertise::to_toml);
         line("kafka_advertise", kafka_advertise, self.kafka_advertise.source, ADVERTISE_DEFAULT);
+        let peer_listen = self.peer_listen.value.as_ref().map(PeerAddresses::to_toml);
+        line("peer_listen", peer_listen, self.peer_listen.source, "no other nodes");
+        let peer_advertise = self.peer_advertise.value.as_ref().map(Advertise::to_toml);
+        line("peer_advertise", peer_advertise, self.peer_advertise.source, PEER_ADVERTISE_DEFAULT);
+        let seeds = self.seeds.value.as_ref().map(PeerAddresses::to_toml);
+        line("seeds", seeds, self.seeds.source, "a cluster of one");
+        let node_id = self.node_id.value.map(|n| toml::Value::Integer(n.into()));
+        line("node_id", node_id, self.node_id.source, NODE_ID_DEFAULT);
         let auto_create = toml::Value::Boolean(self.auto_create_topics.value);
         line("auto_create_topics", Some(auto_create), self.auto_create_topics.source, "");
         let partitions = toml::Value::Integer(self.default_partitions.value.into());

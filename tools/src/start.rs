@@ -2,7 +2,7 @@
 
 use std::path::absolute;
 
-use highwater_engine::{Broker, ReadyInfo};
+use highwater_engine::{Broker, ReadyInfo, StartError};
 
 use crate::failure::Failure;
 use crate::output;
@@ -11,8 +11,14 @@ use crate::units::ByteSize;
 
 /// Runs a broker until SIGTERM, SIGINT or SIGHUP.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
-    let broker = Broker::start(settings.to_broker_config())
-        .map_err(|e| Failure::Message { code: e.exit_code(), message: e.to_string() })?;
+    let broker = match Broker::start(settings.to_broker_config()) {
+        Ok(broker) => broker,
+        Err(e @ StartError::Stopped) => {
+            tracing::info!("{e}");
+            return Ok(());
+        }
+        Err(e) => return Err(Failure::Message { code: e.exit_code(), message: e.to_string() }),
+    };
     for warning in &broker.ready().warnings {
         tracing::warn!("{warning}");
     }
@@ -36,8 +42,10 @@ fn ready_line(ready: &ReadyInfo) -> String {
         addresses => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
     };
     let data = absolute(&ready.data_dir).unwrap_or_else(|_| ready.data_dir.clone());
+    let peers = ready.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let node = if peers.is_empty() { String::new() } else { format!(" node={} peers={peers}", ready.node) };
     format!(
-        "ready native={native} kafka={kafka} data={} cores={} memory={} durability={} topics={} partitions={} took_ms={}",
+        "ready native={native} kafka={kafka}{node} data={} cores={} memory={} durability={} topics={} partitions={} took_ms={}",
         quoted(&data.to_string_lossy()),
         ready.cores,
         ByteSize(ready.memory_bytes),

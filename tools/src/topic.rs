@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_client::{AdminErrorKind, AlterTopic, Client, CompactionDetail, TopicDescription};
+use highwater_client::{AdminErrorKind, AlterTopic, Client, CompactionDetail, NodeId, TopicDescription};
 use highwater_protocol::text::counted;
 use highwater_protocol::topic::is_reserved_topic_name;
 use serde::Serialize;
@@ -25,15 +25,20 @@ pub(crate) fn run(command: TopicCommand) -> Result<(), Failure> {
         TopicCommand::List { exclude_internal, json, server } => {
             with_client(&server, |client| async move { list(&client, exclude_internal, json).await })
         }
-        TopicCommand::Describe { topic, all, json, server } => with_client(&server, |client| async move {
-            let mut descriptions = Descriptions::new(json);
-            names::for_each(&topic, async |topic| {
-                let reply = client.describe_topic(topic).await.map_err(|e| Failure::topic(topic, &e))?;
-                let described = Described::new(topic, &reply);
-                descriptions.print(&described, || described.to_text(all))
+        TopicCommand::Describe { topic, all, under_replicated, json, server } => {
+            with_client(&server, |client| async move {
+                let mut descriptions = Descriptions::new(json);
+                names::for_each(&topic, async |topic| {
+                    let reply = client.describe_topic(topic).await.map_err(|e| Failure::topic(topic, &e))?;
+                    let mut described = Described::new(topic, &reply);
+                    if under_replicated {
+                        described.partitions.retain(DescribedPartition::is_under_replicated);
+                    }
+                    descriptions.print(&described, || described.to_text(all))
+                })
+                .await
             })
-            .await
-        }),
+        }
         TopicCommand::Alter { topic, partitions, config, unset, server } => {
             if partitions.is_none() && config.is_empty() && unset.is_empty() {
                 return Err(Failure::usage("nothing to change: give --partitions, --config or --unset"));
@@ -172,9 +177,19 @@ struct DescribedConfig<'a> {
 #[derive(Serialize)]
 struct DescribedPartition {
     partition: u32,
-    leader: u32,
+    /// `None`: no leader is known at the moment.
+    leader: Option<u32>,
     shard: u16,
     leader_epoch: i32,
+    replicas: Vec<u32>,
+    in_sync: Vec<u32>,
+    /// From the leader; `None` if it did not answer.
+    #[serde(flatten)]
+    log: Option<DescribedLog>,
+}
+
+#[derive(Serialize)]
+struct DescribedLog {
     log_start: i64,
     high_watermark: i64,
     bytes: u64,
@@ -182,6 +197,38 @@ struct DescribedPartition {
     /// Only in compacted topics.
     #[serde(skip_serializing_if = "Option::is_none")]
     compaction: Option<DescribedCompaction>,
+}
+
+impl DescribedPartition {
+    /// Returns whether it has no leader, or a replica that is not in sync.
+    fn is_under_replicated(&self) -> bool {
+        self.leader.is_none() || self.replicas.iter().any(|node| !self.in_sync.contains(node))
+    }
+
+    fn row(&self) -> Vec<String> {
+        let list = |nodes: &[u32]| nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let leader = self.leader.map_or_else(|| "none".to_owned(), |node| node.to_string());
+        let of_log = |of: fn(&DescribedLog) -> String| self.log.as_ref().map_or_else(|| "-".to_owned(), of);
+        let state = match &self.log {
+            _ if self.leader.is_none() => "no leader",
+            None => "unknown",
+            Some(log) if log.faulty => "damaged",
+            Some(_) if self.is_under_replicated() => "under-replicated",
+            Some(_) => "ok",
+        };
+        vec![
+            self.partition.to_string(),
+            leader,
+            self.shard.to_string(),
+            self.leader_epoch.to_string(),
+            list(&self.replicas),
+            list(&self.in_sync),
+            of_log(|log| log.log_start.to_string()),
+            of_log(|log| log.high_watermark.to_string()),
+            of_log(|log| log.bytes.to_string()),
+            state.to_owned(),
+        ]
+    }
 }
 
 /// How far a partition is compacted. Passes are those since the start of the broker.
@@ -237,23 +284,27 @@ impl<'a> Described<'a> {
             .map(|(name, value, set)| (name.as_str(), DescribedConfig { value, set: *set }));
         let partitions = reply.partitions.iter().map(|partition| DescribedPartition {
             partition: partition.info.index.get(),
-            leader: partition.info.leader.get(),
+            leader: partition.info.leader.map(NodeId::get),
             shard: partition.info.shard.get(),
             leader_epoch: partition.info.leader_epoch.get(),
-            log_start: partition.log_start.get(),
-            high_watermark: partition.high_watermark.get(),
-            bytes: partition.bytes,
-            faulty: partition.faulty,
-            compaction: partition.compaction.map(Into::into),
+            replicas: partition.replicas.iter().map(|node| node.get()).collect(),
+            in_sync: partition.in_sync.iter().map(|node| node.get()).collect(),
+            log: partition.log.map(|log| DescribedLog {
+                log_start: log.log_start.get(),
+                high_watermark: log.high_watermark.get(),
+                bytes: log.bytes,
+                faulty: log.faulty,
+                compaction: log.compaction.map(Into::into),
+            }),
         });
         Self { topic, id: reply.id.to_string(), configs: configs.collect(), partitions: partitions.collect() }
     }
 
     /// Formats the description for a terminal. Partitions come last, because they matter most and a terminal shows the end.
     fn to_text(&self, all: bool) -> String {
-        let records: u64 =
-            self.partitions.iter().map(|p| (p.high_watermark - p.log_start).max(0) as u64).sum();
-        let bytes = self.partitions.iter().map(|p| p.bytes).sum();
+        let logs = || self.partitions.iter().filter_map(|partition| partition.log.as_ref());
+        let records: u64 = logs().map(|log| (log.high_watermark - log.log_start).max(0) as u64).sum();
+        let bytes = logs().map(|log| log.bytes).sum();
         // Compaction leaves fewer records than there are offsets.
         let is_compacted =
             self.configs.get("cleanup.policy").is_some_and(|policy| policy.value.contains("compact"));
@@ -266,20 +317,20 @@ impl<'a> Described<'a> {
             counted(records as usize, "record"),
             readable_bytes(bytes)
         );
-        let heading = ["PARTITION", "NODE", "SHARD", "EPOCH", "START", "END", "BYTES", "STATE"];
+        let heading = [
+            "PARTITION",
+            "LEADER",
+            "SHARD",
+            "EPOCH",
+            "REPLICAS",
+            "IN SYNC",
+            "START",
+            "END",
+            "BYTES",
+            "STATE",
+        ];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
-        rows.extend(self.partitions.iter().map(|p| {
-            vec![
-                p.partition.to_string(),
-                p.leader.to_string(),
-                p.shard.to_string(),
-                p.leader_epoch.to_string(),
-                p.log_start.to_string(),
-                p.high_watermark.to_string(),
-                p.bytes.to_string(),
-                if p.faulty { "damaged" } else { "ok" }.to_owned(),
-            ]
-        }));
+        rows.extend(self.partitions.iter().map(DescribedPartition::row));
         format!("{summary}\n{}\n{}{}", self.settings(all), self.compaction(), output::table(&rows))
     }
 
@@ -288,7 +339,7 @@ impl<'a> Described<'a> {
         let heading =
             ["PARTITION", "DIRTY", "RATIO", "COMPACTED TO", "PASSES", "LAST PASS", "BEFORE", "AFTER"];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
-        let of = |p: &DescribedPartition| p.compaction.as_ref().map(|compaction| compaction.row(p.partition));
+        let of = |p: &DescribedPartition| Some(p.log.as_ref()?.compaction.as_ref()?.row(p.partition));
         rows.extend(self.partitions.iter().filter_map(of));
         if rows.len() > 1 { format!("{}\n", output::table(&rows)) } else { String::new() }
     }

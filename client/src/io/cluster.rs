@@ -293,6 +293,23 @@ impl Cluster {
         self.slots().values().find_map(|slot| slot.live())
     }
 
+    /// Returns a live connection to any shard of a node.
+    pub(super) fn live_on(&self, node: NodeId) -> Option<Arc<Conn>> {
+        self.slots().iter().find_map(|((of, _), slot)| slot.live().filter(|_| *of == node))
+    }
+
+    /// Returns whether the cluster is known to have several nodes.
+    pub(super) fn has_several_nodes(&self) -> bool {
+        self.known().nodes.len() > 1
+    }
+
+    /// Returns the node after this one in the order of their ids, and after the last one the first. `None` if no nodes are known.
+    pub(super) fn node_after(&self, node: Option<NodeId>) -> Option<NodeId> {
+        let known = self.known();
+        let later = known.nodes.keys().copied().filter(|other| node.is_none_or(|node| *other > node)).min();
+        later.or_else(|| known.nodes.keys().copied().min())
+    }
+
     fn slot(&self, node: NodeId, shard: ShardId) -> Arc<ConnSlot> {
         let backoff = Backoff::new(self.config.backoff_min, self.config.backoff_max);
         self.slots().entry((node, shard)).or_insert_with(|| Arc::new(ConnSlot::new(backoff))).clone()

@@ -179,7 +179,7 @@ impl ConsumerShared {
         let (shared, watching, on_failure) = (self.clone(), self.clone(), asked.clone());
         let commit = async move {
             let _turn = turn;
-            let sent = shared.cluster.call_empty(&request, RetryPolicy::Always).await;
+            let sent = shared.cluster.call_group_empty(&request, RetryPolicy::Always).await;
             sent.map_err(|error| {
                 let what =
                     format_args!("cannot commit positions of {} in {}", request.consumer, shared.topic);

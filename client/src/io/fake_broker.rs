@@ -335,7 +335,7 @@ impl BrokerState {
             let known = name == "orders";
             let partition = |index| PartitionInfo {
                 index: PartitionIndex(index),
-                leader: NodeId(1),
+                leader: Some(NodeId(1)),
                 shard: ShardId(self.shard),
                 leader_epoch: LeaderEpoch(0),
             };

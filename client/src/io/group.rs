@@ -267,12 +267,12 @@ async fn keep_membership(shared: Arc<GroupShared>) {
                 let repeat =
                     if request.epoch < JOIN_EPOCH { RetryPolicy::Always } else { RetryPolicy::IfUnsent };
                 heartbeat =
-                    Some(Box::pin(async move { (incarnation, cluster.call(&request, repeat).await) }));
+                    Some(Box::pin(async move { (incarnation, cluster.call_group(&request, repeat).await) }));
             }
             MembershipAction::ReadPositions(incarnation, request) => {
                 let cluster = shared.cluster.clone();
                 inflight = Some(Box::pin(async move {
-                    let reply = cluster.call(&request, RetryPolicy::Always).await;
+                    let reply = cluster.call_group(&request, RetryPolicy::Always).await;
                     (incarnation, CompletedRequest::Positions(request, reply))
                 }));
             }

@@ -76,7 +76,7 @@ impl GroupShared {
         if pending.is_empty() {
             return Ok(Vec::new());
         }
-        let rejected = match self.cluster.call(&request, RetryPolicy::Always).await {
+        let rejected = match self.cluster.call_group(&request, RetryPolicy::Always).await {
             Ok(CommitGroupOffsetsReply { rejected }) => {
                 let tp = |topic, partition: PartitionIndex| TopicPartition { topic, partition };
                 rejected.into_iter().map(|p| (tp(p.topic, p.partition), p.error)).collect()

@@ -152,7 +152,13 @@ impl Cluster {
                 let text = format!("the topic has {count}, numbered from 0, and no partition {partition}");
                 return Err(CallError::Rejected { code: ErrorCode::UnknownPartition, text });
             };
-            match self.connection(leader.leader, leader.shard).await {
+            let Some(node) = leader.leader else {
+                // One is being elected.
+                tokio::time::sleep(pause.fail(rand::random())).await;
+                since = Some(Instant::now());
+                continue;
+            };
+            match self.connection(node, leader.shard).await {
                 Ok(conn) => {
                     let partition = PartitionIndex(partition);
                     return Ok((conn, TopicPartition { topic: info.id, partition }));

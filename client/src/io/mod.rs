@@ -1,5 +1,6 @@
 //! Tasks on tokio that drive the state machines of `core`.
 
+mod by_leader;
 pub(crate) mod calls;
 pub(crate) mod cluster;
 mod commits;
@@ -7,6 +8,7 @@ pub(crate) mod conn;
 mod conn_slot;
 pub(crate) mod connect;
 pub(crate) mod consumer;
+mod destination;
 mod driver;
 pub(crate) mod group;
 mod group_commits;

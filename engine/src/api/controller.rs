@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use highwater_protocol::ids::{NodeId, ProducerId, TopicId};
+use highwater_replication::join::{JoinReply, JoinRequest};
 
 use crate::api::{ApiError, ConfigChanges, Node};
 
@@ -25,6 +26,8 @@ pub enum ControllerRequest {
     CreateGroupsTopic(CreateGroupsTopic),
     /// Register a node, or something new about one.
     RegisterNode(RegisterNode),
+    /// Decide about a node that asks to be a member.
+    Join(Join),
 }
 
 /// The reply to a [`ControllerRequest`].
@@ -36,6 +39,8 @@ pub enum ControllerReply {
     Created(CreatedTopic),
     /// Producer ids for the shard that sent the request.
     ProducerIds(Range<ProducerId>),
+    /// The answer to a node that asks to be a member. If it is a welcome, its registration is durable, and applied on every shard.
+    Join(JoinReply),
 }
 
 /// Which nodes get the replicas of new partitions.
@@ -132,6 +137,13 @@ pub struct RegisterNode(
     pub Node,
 );
 
+/// Decides about a node that asks to be a member of the cluster, or that has something new to tell about itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Join(
+    /// Its request.
+    pub Box<JoinRequest>,
+);
+
 /// A request to shard 0 with the type of its reply.
 pub trait ControllerCall: 'static {
     /// The type of the reply.
@@ -170,6 +182,7 @@ controller_calls! {
     }
     DeleteTopic => () { call => ControllerRequest::DeleteTopic(call), ControllerReply::Done => Ok(()) }
     DeleteTopicById => () { call => ControllerRequest::DeleteTopicById(call), ControllerReply::Done => Ok(()) }
+    Join => JoinReply { call => ControllerRequest::Join(call), ControllerReply::Join(reply) => Ok(reply) }
     RegisterNode => () { call => ControllerRequest::RegisterNode(call), ControllerReply::Done => Ok(()) }
     AlterTopic => () { call => ControllerRequest::AlterTopic(call), ControllerReply::Done => Ok(()) }
     ConfigureTopic => () { call => ControllerRequest::ConfigureTopic(call), ControllerReply::Done => Ok(()) }

@@ -25,10 +25,11 @@ pub use acks::RequiredAcks;
 pub use config_changes::{ConfigChange, ConfigChanges};
 pub use controller::{
     AlterTopic, ConfigureTopic, ControllerCall, ControllerReply, ControllerRequest, CreateGroupsTopic,
-    CreateTopic, CreatedTopic, DeleteTopic, DeleteTopicById, RegisterNode, Replication, ReserveProducerIds,
+    CreateTopic, CreatedTopic, DeleteTopic, DeleteTopicById, Join, RegisterNode, Replication,
+    ReserveProducerIds,
 };
 pub use error::{ApiError, Service};
-pub use node::{ClientAddress, Node, NodeProtocol};
+pub use node::{ClientAddress, Node, NodeProtocol, Reach};
 pub use partitions::{
     CompactionDetails, DeleteRecords, Details, EpochEnd, EpochEnds, FoundEpochEnd, FoundOffset,
     FoundProducers, InEpoch, ListOffsets, LocatedOffset, NewStart, OffsetSpec, PartitionAnswer,

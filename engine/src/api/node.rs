@@ -43,6 +43,17 @@ pub struct Node {
     pub shards: u16,
 }
 
+/// Whether this shard reaches another node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// There is a channel.
+    Connected,
+    /// There was one a moment ago, or there has been no time yet to open one.
+    Recent,
+    /// There has been none for some time.
+    Missed,
+}
+
 impl Node {
     /// Returns the identity of its replicas.
     pub fn replica(&self) -> ReplicaId {

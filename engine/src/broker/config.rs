@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use highwater_protocol::address::{KAFKA_PORT_DEFAULT, NATIVE_PORT_DEFAULT};
+use highwater_protocol::ids::NodeId;
 use highwater_protocol::limits::BATCH_BYTES_MAX_DEFAULT;
 pub use highwater_runtime::HostKind;
 
@@ -47,6 +48,11 @@ pub struct BrokerConfig {
     pub kafka_listen: Vec<Listener>,
     /// Listeners for the other nodes of the cluster; none: this broker exchanges nothing with other nodes.
     pub peer_listen: Vec<Listener>,
+    /// The nodes that found a cluster together, the same list on all of them; for a node that joins later, any members. None: this node founds a cluster
+    /// by itself. A node that is a member already does not ask them.
+    pub seeds: Vec<HostPort>,
+    /// The number of this node in its cluster; none: the one that it has, or is given when it joins.
+    pub node_id: Option<NodeId>,
     /// Whether unknown topics are created when Kafka clients request their metadata.
     pub auto_create_topics: bool,
     /// Number of partitions of topics that are created without one.
@@ -95,6 +101,8 @@ impl Default for BrokerConfig {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, NATIVE_PORT_DEFAULT)).into()],
             kafka_listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, KAFKA_PORT_DEFAULT)).into()],
             peer_listen: Vec::new(),
+            seeds: Vec::new(),
+            node_id: None,
             auto_create_topics: true,
             default_partitions: 1,
             group_initial_rebalance_delay: Duration::from_secs(3),

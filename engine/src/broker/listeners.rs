@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
 
-use highwater_runtime::bind;
+use highwater_runtime::{ReservedAddress, reserve};
 
 use crate::address::HostPort;
 use crate::broker::config::{BrokerConfig, KAFKA_PORT_DEFAULT, Listener, NATIVE_PORT_DEFAULT};
@@ -22,10 +22,10 @@ pub(crate) struct Listeners<'a> {
     peers: Vec<Resolved<'a>>,
 }
 
-/// Bound sockets, and the address to advertise for each.
+/// Addresses that this process has reserved, and the address to advertise for each. Nothing listens there yet.
 pub(crate) struct Bound {
-    /// The native sockets, then Kafka's, then those for other nodes.
-    pub(crate) sockets: Vec<TcpListener>,
+    /// Those for native clients, then those for Kafka clients, then those for other nodes.
+    pub(crate) sockets: Vec<ReservedAddress>,
     /// One for each socket; `None` to advertise the address that a client has connected to.
     pub(crate) advertised: Vec<Option<HostPort>>,
     /// Addresses of the native sockets, with their actual ports.
@@ -45,8 +45,12 @@ impl<'a> Listeners<'a> {
             );
             return Err(StartError::Config(text));
         }
-        for advertised in
-            config.listen.iter().chain(&config.kafka_listen).filter_map(|l| l.advertised.as_ref())
+        for advertised in config
+            .listen
+            .iter()
+            .chain(&config.kafka_listen)
+            .chain(&config.peer_listen)
+            .filter_map(|l| l.advertised.as_ref())
         {
             advertised.check_advertised().map_err(|why| {
                 let example = format!("such as broker.example.com:{KAFKA_PORT_DEFAULT}");
@@ -71,7 +75,7 @@ impl<'a> Listeners<'a> {
         }
     }
 
-    /// Binds all sockets.
+    /// Reserves all addresses.
     pub(crate) fn bind(self) -> Result<Bound, StartError> {
         let mut bound = Bound {
             sockets: Vec::new(),
@@ -82,17 +86,17 @@ impl<'a> Listeners<'a> {
         };
         for listener in self.native {
             let sockets = listener.bind()?;
-            bound.native.extend(sockets.iter().filter_map(|socket| socket.local_addr().ok()));
+            bound.native.extend(sockets.iter().map(ReservedAddress::address));
             bound.take(listener.listener, sockets);
         }
         for listener in self.kafka {
             let sockets = listener.bind()?;
-            bound.kafka.extend(sockets.iter().filter_map(|socket| socket.local_addr().ok()));
+            bound.kafka.extend(sockets.iter().map(ReservedAddress::address));
             bound.take(listener.listener, sockets);
         }
         for listener in self.peers {
             let sockets = listener.bind()?;
-            bound.peers.extend(sockets.iter().filter_map(|socket| socket.local_addr().ok()));
+            bound.peers.extend(sockets.iter().map(ReservedAddress::address));
             bound.take(listener.listener, sockets);
         }
         Ok(bound)
@@ -100,10 +104,28 @@ impl<'a> Listeners<'a> {
 }
 
 impl Bound {
-    fn take(&mut self, listener: &Listener, sockets: Vec<TcpListener>) {
+    /// Listens at all addresses.
+    pub(crate) fn listen(&self) -> Result<Vec<TcpListener>, StartError> {
+        listen(&self.sockets)
+    }
+
+    /// Listens at the addresses for other nodes.
+    pub(crate) fn listen_for_peers(&self) -> Result<Vec<TcpListener>, StartError> {
+        listen(&self.sockets[self.sockets.len() - self.peers.len()..])
+    }
+
+    fn take(&mut self, listener: &Listener, sockets: Vec<ReservedAddress>) {
         self.advertised.extend(sockets.iter().map(|_| listener.advertised.clone()));
         self.sockets.extend(sockets);
     }
+}
+
+fn listen(sockets: &[ReservedAddress]) -> Result<Vec<TcpListener>, StartError> {
+    sockets
+        .iter()
+        .map(ReservedAddress::listen)
+        .collect::<Result<_, _>>()
+        .map_err(|e| StartError::Listen(e.to_string()))
 }
 
 fn resolve_all(listeners: &[Listener]) -> Result<Vec<Resolved<'_>>, StartError> {
@@ -138,11 +160,11 @@ fn resolve(listen: &HostPort) -> Result<Vec<SocketAddr>, StartError> {
 impl Resolved<'_> {
     /// Binds every address of the host. Skips addresses that this machine does not have, if it has another one: `localhost` often resolves to an
     /// IPv6 address even if IPv6 is disabled.
-    fn bind(&self) -> Result<Vec<TcpListener>, StartError> {
-        let mut sockets: Vec<TcpListener> = Vec::new();
+    fn bind(&self) -> Result<Vec<ReservedAddress>, StartError> {
+        let mut sockets: Vec<ReservedAddress> = Vec::new();
         let mut missing = None;
         for address in &self.addresses {
-            match bind(*address) {
+            match reserve(*address) {
                 Ok(socket) => sockets.push(socket),
                 Err(e) if e.kind() == ErrorKind::AddrNotAvailable => missing = Some(e),
                 Err(e) => return Err(StartError::Listen(e.to_string())),

@@ -3,8 +3,11 @@
 mod config;
 mod listeners;
 mod lock;
+mod membership;
 mod memory;
+mod names;
 pub mod offline;
+mod peer_address;
 mod registration;
 pub mod repair;
 mod signals;

@@ -2,23 +2,18 @@
 
 use std::net::SocketAddr;
 
+use highwater_protocol::ids::NodeId;
+use highwater_replication::join::{DiskId, RACK_BYTES_MAX};
+
 use super::config::BrokerConfig;
 use super::listeners::Bound;
+use super::peer_address::peer_address;
 use crate::address::HostPort;
-use crate::data_dir::Identity;
 use crate::meta::{ClientAddress, Node, NodeProtocol};
 use crate::start_error::StartError;
 
-/// Maximum length of the name of a rack, in bytes.
-const RACK_BYTES_MAX: usize = 255;
-
-/// Returns the registration of a node with these listeners.
-pub(super) fn registration(
-    config: &BrokerConfig,
-    Identity { node: id, incarnation, disk, .. }: Identity,
-    bound: &Bound,
-    shards: u16,
-) -> Result<Node, StartError> {
+/// Returns the registration of a node with these listeners. Its identity is not known yet.
+pub(super) fn registration(config: &BrokerConfig, bound: &Bound, shards: u16) -> Result<Node, StartError> {
     let rack = config.rack.clone();
     if let Some(rack) = &rack
         && (rack.trim().is_empty() || rack.len() > RACK_BYTES_MAX)
@@ -27,12 +22,12 @@ pub(super) fn registration(
         return Err(StartError::Config(text));
     }
     Ok(Node {
-        id,
-        incarnation,
-        disk,
+        id: NodeId(0),
+        incarnation: 0,
+        disk: DiskId::default(),
         rack,
         clients: client_addresses(bound),
-        peer: peer_address(bound),
+        peer: peer_address(config, bound)?,
         shards,
     })
 }
@@ -56,16 +51,8 @@ fn client_addresses(bound: &Bound) -> Vec<ClientAddress> {
     clients
 }
 
-/// Returns where other nodes reach this one: the first socket for them that is not for all addresses of the machine.
-fn peer_address(bound: &Bound) -> Option<HostPort> {
-    bound.peers.iter().find(|socket| !socket.ip().is_unspecified()).map(|socket| HostPort::from(*socket))
-}
-
 #[cfg(test)]
 mod tests {
-    use highwater_protocol::ids::{ClusterId, NodeId};
-    use highwater_replication::join::DiskId;
-
     use super::*;
 
     fn address(text: &str) -> HostPort {
@@ -87,16 +74,15 @@ mod tests {
             kafka: vec![socket("0.0.0.0:9092"), socket("[::]:9092")],
             peers: vec![socket("0.0.0.0:9193"), socket("10.0.0.3:9193")],
         };
-        let identity = Identity::founder(ClusterId([1; 16]), NodeId(3), DiskId([4; 16]));
         let config = BrokerConfig { rack: Some("a".into()), ..BrokerConfig::default() };
-        let node = registration(&config, identity, &bound, 2).expect("valid");
+        let node = registration(&config, &bound, 2).expect("valid");
         assert_eq!(node.client_address(NodeProtocol::Native), Some(&address("127.0.0.1:9191")));
         assert_eq!(node.client_address(NodeProtocol::Kafka), Some(&address("b.example.com:19092")));
         assert_eq!(node.peer, Some(address("10.0.0.3:9193")));
-        assert_eq!((node.clients.len(), node.id, node.shards), (2, NodeId(3), 2));
+        assert_eq!((node.clients.len(), node.shards), (2, 2));
         for rack in [" ".to_owned(), "r".repeat(256)] {
             let config = BrokerConfig { rack: Some(rack), ..BrokerConfig::default() };
-            let error = registration(&config, identity, &bound, 2).expect_err("refused").to_string();
+            let error = registration(&config, &bound, 2).expect_err("refused").to_string();
             assert!(error.contains("rack"), "{error}");
         }
     }

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use highwater_protocol::ids::{ClusterId, NodeId};
@@ -17,13 +16,15 @@ use highwater_runtime::{
 };
 use highwater_storage::state_log::StateLogError;
 use highwater_storage::{DurableForm, OpenError as StoreError};
-use signal_hook::iterator::Handle as SignalHandle;
 
+use crate::address::{IpAddresses, Resolve};
 use crate::broker::config::{BrokerConfig, DurableChoice};
 use crate::broker::listeners::{Bound, Listeners};
+use crate::broker::membership::{Member, Start, random_id};
+use crate::broker::names::Names;
 use crate::broker::registration::registration;
-use crate::broker::signals::handle_signals;
-use crate::broker::{lock, memory};
+use crate::broker::signals::{SignalThread, Stopper, handle_signals};
+use crate::broker::{lock, memory, peer_address};
 use crate::coord::groups::GroupConfig;
 use crate::counters::ShardCounters;
 use crate::data_dir::{self, DataDir, IDENTITY, Identity};
@@ -31,7 +32,9 @@ use crate::limits::{
     JOURNAL_TAIL_BYTES_LIMIT, ShardLimits, idle_buffer_bytes, journal_tail_bytes_max, members_bytes_max,
     offsets_bytes_max,
 };
+use crate::meta::Node;
 use crate::meta::controller::ReadyReport;
+use crate::peers::PeerNode;
 use crate::setup::{KafkaSetup, OpenError, PeerSetup, ShardSetup};
 use crate::shard::Shard;
 use crate::start_error::{EXIT_INTERNAL, StartError};
@@ -43,7 +46,7 @@ pub struct Broker {
     ready: ReadyInfo,
     runtime: Option<Runtime>,
     shutdown: ShutdownHandle,
-    signals: Option<(SignalHandle, JoinHandle<()>)>,
+    signals: Option<SignalThread>,
     /// Locked until the last file of the data directory is closed.
     lock: Option<Arc<File>>,
 }
@@ -81,22 +84,22 @@ pub struct ReadyInfo {
 }
 
 impl Broker {
-    /// Starts a broker. Returns when clients can connect.
+    /// Starts a broker. Returns when clients can connect. A node with seeds waits until it is a member of their cluster.
     #[expect(clippy::needless_pass_by_value, reason = "a configuration is given away, as to any builder")]
     pub fn start(config: BrokerConfig) -> Result<Self, StartError> {
         let began = std::time::Instant::now();
         let listeners = Listeners::check(&config)?;
+        peer_address::check(&config)?;
         let cpus = choose_cpus(config.cores)?;
         let shards = cpus.len() as u16;
         // Before anything is written or measured: its errors are clearer than later failures.
         preflight(config.host, cpus.len()).map_err(explain)?;
         check_journal_tail(&config)?;
         let memory_bytes = memory::choose(config.memory_bytes, shards, config.batch_bytes_max)?.bytes;
-        let lock = Arc::new(lock::take(&config.data_dir)?);
-        let data = data_dir::open(&mut OsFs::new(), &config.data_dir, new_identity())?;
-        let bound = listeners.bind()?;
-        let registration = registration(&config, data.identity, &bound, shards)?;
-        let Bound { sockets, advertised, native, kafka, peers } = bound;
+        let Process { lock, stopper, signals, names, bound, registration, nodes, data } =
+            Process::prepare(&config, listeners, cpus[0], shards)?;
+        let sockets = bound.listen()?;
+        let Bound { advertised, native, kafka, peers, .. } = bound;
         let kafka_setup = kafka_setup(&config, native.len(), &kafka)?;
         let WriteChoice { form: durable_form, journal_tail_bytes_max } = choose_writes(&config)?;
         let stores = data.stores.max(shards);
@@ -114,10 +117,9 @@ impl Broker {
             counters: ShardCounters::of_shards(shards),
             advertised,
             kafka: kafka_setup,
-            peers: (!peers.is_empty()).then(|| PeerSetup {
-                first_listener: (native.len() + kafka.len()) as u16,
-                nodes: Vec::new(),
-            }),
+            peers: (!peers.is_empty())
+                .then(|| PeerSetup { first_listener: (native.len() + kafka.len()) as u16, nodes }),
+            names,
             groups: group_config(&config, memory_bytes),
             groups_partitions: config.groups_partitions,
             on_ready: Box::new(move |report| {
@@ -137,24 +139,21 @@ impl Broker {
         })
         .map_err(explain)?;
         let shutdown = runtime.shutdown_handle();
+        stopper.set(shutdown.clone());
+        let described = describe(&config, &data, native, shards, durable_form)?;
         let mut broker = Self {
-            ready: ReadyInfo {
-                kafka,
-                peers,
-                memory_bytes,
-                ..describe(&config, &data, native, shards, durable_form)?
-            },
+            ready: ReadyInfo { kafka, peers, memory_bytes, ..described },
             runtime: Some(runtime),
             shutdown,
-            signals: None,
+            signals,
             lock: Some(lock),
         };
-        if config.stop_on_signals {
-            broker.signals = Some(handle_signals(broker.shutdown.clone())?);
+        if config.stop_on_signals && broker.signals.is_none() {
+            broker.signals = Some(handle_signals(stopper.clone())?);
         }
-        let Ok(report) = ready.recv() else {
-            return Err(StartError::Internal("the shards exited before they were ready; see the log".into()));
-        };
+        let ended = || StartError::Internal("the shards exited before they were ready; see the log".into());
+        let report =
+            ready.recv().map_err(|_| if stopper.is_stopping() { StartError::Stopped } else { ended() })?;
         if let Err(e) = data_dir::note_complete(&mut OsFs::new(), &data, stores) {
             // The disk is probably full. The next start tries again.
             tracing::warn!("cannot update {}: {e}", data.path.join(IDENTITY).display());
@@ -198,11 +197,7 @@ impl Broker {
                 EXIT_INTERNAL
             }
         };
-        if let Some((handle, thread)) = self.signals.take() {
-            handle.close();
-            // The thread's result does not matter.
-            let _ = thread.join();
-        }
+        self.signals = None;
         self.lock = None;
         code
     }
@@ -218,6 +213,51 @@ impl Drop for Broker {
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Broker").field("ready", &self.ready).finish_non_exhaustive()
+    }
+}
+
+/// A process that knows which node it is.
+struct Process {
+    lock: Arc<File>,
+    stopper: Stopper,
+    /// If it has waited for other nodes.
+    signals: Option<SignalThread>,
+    names: Arc<dyn Resolve>,
+    bound: Bound,
+    registration: Node,
+    /// Members of the cluster, if the metadata of this node does not have them yet.
+    nodes: Vec<PeerNode>,
+    data: DataDir,
+}
+
+impl Process {
+    /// Takes what belongs to the node, and waits until it is a member of a cluster.
+    fn prepare(
+        config: &BrokerConfig,
+        listeners: Listeners<'_>,
+        cpu: Cpu,
+        shards: u16,
+    ) -> Result<Self, StartError> {
+        let lock = Arc::new(lock::take(&config.data_dir)?);
+        let stopper = Stopper::default();
+        let waits = config.stop_on_signals && !config.seeds.is_empty();
+        let signals = if waits { Some(handle_signals(stopper.clone())?) } else { None };
+        let bound = listeners.bind()?;
+        let is_alone = bound.peers.is_empty();
+        let names: Arc<dyn Resolve> = if is_alone { Arc::new(IpAddresses) } else { Arc::new(start_names()?) };
+        let registration = registration(config, &bound, shards)?;
+        let Member { identity, nodes } = if is_alone {
+            Member { identity: only_node(config), nodes: Vec::new() }
+        } else {
+            let (node, names) = (&registration, Arc::clone(&names));
+            let (bound, stopper, lock) = (&bound, &stopper, &lock);
+            Start { config, bound, node, names, stopper, lock, cpu }.member()?
+        };
+        let data = data_dir::open(&mut OsFs::new(), &config.data_dir, identity)?;
+        check_node_id(config, data.identity)?;
+        let Identity { node: id, incarnation, disk, .. } = data.identity;
+        let registration = Node { id, incarnation, disk, ..registration };
+        Ok(Self { lock, stopper, signals, names, bound, registration, nodes, data })
     }
 }
 
@@ -266,10 +306,26 @@ fn describe(
     })
 }
 
-/// Returns the identity of a directory that is created: that of the only node of a new cluster.
-fn new_identity() -> Identity {
-    let random = || *uuid::Uuid::new_v4().as_bytes();
-    Identity::founder(ClusterId(random()), NodeId(0), DiskId(random()))
+/// Returns the identity of the only node of a new cluster.
+fn only_node(config: &BrokerConfig) -> Identity {
+    let node = config.node_id.unwrap_or(NodeId(0));
+    Identity::founder(ClusterId(random_id()), node, DiskId(random_id()))
+}
+
+/// Rejects a node id that is not the one of the data directory.
+fn check_node_id(config: &BrokerConfig, identity: Identity) -> Result<(), StartError> {
+    match config.node_id {
+        Some(wanted) if wanted != identity.node => Err(StartError::Config(format!(
+            "{} belongs to node {}, not to node {wanted}; start it without --node-id, or choose another --data-dir",
+            config.data_dir.display(),
+            identity.node
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn start_names() -> Result<Names, StartError> {
+    Names::new().map_err(|e| StartError::Environment(format!("cannot start a thread: {e}")))
 }
 
 fn shard_limits(config: &BrokerConfig, memory_bytes: u64, shards: u16, stores: u16) -> ShardLimits {
@@ -381,7 +437,7 @@ fn measure_disk(data_dir: &Path) -> Result<Option<measure::DurabilityMeasurement
 }
 
 /// Maps an error of the runtime or of a shard to the reason why the broker does not start.
-fn explain(error: RuntimeError) -> StartError {
+pub(super) fn explain(error: RuntimeError) -> StartError {
     match error {
         RuntimeError::Config(text) => StartError::Config(text),
         RuntimeError::Machine(text) => StartError::Environment(text),

@@ -31,15 +31,16 @@ pub(crate) use ask::Finish;
 pub(crate) use clients::{AnswerTo, Clients, KafkaCall, NativeCall};
 pub(crate) use jobs::{ClientJob, ClientJobs};
 pub(crate) use large_replies::{LargeReply, ReplyMemory};
-pub(crate) use nodes::ReachableNode;
+pub(crate) use nodes::{ReachableNode, nodes_for};
 pub(crate) use producer_ids::ProducerIds;
 
 use crate::address::HostPort;
 use crate::calls::Calls;
 use crate::coord::groups::Client;
 use crate::counters::Counters;
+use crate::leaders::Leaders;
 use crate::message::Message;
-use crate::meta::{Metadata, Targets};
+use crate::meta::{Leadership, Metadata, Targets};
 use crate::setup::ShardSetup;
 
 /// The part of a shard that an adapter may use while it handles a request or the replies to a call.
@@ -48,6 +49,7 @@ pub(crate) struct Context<'a> {
     pub(crate) setup: &'a Arc<ShardSetup>,
     /// `None` until shard 0 publishes it for the first time.
     pub(crate) metadata: Option<&'a Arc<Metadata>>,
+    leaders: &'a Leaders,
     parts: Parts<'a>,
 }
 
@@ -65,10 +67,10 @@ impl<'a> Context<'a> {
     pub(crate) fn new(
         plane: &'a mut dyn Plane<Message>,
         setup: &'a Arc<ShardSetup>,
-        metadata: Option<&'a Arc<Metadata>>,
+        (metadata, leaders): (Option<&'a Arc<Metadata>>, &'a Leaders),
         parts: Parts<'a>,
     ) -> Self {
-        Self { plane, setup, metadata, parts }
+        Self { plane, setup, metadata, leaders, parts }
     }
 
     /// Replies to a request of a native client.
@@ -94,7 +96,12 @@ impl<'a> Context<'a> {
 
     /// Returns a finder for the topics and partitions that requests name.
     pub(crate) fn targets(&self) -> Targets<'a> {
-        Targets::new(self.metadata, self.setup.shards)
+        Targets::new(self.metadata, self.leaders, self.setup.shards)
+    }
+
+    /// Returns who leads the partitions of topics; `None` before the metadata is published.
+    pub(crate) fn leadership(&self) -> Option<Leadership> {
+        Some(Leadership::new(self.metadata?, self.leaders, self.setup.shards))
     }
 
     /// Returns the address advertised to the client of a connection; `None` once the connection is closed.

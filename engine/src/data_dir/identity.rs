@@ -19,7 +19,7 @@ const FORMAT_VERSION: u32 = 1;
 /// The owner of a data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// The cluster.
+    /// The cluster. Zeros: the node has not joined one yet, and only the id of its disk is known.
     pub cluster: ClusterId,
     /// The node in it.
     pub node: NodeId,
@@ -37,11 +37,24 @@ impl Identity {
         Self { cluster, node, incarnation: 0, founder: node, disk }
     }
 
+    /// Returns the identity of a node that has not joined a cluster yet.
+    pub(super) const fn without_cluster(disk: DiskId) -> Self {
+        Self::founder(NO_CLUSTER, NodeId(0), disk)
+    }
+
+    /// Returns whether the node is a member of a cluster.
+    pub fn is_member(&self) -> bool {
+        self.cluster != NO_CLUSTER
+    }
+
     /// Returns whether the cluster was founded here: on this disk of this node.
     pub fn is_founder(&self) -> bool {
         self.founder == self.node && self.incarnation == 0
     }
 }
+
+/// Cluster of a node that has not joined one.
+const NO_CLUSTER: ClusterId = ClusterId([0; 16]);
 
 /// The parts of the directory after the last complete start. A part that is missing since then was lost, and is not treated as new.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

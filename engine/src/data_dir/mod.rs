@@ -4,6 +4,7 @@
 //! creates an empty file `<name>.forget`; the next start continues without it.
 
 mod identity;
+mod membership;
 mod quarantine;
 
 use std::io;
@@ -14,6 +15,7 @@ use highwater_replication::join::DiskId;
 use highwater_runtime::fs::{DirEntry, Fs, RESERVE_NAME, is_out_of_space};
 
 pub use identity::{Identity, Inventory};
+pub use membership::{Membership, keep_welcome, membership};
 
 pub use quarantine::QUARANTINE;
 
@@ -33,6 +35,9 @@ pub const OFFSETS: &str = "offsets";
 pub const OFFSETS_FILES: [&str; 3] = ["offsets.mark", "offsets.a", "offsets.b"];
 /// Suffix of a file that declares a part lost: the next start continues without it.
 const FORGET: &str = ".forget";
+
+/// The message that has welcomed the node in its cluster, until its first start is complete.
+const WELCOME: &str = "welcome";
 
 /// The file of an interrupted disk measurement. The next one overwrites it.
 const SCRATCH: &str = ".durability.tmp";
@@ -95,7 +100,7 @@ pub(crate) fn failed(what: &str, path: &Path, e: &io::Error) -> StartError {
 fn is_known(name: &str) -> bool {
     let state =
         |stem: &str| name.strip_prefix(stem).is_some_and(|rest| matches!(rest, ".a" | ".b" | ".mark"));
-    matches!(name, IDENTITY | LOCK | QUARANTINE | SCRATCH | RESERVE_NAME | LOST_AND_FOUND)
+    matches!(name, IDENTITY | WELCOME | LOCK | QUARANTINE | SCRATCH | RESERVE_NAME | LOST_AND_FOUND)
         || state(META)
         || state(OFFSETS)
         || store_number(name).is_some()
@@ -114,10 +119,23 @@ pub fn open(fs: &mut dyn Fs, path: &Path, new: Identity) -> Result<DataDir, Star
     let mut entries = list(fs)?;
     let mut warnings = Vec::new();
     let found = find_identity(fs, path, &entries, new, &mut warnings)?;
+    let (found, disk) = match found {
+        // A node that has not joined a cluster has nothing but the id of its disk, and keeps that.
+        Some((identity, _)) if !identity.is_member() => (None, Some(identity.disk)),
+        found => (found, None),
+    };
     let is_new = found.is_none();
+    let new = Identity { disk: disk.unwrap_or(new.disk), ..new };
     let (mut identity, inventory) = found.unwrap_or((new, Inventory::default()));
     if is_new {
-        check_fresh(path, entries.iter().map(|e| e.name.as_str()))?;
+        if !new.is_member() {
+            return Err(StartError::Storage(format!(
+                "{}: its node has not joined a cluster yet, and has no data",
+                path.display()
+            )));
+        }
+        let names = entries.iter().map(|e| e.name.as_str());
+        check_fresh(path, names.filter(|name| disk.is_none() || !matches!(*name, IDENTITY | WELCOME)))?;
         write(fs, path, identity, inventory).map_err(|e| failed("cannot write the identity of", &e))?;
     } else if identity.disk == DiskId::default() && new.disk != identity.disk {
         // Of an earlier build, in which every node was a cluster of its own. On a full disk the file stays as it is until a later start.

@@ -93,7 +93,6 @@ const UNUSED: &[(&str, Option<&str>, Type)] = &[
     ("authorizer.class.name", Some(""), Type::String),
     ("background.threads", Some("10"), Type::Int),
     ("broker.heartbeat.interval.ms", Some("2000"), Type::Int),
-    ("broker.rack", None, Type::String),
     ("broker.session.timeout.ms", Some("9000"), Type::Int),
     ("client.quota.callback.class", None, Type::Class),
     ("connection.failed.authentication.delay.ms", Some("100"), Type::Int),
@@ -195,6 +194,9 @@ pub(super) fn broker_configs(
     let actual = set.chain(fixed).chain(same).map(|actual| {
         entry(actual.name, Some(actual.value), actual.kind, actual.source, documented(actual.text))
     });
+    let rack = context.setup.registration.rack.clone();
+    let source = if rack.is_some() { SET_AT_START } else { DEFAULT };
+    let rack = entry("broker.rack", rack, Type::String, source, documented("The rack of the node."));
     let unused = UNUSED.iter().map(|(name, value, kind)| {
         entry(name, value.map(str::to_owned), *kind, DEFAULT, documented(UNUSED_DOC))
     });
@@ -202,7 +204,7 @@ pub(super) fn broker_configs(
         let text = detail.documentation.then(|| documentation(config));
         Some(entry(broker_name(config)?, Some(config.default.to_owned()), Type::of(config), DEFAULT, text))
     });
-    let mut entries: Vec<_> = actual.chain(unused).chain(topic_defaults).collect();
+    let mut entries: Vec<_> = actual.chain([rack]).chain(unused).chain(topic_defaults).collect();
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     if detail.synonyms {
         for entry in entries.iter_mut().filter(|entry| entry.value.is_some()) {

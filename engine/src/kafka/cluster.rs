@@ -9,18 +9,21 @@ use highwater_net::kafka::messages::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, DescribedPartition, DescribedTopic,
 };
 use highwater_net::kafka::{KafkaError, response};
-use highwater_protocol::ids::{LeaderEpoch, TopicPartition};
+use highwater_protocol::ids::NodeId;
 
 use super::Call;
 use super::names::{Named, find_topic};
-use crate::context::Context;
-use crate::meta::{NodeProtocol, Topic};
+use crate::context::{Context, ReachableNode};
+use crate::meta::{Leadership, NodeProtocol, Topic};
 
 /// Maximum number of partitions in one response. Kafka's `max.request.partition.size.limit`.
 pub(super) const PARTITIONS_PER_ANSWER_MAX: usize = 2000;
 
 /// The endpoint type of brokers; the other one is controllers.
 const ENDPOINT_BROKERS: i8 = 1;
+
+/// Kafka's number for no node.
+pub(super) const NO_NODE: i32 = -1;
 
 pub(super) fn node(context: &Context<'_>) -> i32 {
     context.setup.identity.node.0 as i32
@@ -31,19 +34,17 @@ pub(super) fn cluster_id(context: &Context<'_>) -> String {
     base64(context.setup.identity.cluster.0)
 }
 
-pub(super) fn leader_epoch(context: &Context<'_>, tp: TopicPartition) -> LeaderEpoch {
-    context.metadata.map_or(LeaderEpoch(0), |metadata| metadata.epoch(tp))
-}
-
 pub(super) fn describe_cluster(context: &mut Context<'_>, call: Call, request: &DescribeClusterRequest) {
     let Some(nodes) = context.nodes_for(call.conn, NodeProtocol::Kafka) else { return };
     let about_brokers = request.endpoint_type == ENDPOINT_BROKERS;
-    let brokers = nodes.into_iter().map(|node| DescribeClusterBroker {
+    // A node that cannot be reached is what Kafka calls a fenced broker.
+    let is_shown = |node: &ReachableNode| !node.is_offline || request.include_fenced_brokers;
+    let brokers = nodes.into_iter().filter(is_shown).map(|node| DescribeClusterBroker {
         broker_id: node.id.0 as i32,
         host: Cow::Owned(node.address.host),
         port: node.address.port.into(),
         rack: node.rack.map(Cow::Owned),
-        is_fenced: false,
+        is_fenced: node.is_offline,
     });
     let answer = DescribeClusterResponse {
         error_code: if about_brokers { KafkaError::NONE } else { KafkaError::MISMATCHED_ENDPOINT_TYPE },
@@ -63,7 +64,7 @@ pub(super) fn describe_topic_partitions(
     call: Call,
     request: &DescribeTopicPartitionsRequest<'_>,
 ) {
-    let Some(metadata) = context.metadata else { return };
+    let (Some(metadata), Some(leadership)) = (context.metadata, context.leadership()) else { return };
     let first = request.cursor.as_ref().map_or("", |cursor| cursor.topic_name);
     let mut names: Vec<&str> = match &request.topics[..] {
         // Every topic has at least one partition, so the response cannot have more topics than partitions.
@@ -103,7 +104,7 @@ pub(super) fn describe_topic_partitions(
         if left == 0 {
             break;
         }
-        topics.push(described_topic(context, &topic, from, count.min(left)));
+        topics.push(described_topic(&leadership, &topic, from, count.min(left)));
         left -= count.min(left);
         if next_cursor.is_some() {
             break;
@@ -115,22 +116,24 @@ pub(super) fn describe_topic_partitions(
 }
 
 fn described_topic(
-    context: &Context<'_>,
+    leadership: &Leadership,
     topic: &Topic,
     from: usize,
     count: usize,
 ) -> DescribedTopic<'static> {
     let partitions = topic.partitions_from(from).take(count).map(|(tp, _)| {
-        let replicas: Vec<i32> = topic.replicas(tp.partition).iter().map(|node| node.0 as i32).collect();
+        let led = leadership.of(topic, tp.partition);
+        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0 as i32).collect();
         DescribedPartition {
+            error_code: led.leader.map_or(KafkaError::LEADER_NOT_AVAILABLE, |_| KafkaError::NONE),
             partition_index: tp.partition.0 as i32,
-            leader_id: topic.preferred_leader(tp.partition).0 as i32,
-            leader_epoch: leader_epoch(context, tp).0,
-            isr_nodes: replicas.clone(),
-            replica_nodes: replicas,
+            leader_id: led.leader.map_or(NO_NODE, |place| place.node.0 as i32),
+            leader_epoch: led.epoch.0,
+            replica_nodes: ids(topic.replicas(tp.partition)),
+            isr_nodes: ids(led.in_sync),
+            offline_replicas: leadership.offline(topic, tp.partition).map(|node| node.0 as i32).collect(),
             eligible_leader_replicas: Some(Vec::new()),
             last_known_elr: Some(Vec::new()),
-            ..Default::default()
         }
     });
     DescribedTopic {

@@ -1,4 +1,4 @@
-//! Metadata: the node and its topics. Unknown topics are created if the client and the broker allow it.
+//! Metadata: the nodes that can be reached, and topics with the leaders of their partitions. Unknown topics are created if the client and the broker allow it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use highwater_net::kafka::messages::{
 };
 use highwater_net::kafka::wire::Uuid;
 use highwater_net::{Entries, Pieces};
-use highwater_protocol::ids::TopicId;
+use highwater_protocol::ids::{NodeId, TopicId};
 use highwater_protocol::topic::{is_reserved_topic_name, validate_topic_name};
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
-use super::cluster::{cluster_id, node};
+use super::cluster::{NO_NODE, cluster_id, node};
 use super::names::find_topic;
 use crate::api::{ApiError, CreateTopic, Replication};
 use crate::context::{AnswerTo, ClientJob, Context};
 use crate::counters::Work;
 use crate::limits::{KAFKA_CHANGES_PER_REQUEST_MAX, PARTITIONS_PER_PART};
-use crate::meta::{Epochs, Listed, NodeProtocol, Topic};
+use crate::meta::{Leadership, Listed, NodeProtocol, Topic};
 use crate::names::{Distinct, Names};
 
 /// A topic of a request.
@@ -88,16 +88,16 @@ fn answer_all_topics(context: &mut Context<'_>, call: Call) {
 
 /// Answers with these topics.
 fn answer_metadata(context: &mut Context<'_>, call: Call, list: TopicList) {
-    let Some(metadata) = context.metadata else { return };
     let Some(nodes) = context.nodes_for(call.conn, NodeProtocol::Kafka) else { return };
-    let brokers = nodes.into_iter().map(|node| MetadataBroker {
+    let Some(leadership) = context.leadership() else { return };
+    let brokers = nodes.into_iter().filter(|node| !node.is_offline).map(|node| MetadataBroker {
         node_id: node.id.0 as i32,
         host: Cow::Owned(node.address.host),
         port: node.address.port.into(),
         rack: node.rack.map(Cow::Owned),
     });
     let version = call.version();
-    let entries = Topics { version, list, epochs: metadata.epochs() };
+    let entries = Topics { version, list, leadership };
     let response = MetadataResponse {
         brokers: brokers.collect(),
         cluster_id: Some(Cow::Owned(cluster_id(context))),
@@ -215,12 +215,18 @@ impl RequestedTopic {
     }
 }
 
+/// Replaces the nodes of a list.
+fn set_nodes(list: &mut Vec<i32>, nodes: impl Iterator<Item = NodeId>) {
+    list.clear();
+    list.extend(nodes.map(|node| node.0 as i32));
+}
+
 /// The topics of a response.
 #[derive(Debug)]
 struct Topics {
     version: i16,
     list: TopicList,
-    epochs: Arc<Epochs>,
+    leadership: Leadership,
 }
 
 impl Entries for Topics {
@@ -261,12 +267,16 @@ impl Entries for Topics {
         };
         let from = part * PARTITIONS_PER_PART;
         for (tp, _) in topic.partitions_from(from).take(PARTITIONS_PER_PART) {
+            let led = self.leadership.of(topic, tp.partition);
             partition.partition_index = tp.partition.0 as i32;
-            partition.leader_id = topic.preferred_leader(tp.partition).0 as i32;
-            partition.replica_nodes.clear();
-            partition.replica_nodes.extend(topic.replicas(tp.partition).iter().map(|node| node.0 as i32));
-            partition.isr_nodes.clone_from(&partition.replica_nodes);
-            partition.leader_epoch = self.epochs.get(&tp).map_or(0, |epoch| epoch.0);
+            (partition.error_code, partition.leader_id) = match led.leader {
+                Some(place) => (KafkaError::NONE, place.node.0 as i32),
+                None => (KafkaError::LEADER_NOT_AVAILABLE, NO_NODE),
+            };
+            partition.leader_epoch = led.epoch.0;
+            set_nodes(&mut partition.replica_nodes, topic.replicas(tp.partition).iter().copied());
+            set_nodes(&mut partition.isr_nodes, led.in_sync.iter().copied());
+            set_nodes(&mut partition.offline_replicas, self.leadership.offline(topic, tp.partition));
             partition.put(self.version, out);
         }
         let more = topic.partition_count() > from + PARTITIONS_PER_PART;

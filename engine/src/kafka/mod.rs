@@ -22,6 +22,7 @@ mod group_admin;
 mod group_describe;
 mod group_offsets;
 mod groups;
+mod leader_hints;
 mod metadata;
 mod names;
 mod offset_answer;
@@ -41,6 +42,7 @@ use highwater_net::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use highwater_net::kafka::{KafkaError, KafkaReply, Origin, Request, response};
 
 pub(crate) use error::{append_error, producers_retry};
+pub(crate) use leader_hints::{LeaderHint, LeaderHints};
 pub(crate) use names::{Named, known_epoch};
 pub(crate) use resolve::{LookupItem, NamedTopic, TopicLookup};
 pub(crate) use transactions::{NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};

@@ -45,3 +45,6 @@ pub const REMOTE_REQUESTS_MAX: usize = 4 * FORWARDED_REQUESTS_MAX;
 
 /// Bytes of a request to the controller on another node.
 pub const CONTROLLER_BYTES_MAX: usize = BODY_BYTES_MAX;
+
+/// Partitions whose leaders a node knows. Of further ones it knows none.
+pub const LEADERS_MAX: usize = 2 * PARTITIONS_MAX;

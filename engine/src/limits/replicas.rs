@@ -16,6 +16,12 @@ pub const PEER_GREETINGS_MAX: usize = 256;
 /// Bytes that a connection to another node has taken and not sent, from which on it gets no more.
 pub const PEER_SOCKET_BYTES_MAX: usize = 4 << 20;
 
+/// Time until a connection to the listener for other nodes gets the answer to its request to join: the registration has to be committed.
+pub const PEER_JOIN_TIME: Duration = Duration::from_secs(10);
+
+/// Time without a channel to a node until it is missed, so that another disk can take its place.
+pub const NODE_MISSED_AFTER: Duration = Duration::from_secs(5);
+
 /// Messages of other replicas that are handled in one turn. The rest follows in the next turn.
 pub const PEER_EVENTS_PER_TURN_MAX: usize = 4096;
 
@@ -46,3 +52,15 @@ pub const TRANSFER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Time until a replica is sent to again whose node did not have the partition.
 pub const PEER_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Partitions of a shard whose leadership is reported to shard 0 in one turn.
+pub const LEADERS_REPORTED_PER_TURN_MAX: usize = 1024;
+
+/// Partitions that another node is told in one turn that this one leads, beside what changes: a new session begins with all of them.
+pub const LEADERS_TOLD_PER_TURN_MAX: usize = 1024;
+
+/// Time without a session with a node after which the node counts as offline. A connection that was reset is back before it.
+pub const NODE_OFFLINE_AFTER: Duration = Duration::from_millis(500);
+
+/// Committed entries that a replica may lack and stay in sync. It is in sync again when it lacks no more than an eighth of them.
+pub const IN_SYNC_ENTRIES_MAX: u64 = 4096;

@@ -23,10 +23,13 @@ mod appends;
 mod applier;
 mod checks;
 mod internal;
+mod joining;
 mod log_snapshot;
 mod opened;
 mod proposer;
 mod replicas;
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use highwater_protocol::ids::{LeaderEpoch, NodeId, Offset, TopicId};
@@ -212,6 +215,11 @@ impl Controller {
     }
 
     // Events.
+
+    /// Sets the nodes that cannot be reached, which get no new replicas.
+    pub(crate) fn set_offline(&mut self, nodes: BTreeSet<NodeId>) {
+        self.proposer.offline = nodes;
+    }
 
     /// A shard has opened its stores. When all have, the metadata is published for the first time.
     pub(crate) fn handle_opened(&mut self, shard: ShardIndex, opened: Opened) {

@@ -59,7 +59,8 @@ impl Forwarding {
         if self.pending.len() >= FORWARDED_REQUESTS_MAX {
             return Err(ApiError::NotController);
         }
-        let message = numbered(self.number + 1, &RequestMessage::from(request).encode());
+        let message = RequestMessage::of(request).ok_or(ApiError::NotController)?;
+        let message = numbered(self.number + 1, &message.encode());
         if message.len() > CONTROLLER_BYTES_MAX {
             return Err(ApiError::InvalidPartitionCount(format!(
                 "the request is too large to be forwarded to node {leader}, which leads the cluster's metadata: change less at once, or send it there"

@@ -145,9 +145,10 @@ impl From<ReplicationMessage> for Replication {
     }
 }
 
-impl From<&ControllerRequest> for RequestMessage {
-    fn from(request: &ControllerRequest) -> Self {
-        match request {
+impl RequestMessage {
+    /// Returns a request as it is sent to the node that leads; `None` for one that is not forwarded.
+    pub(super) fn of(request: &ControllerRequest) -> Option<Self> {
+        Some(match request {
             ControllerRequest::CreateTopic(request) => Self::CreateTopic {
                 name: request.name.clone(),
                 partitions: request.partitions,
@@ -186,7 +187,8 @@ impl From<&ControllerRequest> for RequestMessage {
                 Self::CreateGroupsTopic { for_old_groups: *for_old_groups }
             }
             ControllerRequest::RegisterNode(RegisterNode(node)) => Self::RegisterNode(node.to_record()),
-        }
+            ControllerRequest::Join(_) => return None,
+        })
     }
 }
 
@@ -281,6 +283,8 @@ impl ReplyMessage {
             Ok(ControllerReply::ProducerIds(Range { start, end })) => {
                 Self::ProducerIds { start: start.0, end: end.0 }
             }
+            // Requests to join are not forwarded.
+            Ok(ControllerReply::Join(_)) => Self::Failed(ErrorMessage::NotController),
             Err(error) => Self::Failed(error.into()),
         }
     }

@@ -369,6 +369,11 @@ impl Metadata {
         self.version += 1;
     }
 
+    /// Returns the node that has this metadata.
+    pub fn node(&self) -> NodeId {
+        self.me
+    }
+
     /// Returns the offset of the next record to apply: the number of records that have been.
     pub fn next_offset(&self) -> Offset {
         self.next_offset

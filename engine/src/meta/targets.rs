@@ -8,19 +8,21 @@ use highwater_protocol::ids::{LeaderEpoch, PartitionIndex, TopicId, TopicPartiti
 use highwater_runtime::plane::ShardIndex;
 
 use crate::api::{ApiError, Service};
+use crate::leaders::Leaders;
 use crate::meta::{Metadata, Topic};
 
 /// Finds topics and partitions.
 #[derive(Clone, Copy)]
 pub(crate) struct Targets<'a> {
     metadata: Option<&'a Arc<Metadata>>,
+    leaders: &'a Leaders,
     shards: u16,
 }
 
 impl<'a> Targets<'a> {
-    /// Creates a finder for this metadata of a broker with that many shards.
-    pub(crate) fn new(metadata: Option<&'a Arc<Metadata>>, shards: u16) -> Self {
-        Self { metadata, shards }
+    /// Creates a finder for this metadata of a broker with that many shards. `leaders`: for errors, which say where a partition is.
+    pub(crate) fn new(metadata: Option<&'a Arc<Metadata>>, leaders: &'a Leaders, shards: u16) -> Self {
+        Self { metadata, leaders, shards }
     }
 
     /// Finds the topic with this name.
@@ -46,9 +48,11 @@ impl<'a> Targets<'a> {
         }
         let Some(store) = topic.store(partition) else {
             let tp = TopicPartition { topic: topic.id, partition };
-            let epoch = self.metadata.map_or(LeaderEpoch(0), |metadata| metadata.epoch(tp));
+            let led = self.leaders.get(tp);
+            let epoch = led.map_or(LeaderEpoch(0), |led| led.epoch);
+            let leader = led.and_then(|led| led.leader).map(|place| place.node);
             let partition = format!("{}/{partition}", topic.name);
-            return Err(ApiError::NotLeader { partition, leader: None, epoch });
+            return Err(ApiError::NotLeader { partition, leader, epoch });
         };
         Ok((TopicPartition { topic: topic.id, partition }, store.0 % self.shards))
     }

@@ -6,15 +6,16 @@ use std::vec::IntoIter;
 use bytes::{Bytes, BytesMut};
 use highwater_net::{Entries, Pieces};
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{LeaderEpoch, NodeId, ShardId, TopicId};
+use highwater_protocol::ids::{PartitionIndex, ShardId, TopicId};
 use highwater_protocol::native::{MetadataReply, MetadataRequest, NodeInfo, PartitionInfo, TopicInfo};
 use highwater_runtime::plane::ConnId;
 
 use super::Call;
 use crate::context::{AnswerTo, ClientJob, Context, ReachableNode};
 use crate::counters::Work;
+use crate::leaders::Led;
 use crate::limits::PARTITIONS_PER_PART;
-use crate::meta::{Epochs, Listed, NodeProtocol, Topic};
+use crate::meta::{Leadership, Listed, NodeProtocol, Topic};
 use crate::names::{Distinct, Names};
 
 /// The topics of a request; for a topic that does not exist, the index of its name.
@@ -67,7 +68,7 @@ pub(super) fn describe(context: &mut Context<'_>, call: Call, request: MetadataR
 }
 
 fn answer(context: &mut Context<'_>, call: Call, list: TopicList) {
-    let Some(metadata) = context.metadata else { return };
+    let Some(leadership) = context.leadership() else { return };
     let Some(nodes) = context.nodes_for(call.conn, NodeProtocol::Native) else { return };
     let setup = context.setup;
     let info = |node: ReachableNode| NodeInfo {
@@ -75,8 +76,7 @@ fn answer(context: &mut Context<'_>, call: Call, list: TopicList) {
         address: node.address.to_string(),
         shards: node.shards,
     };
-    let (node, shards) = (setup.identity.node, setup.shards);
-    let entries = Topics { node, shards, list, epochs: metadata.epochs() };
+    let entries = Topics { list, leadership };
     let nodes = nodes.into_iter().map(info).collect();
     let reply = MetadataReply { cluster: setup.identity.cluster, nodes, topics: Vec::new() };
     let mut front = BytesMut::new();
@@ -105,13 +105,21 @@ impl TopicList {
     }
 }
 
+/// Returns the location of a partition.
+pub(super) fn place_of(index: PartitionIndex, led: Led<'_>) -> PartitionInfo {
+    PartitionInfo {
+        index,
+        leader: led.leader.map(|place| place.node),
+        shard: led.leader.map_or(ShardId(0), |place| place.shard),
+        leader_epoch: led.epoch,
+    }
+}
+
 /// The topics in a metadata reply.
 #[derive(Debug)]
 struct Topics {
-    node: NodeId,
-    shards: u16,
     list: TopicList,
-    epochs: Arc<Epochs>,
+    leadership: Leadership,
 }
 
 impl Entries for Topics {
@@ -135,17 +143,8 @@ impl Entries for Topics {
             TopicInfo::put_front(&topic.name, None, topic.id, topic.partition_count(), out);
         }
         let from = part * PARTITIONS_PER_PART;
-        for (tp, store) in topic.partitions_from(from).take(PARTITIONS_PER_PART) {
-            let leader = topic.preferred_leader(tp.partition);
-            // Which shard of another node it is, that node says.
-            let store = store.filter(|_| leader == self.node);
-            let partition = PartitionInfo {
-                index: tp.partition,
-                leader,
-                shard: ShardId(store.map_or(0, |store| store.0 % self.shards)),
-                leader_epoch: self.epochs.get(&tp).copied().unwrap_or(LeaderEpoch(0)),
-            };
-            partition.put(out);
+        for (tp, _) in topic.partitions_from(from).take(PARTITIONS_PER_PART) {
+            place_of(tp.partition, self.leadership.of(topic, tp.partition)).put(out);
         }
         topic.partition_count() > from + PARTITIONS_PER_PART
     }

@@ -20,16 +20,16 @@ pub(crate) const fn code_of(error: &ApiError) -> ErrorCode {
     match error {
         ApiError::Starting(_)
         | ApiError::Stopping(_)
-        | ApiError::NotController
         | ApiError::LeaderNotReady { .. }
         | ApiError::UnknownLeaderEpoch { .. }
-        | ApiError::NotCoordinator(_)
         | ApiError::LoadingGroups(_)
         | ApiError::GroupsDamaged(_)
         | ApiError::GroupsAwaitSpace(_) => ErrorCode::Unavailable,
         ApiError::UnknownTopic(_) | ApiError::UnknownTopicId(_) | ApiError::TopicDeleted => {
             ErrorCode::UnknownTopic
         }
+        ApiError::NotController => ErrorCode::NotController,
+        ApiError::NotCoordinator(_) => ErrorCode::NotCoordinator,
         ApiError::UnknownPartition { .. } => ErrorCode::UnknownPartition,
         ApiError::WrongShard { .. } => ErrorCode::WrongShard,
         ApiError::NotLeader { .. } | ApiError::FencedLeaderEpoch { .. } => ErrorCode::NotLeader,

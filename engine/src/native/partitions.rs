@@ -7,14 +7,15 @@ use std::vec::IntoIter;
 use bytes::{Bytes, BytesMut};
 use highwater_net::{Entries, Pieces, Reply};
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{NodeId, Offset, PartitionIndex, ShardId, Timestamp, TopicPartition};
+use highwater_protocol::ids::{NodeId, Offset, PartitionIndex, Timestamp, TopicPartition};
 use highwater_protocol::native::{
     CompactionDetail, DeleteRecordsRequest, DescribeTopicReply, DescribeTopicRequest, ListOffsetsReply,
-    ListOffsetsRequest, ListedOffset, PartitionDetail, PartitionInfo, Start,
+    ListOffsetsRequest, ListedOffset, LogDetail, PartitionDetail, Start,
 };
 use highwater_runtime::plane::{ConnId, ShardIndex};
 
 use super::Call;
+use super::cluster::place_of;
 use super::error::{code_of, reply_of};
 use crate::api::{
     ApiError, CompactionDetails, DeleteRecords, Details, FoundOffset, InEpoch, ListOffsets, NewStart,
@@ -23,7 +24,7 @@ use crate::api::{
 use crate::calls::FanOut;
 use crate::context::{AnswerTo, ClientJob, Context};
 use crate::counters::Work;
-use crate::meta::{Topic, configs};
+use crate::meta::{Leadership, Topic, configs};
 
 const fn offset_spec(start: Start) -> OffsetSpec {
     match start {
@@ -187,6 +188,12 @@ pub(super) fn list_offsets(context: &mut Context<'_>, call: Call, request: ListO
 struct DescribeLookup {
     topic: Arc<Topic>,
     items: FanOut<TopicPartition>,
+    details: Vec<PartitionDetail>,
+    leadership: Leadership,
+    /// This node. It describes the logs of the partitions that it leads.
+    me: NodeId,
+    /// The index of each item in `details`.
+    places: Vec<usize>,
 }
 
 impl Resolve for DescribeLookup {
@@ -198,18 +205,36 @@ impl Resolve for DescribeLookup {
 
     fn take(
         &mut self,
-        _: PartitionIndex,
+        index: PartitionIndex,
         found: Result<(TopicPartition, ShardIndex), ApiError>,
     ) -> Result<(), ApiError> {
-        let (tp, owner) = found?;
-        self.items.push(owner, tp);
+        let led = self.leadership.of(&self.topic, index);
+        let is_led_here = led.leader.is_some_and(|place| place.node == self.me);
+        if let Ok((tp, owner)) = found
+            && is_led_here
+        {
+            self.items.push(owner, tp);
+            self.places.push(self.details.len());
+        }
+        self.details.push(PartitionDetail {
+            info: place_of(index, led),
+            replicas: self.topic.replicas(index).to_vec(),
+            in_sync: led.in_sync.to_vec(),
+            log: None,
+        });
         Ok(())
     }
 
     fn finish(self, context: &mut Context<'_>, call: Call) {
-        let Self { topic, items } = self;
+        let Self { topic, items, details, places, .. } = self;
         context.query::<Details>(call.conn, items, move |context, found| {
-            answer_details(context, call, &topic, found);
+            let missing = found.iter().any(Option::is_none);
+            if missing {
+                // The shard no longer has the partition: the topic was deleted meanwhile.
+                return context.reply_error(call, &ApiError::UnknownTopic(topic.name.clone()));
+            }
+            let answer = (call, topic, details);
+            context.fill(call.conn, answer, (places, found), fill_in_log, answer_details);
         });
     }
 }
@@ -219,45 +244,41 @@ pub(super) fn describe_topic(context: &mut Context<'_>, call: Call, request: &De
         Ok(topic) => Arc::clone(topic),
         Err(error) => return context.reply_error(call, &error),
     };
+    let Some(leadership) = context.leadership() else { return };
     let item = (0..topic.partition_count() as u32).map(PartitionIndex).collect();
-    let lookup = DescribeLookup { topic: Arc::clone(&topic), items: FanOut::new() };
+    let lookup = DescribeLookup {
+        topic: Arc::clone(&topic),
+        items: FanOut::new(),
+        details: Vec::with_capacity(topic.partition_count()),
+        leadership,
+        me: context.setup.identity.node,
+        places: Vec::new(),
+    };
     resolve(context, call, Ok(topic), item, lookup);
 }
 
-fn answer_details(
-    context: &mut Context<'_>,
-    call: Call,
-    topic: &Arc<Topic>,
-    found: Vec<Option<PartitionDetails>>,
-) {
-    let Some(partitions) = found.into_iter().collect::<Option<Vec<_>>>() else {
-        // The shard no longer has the partition: the topic was deleted meanwhile.
-        return context.reply_error(call, &ApiError::UnknownTopic(topic.name.clone()));
-    };
-    let leader: NodeId = context.setup.identity.node;
-    // All of them are here: the lookup has found an owner of each.
-    let details =
-        partitions.into_iter().zip(topic.local_partitions()).map(|(details, (tp, store))| PartitionDetail {
-            info: PartitionInfo {
-                index: tp.partition,
-                leader,
-                shard: ShardId(store.0 % context.setup.shards),
-                leader_epoch: details.epoch,
-            },
-            log_start: details.log_start,
-            high_watermark: details.high_watermark,
-            bytes: details.bytes,
-            faulty: details.faulty,
-            compaction: details
-                .compaction
-                .map(|compaction| compaction_detail(&compaction, details.log_start)),
-        });
-    let details: Vec<_> = details.collect();
+/// What is answered about a topic.
+type DescribeAnswer = (Call, Arc<Topic>, Vec<PartitionDetail>);
+
+fn fill_in_log((_, _, partitions): &mut DescribeAnswer, place: usize, found: Option<PartitionDetails>) {
+    let Some(details) = found else { return };
+    let partition = &mut partitions[place];
+    partition.info.leader_epoch = details.epoch;
+    partition.log = Some(LogDetail {
+        log_start: details.log_start,
+        high_watermark: details.high_watermark,
+        bytes: details.bytes,
+        faulty: details.faulty,
+        compaction: details.compaction.map(|compaction| compaction_detail(&compaction, details.log_start)),
+    });
+}
+
+fn answer_details(context: &mut Context<'_>, (call, topic, partitions): DescribeAnswer) {
     let configs = configs::describe(&topic.configs);
     let reply = DescribeTopicReply { id: topic.id, configs, partitions: Vec::new() };
     let mut front = BytesMut::new();
-    reply.put_front(details.len(), &mut front);
-    let pieces = Pieces::new(front.freeze(), List(details, PartitionDetail::put), Bytes::new());
+    reply.put_front(partitions.len(), &mut front);
+    let pieces = Pieces::new(front.freeze(), List(partitions, PartitionDetail::put), Bytes::new());
     context.answer_in_pieces(AnswerTo::Native(call), pieces);
 }
 

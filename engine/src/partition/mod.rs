@@ -22,6 +22,7 @@
 //! | [`Partition`] | one replica: its consensus with the high watermark, and pending acknowledgements |
 //! | `Consensus` | carries out on the log what the consensus core decides |
 //! | [`ReceivedMessage`], [`DueSend`], `Sends` | what comes from other replicas; what is sent to them; receivers that wait for their turn |
+//! | `Reports` | which partitions lead, for the leader table of the node |
 //! | `LogStartMoves`, `Deletions` | log starts that are being moved, deleted topics whose space is being freed |
 //! | `Compaction` | the partition that is being compacted, or the scan for one |
 //!
@@ -50,6 +51,7 @@ mod peers;
 mod pending;
 mod rejected;
 mod replica;
+mod reports;
 mod sends;
 mod settle;
 mod stores;
@@ -94,6 +96,7 @@ use log_start::LogStartMoves;
 use members::Incarnations;
 use pending::PendingAppends;
 use replica::Table;
+use reports::Reports;
 use sends::Sends;
 use topics::Deletions;
 
@@ -143,6 +146,7 @@ struct Replicas {
     unfrozen: BTreeSet<PartitionId>,
     /// Receivers that wait for their turn, and the reads for them.
     sends: Sends,
+    reports: Reports,
     /// Partitions without a leader that nobody has taken note of.
     leaderless: Vec<PartitionId>,
     incarnations: Incarnations,
@@ -198,6 +202,7 @@ impl Partitions {
                 due: VecDeque::new(),
                 unfrozen: BTreeSet::new(),
                 sends: Sends::default(),
+                reports: Reports::default(),
                 leaderless: Vec::new(),
                 incarnations: Incarnations::new(),
                 lagging: Vec::new(),

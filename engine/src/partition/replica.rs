@@ -10,6 +10,7 @@ use highwater_storage::{CommitRule, PartitionSlot};
 
 use super::acks::{Ack, PendingAcks};
 use super::consensus::Consensus;
+use super::reports::ReportState;
 use crate::api::{PassHistory, RequiredAcks};
 use crate::meta::Topic;
 use crate::mutants::{Mutant, is_planted};
@@ -49,6 +50,8 @@ pub(crate) struct Partition {
     /// Whether it is among the partitions that have something for other replicas.
     pub(super) due: DueState,
     pub(super) listed: Listed,
+    /// What it has reported as a leader.
+    pub(super) report: ReportState,
     /// The replicas that are to take part, until those do.
     pub(super) members: Option<Box<[ReplicaId]>>,
     /// The broker's log has reported damage that readers found.
@@ -82,6 +85,7 @@ impl Partition {
             acks: PendingAcks::default(),
             due: DueState::Unlisted,
             listed: Listed::default(),
+            report: ReportState::default(),
             members: None,
             damage_logged: false,
             compaction_failed: false,

@@ -51,6 +51,7 @@ impl Replicas {
         if is_due {
             self.list_due(id);
         }
+        self.list_report(id);
         self.acknowledge(id);
         self.fail_without_copies(id);
         self.end_readers(id, changes.is_deposed);

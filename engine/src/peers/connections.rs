@@ -1,36 +1,47 @@
-//! The life of connections: who opens them, the hello, the channel, deadlines.
+//! The life of connections: who opens them, the hello or the request to join, the channel, deadlines.
 //!
 //! The smaller (node, shard) of two opens the connection. Any shard of the other node may accept it; the hello names the shard that it is for, and the
 //! connection moves there once, before anything after the hello is read. A later connection of the same two shards replaces the one before.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_protocol::ids::ShardId;
+use highwater_replication::join::JoinRequest;
 use highwater_replication::peer::limits::HANDSHAKE_TIME;
-use highwater_replication::peer::{Channel, Dialer, Goodbye, Hello, PeerShard, Refusal, judge};
+use highwater_replication::peer::{Channel, Dialer, Goodbye, Hello, PeerError, PeerShard, Refusal, judge};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{Close, ConnId, ConnectError, Instant, Plane, Token};
 
 use super::link::{Link, Open};
 use super::{PeerNode, Peers, SessionNumber};
-use crate::limits::{PEER_GREETINGS_MAX, PEER_LINKS_MAX};
+use crate::address::HostPort;
+use crate::limits::{PEER_GREETINGS_MAX, PEER_JOIN_TIME, PEER_LINKS_MAX};
 
 /// Maximum time until a connection is open.
 const CONNECT_TIME_MAX: Duration = HANDSHAKE_TIME;
 
-/// An accepted connection whose hello has not arrived.
+/// An accepted connection whose hello has not arrived, or whose request to join is being decided.
 #[derive(Debug)]
 pub(super) struct Greeting {
     received: Vec<u8>,
-    since: Instant,
+    is_joining: bool,
+    deadline: Instant,
 }
 
 impl Greeting {
     pub(super) fn deadline(&self) -> Instant {
-        self.since.after(HANDSHAKE_TIME)
+        self.deadline
     }
+}
+
+/// What a new connection is for.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A channel to another shard of this node, to which the connection has to move.
+    Elsewhere(Greeted),
+    /// A node asks to be a member of the cluster. The connection is waiting for the answer and for nothing else.
+    Join(Box<JoinRequest>),
 }
 
 /// A hello for another shard of this node, to which the connection has to move.
@@ -77,7 +88,9 @@ impl Peers {
                 break;
             }
             let dials = self.local.me.opens_to(peer);
-            let link = || Link { dialer: dials.then(|| Dialer::new(plane.now())), ..Link::default() };
+            let now = plane.now();
+            let dialer = dials.then(|| Dialer::new(now));
+            let link = || Link { dialer, seen: Some(now), ..Link::default() };
             self.links.entry(peer).or_insert_with(link);
         }
         self.is_rearming = true;
@@ -88,17 +101,18 @@ impl Peers {
         if self.is_stopped || self.greetings.len() >= PEER_GREETINGS_MAX {
             return plane.close(conn, Close::Now);
         }
-        self.greetings.insert(conn, Greeting { received: Vec::new(), since: plane.now() });
+        let deadline = plane.now().after(HANDSHAKE_TIME);
+        self.greetings.insert(conn, Greeting { received: Vec::new(), is_joining: false, deadline });
         self.is_rearming = true;
     }
 
-    /// Handles received bytes. Returns the hello of a connection that has to move to another shard.
+    /// Handles received bytes. Returns what a new connection is for, if the caller has to do something about it.
     pub(crate) fn handle_received<M>(
         &mut self,
         plane: &mut dyn Plane<M>,
         conn: ConnId,
         data: &[u8],
-    ) -> Option<Greeted> {
+    ) -> Option<Arrival> {
         self.counted.received += data.len() as u64;
         if self.greetings.contains_key(&conn) {
             return self.greet(plane, conn, data);
@@ -127,11 +141,22 @@ impl Peers {
         }
     }
 
-    /// Reads the hello of a connection.
-    fn greet<M>(&mut self, plane: &mut dyn Plane<M>, conn: ConnId, data: &[u8]) -> Option<Greeted> {
-        let greeting = self.greetings.get_mut(&conn)?;
+    /// Reads the first message of a connection.
+    fn greet<M>(&mut self, plane: &mut dyn Plane<M>, conn: ConnId, data: &[u8]) -> Option<Arrival> {
+        let greeting = self.greetings.get_mut(&conn).filter(|greeting| !greeting.is_joining)?;
         greeting.received.extend_from_slice(data);
-        let (hello, end) = match Hello::take(&greeting.received) {
+        let taken = match JoinRequest::take(&greeting.received) {
+            Ok(Some(request)) => {
+                greeting.is_joining = true;
+                greeting.deadline = plane.now().after(PEER_JOIN_TIME);
+                self.is_rearming = true;
+                return Some(Arrival::Join(Box::new(request)));
+            }
+            Ok(None) => Ok(None),
+            Err(PeerError::NotAPeer) => Hello::take(&greeting.received),
+            Err(error) => Err(error),
+        };
+        let (hello, end) = match taken {
             Ok(None) => return None,
             Ok(Some(found)) => found,
             Err(error) => {
@@ -150,7 +175,7 @@ impl Peers {
                 self.refuse_hello(plane, conn, &hello, refusal);
                 return None;
             }
-            return Some(Greeted { shard, hello, unread });
+            return Some(Arrival::Elsewhere(Greeted { shard, hello, unread }));
         }
         self.accept(plane, conn, &hello, &unread);
         None
@@ -276,12 +301,24 @@ impl Peers {
 
     /// Opens a connection to a peer, if an attempt is due.
     fn dial<M>(&mut self, plane: &mut dyn Plane<M>, peer: PeerShard) {
-        let address: Option<SocketAddr> = self.directory.get(peer.node).map(|node| node.address);
+        let node = self.directory.get(peer.node);
+        let address: Option<HostPort> = node.map(|node| node.address.clone());
         let Some(link) = self.links.get_mut(&peer) else { return };
         let Some(attempt) = link.dialer.as_mut().and_then(|dialer| dialer.poll_attempt(plane.now())) else {
             return;
         };
         let Some(address) = address else { return };
+        let address = match self.names.resolve(&address) {
+            Ok(address) => address,
+            Err(reason) => {
+                tracing::debug!(node = peer.node.0, "cannot connect to {address}: {reason}");
+                let (random, now) = (plane.random_u64(), plane.now());
+                if let Some(dialer) = &mut link.dialer {
+                    dialer.handle_closed(now, random);
+                }
+                return;
+            }
+        };
         let conn = plane.connect(address, CONNECT_TIME_MAX, Token(0));
         link.connecting = Some((conn, attempt));
         self.conns.insert(conn, peer);

@@ -4,22 +4,23 @@
 //! What was learned takes memory only where the guess is wrong.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 
 use highwater_protocol::ids::{NodeId, ShardId, TopicPartition};
 use highwater_protocol::topic::METADATA_PARTITION;
 use highwater_replication::peer::PeerShard;
 use highwater_replication::raft::ReplicaId;
 
+use crate::address::HostPort;
+
 use super::CONTROLLER_SHARD;
 
 /// Another node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerNode {
     /// Its number.
     pub id: NodeId,
-    /// Where it listens for other nodes.
-    pub address: SocketAddr,
+    /// Where it listens for other nodes: an IP address, or a name that is resolved at each attempt to connect.
+    pub address: HostPort,
     /// The number of its shards.
     pub shards: u16,
 }
@@ -135,12 +136,14 @@ fn guess(tp: TopicPartition, shards: u16) -> ShardId {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use highwater_protocol::ids::{PartitionIndex, TopicId};
 
     use super::*;
 
     fn node(id: u32, shards: u16) -> PeerNode {
-        PeerNode { id: NodeId(id), address: SocketAddr::from(([10, 0, 0, 1], 9193)), shards }
+        PeerNode { id: NodeId(id), address: SocketAddr::from(([10, 0, 0, 1], 9193)).into(), shards }
     }
 
     fn tp(partition: u32) -> TopicPartition {

@@ -17,6 +17,8 @@ pub(super) struct Link {
     /// The connection that is being opened, and the number of the attempt.
     pub(super) connecting: Option<(ConnId, u32)>,
     pub(super) open: Option<Box<Open>>,
+    /// When there was a channel last, or when this side began to look for one.
+    pub(super) seen: Option<Instant>,
     /// Changes of reachability that not all partitions have handled.
     pub(super) changes: usize,
     /// The last warning, which is not repeated.
@@ -92,12 +94,14 @@ impl Peers {
                     PeerEvent::Reachable(replica)
                 }
                 Event::PeerLost => {
+                    link.seen = Some(plane.now());
                     link.changes += 1;
                     self.counted.lost += 1;
                     PeerEvent::Lost(open.replica.expect("the handshake was complete"))
                 }
                 Event::Message(incoming) => PeerEvent::Message(session, Box::new(incoming)),
                 Event::Controller { kind, body } => PeerEvent::Controller { session, kind, body },
+                Event::Leaders(news) => PeerEvent::Leaders(session, news),
                 Event::Elsewhere { route, shard } => PeerEvent::Elsewhere { route, shard },
                 Event::Repair(repair) => {
                     // No replica asks for frames in the middle of its log yet.

@@ -13,6 +13,7 @@
 //! | [`Exchange`] | brings what channels receive to the partitions, and what partitions have to send to the channels |
 //! | `Visits` | visits the partitions of a node that was lost or can be reached again, some in each turn |
 //! | `Elections` | partitions that have no leader, by the time at which they try to become one |
+//! | [`LeaderTable`] | on shard 0: who leads what, as the shards of this node and the other nodes say, and which nodes are offline |
 //! | `HeldFrames` | received frames that are not durable: their senders get the credit back when they are |
 //!
 //! Every shard has a channel to every shard of every other node, because partitions may be anywhere. A node decides alone which of its shards has a
@@ -30,27 +31,35 @@ mod directory;
 mod elections;
 mod exchange;
 mod held;
+mod leader_table;
 mod link;
 #[cfg(test)]
 mod tests;
 mod visits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_protocol::ids::{NodeId, Offset, ShardId, TopicPartition};
 use highwater_replication::peer::{
-    Goodbye, Incoming, Kind, Local, Offer, PeerShard, RemoteHandle, Route, Settings, Source,
+    Goodbye, Incoming, Kind, LeaderNews, Local, Offer, PeerShard, RemoteHandle, Route, Settings, Source,
 };
 use highwater_replication::raft::{Envelope, ReplicaId};
 use highwater_runtime::plane::{ConnId, Instant, Plane};
 
+pub(crate) use connections::Arrival;
 pub use directory::PeerNode;
 pub(crate) use exchange::{Exchange, ForController};
+pub(crate) use leader_table::{LeaderTable, NodeEvent};
 
 use connections::Greeting;
 use directory::Directory;
 use link::{Link, Open};
+
+use crate::address::Resolve;
+use crate::api::Reach;
+use crate::limits::NODE_MISSED_AFTER;
 
 /// The shard of each node that has the controller.
 const CONTROLLER_SHARD: ShardId = ShardId(0);
@@ -70,6 +79,8 @@ pub(crate) enum PeerEvent {
     Message(SessionNumber, Box<Incoming>),
     /// A request to the controller, or a reply from it.
     Controller { session: SessionNumber, kind: Kind, body: Bytes },
+    /// What the peer's node leads.
+    Leaders(SessionNumber, LeaderNews),
     /// The shard does not have a partition. `shard`: the one that has it; `None`: the node does not have it.
     Elsewhere { route: Route, shard: Option<ShardId> },
 }
@@ -96,10 +107,11 @@ pub(crate) struct PeerCounters {
 pub(crate) struct Peers {
     local: Local,
     settings: Settings,
+    names: Arc<dyn Resolve>,
     directory: Directory,
     links: BTreeMap<PeerShard, Link>,
     conns: BTreeMap<ConnId, PeerShard>,
-    /// Accepted connections whose hello has not arrived.
+    /// Accepted connections whose hello has not arrived, and those of nodes that ask to join.
     greetings: BTreeMap<ConnId, Greeting>,
     events: BTreeMap<PeerShard, VecDeque<PeerEvent>>,
     /// Peers with events, in turn.
@@ -114,11 +126,12 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Creates a component that knows no other node.
-    pub(crate) fn new(local: Local, settings: Settings) -> Self {
+    /// Creates a component that knows no other node. `names` resolves the addresses of nodes.
+    pub(crate) fn new(local: Local, settings: Settings, names: Arc<dyn Resolve>) -> Self {
         Self {
             local,
             settings,
+            names,
             directory: Directory::default(),
             links: BTreeMap::new(),
             conns: BTreeMap::new(),
@@ -160,6 +173,18 @@ impl Peers {
     /// Returns whether partitions have yet to handle that a peer was lost or can be reached again.
     pub(crate) fn is_changing(&self, peer: PeerShard) -> bool {
         self.links.get(&peer).is_some_and(|link| link.changes > 0)
+    }
+
+    /// Returns whether a node is reached: by a channel to any of its shards. One that was registered a moment ago may not be among the nodes yet.
+    pub(crate) fn reach(&self, node: NodeId, now: Instant) -> Reach {
+        let of = |shard| PeerShard { node, shard: ShardId(shard) };
+        let links = || self.links.range(of(0)..=of(u16::MAX)).map(|(_, link)| link);
+        if links().any(|link| link.open.as_ref().is_some_and(|open| open.channel.is_open())) {
+            return Reach::Connected;
+        }
+        let is_missed = |link: &Link| link.seen.is_none_or(|seen| seen.after(NODE_MISSED_AFTER) <= now);
+        let is_new = links().next().is_none();
+        if !is_new && links().all(is_missed) { Reach::Missed } else { Reach::Recent }
     }
 
     /// Returns the number of established channels.
@@ -337,6 +362,13 @@ impl Peers {
     ) {
         if let Some(open) = self.open_in(peer, session) {
             open.channel.refuse(handle, shard);
+        }
+    }
+
+    /// Sends a node's shard 0 what this node leads.
+    pub(crate) fn send_leaders(&mut self, node: NodeId, session: SessionNumber, news: &LeaderNews) {
+        if let Some(open) = self.open_in(PeerShard { node, shard: ShardId(0) }, session) {
+            open.channel.send_leaders(news);
         }
     }
 

@@ -15,7 +15,7 @@ impl Shard {
             counted: &mut self.counted,
             producer_ids: &mut self.producer_ids,
         };
-        Context::new(plane, &self.setup, self.metadata.as_ref(), parts)
+        Context::new(plane, &self.setup, (self.metadata.as_ref(), &self.leaders), parts)
     }
 }
 

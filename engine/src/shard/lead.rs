@@ -129,6 +129,11 @@ impl Lead {
                 self.controller.create_groups_topic(to, self.groups_partitions, topic_id(random));
             }
             ControllerRequest::RegisterNode(request) => self.controller.register_node(to, &request.0),
+            ControllerRequest::Join(_) => {
+                return Err(ApiError::Internal(
+                    "a request to join is for the shard, which knows who is connected",
+                ));
+            }
             ControllerRequest::ReserveProducerIds => self.controller.producer_ids(to),
         }
         Ok(())
@@ -182,7 +187,8 @@ pub(super) fn service_of(request: &ControllerRequest) -> Service {
         | ControllerRequest::DeleteTopicById(_)
         | ControllerRequest::AlterTopic(_)
         | ControllerRequest::ConfigureTopic(_)
-        | ControllerRequest::RegisterNode(_) => Service::Controller,
+        | ControllerRequest::RegisterNode(_)
+        | ControllerRequest::Join(_) => Service::Controller,
         ControllerRequest::CreateGroupsTopic(_) => Service::Groups,
         ControllerRequest::ReserveProducerIds => Service::ProducerIds,
     }
@@ -243,6 +249,9 @@ impl Shard {
             let error = ApiError::Internal("a controller request was sent to a shard other than 0");
             return self.reply_of_controller(plane, to, Err(error));
         };
+        if let ControllerRequest::Join(request) = &request {
+            return self.handle_join(plane, to, &request.0);
+        }
         let outcome = if let Requester::Shard(..) = to
             && let Some(leader) = lead.leader_elsewhere(&self.partitions, &request)
         {

@@ -17,11 +17,14 @@ mod context;
 mod drain;
 mod forward;
 mod groups;
+mod join;
 mod kafka;
 mod large_replies;
 mod lead;
+mod leaders;
 mod line;
 mod long_answers;
+mod memory;
 mod metadata_log;
 mod partitions;
 mod peers;
@@ -71,11 +74,12 @@ use crate::api::Ticket;
 use crate::calls::{Calls, Reply};
 use crate::context::{Finish, ProducerIds};
 use crate::counters::Counters;
+use crate::leaders::Leaders;
 use crate::limits::{PUSH_BYTES_PER_TURN_MAX, SPACE_INTERVAL};
 use crate::message::Message;
 use crate::meta::Metadata;
 use crate::partition::{Partitions, open_all};
-use crate::peers::Exchange;
+use crate::peers::{Exchange, LeaderTable};
 use crate::read::{Reads, SendBudget};
 use crate::session::{Admission, ConnectionLimits};
 use crate::setup::{OpenError, ShardSetup};
@@ -89,6 +93,10 @@ pub struct Shard {
     groups: Box<Groups>,
     /// `None` until shard 0 publishes it for the first time.
     metadata: Option<Arc<Metadata>>,
+    /// Who leads what.
+    leaders: Leaders,
+    /// The leader table, on shard 0 of a broker that connects to others.
+    leader_table: Option<Box<LeaderTable>>,
     partitions: Partitions,
     /// What the partitions exchange with other nodes, if this broker listens for any.
     peers: Option<Box<Exchange>>,
@@ -145,7 +153,7 @@ impl Shard {
     pub fn open(plane: &mut dyn Plane<Message>, setup: &Arc<ShardSetup>) -> Result<Self, OpenError> {
         let me = plane.shard();
         let (stores, mut opened) = open_all(plane, &setup.of_stores())?;
-        let partitions = Partitions::new(
+        let mut partitions = Partitions::new(
             me,
             setup.replica(),
             stores,
@@ -159,6 +167,9 @@ impl Shard {
         let groups = Box::new(Groups::new(setup, groups::now(plane)));
         plane.post(0, Message::Opened(Box::new(opened)));
         let peers = peers::open(plane, setup);
+        if peers.is_some() {
+            partitions.want_reports();
+        }
         let mut timers = Timers::default();
         let retention_at = plane.now().after(setup.limits.cleanup_interval);
         timers.set(plane, retention_at, Timer::Retention);
@@ -169,6 +180,8 @@ impl Shard {
             lead,
             groups,
             metadata: None,
+            leaders: Leaders::default(),
+            leader_table: leaders::open_table(plane, setup),
             partitions,
             peers,
             jobs: Jobs::default(),
@@ -199,36 +212,6 @@ impl Shard {
             drained_shards: 0,
             arena: BytesMut::new(),
         })
-    }
-
-    /// Returns the bytes of memory of requests and of data on its way to clients.
-    pub fn memory_bytes(&self) -> usize {
-        self.admission.used_bytes() + self.send_budget.used()
-    }
-
-    /// Returns the bytes of memory of data on its way to clients.
-    pub fn send_bytes(&self) -> usize {
-        self.send_budget.used()
-    }
-
-    /// Returns the bytes of memory that the decoders of checks use.
-    pub fn decoder_bytes(&self) -> usize {
-        self.partitions.decoder_bytes()
-    }
-
-    /// Panics unless the charges of all connections add up to the memory in use, for requests and for data on its way to clients.
-    pub fn assert_memory_adds_up(&self) {
-        let requests: usize = self.connections.values().map(|connection| connection.charged.total()).sum();
-        let is_gone = |conn: &ConnId| !self.connections.contains_key(conn);
-        let left: usize =
-            self.kafka.producing().filter(|(conn, _)| is_gone(conn)).map(|(_, bytes)| bytes).sum();
-        assert_eq!(self.admission.used_bytes(), requests + left, "memory for requests");
-        let queued: usize = self.connections.values().map(|connection| connection.queue.uncharged()).sum();
-        let native: usize = self.connections.values().map(|connection| connection.account.held()).sum();
-        self.send_budget.assert_adds_up(
-            queued,
-            native + self.kafka.held() + self.searches.held() + self.compaction.held(),
-        );
     }
 
     /// Handles a reply to a request to another shard.
@@ -306,9 +289,8 @@ impl ShardApp for Shard {
 
     fn on_recv(&mut self, plane: &mut dyn Plane<Message>, conn: ConnId, data: &[u8]) {
         if let Some(exchange) = self.peers.as_mut().filter(|exchange| exchange.peers.owns(conn)) {
-            if let Some(greeted) = exchange.peers.handle_received(plane, conn, data) {
-                let hello = Message::PeerGreeted(Box::new(greeted.hello));
-                plane.migrate(conn, greeted.shard.0, hello, greeted.unread);
+            if let Some(arrival) = exchange.peers.handle_received(plane, conn, data) {
+                self.peer_arrived(plane, conn, arrival);
             }
             return;
         }
@@ -368,6 +350,8 @@ impl ShardApp for Shard {
                     lead.controller.handle_applied(from, version);
                 }
             }
+            Message::Led(statements) => self.handle_led(statements),
+            Message::Leaders(leaders) => self.leaders = leaders,
             Message::Gone(topics) => {
                 if let Some(lead) = &mut self.lead {
                     lead.controller.handle_gone(from, &topics);
@@ -439,6 +423,7 @@ impl ShardApp for Shard {
                 Timer::CompactionStep => self.allow_compaction(),
                 Timer::Space => self.return_free_space(plane),
                 Timer::Peers => self.peers_are_due(plane),
+                Timer::Nodes => self.nodes_are_due(plane),
             }
         }
     }
@@ -457,6 +442,7 @@ impl ShardApp for Shard {
         // The disk first: it works while the rest of the turn runs.
         more |= self.partitions.flush(plane);
         self.poll_partitions(plane);
+        more |= self.run_leaders(plane);
         more |= self.send_to_peers(plane);
         more |= self.run_line(plane, PUSH_BYTES_PER_TURN_MAX);
         self.run_kafka_fetches(plane);

@@ -116,6 +116,9 @@ impl Publishing {
                     if !shard.delete_topic(plane, *topic, work) {
                         return false;
                     }
+                    if let Some(table) = &mut shard.leader_table {
+                        table.handle_deleted(*topic);
+                    }
                 }
             }
             self.at += 1;

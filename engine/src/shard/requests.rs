@@ -10,7 +10,6 @@ use crate::api::ApiError;
 use crate::context::NativeCall;
 use crate::limits::{REQUEST_BYTES_PER_ENTRY, SMALL_REPLY_BYTES_MAX};
 use crate::message::Message;
-use crate::meta::Targets;
 use crate::native;
 use crate::partition::PartitionId;
 use crate::session::{Retained, held_bytes};
@@ -61,7 +60,7 @@ impl Shard {
         if let Some(id) = self.partitions.find(tp) {
             return Ok(id);
         }
-        let targets = Targets::new(self.metadata.as_ref(), self.setup.shards);
+        let targets = self.targets();
         let topic = targets.topic_by_id(tp.topic)?;
         let (_, owner) = targets.partition(topic, tp.partition)?;
         let (owner, here) = (ShardId(owner), ShardId(self.me));

@@ -34,6 +34,8 @@ pub(super) enum Timer {
     CompactionStep,
     /// A deadline of a channel to another node, or an election, is due.
     Peers,
+    /// A node may have been out of reach for too long.
+    Nodes,
     /// The next piece of free space may be returned to the file system.
     Space,
 }

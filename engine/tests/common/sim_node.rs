@@ -5,9 +5,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use highwater_engine::HostPort;
+use highwater_engine::IpAddresses;
 use highwater_engine::counters::ShardCounters;
-use highwater_engine::data_dir::{self, Identity};
+use highwater_engine::data_dir::{self, DataDir, Identity};
 use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
 use highwater_engine::meta::Node;
@@ -73,7 +73,7 @@ pub(crate) fn registration(id: NodeId, shards: u16, members: &Members) -> Node {
         disk: disk(id),
         rack: None,
         clients: Vec::new(),
-        peer: member.map(|member| HostPort::from(member.address)),
+        peer: member.map(|member| member.address.clone()),
         shards,
     }
 }
@@ -98,30 +98,43 @@ fn add_node(
             let new = Identity { founder, ..Identity::founder(ClusterId([7; 16]), id, disk(id)) };
             let data = data_dir::open(plane, data_dir, new)?;
             let registration = registration(id, shards, &members.clone().unwrap_or_default());
-            setup = Some(Arc::new(ShardSetup {
-                data_dir: data_dir.to_owned(),
-                identity: data.identity,
-                registration,
-                shards,
-                stores: data.stores.max(shards),
-                limits: node.limits,
-                durable_form: node.durable_form,
-                counters: ShardCounters::of_shards(shards),
-                advertised: vec![None, None, None],
-                kafka: KafkaSetup {
-                    first_listener: 1,
-                    default_partitions: node.default_partitions,
-                    ..KafkaSetup::default()
-                },
-                peers: members
-                    .as_ref()
-                    .map(|members| PeerSetup { first_listener: 2, nodes: members.borrow().clone() }),
-                groups: node.groups,
-                groups_partitions: 16,
-                on_ready: Box::new(|_| {}),
-            }));
+            let peers = members
+                .as_ref()
+                .map(|members| PeerSetup { first_listener: 2, nodes: members.borrow().clone() });
+            setup = Some(Arc::new(setup_of(&node, &data, registration, peers)));
         }
         let setup = setup.as_ref().expect("shard 0 comes first");
         Ok(Shard::open(plane, setup)?)
     })
+}
+
+/// Returns what the shards of a node share, which registers itself like this.
+pub(crate) fn setup_of(
+    node: &NodeSetup,
+    data: &DataDir,
+    registration: Node,
+    peers: Option<PeerSetup>,
+) -> ShardSetup {
+    let shards = registration.shards;
+    ShardSetup {
+        data_dir: data.path.clone(),
+        identity: data.identity,
+        registration,
+        shards,
+        stores: data.stores.max(shards),
+        limits: node.limits,
+        durable_form: node.durable_form,
+        counters: ShardCounters::of_shards(shards),
+        advertised: vec![None, None, None],
+        kafka: KafkaSetup {
+            first_listener: 1,
+            default_partitions: node.default_partitions,
+            ..KafkaSetup::default()
+        },
+        peers,
+        names: Arc::new(IpAddresses),
+        groups: node.groups,
+        groups_partitions: 16,
+        on_ready: Box::new(|_| {}),
+    }
 }

@@ -12,6 +12,7 @@ use highwater_net::kafka::messages::{
     DeleteRecordsTopic, DeleteTopic, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 use highwater_protocol::ids::{TopicId, TopicPartition};
+use highwater_protocol::native::PartitionDetail;
 
 const NONE: KafkaError = KafkaError::NONE;
 
@@ -283,7 +284,8 @@ fn records_are_deleted_up_to_an_offset_or_all() {
     let reply = client.call(ApiKey::DeleteRecords, 0, &request);
     let answer: DeleteRecordsResponse<'_> = reply.body();
     assert_eq!(answer.topics[0].partitions[0].error_code, KafkaError::POLICY_VIOLATION);
-    let starts: Vec<_> = native.describe("orders").partitions.iter().map(|p| p.log_start.0).collect();
+    let start = |partition: &PartitionDetail| partition.log.expect("it is led here").log_start.0;
+    let starts: Vec<_> = native.describe("orders").partitions.iter().map(start).collect();
     assert_eq!(starts, [2, 3, 0]);
     broker.stop();
 }

@@ -55,7 +55,11 @@ impl Cluster {
             .collect();
         *members.borrow_mut() = (0..)
             .zip(&nodes)
-            .map(|(id, node)| PeerNode { id: NodeId(id), address: world.address(*node, 2), shards: SHARDS })
+            .map(|(id, node)| PeerNode {
+                id: NodeId(id),
+                address: world.address(*node, 2).into(),
+                shards: SHARDS,
+            })
             .collect();
         let mut cluster = Self { world, nodes, members };
         cluster.world.start(cluster.nodes[0]).expect("it starts");

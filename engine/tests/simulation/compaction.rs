@@ -190,9 +190,10 @@ impl Run {
         wire.send(&DescribeTopicRequest { name: "table".into() });
         let body = wire.wait(&mut self.world).expect("an answer").body.expect("the topic is there");
         for partition in DescribeTopicReply::decode(&body).expect("a description").partitions {
-            let compaction = partition.compaction.expect("it is compacted");
-            assert_eq!((compaction.dirty_bytes, compaction.clean_bytes), (0, partition.bytes));
-            assert_eq!(compaction.compacted_to, partition.high_watermark);
+            let log = partition.log.expect("it is led here");
+            let compaction = log.compaction.expect("it is compacted");
+            assert_eq!((compaction.dirty_bytes, compaction.clean_bytes), (0, log.bytes));
+            assert_eq!(compaction.compacted_to, log.high_watermark);
             assert!(compaction.bytes_before >= compaction.bytes_after && compaction.passes > 0);
             assert!(compaction.last_pass.is_some());
         }

@@ -12,9 +12,9 @@ use highwater_net::kafka::messages::{
 };
 use highwater_net::kafka::schema::Message;
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{Offset, TopicId, TopicPartition};
+use highwater_protocol::ids::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use highwater_protocol::native::{
-    Body, DescribeTopicReply, DescribeTopicRequest, FetchRequest, PartitionDetail, Start,
+    Body, DescribeTopicReply, DescribeTopicRequest, FetchRequest, LogDetail, Start,
 };
 use highwater_runtime::fs::Fs as _;
 use highwater_runtime::sim::{CrashPolicy, Fault, SimNode};
@@ -62,11 +62,13 @@ impl Bed {
         wire.wait(&mut self.world).expect("an answer").body
     }
 
-    fn describe(&mut self) -> PartitionDetail {
+    /// Returns the leader epoch of the partition, and its log.
+    fn describe(&mut self) -> (LeaderEpoch, LogDetail) {
         let mut wire = self.wire();
         wire.send(&DescribeTopicRequest { name: "main".into() });
         let reply = wire.wait(&mut self.world).expect("an answer").body.expect("it is there");
-        DescribeTopicReply::decode(&reply).expect("a reply").partitions.remove(0)
+        let partition = DescribeTopicReply::decode(&reply).expect("a reply").partitions.remove(0);
+        (partition.info.leader_epoch, partition.log.expect("it is led here"))
     }
 
     /// Reads from an offset with the native protocol. Returns the bytes of the reply.
@@ -135,7 +137,7 @@ fn consumers_after_the_lost_end_of_a_damaged_partition_keep_their_positions() {
     let mut tried = 0;
     for seed in 0..8 {
         let mut bed = Bed::with_records(seed, read.0 as usize);
-        let epoch = bed.describe().info.leader_epoch;
+        let epoch = bed.describe().0;
         bed.world.crash(bed.node, CrashPolicy::LOSE_ALL);
         let mut disk = bed.world.disk(bed.node);
         let kept = |store: usize| format!("/data/store-{store:03}/journal");
@@ -144,7 +146,7 @@ fn consumers_after_the_lost_end_of_a_damaged_partition_keep_their_positions() {
             let _ = disk.rename(kept(store).as_ref(), format!("/kept-{store}").as_ref());
         }
         bed.start();
-        let damaged = bed.describe();
+        let (_, damaged) = bed.describe();
         let end = damaged.high_watermark;
         if !damaged.faulty || end >= read {
             continue;
@@ -170,7 +172,7 @@ fn consumers_after_the_lost_end_of_a_damaged_partition_keep_their_positions() {
                 let _ = disk.rename(format!("/kept-{store}").as_ref(), kept(store).as_ref());
             }
             bed.start();
-            assert!(!bed.describe().faulty, "seed {seed}");
+            assert!(!bed.describe().1.faulty, "seed {seed}");
             assert_eq!(bed.kafka_fetch(read), (KafkaError::NONE, 0), "seed {seed}");
             bed.produce().expect("it is in service");
             assert!(bed.kafka_fetch(read).1 > 0 && bed.fetch(read).is_ok(), "seed {seed}");
@@ -179,14 +181,14 @@ fn consumers_after_the_lost_end_of_a_damaged_partition_keep_their_positions() {
             let repaired = repair::apply(&mut disk, Path::new("/data"), &|_| true).expect("it can be");
             assert_eq!(repaired.partitions.len(), 1, "seed {seed}: {repaired:?}");
             bed.start();
-            assert!(!bed.describe().faulty, "seed {seed}");
+            assert!(!bed.describe().1.faulty, "seed {seed}");
             assert_eq!(bed.kafka_fetch(read), (KafkaError::OFFSET_OUT_OF_RANGE, 0), "seed {seed}");
             assert_eq!(bed.fetch(read), Err(ErrorCode::OffsetOutOfRange), "seed {seed}");
             for _ in 0..2 {
                 assert_eq!(bed.epoch_end(epoch.0), end.0, "seed {seed}: who asks continues there");
                 bed.produce().expect("it is in service");
             }
-            assert!(bed.describe().info.leader_epoch > epoch, "seed {seed}");
+            assert!(bed.describe().0 > epoch, "seed {seed}");
         }
     }
     assert!(tried > 2, "{tried}");
@@ -205,8 +207,8 @@ fn consumers_of_records_that_a_start_has_no_space_for_wait_for_them() {
         }
         bed.world.kill(bed.node);
         bed.start();
-        let end = bed.describe().high_watermark;
-        if bed.describe().faulty || end >= Offset(3) {
+        let end = bed.describe().1.high_watermark;
+        if bed.describe().1.faulty || end >= Offset(3) {
             continue;
         }
         tried += 1;
@@ -216,7 +218,7 @@ fn consumers_of_records_that_a_start_has_no_space_for_wait_for_them() {
         assert_eq!(bed.produce().expect_err("the disk is full").0, ErrorCode::StorageFull, "seed {seed}");
         bed.world.disk(bed.node).clear_faults();
         bed.world.run_for(std::time::Duration::from_secs(3));
-        assert!(bed.describe().high_watermark >= Offset(3), "seed {seed}");
+        assert!(bed.describe().1.high_watermark >= Offset(3), "seed {seed}");
         bed.produce().expect("there is space");
         assert!(bed.kafka_fetch(Offset(3)).1 > 0, "seed {seed}");
     }

@@ -19,6 +19,7 @@ mod faults;
 mod full_disk;
 mod groups;
 mod held;
+mod joining;
 mod kafka;
 #[path = "../common/kafka.rs"]
 mod kafka_wire;
@@ -26,6 +27,7 @@ mod lane;
 mod large_answers;
 mod large_replies;
 mod large_requests;
+mod leaders;
 mod member;
 mod memory;
 #[cfg(feature = "mutants")]

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use highwater_engine::mutants::{Mutant, plant};
 
-use crate::{cluster, published, rejected, reported, run};
+use crate::{cluster, joining, published, rejected, reported, run};
 
 /// Maximum number of seeds before a bug has to be found.
 const SEEDS_MAX: u64 = 40;
@@ -87,4 +87,9 @@ fn applying_a_record_of_the_metadata_twice_after_a_start_is_found() {
 #[test]
 fn a_reply_of_a_controller_that_was_deposed_is_found() {
     assert!(fails(Mutant::DeposedControllerReplies, || cluster::leader_is_cut_off(0)));
+}
+
+#[test]
+fn welcoming_a_node_before_its_registration_is_committed_is_found() {
+    assert!(fails(Mutant::WelcomeBeforeCommitted, || joining::welcomes_are_durable()));
 }

@@ -6,16 +6,21 @@ use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
 use highwater_engine::setup::PeerNode;
 use highwater_engine::shard::Shard;
-use highwater_protocol::ids::NodeId;
+use highwater_protocol::ids::{LeaderEpoch, NodeId, PartitionIndex, ShardId, TopicPartition};
+use highwater_protocol::native::{Body as _, CreateTopicReply, CreateTopicRequest};
 use highwater_runtime::sim::{NodeConfig, NodeEnd, SimNode, SimWorld, WorldConfig};
 use highwater_storage::DurableForm;
 
 use crate::sim_node::{self, Members, NodeSetup};
+use crate::wire::Wire;
 
 const NODES: u32 = 3;
 const SHARDS: u16 = 2;
 /// Channels of a node: from each of its shards to each shard of two others.
 const CHANNELS: usize = (SHARDS * SHARDS * 2) as usize;
+
+/// Time within which nodes have connected and told each other what they lead.
+const REACHED_WITHIN: Duration = Duration::from_secs(10);
 
 struct Cluster {
     world: SimWorld<Shard>,
@@ -38,7 +43,11 @@ impl Cluster {
             .collect();
         *members.borrow_mut() = (0..)
             .zip(&nodes)
-            .map(|(id, node)| PeerNode { id: NodeId(id), address: world.address(*node, 2), shards: SHARDS })
+            .map(|(id, node)| PeerNode {
+                id: NodeId(id),
+                address: world.address(*node, 2).into(),
+                shards: SHARDS,
+            })
             .collect();
         for node in &nodes {
             world.start(*node).expect("it starts");
@@ -56,7 +65,7 @@ impl Cluster {
         let has_all = |world: &SimWorld<Shard>| {
             nodes.iter().zip(channels).all(|(node, count)| Self::channels(world, *node) == count)
         };
-        let reached = self.world.run_until(Duration::from_secs(10), has_all);
+        let reached = self.world.run_until(REACHED_WITHIN, has_all);
         let found: Vec<_> = self.nodes.iter().map(|node| Self::channels(&self.world, *node)).collect();
         assert!(reached, "{found:?} channels instead of {channels:?}");
     }
@@ -105,4 +114,36 @@ fn whatever_a_stranger_sends_to_the_listener_for_nodes_closes_its_connection_onl
     let closed = cluster.world.run_until(Duration::from_secs(5), |_| silent.end().is_some());
     assert!(closed, "it says nothing");
     cluster.wait_for([CHANNELS; 3]);
+}
+
+#[test]
+fn every_shard_knows_what_another_node_leads_and_that_it_is_out_of_reach() {
+    const PARTITIONS: u32 = 5;
+    let mut cluster = Cluster::start();
+    let (first, second) = (cluster.nodes[0], cluster.nodes[1]);
+    let address = cluster.world.address(first, 0);
+    let mut wire = Wire::connect(&mut cluster.world, address, None);
+    let (configs, validate_only) = (Vec::new(), false);
+    let partitions = PARTITIONS;
+    wire.send(&CreateTopicRequest { name: "t".into(), partitions, configs, validate_only, replicas: None });
+    let body = wire.wait(&mut cluster.world).expect("an answer").body.expect("it is created");
+    let topic = CreateTopicReply::decode(&body).expect("a reply").id;
+    cluster.wait_for([CHANNELS; 3]);
+    let known = |world: &SimWorld<Shard>, shard: u16, partition: u32| {
+        let partition = PartitionIndex(partition);
+        world.app(second, shard)?.known_leader(TopicPartition { topic, partition })
+    };
+    let all = || (0..SHARDS).flat_map(|shard| (0..PARTITIONS).map(move |partition| (shard, partition)));
+    let is_on_first =
+        |(node, shard, _): (NodeId, ShardId, LeaderEpoch)| node == NodeId(0) && shard.0 < SHARDS;
+    let knows_all =
+        |world: &SimWorld<Shard>| all().all(|(shard, n)| known(world, shard, n).is_some_and(is_on_first));
+    let knows_none = |world: &SimWorld<Shard>| all().all(|(shard, n)| known(world, shard, n).is_none());
+    assert!(cluster.world.run_until(REACHED_WITHIN, knows_all), "everything is told");
+    cluster.world.kill(first);
+    assert!(cluster.world.run_until(REACHED_WITHIN, knows_none), "nobody is sent to a node that is gone");
+    assert!(cluster.world.app(second, 1).expect("it runs").is_offline(NodeId(0)));
+    cluster.world.start(first).expect("it starts");
+    assert!(cluster.world.run_until(REACHED_WITHIN, knows_all), "everything is told again");
+    assert!(!cluster.world.app(second, 1).expect("it runs").is_offline(NodeId(0)));
 }

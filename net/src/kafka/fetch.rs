@@ -10,11 +10,14 @@ use highwater_runtime::plane::SEND_COPY_BYTES_MAX;
 
 use super::error::KafkaError;
 use super::messages::{
-    FetchEpochEndOffset, FetchLeader, FetchPartitionResponse, FetchResponse, FetchSnapshotId,
+    FetchEpochEndOffset, FetchLeader, FetchNode, FetchPartitionResponse, FetchResponse, FetchSnapshotId,
 };
 use super::replies::{KafkaReply, Origin, start};
 use super::schema::{Message, put_tagged};
 use super::wire::{Form, Uuid, Wire, put_length, put_list, put_string, put_uvarint};
+
+/// The first version with the addresses of leaders.
+const NODES_FROM: i16 = 16;
 
 /// A Fetch response under construction. Topics and partitions are added one by one, as many as were announced.
 #[derive(Debug)]
@@ -42,18 +45,7 @@ impl FetchAnswer {
             0_i32.write(&mut out, form);
         }
         put_length(&mut out, form, Some(topics));
-        let mut answer = Self {
-            form,
-            head: None,
-            rest: Vec::new(),
-            out,
-            bytes: 0,
-            records_bytes: 0,
-            topics,
-            partitions: 0,
-        };
-        answer.end_if_done();
-        answer
+        Self { form, head: None, rest: Vec::new(), out, bytes: 0, records_bytes: 0, topics, partitions: 0 }
     }
 
     /// Starts the next topic, with `partitions` partitions.
@@ -128,6 +120,16 @@ impl FetchAnswer {
         put_tagged(&mut self.out, &tagged);
     }
 
+    fn put_nodes(&mut self, nodes: &[FetchNode<'_>]) {
+        let mut tagged = Vec::new();
+        if self.form.version >= NODES_FROM && !nodes.is_empty() {
+            let mut value = BytesMut::new();
+            put_list(&mut value, self.form, Some(nodes));
+            tagged.push((0, value));
+        }
+        put_tagged(&mut self.out, &tagged);
+    }
+
     fn push(&mut self, bytes: Bytes) {
         self.bytes += bytes.len();
         self.rest.push(bytes);
@@ -138,18 +140,14 @@ impl FetchAnswer {
             put_uvarint(&mut self.out, 0);
         }
         self.topics -= 1;
-        self.end_if_done();
     }
 
-    fn end_if_done(&mut self) {
-        if self.topics == 0 && self.form.flexible {
-            put_uvarint(&mut self.out, 0);
-        }
-    }
-
-    /// Completes the response.
-    pub fn finish(mut self) -> KafkaReply {
+    /// Completes the response. `nodes`: the addresses of the leaders that partitions name.
+    pub fn finish(mut self, nodes: &[FetchNode<'_>]) -> KafkaReply {
         assert!(self.topics == 0 && self.partitions == 0, "the announced number of topics and partitions");
+        if self.form.flexible {
+            self.put_nodes(nodes);
+        }
         let last = self.out.split();
         self.bytes += last.len();
         let mut head = if let Some(head) = self.head.take() {

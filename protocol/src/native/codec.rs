@@ -101,13 +101,13 @@ impl Start {
 }
 
 impl PartitionInfo {
-    /// Bytes of the encoding.
-    pub(super) const BYTES: usize = 14;
+    /// Bytes of the shortest encoding.
+    pub(super) const BYTES_MIN: usize = 11;
 
     /// Appends the encoding to `out`.
     pub fn put(self, out: &mut impl BufMut) {
         out.put_u32_le(self.index.0);
-        out.put_u32_le(self.leader.0);
+        put_option(out, self.leader, |out, leader| out.put_u32_le(leader.0));
         out.put_u16_le(self.shard.0);
         out.put_i32_le(self.leader_epoch.0);
     }
@@ -115,7 +115,7 @@ impl PartitionInfo {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             index: read_partition(reader)?,
-            leader: NodeId(reader.u32("leader")?),
+            leader: reader.option("leader", |r| r.u32("leader").map(NodeId))?,
             shard: ShardId(reader.u16("shard")?),
             leader_epoch: LeaderEpoch(reader.i32("leader epoch")?),
         })

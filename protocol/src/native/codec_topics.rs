@@ -7,7 +7,7 @@ use super::codec::{Body, put_count, put_option, put_str, read_configs};
 use super::header::MessageKind;
 use super::messages::{
     AlterTopicRequest, CompactionDetail, CreateTopicReply, CreateTopicRequest, DeleteTopicRequest,
-    DescribeTopicReply, DescribeTopicRequest, HELLO_MAGIC, Hello, HelloReply, InitProducerReply,
+    DescribeTopicReply, DescribeTopicRequest, HELLO_MAGIC, Hello, HelloReply, InitProducerReply, LogDetail,
     MetadataReply, MetadataRequest, NodeInfo, PartitionDetail, PartitionInfo, TopicInfo,
 };
 use super::reader::{DecodeError, Reader};
@@ -15,7 +15,7 @@ use crate::error::ErrorCode;
 use crate::ids::{ClusterId, NodeId, ProducerId, ShardId, Timestamp, TopicId};
 use crate::limits::{
     ADDRESS_BYTES_MAX, CLIENT_NAME_BYTES_MAX, CONFIG_NAME_BYTES_MAX, CONFIG_VALUE_BYTES_MAX,
-    CONTROL_BODY_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, TOPIC_NAME_BYTES_MAX,
+    CONTROL_BODY_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICAS_PER_PARTITION_MAX, TOPIC_NAME_BYTES_MAX,
 };
 
 /// Entries of a list that only the size of its message limits.
@@ -181,7 +181,7 @@ impl Body for MetadataReply {
                     id: r.array("topic id").map(TopicId)?,
                     partitions: r.list(
                         "partitions",
-                        PartitionInfo::BYTES,
+                        PartitionInfo::BYTES_MIN,
                         PARTITIONS_MAX,
                         PartitionInfo::read,
                     )?,
@@ -297,15 +297,46 @@ impl DescribeTopicReply {
     }
 }
 
+fn read_nodes(reader: &mut Reader<'_>, field: &'static str) -> Result<Vec<NodeId>, DecodeError> {
+    let count = usize::from(reader.u8(field)?);
+    if count > REPLICAS_PER_PARTITION_MAX {
+        return Err(DecodeError::TooLarge { field, have: count, max: REPLICAS_PER_PARTITION_MAX });
+    }
+    (0..count).map(|_| reader.u32(field).map(NodeId)).collect()
+}
+
 impl PartitionDetail {
     /// Appends the encoding to `out`.
     pub fn put(&self, out: &mut impl BufMut) {
         self.info.put(out);
+        for nodes in [&self.replicas, &self.in_sync] {
+            let nodes = nodes.get(..REPLICAS_PER_PARTITION_MAX).unwrap_or(nodes);
+            out.put_u8(nodes.len() as u8);
+            for node in nodes {
+                out.put_u32_le(node.0);
+            }
+        }
+        put_option(out, self.log, |out, log| log.put(out));
+    }
+}
+
+impl LogDetail {
+    fn put(self, out: &mut impl BufMut) {
         out.put_i64_le(self.log_start.0);
         out.put_i64_le(self.high_watermark.0);
         out.put_u64_le(self.bytes);
         out.put_u8(u8::from(self.faulty));
         put_option(out, self.compaction, |out, compaction| compaction.put(out));
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            log_start: reader.offset("log start")?,
+            high_watermark: reader.offset("high watermark")?,
+            bytes: reader.u64("bytes")?,
+            faulty: reader.bool("faulty")?,
+            compaction: reader.option("compaction", CompactionDetail::read)?,
+        })
     }
 }
 
@@ -349,15 +380,10 @@ impl Body for DescribeTopicReply {
             configs: read_configs(reader, 9, |r| {
                 Ok((read_config_name(r)?, read_config_value(r)?, r.bool("config set")?))
             })?,
-            partitions: reader.list("partitions", 40, PARTITIONS_MAX, |r| {
-                Ok(PartitionDetail {
-                    info: PartitionInfo::read(r)?,
-                    log_start: r.offset("log start")?,
-                    high_watermark: r.offset("high watermark")?,
-                    bytes: r.u64("bytes")?,
-                    faulty: r.bool("faulty")?,
-                    compaction: r.option("compaction", CompactionDetail::read)?,
-                })
+            partitions: reader.list("partitions", PartitionInfo::BYTES_MIN + 3, PARTITIONS_MAX, |r| {
+                let info = PartitionInfo::read(r)?;
+                let (replicas, in_sync) = (read_nodes(r, "replicas")?, read_nodes(r, "in sync")?);
+                Ok(PartitionDetail { info, replicas, in_sync, log: r.option("log", LogDetail::read)? })
             })?,
         })
     }

@@ -100,11 +100,11 @@ pub struct TopicInfo {
 pub struct PartitionInfo {
     /// Number of the partition.
     pub index: PartitionIndex,
-    /// Node that leads it.
-    pub leader: NodeId,
+    /// Node that leads it. `None`: no leader is known at the moment.
+    pub leader: Option<NodeId>,
     /// Shard of that node.
     pub shard: ShardId,
-    /// Leader epoch.
+    /// The latest leader epoch that is known.
     pub leader_epoch: LeaderEpoch,
 }
 
@@ -167,10 +167,21 @@ pub struct DescribeTopicReply {
 }
 
 /// A partition in [`DescribeTopicReply`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartitionDetail {
     /// Location.
     pub info: PartitionInfo,
+    /// Nodes with replicas, the preferred leader first.
+    pub replicas: Vec<NodeId>,
+    /// The nodes of them that were in sync when the leader last said so.
+    pub in_sync: Vec<NodeId>,
+    /// Its log, from the node that leads it. `None` in a reply of another node.
+    pub log: Option<LogDetail>,
+}
+
+/// The log of a partition in [`PartitionDetail`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogDetail {
     /// First offset that can be read.
     pub log_start: Offset,
     /// Offset after the last acknowledged record.
@@ -183,7 +194,7 @@ pub struct PartitionDetail {
     pub compaction: Option<CompactionDetail>,
 }
 
-/// The state of compaction in [`PartitionDetail`]. Passes are those since the start of the broker.
+/// The state of compaction in [`LogDetail`]. Passes are those since the start of the broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CompactionDetail {
     /// Bytes that passes have compacted.

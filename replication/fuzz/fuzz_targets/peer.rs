@@ -2,6 +2,7 @@
 #![no_main]
 
 use highwater_protocol::ids::{ClusterId, NodeId, ShardId};
+use highwater_replication::join::{JoinReply, JoinRequest};
 use highwater_replication::peer::{
     Channel, Event, Frames, Hello, Kind, Local, PEER_HEADER_BYTES, PeerHeader, PeerShard, Settings,
 };
@@ -87,7 +88,7 @@ fn receive(bytes: &[u8], piece: usize, lends: bool) -> Vec<String> {
 }
 
 fuzz_target!(|input: &[u8]| {
-    let _ = Hello::take(input);
+    let _ = (Hello::take(input), JoinRequest::take(input), JoinReply::take(input));
     let [piece, input @ ..] = input else { return };
     let stream = messages(input, accepted().1);
     let whole = receive(&stream, usize::MAX, false);

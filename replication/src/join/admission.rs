@@ -58,6 +58,9 @@ pub enum AdmissionError {
     /// The id is not possible.
     #[error("node id {0} is not possible: the range is 0 to {NODE_ID_MAX}")]
     InvalidId(NodeId),
+    /// The sender was a member, with a disk that has been replaced since.
+    #[error("the cluster has replaced the disk of the node; start it with an empty data directory")]
+    Replaced,
     /// The disk has no id.
     #[error("the request has no disk id")]
     NoDisk,
@@ -72,6 +75,7 @@ pub enum AdmissionError {
 /// |---|---|---|---|
 /// | of a member | the member's, or none | any | that member |
 /// | of a member | another | any | `OtherId` |
+/// | new, and of a member once | any | any | `Replaced` |
 /// | new | of a member that is running | any | `IsRunning` |
 /// | new | of another member | any | that member, next incarnation: its disk was replaced |
 /// | new | of nobody | any | a new node with this id |
@@ -97,9 +101,12 @@ pub fn admit(
             _ => Ok(Admission::Member(member.node, member.incarnation)),
         };
     }
+    if request.member_of.is_some() {
+        return Err(AdmissionError::Replaced);
+    }
     let replaced = members.iter().find(|member| match request.node {
         Some(wanted) => member.node == wanted,
-        None => member.address == request.address,
+        None => member.address == request.registration.address,
     });
     match (replaced, request.node) {
         (Some(member), None) if is_running(member.node) => Err(AdmissionError::StillRunning(member.node)),

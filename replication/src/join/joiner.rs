@@ -4,36 +4,38 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_protocol::ids::NodeId;
+use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_runtime::plane::Instant;
 
-use super::messages::{DiskId, JoinReply, JoinRequest, Membership, SeedList};
+use super::messages::{Contact, DiskId, JoinReply, JoinRequest, Membership, Registration, SeedList};
 use crate::mutants::{Mutant, is_planted};
 use crate::peer::Dialer;
 
 /// Time for one request: until the reply has come.
 pub(super) const REPLY_TIME: Duration = Duration::from_secs(10);
 
-/// How a node was started that has no cluster.
+/// How a node was started that has no cluster, or is to be registered anew.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinerConfig {
     /// Its disk.
     pub disk: DiskId,
     /// The id that it wants, if not just any.
     pub node: Option<NodeId>,
-    /// The address at which other nodes reach it.
-    pub address: String,
+    /// The cluster that it is a member of, if it is.
+    pub member_of: Option<ClusterId>,
+    /// What it tells the cluster about itself.
+    pub registration: Registration,
     /// The seeds, this node among them or not.
     pub seeds: Vec<String>,
 }
 
 /// What a node has become.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Joined {
     /// It founds a cluster. The caller makes the cluster's id.
     Founder,
-    /// It is a member of one.
-    Member(Membership),
+    /// It is a member of one, with these other members.
+    Member(Membership, Vec<Contact>),
 }
 
 /// How it ends.
@@ -95,12 +97,13 @@ impl Joiner {
 
     /// Returns the bytes to send over each connection.
     pub fn request(&self) -> Bytes {
-        let JoinerConfig { disk, node, address, .. } = &self.config;
-        JoinRequest { disk: *disk, seeds: self.list, node: *node, address: address.clone() }.encode()
+        let JoinerConfig { disk, node, member_of, registration, .. } = self.config.clone();
+        JoinRequest { disk, seeds: self.list, node, member_of, registration }.encode()
     }
 
     /// Returns the reply to the request of another node.
     pub fn answer(&self) -> JoinReply {
+        assert!(self.config.member_of.is_none(), "a member never says that it has no cluster");
         JoinReply::WithoutCluster { disk: self.config.disk, seeds: self.list }
     }
 
@@ -123,6 +126,11 @@ impl Joiner {
     /// Returns the seeds and what each has answered last.
     pub fn seeds(&self) -> impl Iterator<Item = (&str, &SeedState)> {
         self.targets[..self.config.seeds.len()].iter().map(|target| (&*target.address, &target.state))
+    }
+
+    /// Returns everyone who is asked and what each has answered last: the seeds, and after them the node that decides.
+    pub fn asked(&self) -> impl Iterator<Item = (&str, &SeedState)> {
+        self.targets.iter().map(|target| (&*target.address, &target.state))
     }
 
     // Events.
@@ -163,8 +171,8 @@ impl Joiner {
             return;
         }
         let state = match reply {
-            JoinReply::Welcome(membership) => {
-                self.outcome = Some(Ok(Joined::Member(membership)));
+            JoinReply::Welcome(membership, contacts) => {
+                self.outcome = Some(Ok(Joined::Member(membership, contacts)));
                 SeedState::Member("it is a member".to_owned())
             }
             JoinReply::Refused(reason) => {
@@ -217,6 +225,9 @@ impl Joiner {
         if let [first, second, ..] = mine[..] {
             self.outcome =
                 Some(Err(format!("the seeds {first} and {second} are both this node: name each node once")));
+            return;
+        }
+        if self.config.member_of.is_some() {
             return;
         }
         let answered = seeds.iter().filter(|target| disk_of(target).is_some()).count();

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   both begin with the header of peers (session 0, sequence 0) and the magic of a hello
-//!   JoinRequest = magic, version u16, disk [16], seeds u32, node option u32, address string
-//!   JoinReply   = magic, version u16, tag u8, fields of the answer
+//!   JoinRequest  = magic, version u16, disk [16], seeds u32, node option u32, member_of option [16], Registration
+//!   Registration = address string, shards u16, rack option string, clients list (protocol u8, address string)
+//!   JoinReply    = magic, version u16, tag u8, fields of the answer
 //! ```
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -13,6 +14,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_protocol::native::{DecodeError, Reader};
 
+use crate::peer::limits::JOIN_BODY_BYTES_MAX;
 use crate::peer::{HELLO_MAGIC, Kind, PeerError, put_message, take_first};
 
 /// Version of the messages. A later version may append fields; a receiver ignores what it does not know.
@@ -21,8 +23,20 @@ const VERSION: u16 = 1;
 /// Bytes of an address, `host:port`.
 pub const ADDRESS_BYTES_MAX: usize = 300;
 
+/// Bytes of the name of a rack.
+pub const RACK_BYTES_MAX: usize = 255;
+
+/// Addresses for clients of a node.
+pub const CLIENT_ADDRESSES_MAX: usize = 64;
+
+/// Members that a reply names.
+pub const CONTACTS_MAX: usize = 64;
+
 /// Bytes of the reason of a refusal.
 pub const REASON_BYTES_MAX: usize = 500;
+
+const _: () = assert!(1024 + CLIENT_ADDRESSES_MAX * (5 + ADDRESS_BYTES_MAX) <= JOIN_BODY_BYTES_MAX);
+const _: () = assert!(1024 + CONTACTS_MAX * (14 + ADDRESS_BYTES_MAX) <= JOIN_BODY_BYTES_MAX);
 
 const WELCOME: u8 = 1;
 const WITHOUT_CLUSTER: u8 = 2;
@@ -55,6 +69,43 @@ pub struct JoinRequest {
     pub seeds: SeedList,
     /// The id that it wants, if not just any.
     pub node: Option<NodeId>,
+    /// The cluster that it is a member of, if it is: then it has something new to tell about itself.
+    pub member_of: Option<ClusterId>,
+    /// What it tells the cluster about itself.
+    pub registration: Registration,
+}
+
+/// What a node tells its cluster about itself.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Registration {
+    /// The address at which other nodes reach it.
+    pub address: String,
+    /// The number of its shards.
+    pub shards: u16,
+    /// The rack that it is in, if one is configured.
+    pub rack: Option<String>,
+    /// Where clients reach it, in the order of its listeners.
+    pub clients: Vec<ClientListener>,
+}
+
+/// An address for clients of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientListener {
+    /// The protocol that is spoken there: 0 for Highwater's own, 1 for Kafka's.
+    pub protocol: u8,
+    /// The address.
+    pub address: String,
+}
+
+/// A member of the cluster that a new one can connect to. It learns of all members from the cluster's metadata, which come from these.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contact {
+    /// Its id.
+    pub node: NodeId,
+    /// Incarnation of its disk.
+    pub incarnation: u32,
+    /// The number of its shards.
+    pub shards: u16,
     /// The address at which other nodes reach it.
     pub address: String,
 }
@@ -85,6 +136,9 @@ pub enum NotNow {
     /// The node that had the sender's address is still taken to be running.
     #[error("the cluster has not yet missed the node that had this address before")]
     StillRunning,
+    /// The metadata cannot grow.
+    #[error("the disk of the controller is full")]
+    DiskFull,
     /// A reason of a later version.
     #[error("for reason {0}, which this version does not know")]
     Other(u8),
@@ -93,8 +147,8 @@ pub enum NotNow {
 /// The answer to a [`JoinRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum JoinReply {
-    /// The registration of the node is committed.
-    Welcome(Membership),
+    /// The registration of the node is committed. The member that decides is the first contact.
+    Welcome(Membership, Vec<Contact>),
     /// The node that answers has no cluster either.
     WithoutCluster {
         /// Its disk.
@@ -120,7 +174,11 @@ impl JoinRequest {
         if let Some(node) = self.node {
             out.put_u32_le(node.0);
         }
-        put_text(&mut out, &self.address, ADDRESS_BYTES_MAX);
+        out.put_u8(u8::from(self.member_of.is_some()));
+        if let Some(cluster) = self.member_of {
+            out.put_slice(&cluster.0);
+        }
+        self.registration.put(&mut out);
         message(Kind::Join, &out)
     }
 
@@ -132,8 +190,57 @@ impl JoinRequest {
                 disk: DiskId(reader.array("disk")?),
                 seeds: SeedList(reader.u32("seeds")?),
                 node: reader.option("node", |reader| reader.u32("node"))?.map(NodeId),
-                address: reader.string("address", ADDRESS_BYTES_MAX)?,
+                member_of: reader.option("member of", |reader| reader.array("cluster"))?.map(ClusterId),
+                registration: Registration::read(reader)?,
             })
+        })
+    }
+}
+
+impl Registration {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_text(out, &self.address, ADDRESS_BYTES_MAX);
+        out.put_u16_le(self.shards);
+        out.put_u8(u8::from(self.rack.is_some()));
+        if let Some(rack) = &self.rack {
+            put_text(out, rack, RACK_BYTES_MAX);
+        }
+        let clients = self.clients.get(..CLIENT_ADDRESSES_MAX).unwrap_or(&self.clients);
+        out.put_u32_le(clients.len() as u32);
+        for client in clients {
+            out.put_u8(client.protocol);
+            put_text(out, &client.address, ADDRESS_BYTES_MAX);
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let client = |reader: &mut Reader<'_>| {
+            let protocol = reader.u8("client protocol")?;
+            Ok(ClientListener { protocol, address: reader.string("client address", ADDRESS_BYTES_MAX)? })
+        };
+        Ok(Self {
+            address: reader.string("address", ADDRESS_BYTES_MAX)?,
+            shards: reader.u16("shards")?,
+            rack: reader.option("rack", |reader| reader.string("rack", RACK_BYTES_MAX))?,
+            clients: reader.list("clients", 5, CLIENT_ADDRESSES_MAX, client)?,
+        })
+    }
+}
+
+impl Contact {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u32_le(self.node.0);
+        out.put_u32_le(self.incarnation);
+        out.put_u16_le(self.shards);
+        put_text(out, &self.address, ADDRESS_BYTES_MAX);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            node: NodeId(reader.u32("contact")?),
+            incarnation: reader.u32("contact incarnation")?,
+            shards: reader.u16("contact shards")?,
+            address: reader.string("contact address", ADDRESS_BYTES_MAX)?,
         })
     }
 }
@@ -143,12 +250,17 @@ impl JoinReply {
     pub fn encode(&self) -> Bytes {
         let mut out = head();
         match self {
-            Self::Welcome(Membership { cluster, node, incarnation, founder }) => {
+            Self::Welcome(Membership { cluster, node, incarnation, founder }, contacts) => {
                 out.put_u8(WELCOME);
                 out.put_slice(&cluster.0);
                 out.put_u32_le(node.0);
                 out.put_u32_le(*incarnation);
                 out.put_u32_le(founder.0);
+                let contacts = contacts.get(..CONTACTS_MAX).unwrap_or(contacts);
+                out.put_u32_le(contacts.len() as u32);
+                for contact in contacts {
+                    contact.put(&mut out);
+                }
             }
             Self::WithoutCluster { disk, seeds } => {
                 out.put_u8(WITHOUT_CLUSTER);
@@ -165,6 +277,7 @@ impl JoinReply {
                     NotNow::NoLeader => 1,
                     NotNow::Starting => 2,
                     NotNow::StillRunning => 3,
+                    NotNow::DiskFull => 4,
                     NotNow::Other(code) => *code,
                 });
             }
@@ -179,12 +292,15 @@ impl JoinReply {
     /// Reads the reply from the bytes of a connection; `None` if more bytes are needed.
     pub fn take(bytes: &[u8]) -> Result<Option<Self>, PeerError> {
         take(Kind::JoinReply, bytes, |reader| match reader.u8("tag")? {
-            WELCOME => Ok(Self::Welcome(Membership {
-                cluster: ClusterId(reader.array("cluster")?),
-                node: NodeId(reader.u32("node")?),
-                incarnation: reader.u32("incarnation")?,
-                founder: NodeId(reader.u32("founder")?),
-            })),
+            WELCOME => {
+                let membership = Membership {
+                    cluster: ClusterId(reader.array("cluster")?),
+                    node: NodeId(reader.u32("node")?),
+                    incarnation: reader.u32("incarnation")?,
+                    founder: NodeId(reader.u32("founder")?),
+                };
+                Ok(Self::Welcome(membership, reader.list("contacts", 14, CONTACTS_MAX, Contact::read)?))
+            }
             WITHOUT_CLUSTER => Ok(Self::WithoutCluster {
                 disk: DiskId(reader.array("disk")?),
                 seeds: SeedList(reader.u32("seeds")?),
@@ -194,6 +310,7 @@ impl JoinReply {
                 1 => NotNow::NoLeader,
                 2 => NotNow::Starting,
                 3 => NotNow::StillRunning,
+                4 => NotNow::DiskFull,
                 code => NotNow::Other(code),
             })),
             REFUSED => Ok(Self::Refused(reader.string("reason", REASON_BYTES_MAX)?)),
@@ -232,7 +349,7 @@ fn take<T>(
     bytes: &[u8],
     read: impl FnOnce(&mut Reader<'_>) -> Result<T, DecodeError>,
 ) -> Result<Option<T>, PeerError> {
-    let Some((body, _)) = take_first(kind, bytes)? else { return Ok(None) };
+    let Some((body, _)) = take_first(kind, bytes, JOIN_BODY_BYTES_MAX)? else { return Ok(None) };
     let mut reader = Reader::new(body);
     let decode = || {
         // The magic was checked with the header.

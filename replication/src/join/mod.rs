@@ -24,6 +24,10 @@
 //! again with another disk is [admitted](admit) under the next incarnation: its replicas are new ones, learners until the cluster
 //! gives them a vote. A request that is repeated has the same disk, and gets the same answer.
 //!
+//! # Afterwards
+//!
+//! A member whose addresses, rack or number of shards have changed sends the same request to the leader of the metadata, which registers it anew.
+//!
 //! The messages go over the listener for peers, one request and one reply for each connection, in place of the hello of a channel.
 
 mod admission;
@@ -33,5 +37,6 @@ mod messages;
 pub use admission::{Admission, AdmissionError, MemberNode, admit};
 pub use joiner::{Joined, Joiner, JoinerConfig, Outcome, SeedState};
 pub use messages::{
-    ADDRESS_BYTES_MAX, DiskId, JoinReply, JoinRequest, Membership, NotNow, REASON_BYTES_MAX, SeedList,
+    ADDRESS_BYTES_MAX, CLIENT_ADDRESSES_MAX, CONTACTS_MAX, ClientListener, Contact, DiskId, JoinReply,
+    JoinRequest, Membership, NotNow, RACK_BYTES_MAX, REASON_BYTES_MAX, Registration, SeedList,
 };

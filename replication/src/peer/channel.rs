@@ -17,6 +17,7 @@ use super::handles::{Handles, RemoteHandles};
 use super::header::Kind;
 use super::hello::{Hello, HelloReply, Local, PeerShard, Refusal, Session};
 use super::intake::{Frames, Lent};
+use super::leaders::LeaderNews;
 use super::limits::{
     CREDIT_BYTES_DEFAULT, HANDSHAKE_TIME, HEARTBEAT_INTERVAL, QUEUE_BYTES_MAX, SILENCE_DEFAULT, VERSION_MAX,
 };
@@ -115,6 +116,8 @@ pub enum Event {
         /// The peer's shard that has it; `None` if the peer's node does not have it.
         shard: Option<ShardId>,
     },
+    /// What the peer's node says about the partitions that it leads.
+    Leaders(LeaderNews),
     /// The peer of an established channel is lost: the leases that the channel carried end now. Comes once, before `Closed`.
     PeerLost,
     /// The channel is closed. Comes once, and is the last event. The owner sends what [`Channel::poll_output`] still has, and closes the connection.
@@ -374,8 +377,7 @@ impl Channel {
         self.check_queue()
     }
 
-    /// Sends a request to the controller, or a reply from it, of at most [`BODY_BYTES_MAX`](super::limits::BODY_BYTES_MAX) bytes. Returns whether the channel is
-    /// open; otherwise it is dropped.
+    /// Sends a request to the controller, or a reply from it. Returns whether the channel is open; otherwise the message is dropped.
     pub fn send_controller(&mut self, kind: Kind, body: Bytes) -> bool {
         assert!(matches!(kind, Kind::ControllerRequest | Kind::ControllerReply), "{kind:?}");
         assert!(body.len() <= kind.body_bytes_max(), "{kind:?}: {} bytes", body.len());
@@ -386,7 +388,7 @@ impl Channel {
         self.check_queue()
     }
 
-    fn check_queue(&mut self) -> bool {
+    pub(super) fn check_queue(&mut self) -> bool {
         if self.outbox.bytes() > QUEUE_BYTES_MAX {
             let text = "it does not receive what is sent";
             self.end(CloseReason::QueueFull(QUEUE_BYTES_MAX), Some((Goodbye::Lost, text)));

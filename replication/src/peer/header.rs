@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::limits::{BODY_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX, HELLO_BODY_BYTES_MAX};
+use super::limits::{BODY_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX, HELLO_BODY_BYTES_MAX, JOIN_BODY_BYTES_MAX};
 
 /// Bytes of a [`PeerHeader`].
 pub const PEER_HEADER_BYTES: usize = 16;
@@ -62,11 +62,13 @@ pub enum Kind {
     ControllerRequest = 14,
     /// The reply to one.
     ControllerReply = 15,
+    /// Which partitions the sender's node leads.
+    Leaders = 16,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Hello,
         Self::HelloReply,
         Self::Bind,
@@ -82,6 +84,7 @@ impl Kind {
         Self::JoinReply,
         Self::ControllerRequest,
         Self::ControllerReply,
+        Self::Leaders,
     ];
 
     /// Returns the kind with this number, if there is one.
@@ -92,7 +95,8 @@ impl Kind {
     /// Returns the limit of the body, in bytes.
     pub const fn body_bytes_max(self) -> usize {
         match self {
-            Self::Hello | Self::HelloReply | Self::Join | Self::JoinReply => HELLO_BODY_BYTES_MAX,
+            Self::Hello | Self::HelloReply => HELLO_BODY_BYTES_MAX,
+            Self::Join | Self::JoinReply => JOIN_BODY_BYTES_MAX,
             Self::Bind
             | Self::Unbind
             | Self::Elsewhere
@@ -100,7 +104,8 @@ impl Kind {
             | Self::Acks
             | Self::Control
             | Self::ControllerRequest
-            | Self::ControllerReply => BODY_BYTES_MAX,
+            | Self::ControllerReply
+            | Self::Leaders => BODY_BYTES_MAX,
             Self::Credit => 8,
             Self::Heartbeat => 0,
             Self::Goodbye => GOODBYE_TEXT_BYTES_MAX.saturating_add(8),

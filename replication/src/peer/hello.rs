@@ -181,17 +181,21 @@ impl Hello {
     ///
     /// For a connection that is not yet on the shard that the hello names. What follows the hello stays unread.
     pub fn take(bytes: &[u8]) -> Result<Option<(Self, usize)>, PeerError> {
-        let first = take_first(Kind::Hello, bytes)?;
+        let first = take_first(Kind::Hello, bytes, HELLO_BODY_BYTES_MAX)?;
         first.map(|(body, end)| Self::decode(body).map(|hello| (hello, end))).transpose()
     }
 }
 
 /// Returns the body of the first message of a connection and the end of the message, if it is complete.
-pub(crate) fn take_first(kind: Kind, bytes: &[u8]) -> Result<Option<(&[u8], usize)>, PeerError> {
+pub(crate) fn take_first(
+    kind: Kind,
+    bytes: &[u8],
+    body_bytes_max: usize,
+) -> Result<Option<(&[u8], usize)>, PeerError> {
     let Some((head, rest)) = bytes.split_at_checked(PEER_HEADER_BYTES) else { return Ok(None) };
     let Some(header) = PeerHeader::parse(head) else { return Ok(None) };
     let body_bytes = header.body_bytes.get() as usize;
-    if header.kind.get() != kind as u16 || body_bytes > HELLO_BODY_BYTES_MAX {
+    if header.kind.get() != kind as u16 || body_bytes > body_bytes_max {
         return Err(PeerError::NotAPeer);
     }
     let seen = rest.get(..body_bytes.min(rest.len())).unwrap_or_default();

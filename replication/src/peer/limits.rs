@@ -16,6 +16,9 @@ pub const VERSION_MAX: u16 = 1;
 /// Bytes of the body of a hello or of its reply, in any version: a hello fits into the receives of a connection that can still move to another shard.
 pub const HELLO_BODY_BYTES_MAX: usize = 2 << 10;
 
+/// Bytes of the body of a request to join or of its reply. Such a connection does not move to another shard, so it need not fit into one receive.
+pub const JOIN_BODY_BYTES_MAX: usize = 32 << 10;
+
 /// Bytes of the body of any other message. Senders begin another message before that.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -54,6 +57,9 @@ pub(crate) const SMALL_FRAMES_BYTES: usize = 256 << 10;
 
 /// Bytes that are received into lent pages at a time. While they are, the channel does not see that the peer is alive.
 pub const LEND_BYTES_MAX: usize = 4 << 20;
+
+/// Statements about leaders in one message.
+pub const LEADERS_PER_MESSAGE_MAX: usize = 4 << 10;
 
 /// Credit that a side grants by default, in bytes: frames that it has not yet taken into its logs.
 pub const CREDIT_BYTES_DEFAULT: u64 = 16 << 20;

@@ -21,7 +21,8 @@ use super::group::{Content, GroupEntry};
 use super::header::{Kind, PEER_HEADER_BYTES, PeerHeader};
 use super::hello::{HelloReply, take_first};
 use super::intake::{Frames, Intake, Lent};
-use super::limits::CREDIT_BYTES_MAX;
+use super::leaders::LeaderNews;
+use super::limits::{CREDIT_BYTES_MAX, HELLO_BODY_BYTES_MAX};
 use crate::mutants::{Mutant, is_planted};
 use crate::raft::{Envelope, LOG_END_MAX, Message, ReplicaId};
 
@@ -177,7 +178,9 @@ impl Channel {
     /// Handles the message that was received in pieces, if it is complete.
     fn handle_partial(&mut self, partial: &[u8]) -> Result<bool, PeerError> {
         if self.state == State::Opening {
-            let Some((body, _)) = take_first(Kind::HelloReply, partial)? else { return Ok(false) };
+            let Some((body, _)) = take_first(Kind::HelloReply, partial, HELLO_BODY_BYTES_MAX)? else {
+                return Ok(false);
+            };
             self.handle_reply(&HelloReply::decode(body)?)?;
             return Ok(true);
         }
@@ -254,6 +257,10 @@ impl Channel {
                 let body = Bytes::copy_from_slice(body);
                 self.events.push_back(Event::Controller { kind, body });
                 return Ok(());
+            }
+            Kind::Leaders => {
+                let news = LeaderNews::read(&mut reader).map_err(|e| wrong(kind, e))?;
+                self.events.push_back(Event::Leaders(news));
             }
             Kind::Goodbye => {
                 let (why, text) = read_goodbye(&mut reader).map_err(|e| wrong(kind, e))?;

@@ -4,12 +4,13 @@
 //! decision needs a majority of the old voters and one of the new voters.
 
 use highwater_protocol::ids::LogIndex;
+use highwater_protocol::limits::REPLICAS_PER_PARTITION_MAX;
 
 use super::types::ReplicaId;
 use crate::mutants::{Mutant, is_planted};
 
 /// Maximum number of replicas of a partition. A joint configuration has up to twice as many.
-pub const REPLICAS_MAX: usize = 15;
+pub const REPLICAS_MAX: usize = REPLICAS_PER_PARTITION_MAX;
 
 /// The part that a replica has. The numbers are its codes in logs and messages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -42,6 +42,16 @@ impl Replica {
         if live < needed { Err(ProposeError::NotEnoughReplicas { live, needed }) } else { Ok(()) }
     }
 
+    /// Returns the end of what another replica is known to have of this leader's log. `None`: this replica does not lead, or does not reach it.
+    /// Of itself a leader has everything.
+    pub fn reached_end(&self, id: ReplicaId) -> Option<LogIndex> {
+        let Role::Leader(leader) = &self.role else { return None };
+        if id == self.id {
+            return Some(self.log.end());
+        }
+        leader.peer(id).filter(|peer| peer.live).map(|peer| peer.match_end)
+    }
+
     /// Hands leadership over to another voter (thesis, 3.10). Nothing can be proposed until that has happened, or is
     /// [given up](Self::abort_transfer).
     pub fn transfer_leadership(&mut self, to: ReplicaId) -> Result<(), ProposeError> {

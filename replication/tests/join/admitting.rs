@@ -1,8 +1,8 @@
 //! Which node the sender of a request becomes.
 
-use highwater_protocol::ids::NodeId;
+use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_replication::join::{
-    Admission, AdmissionError, DiskId, JoinRequest, MemberNode, SeedList, admit,
+    Admission, AdmissionError, DiskId, JoinRequest, MemberNode, Registration, SeedList, admit,
 };
 
 /// Members 0 (at a:1, running), 1 (at b:1, not running) and 3 (at c:1, not running).
@@ -22,8 +22,9 @@ fn disk(number: u8) -> DiskId {
 
 #[track_caller]
 fn check(disk: DiskId, node: Option<u32>, address: &str, expected: Result<Admission, AdmissionError>) {
+    let registration = Registration { address: address.to_owned(), ..Registration::default() };
     let request =
-        JoinRequest { disk, seeds: SeedList(0), node: node.map(NodeId), address: address.to_owned() };
+        JoinRequest { disk, seeds: SeedList(0), node: node.map(NodeId), member_of: None, registration };
     let outcome = admit(&members(), |node| node == NodeId(0), &request);
     match expected {
         Ok(expected) => assert_eq!(outcome, Ok(expected)),
@@ -60,6 +61,22 @@ fn a_replaced_disk_is_the_next_incarnation_of_its_node() {
 fn a_new_node_gets_the_id_that_it_wants_or_the_smallest_free_one() {
     check(disk(9), Some(7), "d:1", Ok(Admission::Register(NodeId(7), 0)));
     check(disk(9), None, "d:1", Ok(Admission::Register(NodeId(2), 0)));
+}
+
+#[test]
+fn a_member_whose_disk_was_replaced_is_not_admitted_anew() {
+    let registration = Registration { address: "b:1".into(), ..Registration::default() };
+    let member_of = Some(ClusterId([1; 16]));
+    let request = |disk| JoinRequest {
+        disk,
+        seeds: SeedList(0),
+        node: Some(NodeId(1)),
+        member_of,
+        registration: registration.clone(),
+    };
+    let admitted = |disk| admit(&members(), |_| false, &request(disk));
+    assert_eq!(admitted(disk(9)), Err(AdmissionError::Replaced));
+    assert_eq!(admitted(disk(1)), Ok(Admission::Member(NodeId(1), 2)));
 }
 
 #[test]

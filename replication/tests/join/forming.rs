@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use highwater_protocol::ids::NodeId;
 use highwater_replication::join::{
-    DiskId, JoinReply, Joined, Joiner, JoinerConfig, NotNow, SeedList, SeedState,
+    DiskId, JoinReply, Joined, Joiner, JoinerConfig, NotNow, Registration, SeedList, SeedState,
 };
 use highwater_runtime::plane::Instant;
 use highwater_runtime::sim::seeds;
@@ -17,7 +17,8 @@ const OTHER: DiskId = DiskId([2; 16]);
 
 fn joiner(seeds: &[&str]) -> Joiner {
     let seeds = seeds.iter().map(|seed| (*seed).to_owned()).collect();
-    Joiner::new(JoinerConfig { disk: ME, node: None, address: "a:1".into(), seeds }, START)
+    let registration = Registration { address: "a:1".into(), ..Registration::default() };
+    Joiner::new(JoinerConfig { disk: ME, node: None, member_of: None, registration, seeds }, START)
 }
 
 /// Answers the attempts that are due, by address; `None`: the connection fails.
@@ -146,6 +147,6 @@ fn any_node_id_is_what_a_member_says() {
         founder: NodeId(0),
     };
     let mut joiner = joiner(&["b:1"]);
-    answer(&mut joiner, START, &[("b:1", Some(JoinReply::Welcome(membership)))]);
-    assert_eq!(joiner.outcome(), Some(&Ok(Joined::Member(membership))));
+    answer(&mut joiner, START, &[("b:1", Some(JoinReply::Welcome(membership, Vec::new())))]);
+    assert_eq!(joiner.outcome(), Some(&Ok(Joined::Member(membership, Vec::new()))));
 }

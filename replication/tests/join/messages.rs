@@ -2,29 +2,46 @@
 
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_replication::join::{
-    ADDRESS_BYTES_MAX, DiskId, JoinReply, JoinRequest, Membership, NotNow, REASON_BYTES_MAX, SeedList,
+    ADDRESS_BYTES_MAX, CLIENT_ADDRESSES_MAX, CONTACTS_MAX, ClientListener, Contact, DiskId, JoinReply,
+    JoinRequest, Membership, NotNow, RACK_BYTES_MAX, REASON_BYTES_MAX, Registration, SeedList,
 };
 use highwater_replication::peer::PeerError;
-use highwater_replication::peer::limits::HELLO_BODY_BYTES_MAX;
 
 fn request() -> JoinRequest {
     JoinRequest {
         disk: DiskId([7; 16]),
         seeds: SeedList::of(["a:9193", "b:9193"]),
         node: Some(NodeId(3)),
-        address: "a:9193".into(),
+        member_of: None,
+        registration: registration(),
     }
+}
+
+fn registration() -> Registration {
+    Registration {
+        address: "a:9193".into(),
+        shards: 2,
+        rack: Some("r".into()),
+        clients: vec![ClientListener { protocol: 1, address: "a:9092".into() }],
+    }
+}
+
+fn contact(address: &str) -> Contact {
+    Contact { node: NodeId(4), incarnation: 1, shards: 3, address: address.into() }
 }
 
 fn replies() -> Vec<JoinReply> {
     let cluster = ClusterId([9; 16]);
+    let membership = Membership { cluster, node: NodeId(2), incarnation: 1, founder: NodeId(4) };
     vec![
-        JoinReply::Welcome(Membership { cluster, node: NodeId(2), incarnation: 1, founder: NodeId(4) }),
+        JoinReply::Welcome(membership, Vec::new()),
+        JoinReply::Welcome(membership, vec![contact("a:9193"), contact("b:9193")]),
         JoinReply::WithoutCluster { disk: DiskId([1; 16]), seeds: SeedList(5) },
         JoinReply::Ask("b:9193".into()),
         JoinReply::NotNow(NotNow::NoLeader),
         JoinReply::NotNow(NotNow::Starting),
         JoinReply::NotNow(NotNow::StillRunning),
+        JoinReply::NotNow(NotNow::DiskFull),
         JoinReply::NotNow(NotNow::Other(200)),
         JoinReply::Refused("because".into()),
     ]
@@ -36,7 +53,13 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn messages_are_decoded_as_they_were_encoded() {
-    let wanted = [request(), JoinRequest { node: None, ..request() }];
+    let bare = Registration { rack: None, clients: Vec::new(), ..registration() };
+    let wanted = [
+        request(),
+        JoinRequest { node: None, ..request() },
+        JoinRequest { member_of: Some(ClusterId([9; 16])), ..request() },
+        JoinRequest { registration: bare, ..request() },
+    ];
     for request in wanted {
         assert_eq!(JoinRequest::take(&request.encode()), Ok(Some(request)));
     }
@@ -47,8 +70,9 @@ fn messages_are_decoded_as_they_were_encoded() {
 
 #[test]
 fn a_request_has_the_documented_bytes() {
-    let golden = "2d 00 00 00 CRC 00 00 00 00 0c 00 00 00 48 57 50 45 45 52 0d 0a 01 00 \
-                  07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 SEEDS 01 03 00 00 00 06 00 00 00 61 3a 39 31 39 33";
+    let golden = "45 00 00 00 CRC 00 00 00 00 0c 00 00 00 48 57 50 45 45 52 0d 0a 01 00 \
+                  07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 SEEDS 01 03 00 00 00 00 06 00 00 00 61 3a 39 31 39 33 \
+                  02 00 01 01 00 00 00 72 01 00 00 00 01 06 00 00 00 61 3a 39 30 39 32";
     let encoded = request().encode();
     let golden =
         golden.replace("CRC", &hex(&encoded[4..8])).replace("SEEDS", &hex(&request().seeds.0.to_le_bytes()));
@@ -72,11 +96,17 @@ fn a_message_that_is_not_complete_waits_for_more_and_a_changed_one_is_refused() 
 }
 
 #[test]
-fn the_longest_messages_fit_into_the_first_receives_of_a_connection() {
+fn the_longest_messages_are_decoded() {
     let address = "a".repeat(ADDRESS_BYTES_MAX);
-    let longest = JoinRequest { address: address.clone(), ..request() };
+    let client = ClientListener { protocol: 0, address: address.clone() };
+    let rack = Some("r".repeat(RACK_BYTES_MAX));
+    let clients = vec![client; CLIENT_ADDRESSES_MAX];
+    let registration = Registration { address: address.clone(), shards: u16::MAX, rack, clients };
+    let longest = JoinRequest { registration, ..request() };
     assert_eq!(JoinRequest::take(&longest.encode()), Ok(Some(longest.clone())));
-    assert!(longest.encode().len() < HELLO_BODY_BYTES_MAX);
+    let JoinReply::Welcome(membership, _) = replies().swap_remove(0) else { panic!("a welcome") };
+    let welcome = JoinReply::Welcome(membership, vec![contact(&address); CONTACTS_MAX]);
+    assert_eq!(JoinReply::take(&welcome.encode()), Ok(Some(welcome)));
     let ask = JoinReply::Ask(address);
     assert_eq!(JoinReply::take(&ask.encode()), Ok(Some(ask)));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater_protocol::ids::{ClusterId, NodeId};
 use highwater_replication::join::{
     Admission, AdmissionError, DiskId, JoinReply, JoinRequest, Joined, Joiner, JoinerConfig, MemberNode,
-    Membership, NotNow, admit,
+    Membership, NotNow, Registration, admit,
 };
 use highwater_runtime::plane::Instant;
 use highwater_runtime::sim::{SimRng, stream};
@@ -106,7 +106,8 @@ impl World {
         }
         let disk = node.disk.get_or_insert(Disk { id, membership: None });
         node.is_up = true;
-        let config = JoinerConfig { disk: disk.id, node: None, address: address(number), seeds };
+        let registration = Registration { address: address(number), ..Registration::default() };
+        let config = JoinerConfig { disk: disk.id, node: None, member_of: None, registration, seeds };
         node.joiner = disk.membership.is_none().then(|| Joiner::new(config, self.now));
     }
 
@@ -160,7 +161,7 @@ impl World {
                 None => {}
                 Some(Err(reason)) => return Err(format!("node {number} was refused: {reason}")),
                 Some(Ok(Joined::Founder)) => self.found(number)?,
-                Some(Ok(Joined::Member(membership))) => self.keep(number, membership)?,
+                Some(Ok(Joined::Member(membership, _))) => self.keep(number, membership)?,
             }
         }
     }
@@ -200,13 +201,16 @@ impl World {
         let (node, incarnation) = match admit(&members, |node| running.contains(&node), request) {
             Ok(Admission::Member(node, incarnation)) => (node, incarnation),
             Ok(Admission::Register(node, incarnation)) => {
-                cluster.members.insert(node, (request.disk, incarnation, request.address.clone()));
+                cluster
+                    .members
+                    .insert(node, (request.disk, incarnation, request.registration.address.clone()));
                 (node, incarnation)
             }
             Err(AdmissionError::StillRunning(_)) => return JoinReply::NotNow(NotNow::StillRunning),
             Err(error) => return JoinReply::Refused(error.to_string()),
         };
-        JoinReply::Welcome(Membership { cluster: id, node, incarnation, founder: cluster.founder })
+        let membership = Membership { cluster: id, node, incarnation, founder: cluster.founder };
+        JoinReply::Welcome(membership, Vec::new())
     }
 
     fn found(&mut self, number: usize) -> Result<(), String> {

@@ -354,6 +354,7 @@ impl Cluster {
             }
             Event::Elsewhere { .. } => return Err("nobody refuses a partition".to_owned()),
             Event::Controller { .. } => return Err("nobody asks the controller".to_owned()),
+            Event::Leaders(_) => return Err("nobody says who leads".to_owned()),
         }
         Ok(())
     }

@@ -1,13 +1,14 @@
 //! The bytes of every message, as `docs/wire-format.md` describes them.
 
 use bytes::Bytes;
-use highwater_protocol::ids::{LeaderEpoch, LogIndex, Offset, ShardId};
+use highwater_protocol::ids::{LeaderEpoch, LogIndex, NodeId, Offset, ShardId};
 use highwater_replication::peer::limits::{
     BODY_BYTES_MAX, ENTRY_FRAMES_BYTES_MAX, GOODBYE_TEXT_BYTES_MAX, HANDLES_MAX, HEARTBEAT_INTERVAL,
-    HELLO_BODY_BYTES_MAX, RUNS_PER_APPEND_MAX, SILENCE_DEFAULT,
+    HELLO_BODY_BYTES_MAX, LEADERS_PER_MESSAGE_MAX, RUNS_PER_APPEND_MAX, SILENCE_DEFAULT,
 };
 use highwater_replication::peer::{
-    Channel, Event, Goodbye, Kind, PEER_HEADER_BYTES, PeerHeader, RemoteHandle, Route, Settings,
+    Channel, Event, Goodbye, Kind, LeaderNews, LeaderStatement, PEER_HEADER_BYTES, PeerHeader, RemoteHandle,
+    Route, Settings,
 };
 use highwater_replication::raft::{Config, ConfigEntry, Envelope, LogEnd, Message};
 
@@ -47,6 +48,19 @@ fn messages(bytes: &[u8]) -> Vec<(Kind, Vec<u8>)> {
     found
 }
 
+/// Everything that a node leads: one partition, and that it has ceased to lead another one.
+fn leader_news() -> LeaderNews {
+    let statement = |number, leads, in_sync: &[u32]| LeaderStatement {
+        partition: partition(number),
+        epoch: LeaderEpoch(7),
+        leads,
+        shard: ShardId(1),
+        in_sync: in_sync.iter().copied().map(NodeId).collect(),
+    };
+    let statements = vec![statement(4, true, &[1, 2]), statement(5, false, &[])];
+    LeaderNews { is_complete: true, statements }
+}
+
 /// One message of each kind, by what produces it.
 fn one_of_each() -> Vec<(Kind, Vec<u8>)> {
     let mut opener = Channel::open(local(1, 11), Settings::default(), shard(2, 0), 5, 99, START);
@@ -81,6 +95,7 @@ fn one_of_each() -> Vec<(Kind, Vec<u8>)> {
     all.extend(turn(&mut opener));
     assert!(opener.send_controller(Kind::ControllerRequest, Bytes::from_static(b"ask")));
     assert!(opener.send_controller(Kind::ControllerReply, Bytes::from_static(b"reply")));
+    assert!(opener.send_leaders(&leader_news()));
     all.extend(turn(&mut opener));
     send(&mut opener, 9, appended(1, 1), Vec::new());
     turn(&mut opener);
@@ -138,6 +153,12 @@ const GOLDEN: &[(Kind, &str)] = &[
     (Kind::Heartbeat, "00 00 00 00 94 17 8a fa 9f 0c 05 df 0a 00 08 00"),
     (Kind::ControllerRequest, "03 00 00 00 5d 26 70 6c 9f 0c 05 df 0e 00 09 00 61 73 6b"),
     (Kind::ControllerReply, "05 00 00 00 d6 9a db 6c 9f 0c 05 df 0f 00 0a 00 72 65 70 6c 79"),
+    (
+        Kind::Leaders,
+        "41 00 00 00 58 c5 a1 b3 9f 0c 05 df 10 00 0b 00 01 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03
+         03 04 00 00 00 07 00 00 00 01 01 00 02 01 00 00 00 02 00 00 00 03 03 03 03 03 03 03 03 03 03 03
+         03 03 03 03 03 05 00 00 00 07 00 00 00 00 01 00 00",
+    ),
     (Kind::Elsewhere, "08 00 00 00 08 40 c7 b6 9f 0c 05 df 05 00 02 00 01 00 00 00 01 00 01 00"),
     (Kind::Goodbye, "08 00 00 00 1d 72 a3 2e 9f 0c 05 df 0b 00 03 00 01 03 00 00 00 62 79 65"),
 ];
@@ -204,6 +225,22 @@ fn the_documented_limits_of_channels_are_those_of_the_code() {
     ] {
         assert!(doc.contains(&said), "not in the documentation: {said}");
     }
+}
+
+#[test]
+fn what_a_node_says_about_leaders_arrives_as_it_was_said_with_as_many_statements_as_a_message_may_have() {
+    let mut pipe = Pipe::new(Settings::default(), 1, START);
+    let mut largest = leader_news();
+    largest.statements = vec![largest.statements[0].clone(); LEADERS_PER_MESSAGE_MAX];
+    let sent = [leader_news(), LeaderNews::default(), largest];
+    for news in &sent {
+        assert!(pipe.ends[0].channel.send_leaders(news));
+    }
+    pipe.settle();
+    let events = pipe.ends[1].events().into_iter();
+    let arrived: Vec<_> =
+        events.filter_map(|event| if let Event::Leaders(news) = event { Some(news) } else { None }).collect();
+    assert_eq!(arrived, sent);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes as _;
 use zerocopy::byteorder::little_endian::{U16, U32};
 
 use crate::pipe::{Pipe, START, output};
-use crate::samples::{append_with_frames, appended, message, partition, replica, send};
+use crate::samples::{append_with_frames, appended, leader_news, message, partition, replica, send};
 
 const SEEDS: u64 = 3000;
 
@@ -27,6 +27,9 @@ fn messages(rng: &mut SimRng, pipe: &mut Pipe) -> Vec<u8> {
                 if rng.random_bool(0.4) { append_with_frames(rng) } else { (message(rng), Vec::new()) };
             let envelope = Envelope { from: replica(1, 0), to: replica(2, 0), message };
             send(channel, number, envelope, frames);
+        }
+        if rng.random_bool(0.1) {
+            channel.send_leaders(&leader_news(rng));
         }
         bytes.extend(output(channel, START));
     }
@@ -59,7 +62,7 @@ fn damage(rng: &mut SimRng, bytes: &mut Vec<u8>) {
     let mut header = PeerHeader::parse(&bytes[at..]).expect("it was there");
     let mut body = bytes[at + PEER_HEADER_BYTES..end].to_vec();
     match rng.random_range(0..10) {
-        0 => header.kind = U16::new(rng.random_range(0..14)),
+        0 => header.kind = U16::new(rng.random_range(0..17)),
         1 => {
             body.truncate(rng.random_range(0..=body.len()));
         }

@@ -7,7 +7,7 @@ use highwater_protocol::frame::{
 use highwater_protocol::ids::{
     ClusterId, LeaderEpoch, LogIndex, NodeId, Offset, PartitionIndex, ShardId, TopicId, TopicPartition,
 };
-use highwater_replication::peer::{Channel, Local, PeerShard};
+use highwater_replication::peer::{Channel, LeaderNews, LeaderStatement, Local, PeerShard};
 use highwater_replication::raft::{
     Append, Config, ConfigEntry, Envelope, LogEnd, Member, Message, Part, ReplicaId, Run,
 };
@@ -114,6 +114,19 @@ pub(crate) fn message(rng: &mut SimRng) -> Message {
         9 => Message::Fetch { term, from: index(rng), until: index(rng) },
         _ => Message::Appended { term, durable_end: index(rng) },
     }
+}
+
+/// What a node says about a few partitions.
+pub(crate) fn leader_news(rng: &mut SimRng) -> LeaderNews {
+    let statements = (0..rng.random_range(0..4)).map(|number| LeaderStatement {
+        partition: partition(number),
+        epoch: LeaderEpoch(rng.random_range(0..9)),
+        leads: rng.random(),
+        shard: ShardId(rng.random_range(0..4)),
+        in_sync: (0..rng.random_range(0..4)).map(NodeId).collect(),
+    });
+    let statements = statements.collect();
+    LeaderNews { is_complete: rng.random(), statements }
 }
 
 /// An append with its frames, small ones and sometimes a large one.

@@ -48,6 +48,9 @@ pub(crate) enum TopicCommand {
         /// Also show settings at their default
         #[arg(long, short)]
         all: bool,
+        /// Show only partitions without a leader, or with replicas that are not in sync
+        #[arg(long)]
+        under_replicated: bool,
         /// Print one JSON object per line
         #[arg(long)]
         json: bool,

@@ -59,6 +59,23 @@ fn the_kafka_listener_can_be_switched_off_and_be_several() {
 }
 
 #[test]
+fn the_settings_about_other_nodes_reach_the_broker() {
+    let flags =
+        ["--peer-listen", "0.0.0.0", "--peer-advertise", "b:9193", "--seeds", "a,b,c:1", "--node-id", "4"];
+    let settings = resolve(&flags, None).expect("all right");
+    let config = settings.to_broker_config();
+    let [listener] = &config.peer_listen[..] else { panic!("{:?}", config.peer_listen) };
+    assert_eq!(listener.address.to_string(), "0.0.0.0:9193");
+    assert_eq!(listener.advertised.as_ref().map(ToString::to_string).as_deref(), Some("b:9193"));
+    let seeds: Vec<String> = config.seeds.iter().map(ToString::to_string).collect();
+    assert_eq!((seeds.join(" "), config.node_id), ("a:9193 b:9193 c:1".to_owned(), Some(NodeId(4))));
+    let again = resolve(&[], Some(&settings.to_toml())).expect("our own file");
+    assert_eq!(again.to_broker_config(), config);
+    let error = resolve(&["--peer-advertise", "b:1"], None).expect_err("there is no listener");
+    assert!(format!("{error:?}").contains("--peer-advertise"), "{error:?}");
+}
+
+#[test]
 fn a_flag_for_addresses_that_is_given_twice_is_one_list() {
     let once = ["--listen", "a:1,b:2,c:3", "--advertise", "auto,x:1,auto", "--kafka-listen", "d:1,e:2"];
     let once = [&once[..], &["--kafka-advertise", "y:1,z:2"]].concat();

@@ -5,6 +5,7 @@ mod checker;
 mod support;
 
 mod bench;
+mod cluster;
 mod commands;
 mod data;
 mod demo;

@@ -136,14 +136,17 @@ impl Proposer {
 
     /// Registers a node, or something new about one.
     pub(super) fn register_node(&mut self, to: ReplyTo, node: &Node) {
-        let outcome = self.check_node(node).and_then(|is_new| {
-            if is_new {
-                tracing::info!(?node, "registering a node");
-                self.propose(Record::NodeRegistered(node.to_record()))?;
-            }
-            Ok(ControllerReply::Done)
-        });
+        let outcome = self.propose_node(node).map(|()| ControllerReply::Done);
         self.answer_when_applied(to, outcome);
+    }
+
+    /// Proposes the registration of a node, if it says something new.
+    pub(super) fn propose_node(&mut self, node: &Node) -> Result<(), ApiError> {
+        if self.check_node(node)? {
+            tracing::info!(?node, "registering a node");
+            self.propose(Record::NodeRegistered(node.to_record()))?;
+        }
+        Ok(())
     }
 
     /// Returns whether a registration says something new.

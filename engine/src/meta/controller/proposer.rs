@@ -3,10 +3,10 @@
 //! The *tip* includes every record proposed, committed or not: decisions are made on it, one after the other. Only the leader of the metadata has one. When it
 //! is deposed, records that it has proposed may be lost, so it drops the tip, and fails the requests that wait: whether these take effect is unknown.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use highwater_protocol::ids::{Offset, ProducerId, TopicId};
+use highwater_protocol::ids::{NodeId, Offset, ProducerId, TopicId};
 
 use super::Outcome;
 use super::appends::batch_bytes;
@@ -21,6 +21,8 @@ pub(super) struct Proposer {
     /// `None` while another node leads, or nobody.
     tip: Option<Metadata>,
     stores: usize,
+    /// Nodes that cannot be reached.
+    pub(super) offline: BTreeSet<NodeId>,
     pub(super) room: MetadataRoom,
     pub(super) progress: Progress,
     /// Why nothing can be added to the metadata log now.
@@ -47,6 +49,7 @@ impl Proposer {
         Self {
             tip: None,
             stores,
+            offline: BTreeSet::new(),
             room,
             progress,
             blocked: None,
@@ -254,7 +257,7 @@ impl Proposer {
         self.tip.as_ref().map_or(Offset(0), Metadata::next_offset)
     }
 
-    fn reply(&mut self, to: ReplyTo, outcome: Outcome) {
+    pub(super) fn reply(&mut self, to: ReplyTo, outcome: Outcome) {
         self.replies.push_back((to, outcome));
     }
 

@@ -27,7 +27,7 @@ impl Proposer {
                 None => REPLICAS_DEFAULT.min(tip.nodes().len()),
             },
         };
-        let candidates = candidates(tip, topic);
+        let candidates = self.candidates(tip, topic);
         let refuse = |why: String| ApiError::InvalidReplicationFactor(why);
         if factor == 0 {
             return Err(refuse(
@@ -40,11 +40,30 @@ impl Proposer {
         let placed = spread(&candidates, count, factor).ok_or_else(|| {
             refuse(format!(
                 "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be \
-                 reached because only {} broker(s) are registered.",
-                candidates.len()
+                 reached because only {} broker(s) {}.",
+                candidates.len(),
+                if candidates.len() == tip.nodes().len() { "are registered" } else { "can be reached" }
             ))
         })?;
         Ok(record_of(tip, &placed))
+    }
+
+    /// Returns the nodes that can get replicas, and what they have. A node that cannot be reached gets none.
+    fn candidates<'a>(&self, tip: &'a Metadata, topic: Option<&Topic>) -> Vec<Candidate<'a>> {
+        let mut own: BTreeMap<NodeId, NodeLoad> = BTreeMap::new();
+        for nodes in topic.iter().flat_map(|topic| topic.assignment.partitions()) {
+            for (place, node) in nodes.iter().enumerate() {
+                own.entry(*node).or_default().add(place == 0);
+            }
+        }
+        let reachable = tip.nodes().values().filter(|node| !self.offline.contains(&node.id));
+        let nodes = reachable.map(|node| Candidate {
+            node: node.id,
+            rack: node.rack.as_deref(),
+            all: tip.node_load(node.id),
+            own: own.get(&node.id).copied().unwrap_or_default(),
+        });
+        nodes.collect()
     }
 }
 
@@ -57,23 +76,6 @@ fn record_of(tip: &Metadata, partitions: &[Vec<NodeId>]) -> ReplicasRecord {
         record.incarnations.extend((incarnation > 0).then_some((at, incarnation)));
     }
     record
-}
-
-/// Returns the nodes that can get replicas, and what they have.
-fn candidates<'a>(tip: &'a Metadata, topic: Option<&Topic>) -> Vec<Candidate<'a>> {
-    let mut own: BTreeMap<NodeId, NodeLoad> = BTreeMap::new();
-    for nodes in topic.iter().flat_map(|topic| topic.assignment.partitions()) {
-        for (place, node) in nodes.iter().enumerate() {
-            own.entry(*node).or_default().add(place == 0);
-        }
-    }
-    let nodes = tip.nodes().values().map(|node| Candidate {
-        node: node.id,
-        rack: node.rack.as_deref(),
-        all: tip.node_load(node.id),
-        own: own.get(&node.id).copied().unwrap_or_default(),
-    });
-    nodes.collect()
 }
 
 /// Checks nodes that a client has chosen for `count` partitions.
@@ -190,6 +192,24 @@ mod tests {
         ] {
             assert!(assigned(partitions).contains(says), "{partitions:?}: {}", assigned(partitions));
         }
+    }
+
+    #[test]
+    fn a_node_that_cannot_be_reached_gets_no_replicas_unless_it_is_named() {
+        let mut controller = controller();
+        controller.set_offline([NodeId(3)].into());
+        for _ in 0..4 {
+            let nodes = created(&mut controller, Replication::Factor(2)).expect("two can be reached");
+            assert!(nodes.iter().flatten().all(|node| *node != 3), "{nodes:?}");
+        }
+        for replication in [Replication::Factor(3), Replication::Default] {
+            let refused = created(&mut controller, replication).expect_err("two can be reached");
+            assert!(refused.to_string().contains("only 2 broker(s) can be reached"), "{refused}");
+        }
+        let assigned = Replication::Assigned(vec![vec![NodeId(3)], vec![NodeId(1)]]);
+        assert_eq!(created(&mut controller, assigned), Ok(vec![vec![3], vec![1]]));
+        controller.set_offline([].into());
+        assert!(created(&mut controller, Replication::Factor(3)).is_ok());
     }
 
     #[test]

@@ -211,6 +211,17 @@ impl Consensus {
         self.replica.is_cutting()
     }
 
+    /// Returns the index after the last entry that is known to be committed.
+    pub(crate) fn commit_end(&self) -> LogIndex {
+        self.replica.commit_end()
+    }
+
+    /// Returns the nodes of the voters, each with the index up to which its log is known to be that of this leader, if the leader reaches it.
+    pub(crate) fn voters_reached(&self) -> impl Iterator<Item = (NodeId, Option<u64>)> {
+        let config = self.replica.config();
+        config.voters().map(|id| (id.node, self.replica.reached_end(id).map(|end| end.0)))
+    }
+
     /// Returns whether an action waits for the store.
     pub(crate) fn is_held(&self) -> bool {
         self.held.is_some()

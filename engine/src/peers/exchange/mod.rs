@@ -6,6 +6,7 @@ mod retries;
 mod send;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_protocol::ids::{LogIndex, NodeId, ShardId, TopicPartition};
@@ -15,9 +16,11 @@ use highwater_runtime::plane::{Instant, Plane};
 use super::elections::Elections;
 use super::held::HeldFrames;
 use super::visits::Visits;
-use super::{Peers, SessionNumber};
+use super::{NodeEvent, Peers, SessionNumber};
 use crate::partition::PartitionId;
 use retries::Retries;
+
+use crate::address::Resolve;
 
 /// Returns the shard of this node that has a partition; `None` if the node does not have it.
 pub(crate) type OwnerOf<'a> = &'a dyn Fn(TopicPartition) -> Option<ShardId>;
@@ -42,6 +45,8 @@ pub(crate) struct Exchange {
     retries: Retries,
     /// What has come for the controller.
     controller: VecDeque<ForController>,
+    /// What has happened between shard 0 of this node and those of others.
+    node_events: VecDeque<(NodeId, NodeEvent)>,
     /// Partitions whose leadership is being handed over, and until when.
     transfers: VecDeque<(Instant, PartitionId)>,
     /// Leaders whose disks do not keep up: when to look at them again, and where their logs ended on disk.
@@ -56,14 +61,15 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn new(local: Local, settings: Settings) -> Self {
+    pub(crate) fn new(local: Local, settings: Settings, names: Arc<dyn Resolve>) -> Self {
         Self {
-            peers: Peers::new(local, settings),
+            peers: Peers::new(local, settings, names),
             visits: Visits::default(),
             elections: Elections::default(),
             held: HeldFrames::default(),
             retries: Retries::default(),
             controller: VecDeque::new(),
+            node_events: VecDeque::new(),
             transfers: VecDeque::new(),
             lagging: VecDeque::new(),
             peers_deadline: None,
@@ -81,6 +87,11 @@ impl Exchange {
     /// Returns how many elections this shard's partitions have begun.
     pub(crate) fn elections_begun(&self) -> u64 {
         self.elections_begun
+    }
+
+    /// Returns the next event of a channel from shard 0 to shard 0. Other shards have none.
+    pub(crate) fn poll_node_event(&mut self) -> Option<(NodeId, NodeEvent)> {
+        self.node_events.pop_front()
     }
 
     /// Returns when [`handle_deadline`](Self::handle_deadline) is to be called, if that is earlier than what was returned before.

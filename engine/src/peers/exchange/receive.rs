@@ -10,7 +10,19 @@ use crate::limits::{DISK_LAG_MAX, ELECTIONS_PER_TURN_MAX, PEER_EVENTS_PER_TURN_M
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{Partitions, PeerChange, ReceivedMessage};
 use crate::peers::held::Held;
-use crate::peers::{CONTROLLER_SHARD, PeerEvent, SessionNumber};
+use crate::peers::{CONTROLLER_SHARD, NodeEvent, PeerEvent, SessionNumber};
+
+/// Statements about leaders that take about as much work as one message to a replica.
+const STATEMENTS_PER_MESSAGE: usize = 8;
+
+/// Returns how many messages of a turn an event counts as.
+fn cost(event: &PeerEvent) -> usize {
+    if let PeerEvent::Leaders(_, news) = event {
+        1 + news.statements.len() / STATEMENTS_PER_MESSAGE
+    } else {
+        1
+    }
+}
 
 impl Exchange {
     /// Brings what was received to the partitions, and has those that are due begin elections, up to the limits of a turn. Returns whether there is
@@ -28,7 +40,7 @@ impl Exchange {
         while left > 0
             && let Some((peer, event)) = self.peers.poll_event(|peer| self.visits.hold(peer))
         {
-            left -= 1;
+            left = left.saturating_sub(cost(&event));
             self.handle_event(plane, partitions, owner_of, (peer, event));
         }
         self.retry(plane, partitions);
@@ -45,6 +57,15 @@ impl Exchange {
         owner_of: OwnerOf<'_>,
         (peer, event): (PeerShard, PeerEvent),
     ) {
+        let is_between_first_shards = peer.shard.0 == 0 && self.peers.local.me.shard.0 == 0;
+        if is_between_first_shards {
+            let node_event = match &event {
+                PeerEvent::Reachable(replica) => self.peers.session_with(peer, *replica).map(NodeEvent::Up),
+                PeerEvent::Lost(_) => Some(NodeEvent::Down),
+                _ => None,
+            };
+            self.node_events.extend(node_event.map(|event| (peer.node, event)));
+        }
         match event {
             PeerEvent::Reachable(replica) => self.visits.begin(peer, replica, PeerChange::Reachable),
             PeerEvent::Lost(_) if is_planted(Mutant::LeaseOutlivesSession) => self.peers.change_handled(peer),
@@ -67,6 +88,12 @@ impl Exchange {
             }
             PeerEvent::Message(session, incoming) => {
                 self.handle_message(plane, partitions, owner_of, (peer, session), *incoming);
+            }
+            PeerEvent::Leaders(session, news) if is_between_first_shards => {
+                self.node_events.push_back((peer.node, NodeEvent::Said(session, news)));
+            }
+            PeerEvent::Leaders(session, _) => {
+                self.peers.reject(plane, peer, session, "only shard 0 says to shard 0 what its node leads");
             }
             PeerEvent::Elsewhere { route, shard } => {
                 self.handle_elsewhere(plane, partitions, peer, &route, shard);

@@ -1,5 +1,7 @@
 //! The nodes in their world, the producers, and what happens to them.
 
+mod leaders;
+
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
@@ -392,6 +394,7 @@ impl Cluster {
         for node in self.nodes.clone() {
             self.count_sessions(node);
         }
+        self.check_known_leaders();
         for app in self.apps() {
             assert_eq!((app.exchange.held(), app.exchange.peers.held_bytes()), (0, 0), "frames are held");
         }

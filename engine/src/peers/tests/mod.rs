@@ -3,7 +3,8 @@
 //!
 //! Checked in every run: whatever is acknowledged is in the log for good, at its offset and once; the high watermark of a process never falls;
 //! all replicas have the same records at the same offsets below their high watermarks; a term has one leader. When everything works again: all
-//! replicas have the whole log, every batch is acknowledged, all channels are there, no received frame is held, and nobody begins an election.
+//! replicas have the whole log, every batch is acknowledged, all channels are there, no received frame is held, nobody begins an election, and all nodes
+//! know who leads what.
 
 mod cluster;
 mod node;
@@ -11,6 +12,9 @@ mod node;
 use std::ops::Range;
 use std::time::Duration;
 
+use highwater_protocol::ids::NodeId;
+
+use crate::limits::NODE_OFFLINE_AFTER;
 use cluster::{Cluster, Totals};
 
 /// Number of random runs, unless `HIGHWATER_SIM_SEEDS` says N or FROM..TO.
@@ -73,6 +77,15 @@ fn a_leader_that_dies_is_replaced_and_its_partitions_go_on() {
     let took = cluster.produce_until(0, |cluster| cluster.acknowledged(0) > acknowledged);
     // One second, in the terms of the simulation.
     assert!(took <= Duration::from_secs(1), "{took:?}");
+    let next = cluster.leader(0).expect("it has gone on");
+    cluster.run_for(NODE_OFFLINE_AFTER);
+    for node in (0..node::NODES).filter(|node| *node != leader) {
+        let leaders = cluster.known_leaders(node).expect("it runs");
+        let led = leaders.get(node::tp(0)).expect("it is known");
+        assert_eq!(led.leader.map(|place| place.node.0 as usize), Some(next), "on node {node}");
+        assert_eq!(led.in_sync.len(), node::NODES - 1);
+        assert!(leaders.is_offline(NodeId(leader as u32)) && !leaders.is_offline(NodeId(next as u32)));
+    }
 }
 
 #[cfg(feature = "mutants")]

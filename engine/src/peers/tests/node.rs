@@ -15,7 +15,7 @@ use highwater_protocol::ids::{
     TopicPartition,
 };
 use highwater_protocol::limits::BULK_BYTES_MIN;
-use highwater_replication::peer::{Hello, Local, PeerShard, Settings};
+use highwater_replication::peer::{Hello, LeaderStatement, Local, PeerShard, Settings};
 use highwater_replication::raft::{Config, Replica, ReplicaId, RoleKind};
 use highwater_runtime::buf::AlignedBuf;
 use highwater_runtime::plane::{
@@ -23,7 +23,9 @@ use highwater_runtime::plane::{
 };
 use highwater_storage::{DurableForm, MacKey, Store, StoreConfig, StoreLimits};
 
+use crate::address::IpAddresses;
 use crate::api::RequiredAcks;
+use crate::leaders::Leaders;
 use crate::meta::configs::TopicConfig;
 use crate::meta::{Assignment, Topic};
 use crate::partition::tests::reader::{Reader, Records};
@@ -31,7 +33,7 @@ use crate::partition::{
     BatchBytes, LogStartMove, OwnedBatch, ParsedBatch, Partition, PartitionEvent, PartitionId, Partitions,
     StoreEntry,
 };
-use crate::peers::{Exchange, PeerNode};
+use crate::peers::{Arrival, Exchange, LeaderTable, PeerNode};
 use crate::reply_to::{ReplyTo, RequestBatch, RequestId};
 
 pub(super) const NODES: usize = 3;
@@ -137,6 +139,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) enum TestMessage {
     Greeted(Box<Hello>),
+    /// To shard 0.
+    Led(Vec<LeaderStatement>),
     Continue,
 }
 
@@ -145,6 +149,9 @@ pub(super) struct TestShard {
     me: ShardIndex,
     pub(super) partitions: Partitions,
     pub(super) exchange: Exchange,
+    /// The leader table, on shard 0.
+    table: Option<LeaderTable>,
+    leaders: Leaders,
     pub(super) readers: BTreeMap<u32, Reader>,
     shared: Rc<RefCell<Shared>>,
     seed: u64,
@@ -182,6 +189,7 @@ impl TestShard {
         });
         let all = Config::new((0..NODES).map(replica), []).expect("valid");
         let wall_ms = plane.wall_clock_ms();
+        partitions.want_reports();
         let mine: Vec<u32> = (0..PARTITIONS).filter(|partition| shard_of(node, *partition) == me).collect();
         for partition in &mine {
             partitions.create_replica(plane, &topic, tp(*partition), 0, &all, wall_ms);
@@ -198,14 +206,51 @@ impl TestShard {
             shards: SHARDS,
             process: plane.random_u64(),
         };
-        let mut exchange =
-            Exchange::new(local, Settings { credit_bytes: CREDIT_BYTES, ..Settings::default() });
+        let settings = Settings { credit_bytes: CREDIT_BYTES, ..Settings::default() };
+        let mut exchange = Exchange::new(local, settings, Arc::new(IpAddresses));
+        let mut table = (me == 0).then(|| LeaderTable::new(NodeId(node as u32)));
+        if let Some(table) = &mut table {
+            table.handle_nodes(plane.now(), (0..NODES as u32).map(NodeId));
+        }
         let addresses = shared.borrow().addresses.clone();
-        let nodes =
-            (0..).zip(addresses).map(|(id, address)| PeerNode { id: NodeId(id), address, shards: SHARDS });
+        let nodes = (0..).zip(addresses).map(|(id, address)| PeerNode {
+            id: NodeId(id),
+            address: address.into(),
+            shards: SHARDS,
+        });
         exchange.peers.set_nodes(plane, nodes.collect());
         plane.set_timer(plane.now().after(TICK), TICK_TOKEN);
-        Self { node, me, partitions, exchange, readers, shared: Rc::clone(shared), seed }
+        let (leaders, shared) = (Leaders::default(), Rc::clone(shared));
+        Self { node, me, partitions, exchange, table, leaders, readers, shared, seed }
+    }
+
+    /// Returns what shard 0 knows of leaders.
+    pub(super) fn leaders(&self) -> &Leaders {
+        &self.leaders
+    }
+
+    /// Says what this shard's partitions lead, and on shard 0 to the other nodes.
+    fn run_leaders(&mut self, plane: &mut dyn Plane<TestMessage>) -> bool {
+        let reports = self.partitions.poll_reports(2);
+        let more = self.partitions.has_reports();
+        let Some(table) = &mut self.table else {
+            if !reports.is_empty() {
+                plane.post(0, TestMessage::Led(reports));
+            }
+            return more;
+        };
+        table.handle_local(reports);
+        while let Some((node, event)) = self.exchange.poll_node_event() {
+            table.handle_event(plane.now(), node, event);
+        }
+        table.handle_time(plane.now());
+        for (node, session, news) in table.poll_news() {
+            self.exchange.peers.send_leaders(node, session, &news);
+        }
+        if let Some(leaders) = table.poll_leaders() {
+            self.leaders = leaders;
+        }
+        more || table.has_news()
     }
 
     pub(super) fn replica(&self, partition: u32) -> Option<&Replica> {
@@ -301,7 +346,7 @@ impl ShardApp for TestShard {
     }
 
     fn on_recv(&mut self, plane: &mut dyn Plane<TestMessage>, conn: ConnId, data: &[u8]) {
-        if let Some(greeted) = self.exchange.peers.handle_received(plane, conn, data) {
+        if let Some(Arrival::Elsewhere(greeted)) = self.exchange.peers.handle_received(plane, conn, data) {
             let message = TestMessage::Greeted(Box::new(greeted.hello));
             plane.migrate(conn, greeted.shard.0, message, greeted.unread);
         }
@@ -324,7 +369,11 @@ impl ShardApp for TestShard {
     }
 
     fn on_message(&mut self, _: &mut dyn Plane<TestMessage>, _: ShardIndex, message: TestMessage) {
-        assert!(matches!(message, TestMessage::Continue), "a hello comes with a connection");
+        match message {
+            TestMessage::Led(statements) => self.table.as_mut().expect("shard 0").handle_local(statements),
+            TestMessage::Continue => {}
+            TestMessage::Greeted(_) => panic!("a hello comes with a connection"),
+        }
     }
 
     fn on_migrated(
@@ -364,6 +413,7 @@ impl ShardApp for TestShard {
             self.partitions.flush(plane);
             let any = self.partitions.poll_stores(plane, wall_ms);
             self.take_events();
+            more |= self.run_leaders(plane);
             more |= any | self.exchange.send(plane, &mut self.partitions);
         }
         self.partitions.flush(plane);

@@ -1,18 +1,19 @@
 //! The response to a fetch: encoded fields, and records as slices of the log's pages. It may have a hundred thousand partitions, so it is built in
 //! slices.
 
+use std::borrow::Cow;
 use std::vec::IntoIter;
 
 use bytes::Bytes;
 use highwater_net::kafka::KafkaError;
 use highwater_net::kafka::fetch::FetchAnswer;
-use highwater_net::kafka::messages::FetchPartitionResponse;
+use highwater_net::kafka::messages::{FetchLeader, FetchNode, FetchPartitionResponse};
 use highwater_runtime::plane::Plane;
 
 use super::Call;
 use super::fetch::FetchPending;
 use crate::counters::Work;
-use crate::kafka::Named;
+use crate::kafka::{LeaderHint, LeaderHints, Named};
 use crate::kafka_message::Fetched;
 use crate::limits::FETCHED_PER_UNIT;
 use crate::message::Message;
@@ -31,6 +32,9 @@ struct AnswerJob {
     taken: usize,
     max_bytes: usize,
     committed: bool,
+    /// There if a partition is led elsewhere.
+    hints: Option<LeaderHints>,
+    topic: Option<Named>,
 }
 
 impl Job for AnswerJob {
@@ -49,7 +53,7 @@ impl Job for AnswerJob {
 }
 
 impl AnswerJob {
-    fn new(pending: FetchPending) -> Self {
+    fn new(pending: FetchPending, hints: Option<LeaderHints>) -> Self {
         let FetchPending { call, topics, partitions, max_bytes, committed, .. } = pending;
         Self {
             call,
@@ -60,6 +64,8 @@ impl AnswerJob {
             taken: 0,
             max_bytes,
             committed,
+            hints,
+            topic: None,
         }
     }
 
@@ -83,6 +89,7 @@ impl AnswerJob {
             let Some((topic, count)) = self.topics.next() else { return false };
             answer.topic(topic.name(), topic.id(), count);
             self.of_topic = count;
+            self.topic = Some(topic);
             return true;
         }
         self.of_topic -= 1;
@@ -92,7 +99,7 @@ impl AnswerJob {
         let fits = self.taken == 0 || self.taken + fetched.bytes <= self.max_bytes;
         let records: &[Bytes] = if fits { &fetched.records } else { &[] };
         self.taken += if fits { fetched.bytes } else { 0 };
-        let head = FetchPartitionResponse {
+        let mut head = FetchPartitionResponse {
             partition_index: index,
             error_code: fetched.error,
             high_watermark: fetched.high_watermark.0,
@@ -102,6 +109,11 @@ impl AnswerJob {
             aborted_transactions: self.committed.then(Vec::new),
             ..Default::default()
         };
+        let leader = self.hints.as_mut().zip(self.topic.as_ref());
+        let leader = leader.and_then(|(hints, topic)| hints.find(topic, index, fetched.error));
+        if let Some(LeaderHint { node: leader_id, epoch: leader_epoch }) = leader {
+            head.current_leader = FetchLeader { leader_id, leader_epoch };
+        }
         answer.partition(&head, records);
         true
     }
@@ -110,14 +122,19 @@ impl AnswerJob {
 impl Shard {
     /// Responds to a fetch with an error for the whole request.
     pub(super) fn fail_fetch(&mut self, call: Call, error: KafkaError) {
-        let reply = FetchAnswer::new(call.origin, 0, error, 0).finish();
+        let reply = FetchAnswer::new(call.origin, 0, error, 0).finish(&[]);
         self.counted.requests_failed += 1;
         self.kafka_reply(call, reply);
     }
 
     /// Builds and sends the response to a fetch, in slices if there are many partitions.
     pub(super) fn begin_fetch_answer(&mut self, pending: FetchPending) {
-        let mut job = AnswerJob::new(pending);
+        let is_elsewhere = |(_, fetched): &(i32, Option<Fetched>)| {
+            fetched.as_ref().is_some_and(|fetched| LeaderHints::are_for(fetched.error))
+        };
+        let any_elsewhere = pending.partitions.iter().any(is_elsewhere);
+        let hints = if any_elsewhere { self.leader_hints(pending.call.conn) } else { None };
+        let mut job = AnswerJob::new(pending, hints);
         if self.at_once(|_, work| job.run_slice(work)) {
             self.send_fetch_answer(job);
         } else {
@@ -126,9 +143,17 @@ impl Shard {
     }
 
     fn send_fetch_answer(&mut self, job: AnswerJob) {
-        if self.connections.contains_key(&job.call.conn) {
-            self.kafka_reply(job.call, job.answer.finish());
+        if !self.connections.contains_key(&job.call.conn) {
+            return;
         }
+        let nodes = job.hints.into_iter().flat_map(LeaderHints::into_nodes).map(|node| FetchNode {
+            node_id: node.id.0 as i32,
+            host: Cow::Owned(node.address.host),
+            port: node.address.port.into(),
+            rack: node.rack.map(Cow::Owned),
+        });
+        let nodes: Vec<_> = nodes.collect();
+        self.kafka_reply(job.call, job.answer.finish(&nodes));
     }
 }
 
@@ -168,11 +193,13 @@ mod tests {
             taken: 0,
             max_bytes: 1 << 20,
             committed: true,
+            hints: None,
+            topic: None,
         }
     }
 
     fn bytes_of(job: AnswerJob) -> (BytesMut, Vec<Bytes>) {
-        let reply = job.answer.finish();
+        let reply = job.answer.finish(&[]);
         (BytesMut::from(&reply.head[..]), reply.rest)
     }
 

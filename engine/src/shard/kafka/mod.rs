@@ -25,7 +25,6 @@ use crate::kafka::Named;
 use crate::kafka_message::KafkaMessage;
 use crate::limits::{KAFKA_ANSWER_BYTES_EXPECTED, SMALL_REPLY_BYTES_MAX};
 use crate::message::Message;
-use crate::meta::Targets;
 use crate::partition::AppendOutcome;
 use crate::reply_to::{RequestBatch, RequestId};
 use crate::session::{Retained, held_bytes};
@@ -188,6 +187,6 @@ impl Shard {
         topic: &Named,
         index: i32,
     ) -> Result<(TopicPartition, ShardIndex), KafkaError> {
-        topic.target(Targets::new(self.metadata.as_ref(), self.setup.shards), index)
+        topic.target(self.targets(), index)
     }
 }

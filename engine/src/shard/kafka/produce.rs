@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use highwater_net::Batch;
 use highwater_net::kafka::messages::{
-    ProducePartitionResponse, ProduceRecordError, ProduceResponse, ProduceTopicResponse,
+    ProduceLeader, ProduceNode, ProducePartitionResponse, ProduceRecordError, ProduceResponse,
+    ProduceTopicResponse,
 };
 use highwater_net::kafka::produce::{Produce, ProduceTo, Records};
 use highwater_net::kafka::{KafkaError, KafkaReply};
@@ -17,7 +18,7 @@ use highwater_runtime::plane::{ConnId, Plane, ShardIndex};
 
 use super::{Call, Named, Pending};
 use crate::api::{ApiError, RequiredAcks};
-use crate::kafka::{self, NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
+use crate::kafka::{self, LeaderHint, LeaderHints, NO_TRANSACTIONS, NO_TRANSACTIONS_TEXT};
 use crate::limits::ShardLimits;
 use crate::message::Message;
 use crate::meta::Topic;
@@ -312,13 +313,37 @@ impl Shard {
             }
             return;
         }
+        let is_elsewhere = |outcome: &PartitionOutcome| match &outcome.produced {
+            Some(Err((error, _))) => LeaderHints::are_for(*error),
+            _ => false,
+        };
+        let any_elsewhere = pending.partitions.iter().any(is_elsewhere);
+        let mut hints = if any_elsewhere { self.leader_hints(pending.call.conn) } else { None };
         let mut partitions = pending.partitions.iter();
-        let topics = pending.topics.iter().map(|(topic, count)| ProduceTopicResponse {
-            name: Cow::Borrowed(topic.name()),
-            topic_id: topic.id(),
-            partition_responses: partitions.by_ref().take(*count).map(answer_of).collect(),
+        let topics = pending.topics.iter().map(|(topic, count)| {
+            let answers = partitions.by_ref().take(*count).map(|outcome| {
+                let mut answer = answer_of(outcome);
+                let hints = hints.as_mut();
+                let leader = hints.and_then(|hints| hints.find(topic, answer.index, answer.error_code));
+                if let Some(LeaderHint { node: leader_id, epoch: leader_epoch }) = leader {
+                    answer.current_leader = ProduceLeader { leader_id, leader_epoch };
+                }
+                answer
+            });
+            ProduceTopicResponse {
+                name: Cow::Borrowed(topic.name()),
+                topic_id: topic.id(),
+                partition_responses: answers.collect(),
+            }
         });
-        let response = ProduceResponse { responses: topics.collect(), ..Default::default() };
+        let responses = topics.collect();
+        let nodes = hints.into_iter().flat_map(LeaderHints::into_nodes).map(|node| ProduceNode {
+            node_id: node.id.0 as i32,
+            host: Cow::Owned(node.address.host),
+            port: node.address.port.into(),
+            rack: node.rack.map(Cow::Owned),
+        });
+        let response = ProduceResponse { responses, node_endpoints: nodes.collect(), ..Default::default() };
         self.kafka_answer(pending.call, &response);
     }
 }

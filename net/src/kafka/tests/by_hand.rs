@@ -55,7 +55,6 @@ fn fetch_responses_are_encoded_like_their_declaration_without_copying_records() 
     for shape in Shape::ALL {
         let mut sample = FetchResponse::sample(&mut Samples::new(shape));
         sample.session_id = 0;
-        sample.node_endpoints.clear();
         for topic in &mut sample.responses {
             for partition in &mut topic.partitions {
                 partition.records = partition.records.or(Some(&[]));
@@ -77,7 +76,7 @@ fn fetch_responses_are_encoded_like_their_declaration_without_copying_records() 
                     pages.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
                 }
             }
-            let reply = answer.finish();
+            let reply = answer.finish(&sample.node_endpoints);
             let whole = [std::slice::from_ref(&reply.head), &reply.rest[..]].concat().concat();
             assert_eq!(Bytes::from(whole), response(origin, &sample).head, "{version} {shape:?}");
             assert_eq!(reply.bytes(), response(origin, &sample).bytes());
@@ -92,5 +91,5 @@ fn fetch_responses_are_encoded_like_their_declaration_without_copying_records() 
 #[should_panic(expected = "the announced number of topics and partitions")]
 fn completing_an_incomplete_fetch_response_panics() {
     let origin = Origin { api: ApiKey::Fetch, version: 12, correlation_id: 1 };
-    let _ = FetchAnswer::new(origin, 0, crate::kafka::KafkaError::NONE, 1).finish();
+    let _ = FetchAnswer::new(origin, 0, crate::kafka::KafkaError::NONE, 1).finish(&[]);
 }
