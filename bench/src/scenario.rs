@@ -35,12 +35,19 @@ pub struct Scenario {
 pub struct Topic {
     /// Number of partitions.
     pub partitions: u32,
+    /// Number of replicas of each partition. Brokers started for the run are as many.
+    #[serde(default = "one")]
+    pub replicas: u8,
     /// Topic settings, such as `retention.bytes`.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
     /// Number of partitions of an additional, unused topic, created before the run.
     #[serde(default)]
     pub idle_partitions: u32,
+}
+
+fn one() -> u8 {
+    1
 }
 
 /// The records of a workload.
@@ -163,8 +170,11 @@ pub struct Consumers {
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Disturbance {
-    /// Kill the broker with SIGKILL in the middle of the run, and restart it at once.
+    /// Kill a broker with SIGKILL in the middle of the run: of several, the one that has founded the cluster.
     pub kill: bool,
+    /// Time until it is restarted, in seconds.
+    #[serde(default)]
+    pub down_s: f64,
 }
 
 impl Scenario {

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::BenchError;
 use crate::scenario::{Scenario, VALUE_BYTES_MIN};
 
-const BUILT_IN: [&str; 17] = [
+const BUILT_IN: [&str; 20] = [
     include_str!("../scenarios/few-big.toml"),
     include_str!("../scenarios/small-batches.toml"),
     include_str!("../scenarios/many-partitions-100.toml"),
@@ -23,10 +23,16 @@ const BUILT_IN: [&str; 17] = [
     include_str!("../scenarios/restart-under-load.toml"),
     include_str!("../scenarios/idle-10k-partitions.toml"),
     include_str!("../scenarios/long-run.toml"),
+    include_str!("../scenarios/replicated-big.toml"),
+    include_str!("../scenarios/replicated-small.toml"),
+    include_str!("../scenarios/leader-killed.toml"),
 ];
 
 /// Maximum duration of the warm-up and of a run, in seconds.
 const SECONDS_MAX: f64 = 1e6;
+
+/// Maximum number of brokers that are started for a run.
+const REPLICAS_MAX: u8 = 7;
 
 /// Returns the built-in scenarios.
 pub fn all() -> Vec<Scenario> {
@@ -51,10 +57,13 @@ pub fn find(name: &str) -> Result<Scenario, BenchError> {
 
 /// Checks that a scenario can be run.
 pub fn check(scenario: &Scenario) -> Result<(), BenchError> {
-    let Scenario { topic, record, producers, load, consumers, .. } = scenario;
+    let Scenario { topic, record, producers, load, consumers, disturbance, .. } = scenario;
     let wrong = |what: &str| Err(BenchError::failed(format_args!("scenario {}: {what}", scenario.name)));
     if record.bytes < VALUE_BYTES_MIN {
         return wrong(&format!("the record size must be at least {VALUE_BYTES_MIN} bytes"));
+    }
+    if !(1..=REPLICAS_MAX).contains(&topic.replicas) {
+        return wrong(&format!("the number of replicas must be from 1 to {REPLICAS_MAX}"));
     }
     if topic.partitions == 0 || producers.count == 0 || load.outstanding == 0 || load.runs == 0 {
         return wrong("partitions, producers, outstanding and runs must be at least 1");
@@ -62,6 +71,9 @@ pub fn check(scenario: &Scenario) -> Result<(), BenchError> {
     let seconds = 0.0..=SECONDS_MAX;
     if !seconds.contains(&load.duration_s) || load.duration_s == 0.0 || !seconds.contains(&load.warmup_s) {
         return wrong("the duration must be above zero, and the warm-up not negative");
+    }
+    if disturbance.is_some_and(|disturbance| !seconds.contains(&disturbance.down_s)) {
+        return wrong("the time until a killed broker is restarted must not be negative");
     }
     if load.rate == 0 && load.arrival != crate::scenario::Arrival::Constant {
         return wrong("an arrival other than constant requires a rate");

@@ -1,4 +1,6 @@
-//! A broker started for a run: `highwater start` in a separate process with its own data directory.
+//! Brokers started for a run: `highwater start` in separate processes with their own data directories.
+//!
+//! The first one founds a cluster, and the others join it before the run begins. A single one has no listener for others.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::BenchError;
 
-/// How long a broker may take to stop before it is killed.
+/// How long the brokers may take to stop before they are killed.
 const STOP: Duration = Duration::from_mins(1);
 
 /// Protocol between client and broker.
@@ -22,29 +24,51 @@ pub enum Protocol {
     Kafka,
 }
 
-/// How to start a broker.
-#[derive(Clone, Default, Debug)]
+/// How to start the brokers.
+#[derive(Clone, Debug)]
 pub struct ServerPlan {
     /// The program; `None` for this program.
     pub program: Option<PathBuf>,
-    /// Its data directory; `None` for a temporary one, removed at the end.
+    /// Their number.
+    pub nodes: u8,
+    /// Folder of their data; `None` for a temporary one, removed at the end.
     pub data_dir: Option<PathBuf>,
-    /// Number of cores; `None` for the broker's default.
+    /// Number of cores of each; `None` for the broker's default.
     pub cores: Option<u16>,
-    /// Bytes of memory; `None` for the broker's default.
+    /// Bytes of memory of each; `None` for the broker's default.
     pub memory_bytes: Option<usize>,
     /// The listener to use.
     pub protocol: Protocol,
 }
 
-/// A running broker. Dropping it kills it and removes its directory; [`Server::stop`] shuts it down cleanly.
+impl Default for ServerPlan {
+    fn default() -> Self {
+        Self {
+            program: None,
+            nodes: 1,
+            data_dir: None,
+            cores: None,
+            memory_bytes: None,
+            protocol: Protocol::default(),
+        }
+    }
+}
+
+/// Running brokers. Dropping them kills them and removes their directory; [`Server::stop`] shuts them down cleanly.
 #[derive(Debug)]
 pub struct Server {
     plan: ServerPlan,
     data: Data,
+    /// The founder first.
+    nodes: Vec<Node>,
+}
+
+/// A broker.
+#[derive(Debug)]
+struct Node {
+    data: PathBuf,
     child: Child,
-    address: String,
-    durability: String,
+    ready: Ready,
 }
 
 #[derive(Debug)]
@@ -63,7 +87,7 @@ impl Data {
 }
 
 impl Server {
-    /// Starts a broker. Returns when clients can connect.
+    /// Starts the brokers. Returns when clients can connect to each of them.
     pub fn start(plan: ServerPlan) -> Result<Self, BenchError> {
         let data = if let Some(path) = &plan.data_dir {
             Data::Given(path.clone())
@@ -77,45 +101,84 @@ impl Server {
             })?)
         };
         reject_memory_fs(data.path())?;
-        let (child, ready) = spawn(&plan, &data.path().join("data"), "127.0.0.1:0")?;
-        Ok(Self { plan, data, child, address: ready.address, durability: ready.durability })
+        let mut server = Self { plan, data, nodes: Vec::new() };
+        for number in 0..server.plan.nodes {
+            server.start_node(number)?;
+        }
+        Ok(server)
     }
 
-    /// Returns the address for clients with the protocol of the plan.
-    pub fn address(&self) -> &str {
-        &self.address
+    /// Starts the next broker.
+    fn start_node(&mut self, number: u8) -> Result<(), BenchError> {
+        let name = if self.plan.nodes == 1 { "data".to_owned() } else { format!("data-{number}") };
+        let data = self.data.path().join(name);
+        let any = "127.0.0.1:0".to_owned();
+        let places = Places {
+            listen: any.clone(),
+            peers: (self.plan.nodes > 1).then_some(any),
+            seed: self.nodes.first().and_then(|founder| founder.ready.peers.clone()),
+        };
+        let (child, ready) = spawn(&self.plan, &data, &places)?;
+        self.nodes.push(Node { data, child, ready });
+        Ok(())
+    }
+
+    /// Returns the addresses for clients with the protocol of the plan.
+    pub fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.ready.address.clone()).collect()
     }
 
     /// Returns the meaning of its acknowledgements.
     pub fn acknowledgement(&self) -> String {
-        format!("on stable storage ({}), 1 replica", self.durability)
+        let durability = &self.nodes[0].ready.durability;
+        match self.nodes.len() {
+            1 => format!("on stable storage ({durability}), 1 replica"),
+            nodes => format!("on stable storage ({durability}) of a majority of {nodes} replicas"),
+        }
     }
 
-    /// Returns its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// Returns the process ids.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().map(|node| node.child.id()).collect()
     }
 
-    /// Returns its data directory.
+    /// Returns the folder of their data.
     pub fn data_dir(&self) -> &Path {
         self.data.path()
     }
 
-    /// Kills it with SIGKILL, and restarts it on the same data and port.
-    pub fn kill_and_start(&mut self) -> Result<(), BenchError> {
+    /// Kills the founder with SIGKILL.
+    pub fn kill(&mut self) -> Result<(), BenchError> {
         let gone = |e| BenchError::failed(format_args!("cannot kill the broker: {e}"));
-        self.child.kill().map_err(gone)?;
-        self.child.wait().map_err(gone)?;
-        let (child, _) = spawn(&self.plan, &self.data.path().join("data"), &self.address)?;
-        self.child = child;
+        let child = &mut self.nodes[0].child;
+        child.kill().map_err(gone)?;
+        child.wait().map_err(gone)?;
         Ok(())
     }
 
-    /// Stops it with SIGTERM, and removes its temporary directory.
+    /// Starts the founder again on the same data and ports. Returns its process id.
+    pub fn start_again(&mut self) -> Result<u32, BenchError> {
+        let node = &mut self.nodes[0];
+        let places =
+            Places { listen: node.ready.address.clone(), peers: node.ready.peers.clone(), seed: None };
+        let (child, _) = spawn(&self.plan, &node.data, &places)?;
+        node.child = child;
+        Ok(node.child.id())
+    }
+
+    /// Stops all of them with SIGTERM, and removes the temporary directory.
     pub fn stop(mut self) -> Result<(), BenchError> {
-        let pid = Pid::from_child(&self.child);
-        let _ = kill_process(pid, Signal::TERM);
+        for node in &self.nodes {
+            let _ = kill_process(Pid::from_child(&node.child), Signal::TERM);
+        }
         let until = Instant::now() + STOP;
+        self.nodes.iter_mut().try_for_each(|node| node.wait(until))
+    }
+}
+
+impl Node {
+    /// Waits for the end of a broker that was told to stop.
+    fn wait(&mut self, until: Instant) -> Result<(), BenchError> {
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
@@ -135,7 +198,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Node {
     fn drop(&mut self) {
         // Fails if it has already ended.
         let _ = self.child.kill();
@@ -143,12 +206,23 @@ impl Drop for Server {
     }
 }
 
+/// What a broker has said about itself.
+#[derive(Debug)]
 struct Ready {
     address: String,
+    peers: Option<String>,
     durability: String,
 }
 
-fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready), BenchError> {
+/// Where a broker listens, and whom it joins.
+struct Places {
+    listen: String,
+    peers: Option<String>,
+    seed: Option<String>,
+}
+
+fn spawn(plan: &ServerPlan, data: &Path, places: &Places) -> Result<(Child, Ready), BenchError> {
+    let listen = places.listen.as_str();
     let program = match &plan.program {
         Some(program) => program.clone(),
         None => std::env::current_exe().map_err(|e| {
@@ -161,6 +235,12 @@ fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready),
         Protocol::Kafka => ("127.0.0.1:0", listen),
     };
     command.arg("start").arg("--data-dir").arg(data).args(["--listen", native, "--kafka-listen", kafka]);
+    if let Some(peers) = &places.peers {
+        command.args(["--peer-listen", peers]);
+    }
+    if let Some(seed) = &places.seed {
+        command.args(["--seeds", seed]);
+    }
     if let Some(cores) = plan.cores {
         command.args(["--cores", &cores.to_string()]);
     }
@@ -192,7 +272,7 @@ fn spawn(plan: &ServerPlan, data: &Path, listen: &str) -> Result<(Child, Ready),
     )))
 }
 
-/// Parses `ready native=ADDRESS kafka=ADDRESS ... durability="..." ...`.
+/// Parses `ready native=ADDRESS kafka=ADDRESS node=N peers=ADDRESS ... durability="..." ...`.
 fn parse_ready(line: &str, protocol: Protocol) -> Option<Ready> {
     let rest = line.strip_prefix("ready ")?;
     let value = |name: &str| {
@@ -206,7 +286,8 @@ fn parse_ready(line: &str, protocol: Protocol) -> Option<Ready> {
         Protocol::Kafka => "kafka=",
     };
     let address = value(listener)?.split(',').next()?.to_owned();
-    Some(Ready { address, durability: value("durability=").unwrap_or_default() })
+    let peers = value(" peers=");
+    Some(Ready { address, peers, durability: value("durability=").unwrap_or_default() })
 }
 
 /// Rejects a directory on a file system in memory, where a run would not measure a disk.
@@ -238,8 +319,15 @@ mod tests {
                 (ready.address.as_str(), ready.durability.as_str()),
                 (address, "RWF_DSYNC (measured)")
             );
-            assert!(parse_ready("highwater: no\n", protocol).is_none());
+            assert!(ready.peers.is_none() && parse_ready("highwater: no\n", protocol).is_none());
         }
+    }
+
+    #[test]
+    fn the_address_for_other_nodes_is_in_the_ready_line() {
+        let line = "ready native=a:1 kafka=none node=2 peers=10.0.0.1:9193 data=/d cores=2\n";
+        let ready = parse_ready(line, Protocol::Native).expect("a ready line");
+        assert_eq!(ready.peers.as_deref(), Some("10.0.0.1:9193"));
     }
 
     #[test]

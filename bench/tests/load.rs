@@ -25,7 +25,7 @@ fn run_on(backend: &dyn Backend, scenario: &Scenario) -> Result<Outcome, BenchEr
     let mut context = RunContext {
         backend,
         server: None,
-        broker_pid: None,
+        broker_pids: &[],
         threads: 1,
         interrupted: &interrupted,
         watch: &Unwatched,
@@ -132,7 +132,7 @@ fn an_interrupted_run_ends() {
     let mut context = RunContext {
         backend: &native,
         server: None,
-        broker_pid: None,
+        broker_pids: &[],
         threads: 1,
         interrupted: &interrupted,
         watch: &Unwatched,

@@ -96,12 +96,12 @@ async fn demonstrate(args: &DemoArgs) -> Result<(), Failure> {
     let mut broker = join(spawn_blocking(move || DemoBroker::start(data_dir.as_deref()))).await?;
     output::print(&format!(
         "A broker runs as process {} on {}.\nIts data is in {} until the demo ends.\nIt acknowledges a record when it is: {}.\n\n",
-        broker.server.pid(),
-        broker.server.address(),
+        broker.server.pids()[0],
+        broker.server.addresses()[0],
         broker.directory.path().display(),
         broker.server.acknowledgement(),
     ))?;
-    let client = Client::builder().bootstrap([broker.server.address()]).name("highwater-demo").connect();
+    let client = Client::builder().bootstrap(broker.server.addresses()).name("highwater-demo").connect();
     let client = client.await.map_err(Failure::general)?;
     client.create_topic(TOPIC).partitions(PARTITIONS).await.map_err(Failure::general)?;
     output::print(&format!("topic    {TOPIC} with {}\n", counted(PARTITIONS as usize, "partition")))?;
@@ -169,7 +169,7 @@ impl DemoBroker {
     fn restart(mut self) -> JoinHandle<Result<(Self, Duration), Failure>> {
         spawn_blocking(move || {
             let began = Instant::now();
-            self.server.kill_and_start().map_err(Failure::general)?;
+            self.server.kill().and_then(|()| self.server.start_again()).map_err(Failure::general)?;
             Ok((self, began.elapsed()))
         })
     }

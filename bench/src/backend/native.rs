@@ -59,7 +59,10 @@ impl Backend for Native {
     fn create_topic<'a>(&'a self, topic: &'a str, scenario: &'a Scenario) -> Pending<'a, ()> {
         Box::pin(async move {
             let client = self.client().await?;
-            let mut create = client.create_topic(topic).partitions(scenario.topic.partitions);
+            let mut create = client
+                .create_topic(topic)
+                .partitions(scenario.topic.partitions)
+                .replicas(scenario.topic.replicas);
             for (name, value) in &scenario.topic.config {
                 create = create.config(name, value);
             }

@@ -26,9 +26,9 @@ pub struct LoadArgs {
     /// Durability of acknowledgements of the broker at --server, for the report; a client cannot see that configuration
     #[arg(long, value_name = "TEXT", requires = "server")]
     pub ack_means: Option<String>,
-    /// Process id of the broker at --server, if it is on this machine, to report its processor time and memory
-    #[arg(long, value_name = "PID", requires = "server")]
-    pub broker_pid: Option<u32>,
+    /// Process ids of the brokers at --server that are on this machine, separated by commas, to report their processor time and memory
+    #[arg(long, value_name = "PID", value_delimiter = ',', requires = "server")]
+    pub broker_pid: Vec<u32>,
     /// Set a librdkafka setting of the Kafka client; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     pub client_setting: Vec<(String, String)>,
@@ -50,6 +50,9 @@ pub struct LoadArgs {
     /// Number of partitions of the topic
     #[arg(long, value_name = "N")]
     pub partitions: Option<u32>,
+    /// Number of replicas of each partition, and of brokers that are started for the run
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<u8>,
     /// Number of producers, each with its own connections
     #[arg(long, value_name = "N")]
     pub producers: Option<u32>,
@@ -65,13 +68,13 @@ pub struct LoadArgs {
     /// Number of generator threads
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threads: u32,
-    /// Data directory of the broker started for the run [default: a temporary directory, removed at the end]
+    /// Directory for the data of brokers started for the run [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Cores of the broker started for the run [default: the broker's default]
+    /// Cores of each broker started for the run [default: the broker's default]
     #[arg(long, value_name = "N")]
     pub broker_cores: Option<u16>,
-    /// Memory of the broker started for the run [default: the broker's default]. A backlog is read from the disk only if it is larger
+    /// Memory of each broker started for the run [default: the broker's default]. A backlog is read from the disk only if it is larger
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub broker_memory: Option<usize>,
     /// Program to start as the broker [default: this program]
@@ -102,14 +105,15 @@ impl LoadArgs {
         let set = |to: &mut usize, value: Option<usize>| *to = value.unwrap_or(*to);
         set(&mut scenario.record.bytes, self.record_bytes);
         set(&mut scenario.producers.batch_bytes, self.batch_bytes);
+        scenario.topic.replicas = self.replicas.unwrap_or(scenario.topic.replicas);
         scenario.load.rate = self.rate.unwrap_or(scenario.load.rate);
         scenario.topic.config.extend(self.topic_config.iter().cloned());
         scenarios::check(&scenario)?;
         Ok(scenario)
     }
 
-    /// Returns the plan for a broker to start. `None` if --server gives one, or none is needed.
-    pub(crate) fn own_server(&self) -> Result<Option<ServerPlan>, BenchError> {
+    /// Returns the plan for so many brokers to start. `None` if --server gives one, or none is needed.
+    pub(crate) fn own_server(&self, nodes: u8) -> Result<Option<ServerPlan>, BenchError> {
         if !self.server.is_empty() || !self.backend.needs_broker() {
             return Ok(None);
         }
@@ -124,6 +128,7 @@ impl LoadArgs {
         Ok(Some(ServerPlan {
             program: self.broker_program.clone(),
             data_dir: self.data_dir.clone(),
+            nodes,
             cores: self.broker_cores,
             memory_bytes: self.broker_memory,
             protocol,

@@ -1,4 +1,4 @@
-//! State shared by the runs of a command: a broker, a client, and the report.
+//! State shared by the runs of a command: brokers, a client, and the report.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::server::Server;
 pub(crate) struct Session {
     backend: Box<dyn Backend>,
     server: Option<Server>,
-    broker_pid: Option<u32>,
+    broker_pids: Vec<u32>,
     threads: u32,
     interrupted: Arc<AtomicBool>,
     progress: Progress,
@@ -47,10 +47,10 @@ fn interrupts() -> Result<Arc<AtomicBool>, BenchError> {
 }
 
 impl Session {
-    /// Begins a session. Starts a broker unless --server gives one.
+    /// Begins a session. Starts brokers unless --server gives one.
     pub(crate) fn begin(args: &LoadArgs, scenario: &Scenario) -> Result<Self, BenchError> {
         let interrupted = interrupts()?;
-        let server = args.own_server()?.map(Server::start).transpose()?;
+        let server = args.own_server(scenario.topic.replicas)?.map(Server::start).transpose()?;
         let data = server.as_ref().map_or(Path::new("."), Server::data_dir);
         let report = Report {
             schema: SCHEMA,
@@ -58,15 +58,14 @@ impl Session {
             limits: Vec::new(),
             runs: Vec::new(),
         };
-        let address = server.as_ref().map(|server| vec![server.address().to_owned()]);
-        let address = address.unwrap_or_else(|| args.server.clone());
+        let addresses = server.as_ref().map_or_else(|| args.server.clone(), Server::addresses);
         let acknowledgement = server.as_ref().map(Server::acknowledgement).or_else(|| args.ack_means.clone());
         let info = BrokerInfo { acknowledgement: acknowledgement.as_deref(), settings: &args.client_setting };
-        let backend = args.backend.make(&address, info)?;
+        let backend = args.backend.make(&addresses, info)?;
         Ok(Self {
             backend,
             server,
-            broker_pid: args.broker_pid,
+            broker_pids: args.broker_pid.clone(),
             threads: args.threads,
             interrupted,
             progress: Progress::new(&scenario.name, args.progress),
@@ -93,7 +92,7 @@ impl Session {
         let mut context = RunContext {
             backend: &*self.backend,
             server: self.server.as_mut(),
-            broker_pid: self.broker_pid,
+            broker_pids: &self.broker_pids,
             threads: self.threads,
             interrupted: &self.interrupted,
             watch: &self.progress,
@@ -103,7 +102,7 @@ impl Session {
         Ok(self.results.outcomes.push_mut(outcome))
     }
 
-    /// Stops the broker and returns the results.
+    /// Stops the brokers and returns the results.
     pub(crate) fn end(self) -> Result<Results, BenchError> {
         self.server.map_or(Ok(()), Server::stop)?;
         Ok(self.results)

@@ -63,7 +63,7 @@ impl BrokerArgs {
             cores: self.broker_cores,
             ..ServerPlan::default()
         })?;
-        Ok(Setting { runtime, address: vec![server.address().to_owned()], server: Some(server) })
+        Ok(Setting { runtime, address: server.addresses(), server: Some(server) })
     }
 }
 

@@ -24,7 +24,7 @@ pub fn floor(scenario: &Scenario, threads: u32, interrupted: &AtomicBool) -> Res
     let mut context = RunContext {
         backend: &Null,
         server: None,
-        broker_pid: None,
+        broker_pids: &[],
         threads,
         interrupted,
         watch: &Unwatched,

@@ -36,10 +36,10 @@ const READ_BACK_MIN: Duration = Duration::from_mins(2);
 pub struct RunContext<'a> {
     /// The client.
     pub backend: &'a dyn Backend,
-    /// The broker, if it was started for the run.
+    /// The brokers, if they were started for the run.
     pub server: Option<&'a mut Server>,
-    /// Process id of another broker, if it is on this machine.
-    pub broker_pid: Option<u32>,
+    /// Process ids of other brokers, if they are on this machine.
+    pub broker_pids: &'a [u32],
     /// Number of generator threads.
     pub threads: u32,
     /// Set when the user interrupts the run.
@@ -49,9 +49,9 @@ pub struct RunContext<'a> {
 }
 
 impl RunContext<'_> {
-    /// Returns the broker's process id, if known.
-    pub(super) fn broker(&self) -> Option<u32> {
-        self.server.as_ref().map(|server| server.pid()).or(self.broker_pid)
+    /// Returns the process ids of the brokers, as far as known.
+    pub(super) fn brokers(&self) -> Vec<u32> {
+        self.server.as_ref().map_or_else(|| self.broker_pids.to_vec(), |server| server.pids())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Supervision of a load on the caller's thread: samples resource usage, kills the broker if the scenario asks for it, and shows progress.
+//! Supervision of a load on the caller's thread: samples resource usage, kills a broker if the scenario asks for it, and shows progress.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -17,7 +17,7 @@ use crate::process::Sampler;
 const ITERATIONS_PER_SAMPLE: u32 = 4;
 
 impl Run<'_> {
-    /// Supervises the load until the generators are done. Returns the resource usage of this process and of the broker.
+    /// Supervises the load until the generators are done. Returns the resource usage of this process and of the brokers.
     pub(super) fn supervise(
         &self,
         context: &mut RunContext<'_>,
@@ -26,16 +26,18 @@ impl Run<'_> {
         intervals: &mpsc::Receiver<Interval>,
     ) -> Result<(Usage, Option<Usage>), BenchError> {
         let total = Duration::from_nanos(control.to);
-        let kill_at = u64::midpoint(control.from, control.to);
-        let mut kills = self.scenario.disturbance.is_some_and(|disturbance| disturbance.kill);
-        if kills && context.server.is_none() {
+        let disturbance = self.scenario.disturbance.filter(|disturbance| disturbance.kill);
+        let mut kill = disturbance.map(|_| u64::midpoint(control.from, control.to));
+        let mut start = None;
+        if kill.is_some() && context.server.is_none() {
             return Err(BenchError::failed(
                 "this scenario kills its broker, so the run must start its own: leave out --server",
             ));
         }
         let begin = |pids: &[u32]| Sampler::start(pids);
         let mut own = begin(&[std::process::id()]);
-        let mut broker = context.broker().map(|pid| begin(&[pid]));
+        let begin_brokers = |pids: &[u32]| (!pids.is_empty()).then(|| begin(pids));
+        let mut broker = begin_brokers(&context.brokers());
         let mut measuring = false;
         let mut syncs = None;
         let mut used = None;
@@ -49,17 +51,22 @@ impl Run<'_> {
                 measuring = true;
                 syncs = self.syncs(context.backend);
                 own = begin(&[std::process::id()]);
-                broker = context.broker().map(|pid| begin(&[pid]));
+                broker = begin_brokers(&context.brokers());
             }
-            if kills && now >= kill_at {
-                kills = false;
-                let server = context.server.as_mut().expect("checked above");
+            if kill.is_some_and(|at| now >= at) {
+                kill = None;
                 if let Some(broker) = &mut broker {
                     broker.sample();
                 }
-                server.kill_and_start()?;
+                context.server.as_mut().expect("checked above").kill()?;
+                let down = disturbance.map_or(0.0, |disturbance| disturbance.down_s);
+                start = Some(now + Duration::from_secs_f64(down).as_nanos() as u64);
+            }
+            if start.is_some_and(|at| now >= at) {
+                start = None;
+                let pid = context.server.as_mut().expect("checked above").start_again()?;
                 if let Some(broker) = &mut broker {
-                    broker.follow(server.pid());
+                    broker.follow(pid);
                 }
             }
             if used.is_none() && now >= control.to {
@@ -78,6 +85,10 @@ impl Run<'_> {
             }
             context.watch.load(control.records(), Duration::from_nanos(now.min(control.to)), total);
             std::thread::sleep(SUPERVISION_INTERVAL);
+        }
+        if start.is_some() {
+            // The run ended first; what was acknowledged is read back from all brokers.
+            context.server.as_mut().expect("checked above").start_again()?;
         }
         Ok(used.unwrap_or_else(|| self.used(context.backend, own, broker, syncs)))
     }

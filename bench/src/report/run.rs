@@ -160,7 +160,7 @@ pub(super) mod tests {
             scenario: Scenario {
                 name: "few-big".into(),
                 about: "one partition, large batches".into(),
-                topic: Topic { partitions: 1, config: BTreeMap::new(), idle_partitions: 0 },
+                topic: Topic { partitions: 1, replicas: 1, config: BTreeMap::new(), idle_partitions: 0 },
                 record: RecordShape { bytes: 1_000, keys: 0 },
                 producers,
                 load,

@@ -6,6 +6,7 @@ mod support;
 
 mod bench;
 mod cluster;
+mod cluster_kills;
 mod commands;
 mod data;
 mod demo;

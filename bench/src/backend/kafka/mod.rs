@@ -135,13 +135,13 @@ impl Kafka {
     async fn create(
         &self,
         topic: &str,
-        partitions: u32,
+        (partitions, replicas): (u32, u8),
         settings: &[(&str, &str)],
     ) -> Result<(), BackendError> {
         let failed = |why: String| self.failed("make", topic, why);
         let admin: AdminClient<DefaultClientContext> =
             self.config().create().map_err(|e| failed(e.to_string()))?;
-        let mut wanted = NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1));
+        let mut wanted = NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(replicas.into()));
         for (name, value) in settings {
             wanted = wanted.set(name, value);
         }
@@ -202,12 +202,12 @@ impl Backend for Kafka {
             if !scenario.topic.config.contains_key("max.message.bytes") {
                 settings.push(("max.message.bytes", &largest));
             }
-            self.create(topic, scenario.topic.partitions, &settings).await
+            self.create(topic, (scenario.topic.partitions, scenario.topic.replicas), &settings).await
         })
     }
 
     fn create_idle_topic<'a>(&'a self, topic: &'a str, partitions: u32) -> Pending<'a, ()> {
-        Box::pin(self.create(topic, partitions, &[]))
+        Box::pin(self.create(topic, (partitions, 1), &[]))
     }
 
     fn delete_topic<'a>(&'a self, topic: &'a str) -> Pending<'a, ()> {
