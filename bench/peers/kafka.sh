@@ -42,40 +42,52 @@ END
     exec java "${heap[@]}" -Dlog4j2.configurationFile="file:$work/log4j2.properties" -cp "$home/libs/*" "$@"
 }
 
-# start SETTING...: starts one newly formatted node. The JVM settings are those of Kafka's own scripts.
+# start SETTING...: starts newly formatted nodes, which are brokers and controllers. The JVM settings are those of Kafka's own scripts.
 start() {
-    local port controller_port
-    port=$(free_port)
-    controller_port=$(free_port)
-    server=127.0.0.1:$port
-    rm -rf "$work/kafka"
-    cat >"$work/server.properties" <<END
+    local node ports=() controllers=() voters=() heap=(-Xmx256m) id insync=1
+    for ((node = 1; node <= nodes; node++)); do
+        ports+=("$(free_port)")
+        controllers+=("127.0.0.1:$(free_port)")
+        voters+=("$node@${controllers[-1]}")
+    done
+    ((nodes == 1)) || insync=2
+    server=$(printf ',127.0.0.1:%s' "${ports[@]}")
+    server=${server#,}
+    id=$(java_kafka kafka.tools.StorageTool random-uuid | tail -n 1)
+    for ((node = 1; node <= nodes; node++)); do
+        rm -rf "$work/kafka-$node"
+        cat >"$work/server-$node.properties" <<END
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$controller_port
-listeners=PLAINTEXT://$server,CONTROLLER://127.0.0.1:$controller_port
-advertised.listeners=PLAINTEXT://$server
+node.id=$node
+controller.quorum.voters=$(IFS=, && echo "${voters[*]}")
+listeners=PLAINTEXT://127.0.0.1:${ports[node - 1]},CONTROLLER://${controllers[node - 1]}
+advertised.listeners=PLAINTEXT://127.0.0.1:${ports[node - 1]}
 controller.listener.names=CONTROLLER
-log.dirs=$work/kafka
-offsets.topic.replication.factor=1
+log.dirs=$work/kafka-$node
+min.insync.replicas=$insync
+offsets.topic.replication.factor=$nodes
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+transaction.state.log.replication.factor=$nodes
+transaction.state.log.min.isr=$insync
+share.coordinator.state.topic.replication.factor=$nodes
+share.coordinator.state.topic.min.isr=$insync
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 log.retention.check.interval.ms=1000
 file.delete.delay.ms=1000
 $(printf '%s\n' "$@")
 END
-    local heap=(-Xmx256m) id
-    id=$(java_kafka kafka.tools.StorageTool random-uuid | tail -n 1)
-    (java_kafka kafka.tools.StorageTool format -t "$id" -c "$work/server.properties") >"$work/format.log" 2>&1 || {
-        cat "$work/format.log" >&2
-        die "Kafka's data directory cannot be made"
-    }
+        (java_kafka kafka.tools.StorageTool format -t "$id" -c "$work/server-$node.properties") >"$work/format.log" 2>&1 || {
+            cat "$work/format.log" >&2
+            die "Kafka's data directory cannot be made"
+        }
+    done
     heap=(-server -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35
         -XX:+ExplicitGCInvokesConcurrent -Djava.awt.headless=true)
-    start_broker "$port" java_kafka kafka.Kafka "$work/server.properties"
+    for ((node = 1; node <= nodes; node++)); do
+        launch java_kafka kafka.Kafka "$work/server-$node.properties"
+    done
+    for ((node = 1; node <= nodes; node++)); do
+        wait_for_broker "${ports[node - 1]}" "$work/broker-$node.log" Kafka
+    done
 }

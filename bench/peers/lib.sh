@@ -15,8 +15,11 @@ pause=3
 workloads=()
 # The clients that Highwater is measured with, as values of `--backend`.
 own=(native)
+# Number of brokers of the peer, for scripts that can start several.
+nodes=1
+broker_pids=()
+# The same, as a value of `--broker-pid`.
 broker_pid=
-broker_log=
 work=
 last=()
 
@@ -38,6 +41,7 @@ Usage: bench/peers/$(basename "$0") [OPTION]... [${3^^}]...
 Runs ${3}s${4:+ ($4)} alternately on $1 and on Highwater [default: $2].
 
   --duration TIME   measured time of each run of a scenario, such as 10s [default: that of the scenario]
+  --nodes N         number of brokers on each side, for scenarios with replicas, where the peer can have several [default: 1]
   --rounds N        number of runs of each workload on each broker; only the last counts, as the others warm up the brokers [default: 3]
   --json DIR        directory for the reports of all rounds
   --program FILE    a highwater program with this peer's client [default: build one]
@@ -53,10 +57,11 @@ options() {
     shift 2
     while (($#)); do
         case $1 in
-        --duration | --rounds | --json | --program)
+        --duration | --nodes | --rounds | --json | --program)
             (($# > 1)) || die "$1 requires a value"
             case $1 in
             --duration) duration=$2 ;;
+            --nodes) nodes=$2 ;;
             --rounds) rounds=$2 ;;
             --json) json=$2 ;;
             --program) program=$2 ;;
@@ -75,6 +80,8 @@ options() {
         esac
     done
     [[ $rounds =~ ^[1-9][0-9]*$ ]] || die "--rounds wants a number from 1, not $rounds"
+    [[ $nodes =~ ^[1-9]$ ]] || die "--nodes wants a number from 1 to 9, not $nodes"
+    [[ $nodes == 1 || ${many_nodes:-} ]] || die "only one $what is started here"
     ((${#workloads[@]})) || read -ra workloads <<<"$default"
 }
 
@@ -137,32 +144,46 @@ free_port() {
 
 # start_broker PORT COMMAND...: starts a broker and waits until it listens.
 start_broker() {
-    local port=$1 tries
+    local port=$1
     shift
-    broker_log=$work/broker.log
-    "$@" >"$broker_log" 2>&1 </dev/null &
-    broker_pid=$!
+    launch "$@"
+    wait_for_broker "$port" "$work/broker-1.log" "$1"
+}
+
+# launch COMMAND...: starts one more broker, which does not listen yet.
+launch() {
+    "$@" >"$work/broker-$((${#broker_pids[@]} + 1)).log" 2>&1 </dev/null &
+    broker_pids+=("$!")
+    broker_pid=$(IFS=, && echo "${broker_pids[*]}")
+}
+
+# wait_for_broker PORT LOG NAME: waits until a broker listens.
+wait_for_broker() {
+    local port=$1 broker_log=$2 tries
     for ((tries = 0; tries < 300; tries++)); do
         if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
             return
         fi
-        kill -0 "$broker_pid" 2>/dev/null || break
+        kill -0 "${broker_pids[@]}" 2>/dev/null || break
         sleep 0.2
     done
     tail -n 20 "$broker_log" >&2
-    die "$1 does not listen on port $port"
+    die "$3 does not listen on port $port"
 }
 
 stop_broker() {
-    [[ -n $broker_pid ]] || return 0
-    local tries
-    kill "$broker_pid" 2>/dev/null || true
-    for ((tries = 0; tries < 100; tries++)); do
-        kill -0 "$broker_pid" 2>/dev/null || break
-        sleep 0.2
+    ((${#broker_pids[@]})) || return 0
+    local pid tries
+    kill "${broker_pids[@]}" 2>/dev/null || true
+    for pid in "${broker_pids[@]}"; do
+        for ((tries = 0; tries < 100; tries++)); do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.2
+        done
+        kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
     done
-    kill -KILL "$broker_pid" 2>/dev/null || true
-    wait "$broker_pid" 2>/dev/null || true
+    broker_pids=()
     broker_pid=
 }
 
@@ -208,7 +229,7 @@ in_turn() {
     for workload in "${workloads[@]}"; do
         large=()
         # With few outstanding records, a multi-threaded broker is limited by the hand-offs between its threads.
-        [[ $workload != few-big ]] || large=(--outstanding 65536)
+        [[ $workload != few-big && $workload != replicated-big ]] || large=(--outstanding 65536)
         for ((round = 1; round <= rounds; round++)); do
             measure "$round" "$workload" "$label" "$@" --broker-pid "$broker_pid" "${large[@]}"
             for backend in "${own[@]}"; do
@@ -219,7 +240,7 @@ in_turn() {
                 fi
             done
         done
-        [[ $workload == small-batches ]] || continue
+        [[ $workload == small-batches || $workload == replicated-small ]] || continue
         climb "$workload" "$label" "$@" --broker-pid "$broker_pid"
         [[ -z $again ]] || continue
         for backend in "${own[@]}"; do
