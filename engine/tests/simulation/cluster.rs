@@ -19,7 +19,7 @@ use crate::node::World;
 use crate::sim_node::{self, Members, NodeSetup};
 use crate::wire::Wire;
 
-const NODES: u32 = 3;
+pub(crate) const NODES: u32 = 3;
 const SHARDS: u16 = 2;
 const FOUNDER: NodeId = NodeId(0);
 /// Virtual time within which nodes agree once nothing is in the way.
@@ -27,7 +27,7 @@ const AGREE_TIME_MAX: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A topic: its name, the number of its partitions, and that of the replicas of each.
-type Listed = (String, usize, usize);
+pub(crate) type Listed = (String, usize, usize);
 
 pub(crate) struct Cluster {
     pub(crate) world: World,
@@ -77,7 +77,7 @@ impl Cluster {
         self.world.app_mut(self.nodes[0], 0).expect("it runs").admit(node);
     }
 
-    fn address(&self, number: usize) -> SocketAddr {
+    pub(crate) fn address(&self, number: usize) -> SocketAddr {
         self.world.address(self.nodes[number], 0)
     }
 
@@ -105,14 +105,7 @@ impl Cluster {
 
     /// Creates a topic through a node.
     fn create(&mut self, number: usize, name: &str, replicas: u8) {
-        let request = CreateTopicRequest {
-            name: name.into(),
-            partitions: 2,
-            configs: Vec::new(),
-            validate_only: false,
-            replicas: Some(replicas),
-        };
-        self.call(number, &request).expect("it replies");
+        self.call(number, &new_topic(name, replicas)).expect("it replies");
     }
 
     fn listed(&mut self, number: usize) -> Vec<Listed> {
@@ -129,7 +122,7 @@ impl Cluster {
     }
 
     /// Waits until these nodes list the same topics and have applied as many records. Returns the topics.
-    fn agreed(&mut self, numbers: &[usize]) -> Vec<Listed> {
+    pub(crate) fn agreed(&mut self, numbers: &[usize]) -> Vec<Listed> {
         let until = self.world.now().after(AGREE_TIME_MAX);
         loop {
             let all: Vec<_> = numbers.iter().map(|number| self.listed(*number)).collect();
@@ -164,6 +157,16 @@ impl Cluster {
             assert!(self.world.now() < until, "nobody leads the metadata");
             self.world.run_for(POLL_INTERVAL);
         }
+    }
+}
+
+pub(crate) fn new_topic(name: &str, replicas: u8) -> CreateTopicRequest {
+    CreateTopicRequest {
+        name: name.into(),
+        partitions: 2,
+        configs: Vec::new(),
+        validate_only: false,
+        replicas: Some(replicas),
     }
 }
 
@@ -224,13 +227,7 @@ pub(crate) fn leader_is_cut_off(seed: u64) {
     let mut waiting = Wire::connect(&mut cluster.world, address, None);
     cluster.world.run_for(POLL_INTERVAL);
     cluster.world.isolate(cluster.nodes[cut_off]);
-    waiting.send(&CreateTopicRequest {
-        name: "lost".into(),
-        partitions: 2,
-        configs: Vec::new(),
-        validate_only: false,
-        replicas: Some(1),
-    });
+    waiting.send(&new_topic("lost", 1));
     cluster.world.run_for(POLL_INTERVAL);
     for name in ["a", "b", "c"] {
         cluster.create(others[0], name, 2);

@@ -37,6 +37,7 @@ mod parked;
 mod peers;
 mod producer;
 mod published;
+mod random_cluster;
 mod rejected;
 mod reported;
 mod run;
