@@ -75,7 +75,8 @@ impl<'a> Destination<'a> {
     pub(super) fn handle_failure(&mut self, error: &CallError) {
         self.has_failed = match error {
             CallError::Rejected { code, .. } => is_elsewhere(*code),
-            _ => true,
+            // The group may have another coordinator by now. For other requests any node will do, also one that is not known yet.
+            _ => self.group.is_some(),
         };
     }
 
