@@ -125,14 +125,15 @@ impl LeaderTable {
             if self.own.get(&partition).is_some_and(|own| own.epoch <= statement.epoch) {
                 self.own.remove(&partition);
             }
-            if !self.leaders.put(self.me, &statement, SaidIn::default()) {
-                continue;
-            }
-            self.has_changed = true;
-            if statement.leads {
+            let holds = self.leaders.put(self.me, &statement, SaidIn::default());
+            self.has_changed |= holds;
+            if holds && statement.leads {
                 self.own.insert(partition, statement.clone());
             }
-            self.unsaid.push(statement);
+            // Others may not know the later leader, and have been told of this one.
+            if holds || !statement.leads {
+                self.unsaid.push(statement);
+            }
         }
     }
 
@@ -165,7 +166,8 @@ impl LeaderTable {
             if self.leaders.put(node, statement, said_in) {
                 self.has_changed = true;
                 // A replica of this node that led before does not any more, whether it knows that yet or not.
-                self.own.remove(&statement.partition);
+                let before = self.own.remove(&statement.partition);
+                self.unsaid.extend(before.map(|before| LeaderStatement { leads: false, ..before }));
             }
         }
         if news.is_complete {
