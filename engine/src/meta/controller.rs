@@ -169,6 +169,13 @@ impl Controller {
         (self.log.is_none() && self.needs_log() && is_certain && is_settled).then_some(next)
     }
 
+    /// Returns this node as it is to be registered, if another node decides and the metadata has something else.
+    pub(crate) fn wants_registration(&self) -> Option<&Node> {
+        let known = self.applier.metadata.nodes().get(&self.node.id);
+        let is_new = known.is_none_or(|known| **known != self.node);
+        (self.applier.is_open() && !self.decides() && !self.is_starting() && is_new).then_some(&self.node)
+    }
+
     /// Returns whether the log has everything that a new replica needs, if this node decides.
     pub(crate) fn may_add_replicas(&self) -> bool {
         let is_complete = self.log_snapshot.as_ref().is_some_and(LogSnapshot::is_complete);

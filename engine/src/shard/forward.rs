@@ -7,7 +7,7 @@ use highwater_runtime::plane::Plane;
 
 use super::Shard;
 use super::lead::{Lead, service_of};
-use crate::api::{ApiError, ControllerReply, ControllerRequest, CreateGroupsTopic, Requester};
+use crate::api::{ApiError, ControllerReply, ControllerRequest, CreateGroupsTopic, RegisterNode, Requester};
 use crate::limits::REMOTE_REQUESTS_MAX;
 use crate::message::Message;
 use crate::meta::{read_request, write_reply};
@@ -31,6 +31,27 @@ impl Lead {
 }
 
 impl Shard {
+    /// Has the node that leads register this one, if something about it is new since its last start. Each leader is asked once in its term.
+    pub(super) fn register_at_leader(&mut self) {
+        let Some(lead) = &mut self.lead else { return };
+        let Some(node) = lead.controller.wants_registration() else { return };
+        let Some((_, log)) = self.partitions.metadata() else { return };
+        let Some(leader) = log.leader().filter(|_| lead.ready && !log.is_leader()) else { return };
+        let asked = Some((leader, log.epoch()));
+        if lead.registering == asked {
+            return;
+        }
+        // Nobody waits for the reply: the metadata shows what has become of it.
+        let to = Requester::Node { node: node.id, session: 0, number: 0 };
+        let request = ControllerRequest::RegisterNode(RegisterNode(node.clone()));
+        // Without a way to the leader it is tried again.
+        if self.forward(to, leader, &request).is_ok()
+            && let Some(lead) = &mut self.lead
+        {
+            lead.registering = asked;
+        }
+    }
+
     /// Sends a request to the node that leads. An error: it gets no other reply.
     pub(super) fn forward(
         &mut self,

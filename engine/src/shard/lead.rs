@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use highwater_protocol::ids::{Offset, PartitionIndex, TopicId};
+use highwater_protocol::ids::{LeaderEpoch, NodeId, Offset, PartitionIndex, TopicId};
 use highwater_runtime::fs::RESERVE_NAME;
 use highwater_runtime::plane::{Completion, Disk, FileJob, Plane, ShardIndex, Token};
 
@@ -33,6 +33,8 @@ pub(super) struct Lead {
     held: VecDeque<(Requester, ControllerRequest)>,
     /// Requests that are with the controller of another node.
     pub(super) forwarding: Forwarding,
+    /// The leader that was asked to register this node, and its term.
+    pub(super) registering: Option<(NodeId, LeaderEpoch)>,
     /// Requests of other nodes that have no reply.
     pub(super) remote_requests: usize,
     /// Changes that not all shards have prepared yet, in order.
@@ -73,6 +75,7 @@ impl Lead {
             reader: MetadataReader::default(),
             held: VecDeque::new(),
             forwarding: Forwarding::default(),
+            registering: None,
             remote_requests: 0,
             preparing: VecDeque::new(),
             prepared,

@@ -110,6 +110,7 @@ impl Shard {
             let wall_ms = plane.wall_clock_ms();
             self.partitions.follow_nodes(plane, lead.controller.metadata().nodes(), wall_ms);
         }
+        self.register_at_leader();
         self.handle_held_requests(plane);
         self.append_proposals(plane);
         self.read_metadata_log(plane)

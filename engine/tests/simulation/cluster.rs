@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
+use highwater_engine::meta::Node;
 use highwater_engine::setup::PeerNode;
 use highwater_engine::shard::Shard;
 use highwater_protocol::error::ErrorCode;
@@ -172,6 +173,27 @@ pub(crate) fn new_topic(name: &str, replicas: u8) -> CreateTopicRequest {
 
 fn topic(name: &str, replicas: usize) -> Listed {
     (name.to_owned(), 2, replicas)
+}
+
+#[test]
+fn a_node_of_which_something_has_changed_has_the_leader_register_it_again() {
+    let mut cluster = Cluster::start(2);
+    cluster.agreed(&[0, 1, 2]);
+    let before = cluster.applied(0).expect("it runs");
+    let outdated =
+        Node { rack: Some("outdated".into()), ..sim_node::registration(NodeId(2), SHARDS, &cluster.members) };
+    let leader = cluster.wait_for_leader();
+    cluster.world.app_mut(cluster.nodes[leader], 0).expect("it runs").admit(outdated);
+    cluster.create(1, "a", 1);
+    let has_rack = |world: &World, number: usize| {
+        let nodes = world.app(cluster.nodes[number], 0).expect("it runs").nodes();
+        nodes.iter().any(|node| node.id == NodeId(2) && node.rack.is_some())
+    };
+    let reached =
+        cluster.world.run_until(AGREE_TIME_MAX, |world| (0..3).all(|number| !has_rack(world, number)));
+    assert!(reached, "it is registered as it is");
+    cluster.agreed(&[0, 1, 2]);
+    assert!(cluster.applied(0) >= Some(before + 3), "two registrations and a topic");
 }
 
 #[test]
