@@ -169,6 +169,12 @@ impl Controller {
         (self.log.is_none() && self.needs_log() && is_certain && is_settled).then_some(next)
     }
 
+    /// Returns whether every shard of this node has applied the records before `end`, or a full disk keeps it from that.
+    pub(crate) fn has_applied(&self, end: Offset) -> bool {
+        let Progress { everywhere, is_stalled, .. } = self.applier.progress();
+        everywhere >= end || is_stalled
+    }
+
     /// Returns this node as it is to be registered, if another node decides and the metadata has something else.
     pub(crate) fn wants_registration(&self) -> Option<&Node> {
         let known = self.applier.metadata.nodes().get(&self.node.id);

@@ -6,13 +6,14 @@
 //!     +----------+<------------Reply(number)---------------------------+
 //! ```
 //!
-//! So clients and the node itself may ask any node. What has become of a request is unknown if the way to the leader is lost before the reply: the requester gets
+//! So clients and the node itself may ask any node. A node passes a reply on when it has applied what the leader had: a topic that a client has created exists on
+//! the node that the client has asked. What has become of a request is unknown if the way to the leader is lost before the reply: the requester gets
 //! [`ApiError::NotController`], as it does when the leader is deposed. A request is never sent twice.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use highwater_protocol::ids::NodeId;
+use highwater_protocol::ids::{NodeId, Offset};
 
 use super::controller::Outcome;
 use super::message::{ReplyMessage, RequestMessage};
@@ -47,6 +48,16 @@ pub(crate) enum InvalidMessage {
 /// Bytes of the number in front of a request or a reply.
 const NUMBER_BYTES: usize = size_of::<u64>();
 
+/// A reply that has come back.
+#[derive(Debug)]
+pub(crate) struct ForwardedReply {
+    /// Who gets it.
+    pub(crate) to: Requester,
+    pub(crate) outcome: Outcome,
+    /// The end of what the leader had applied. Who gets the reply expects this node to have it too.
+    pub(crate) end: Offset,
+}
+
 impl Forwarding {
     /// Returns the message that brings a request to the leader, and the number of the request.
     pub(crate) fn begin(
@@ -76,19 +87,21 @@ impl Forwarding {
         self.pending.remove(&number);
     }
 
-    /// Handles a reply. Returns who gets it; `None` if nobody waits for it any more.
+    /// Handles a reply. `None`: nobody waits for it any more.
     pub(crate) fn handle_reply(
         &mut self,
         from: NodeId,
         body: &[u8],
-    ) -> Result<Option<(Requester, Outcome)>, InvalidMessage> {
+    ) -> Result<Option<ForwardedReply>, InvalidMessage> {
         let (number, content) = number_of(body)?;
+        let (end, content) = content.split_first_chunk().ok_or(InvalidMessage::TooShort)?;
         let reply = ReplyMessage::decode(content)?;
         if self.pending.get(&number).is_none_or(|pending| pending.leader != from) {
             return Ok(None);
         }
         let Some(Pending { to, service, .. }) = self.pending.remove(&number) else { return Ok(None) };
-        Ok(Some((to, reply.into_outcome(service))))
+        let outcome = reply.into_outcome(service);
+        Ok(Some(ForwardedReply { to, outcome, end: Offset(i64::from_le_bytes(*end)) }))
     }
 
     /// Handles that the way to a node is lost: returns those whose requests are with it. They get [`ApiError::NotController`].
@@ -104,9 +117,10 @@ pub(crate) fn read_request(body: &[u8]) -> Result<(u64, ControllerRequest), Inva
     Ok((number, RequestMessage::decode(content)?.into()))
 }
 
-/// Returns the message with the reply to the request with this number.
-pub(crate) fn write_reply(number: u64, outcome: &Outcome) -> Bytes {
-    numbered(number, &ReplyMessage::of(outcome).encode())
+/// Returns the message with the reply to the request with this number, from a leader that has applied the records before `end`.
+pub(crate) fn write_reply(number: u64, end: Offset, outcome: &Outcome) -> Bytes {
+    let content = [&end.0.to_le_bytes()[..], &ReplyMessage::of(outcome).encode()].concat();
+    numbered(number, &content)
 }
 
 fn numbered(number: u64, content: &[u8]) -> Bytes {
@@ -187,11 +201,12 @@ mod tests {
                 forwarding.begin(to(at), LEADER, Service::Controller, &request).expect("it fits");
             let (number, received) = read_request(&message).expect("it was encoded");
             assert_eq!(format!("{received:?}"), format!("{request:?}"));
-            let reply = write_reply(number, &Ok(ControllerReply::Done));
+            let reply = write_reply(number, Offset(40), &Ok(ControllerReply::Done));
             let other = forwarding.handle_reply(NodeId(9), &reply).expect("it can be read");
             assert!(other.is_none(), "the request is not with that node");
-            let replied = forwarding.handle_reply(LEADER, &reply).expect("it can be read");
-            assert!(matches!(replied, Some((of, Ok(ControllerReply::Done))) if of == to(at)));
+            let replied = forwarding.handle_reply(LEADER, &reply).expect("it can be read").expect("it waits");
+            assert_eq!((replied.to, replied.end), (to(at), Offset(40)));
+            assert!(matches!(replied.outcome, Ok(ControllerReply::Done)));
             assert!(forwarding.handle_reply(LEADER, &reply).expect("it can be read").is_none(), "twice");
         }
         assert!(forwarding.pending.is_empty());
@@ -226,9 +241,9 @@ mod tests {
             let (_, message) =
                 forwarding.begin(to(1), LEADER, Service::ProducerIds, &request).expect("it fits");
             let (number, _) = read_request(&message).expect("it was encoded");
-            let replied =
-                forwarding.handle_reply(LEADER, &write_reply(number, &outcome)).expect("it can be read");
-            assert_eq!(format!("{:?}", replied.map(|(_, outcome)| outcome)), format!("{:?}", Some(outcome)));
+            let reply = write_reply(number, Offset(0), &outcome);
+            let replied = forwarding.handle_reply(LEADER, &reply).expect("it can be read").expect("it waits");
+            assert_eq!(format!("{:?}", replied.outcome), format!("{outcome:?}"));
         }
     }
 

@@ -65,7 +65,7 @@ mod topic;
 
 pub use crate::api::{ClientAddress, Node, NodeProtocol};
 pub use assignment::Assignment;
-pub(crate) use forwarding::{Forwarding, read_request, write_reply};
+pub(crate) use forwarding::{ForwardedReply, Forwarding, read_request, write_reply};
 pub(crate) use leadership::Leadership;
 pub use listed::Listed;
 pub(crate) use log_topic::{METADATA_STORE, metadata_topic};

@@ -10,7 +10,7 @@ use super::lead::{Lead, service_of};
 use crate::api::{ApiError, ControllerReply, ControllerRequest, CreateGroupsTopic, RegisterNode, Requester};
 use crate::limits::REMOTE_REQUESTS_MAX;
 use crate::message::Message;
-use crate::meta::{read_request, write_reply};
+use crate::meta::{ForwardedReply, read_request, write_reply};
 use crate::partition::Partitions;
 use crate::peers::{ForController, SessionNumber};
 
@@ -80,15 +80,27 @@ impl Shard {
         match to {
             Requester::Shard(shard, ticket) => plane.post(shard, Message::ControllerReply(ticket, outcome)),
             Requester::Node { node, session, number } => {
-                if let Some(lead) = &mut self.lead {
-                    lead.remote_requests = lead.remote_requests.saturating_sub(1);
-                }
+                let Some(lead) = &mut self.lead else { return };
+                lead.remote_requests = lead.remote_requests.saturating_sub(1);
                 if let Some(exchange) = &mut self.peers {
-                    let (session, reply) = (SessionNumber(session), write_reply(number, &outcome));
+                    let end = lead.controller.metadata().next_offset();
+                    let (session, reply) = (SessionNumber(session), write_reply(number, end, &outcome));
                     // Without the session, nobody waits for it.
                     exchange.peers.send_controller(node, Some(session), Kind::ControllerReply, reply);
                 }
             }
+        }
+    }
+
+    /// Passes replies of other nodes on, in their order, when this node has applied what they are about.
+    pub(super) fn pass_replies_on(&mut self, plane: &mut dyn Plane<Message>) {
+        let is_stopping = self.drain.is_some();
+        while let Some(lead) = &mut self.lead
+            && let Some(ForwardedReply { to, outcome, .. }) = lead.replies.pop_front_if(|reply| {
+                is_stopping || reply.outcome.is_err() || lead.controller.has_applied(reply.end)
+            })
+        {
+            self.reply_of_controller(plane, to, outcome);
         }
     }
 
@@ -113,7 +125,7 @@ impl Shard {
                 },
                 ForController::Reply { peer, session, body } => {
                     match lead.forwarding.handle_reply(peer.node, &body) {
-                        Ok(Some((to, outcome))) => self.reply_of_controller(plane, to, outcome),
+                        Ok(Some(reply)) => lead.replies.push_back(reply),
                         Ok(None) => {}
                         Err(error) => exchange.peers.reject(plane, peer, session, &error.to_string()),
                     }

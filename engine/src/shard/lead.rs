@@ -17,7 +17,7 @@ use crate::data_dir::{META, RESERVE_BYTES};
 use crate::limits::{ANSWERS_PER_TURN_MAX, HELD_CONTROLLER_REQUESTS_MAX};
 use crate::message::{Message, Prepare};
 use crate::meta::controller::{Action, Controller};
-use crate::meta::{Forwarding, MetadataRoom, Node, Publish};
+use crate::meta::{ForwardedReply, Forwarding, MetadataRoom, Node, Publish};
 use crate::mutants::{Mutant, is_planted};
 use crate::partition::{META_SPACE, RESERVE_SPACE};
 use crate::setup::{OpenError, ShardSetup};
@@ -33,6 +33,8 @@ pub(super) struct Lead {
     held: VecDeque<(Requester, ControllerRequest)>,
     /// Requests that are with the controller of another node.
     pub(super) forwarding: Forwarding,
+    /// Replies that have come back before this node has applied what they are about.
+    pub(super) replies: VecDeque<ForwardedReply>,
     /// The leader that was asked to register this node, and its term.
     pub(super) registering: Option<(NodeId, LeaderEpoch)>,
     /// Requests of other nodes that have no reply.
@@ -75,6 +77,7 @@ impl Lead {
             reader: MetadataReader::default(),
             held: VecDeque::new(),
             forwarding: Forwarding::default(),
+            replies: VecDeque::new(),
             registering: None,
             remote_requests: 0,
             preparing: VecDeque::new(),
@@ -306,6 +309,7 @@ impl Shard {
         for (to, outcome) in replies {
             self.reply_of_controller(plane, to, outcome);
         }
+        self.pass_replies_on(plane);
         more || left == 0
     }
 

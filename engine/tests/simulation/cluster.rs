@@ -201,6 +201,7 @@ fn nodes_that_join_get_the_metadata_and_change_it_through_whichever_node_they_li
     let mut cluster = Cluster::start(1);
     assert_eq!(cluster.agreed(&[0, 1, 2]), []);
     cluster.create(2, "a", 3);
+    assert_eq!(cluster.listed(2), [topic("a", 3)], "it exists on the node that was asked");
     cluster.create(0, "b", 1);
     assert_eq!(cluster.agreed(&[0, 1, 2]), [topic("a", 3), topic("b", 1)]);
     cluster.call(1, &DeleteTopicRequest { name: "b".into() }).expect("it replies");
