@@ -68,7 +68,10 @@ fn run_at_random(seed: u64, totals: &mut Totals) {
                 Ok(_) => {
                     acknowledged.insert(name.clone());
                 }
-                Err((code, text)) => assert!(code.is_retryable(), "{code:?}: {text}"),
+                // As many replicas are asked for as there are nodes, and some of them may be known to be out of reach.
+                Err((code, text)) => {
+                    assert!(code.is_retryable() || text.contains("can be reached"), "{code:?}: {text}");
+                }
             }
             false
         });
