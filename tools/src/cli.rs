@@ -53,7 +53,6 @@ pub(crate) enum Command {
     /// Run a half-minute demonstration: write and read back a million records, killing the broker twice, in a temporary directory
     Demo(DemoArgs),
     /// Run several nodes of a cluster on this machine until Ctrl-C, for development
-    #[command(hide = true)]
     DevCluster(DevClusterArgs),
     /// Create, list, describe, alter, trim and delete topics
     #[command(subcommand)]

@@ -37,33 +37,21 @@ pub(crate) struct StartArgs {
 
     /// Addresses to listen on for the other nodes of a cluster, as for --listen, with default port 9193
     /// [default: none, this node takes no others]
-    #[arg(
-        long,
-        env = "HIGHWATER_PEER_LISTEN",
-        value_name = "HOST:PORT",
-        hide_env_values = true,
-        hide = true
-    )]
+    #[arg(long, env = "HIGHWATER_PEER_LISTEN", value_name = "HOST:PORT", hide_env_values = true)]
     pub peer_listen: Vec<PeerAddresses>,
 
     /// Addresses at which the other nodes reach those of --peer-listen, as for --advertise
     /// [default: the one of --seeds that is this node, or else the address that it listens on]
-    #[arg(
-        long,
-        env = "HIGHWATER_PEER_ADVERTISE",
-        value_name = "HOST:PORT",
-        hide_env_values = true,
-        hide = true
-    )]
+    #[arg(long, env = "HIGHWATER_PEER_ADVERTISE", value_name = "HOST:PORT", hide_env_values = true)]
     pub peer_advertise: Vec<Advertise>,
 
     /// Nodes that found a cluster together, the same list on each of them; for a node that joins later, any members. The default
     /// port is 9193. Without it, a node with an empty directory founds a cluster of one. Example: --seeds a,b,c
-    #[arg(long, env = "HIGHWATER_SEEDS", value_name = "HOST:PORT", hide_env_values = true, hide = true)]
+    #[arg(long, env = "HIGHWATER_SEEDS", value_name = "HOST:PORT", hide_env_values = true)]
     pub seeds: Vec<PeerAddresses>,
 
     /// Number of this node in its cluster [default: 0 for the founder, the smallest free one for others]
-    #[arg(long, env = "HIGHWATER_NODE_ID", value_name = "N", hide_env_values = true, hide = true)]
+    #[arg(long, env = "HIGHWATER_NODE_ID", value_name = "N", hide_env_values = true)]
     pub node_id: Option<u32>,
 
     /// Create missing topics when Kafka clients request them [default: true]
