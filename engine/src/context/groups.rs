@@ -76,7 +76,11 @@ impl Context<'_> {
             // Clients of both protocols try again after this.
             let created = created.inspect_err(|error| tracing::error!("groups cannot be kept: {error}"));
             let created = created.map_err(|_| ApiError::Starting(Service::Groups));
-            let owners = created.map(|()| context.group_owners());
+            let owners = created.and_then(|()| match context.group_owners() {
+                // Another node leads the metadata, and this one has not applied the record yet.
+                None if !only_existing => Err(ApiError::Starting(Service::Groups)),
+                owners => Ok(owners),
+            });
             then(context, owners);
         });
     }

@@ -13,6 +13,10 @@ pub(super) struct Progress {
 impl Progress {
     /// Reports what has changed since the last call.
     pub(super) fn report(&mut self, joiner: &Joiner) {
+        if joiner.outcome().is_some() {
+            // The caller reports it.
+            return;
+        }
         for (address, state) in joiner.asked() {
             if let Some(text) = self.change(address, state) {
                 if matches!(state, SeedState::WithoutCluster(_)) {
