@@ -168,7 +168,7 @@ pub struct Consumers {
 
 /// Disturbance of a broker started for the run.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Disturbance {
     /// Kill a broker with SIGKILL in the middle of the run: of several, the one that has founded the cluster.
     pub kill: bool,
