@@ -91,5 +91,5 @@ fn a_reply_of_a_controller_that_was_deposed_is_found() {
 
 #[test]
 fn welcoming_a_node_before_its_registration_is_committed_is_found() {
-    assert!(fails(Mutant::WelcomeBeforeCommitted, || joining::welcomes_are_durable()));
+    assert!(fails(Mutant::WelcomeBeforeCommitted, joining::welcomes_are_durable));
 }
