@@ -10,7 +10,7 @@ use crate::explorer::{self, Scope, explore};
 use crate::simulation;
 
 /// Maximum number of seeds before the simulation has to find a bug.
-const SEEDS_MAX: u64 = 4_000;
+const SEEDS_MAX: u64 = 40_000;
 /// Maximum number of states before the explorer has to find a bug.
 const STATES_MAX: usize = 400_000;
 

@@ -66,7 +66,7 @@ mod mutants {
     use crate::mutants::{Mutant, assert_found};
 
     /// Maximum number of seeds before a bug has to be found.
-    const SEEDS_MAX: u64 = 60;
+    const SEEDS_MAX: u64 = 300;
 
     fn is_found(mutant: Mutant) {
         assert_found(mutant, SEEDS_MAX, World::run);
