@@ -111,7 +111,7 @@ apis! {
     ListGroups = 16, 0..=5, flexible 3, Served;
     SaslHandshake = 17, 0..=1, flexible 32767, Served, "answered with ILLEGAL_SASL_STATE: listeners are plain";
     ApiVersions = 18, 0..=4, flexible 3, Served, "any version is answered; one that is not offered with error 35 and this table";
-    CreateTopics = 19, 2..=7, flexible 5, Served, "one replica";
+    CreateTopics = 19, 2..=7, flexible 5, Served;
     DeleteTopics = 20, 1..=6, flexible 4, Served, "by name and by id";
     DeleteRecords = 21, 0..=2, flexible 2, Served;
     InitProducerId = 22, 0..=5, flexible 2, Served,
