@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use highwater_protocol::error::ErrorCode;
-use highwater_protocol::ids::{NodeId, Offset, PartitionIndex};
+use highwater_protocol::ids::{NodeId, Offset, PartitionIndex, TopicId};
 use highwater_protocol::native::{
     DeleteRecordsRequest, DescribeTopicReply, DescribeTopicRequest, ListOffsetsReply, ListOffsetsRequest,
     ListedOffset, Start, TopicInfo,
@@ -41,17 +41,55 @@ fn by_leader<T>(info: &TopicInfo, entries: Vec<Entry<T>>) -> ByLeader<T> {
     (led, leaderless)
 }
 
-/// The time for a request, and the pauses between its attempts.
-struct Attempts {
+/// Partitions of a request that have no answer yet, the time for it, and the pauses between its attempts.
+struct Asking<T> {
+    left: Vec<Entry<T>>,
+    /// Why some are left after an attempt. `None` before the first one.
+    failure: Option<CallError>,
     deadline: tokio::time::Instant,
     pause: Backoff,
 }
 
-impl Attempts {
-    fn new(cluster: &Cluster) -> Self {
+impl<T> Asking<T> {
+    fn new(cluster: &Cluster, partitions: Vec<(PartitionIndex, T)>) -> Self {
         let config = &cluster.config;
-        let deadline = tokio::time::Instant::now() + config.request_timeout;
-        Self { deadline, pause: Backoff::new(config.backoff_min, config.backoff_max) }
+        let numbered = partitions.into_iter().enumerate();
+        Self {
+            left: numbered.map(|(number, (index, what))| (number, index, what)).collect(),
+            failure: None,
+            deadline: tokio::time::Instant::now() + config.request_timeout,
+            pause: Backoff::new(config.backoff_min, config.backoff_max),
+        }
+    }
+
+    /// Begins the next attempt, after a pause if it is not the first one. Returns the topic's id, and which partitions to ask which node about; `None` if all
+    /// have their answer. Fails if there is no time for another attempt.
+    async fn next(
+        &mut self,
+        cluster: &Arc<Cluster>,
+        topic: &str,
+    ) -> Result<Option<(TopicId, BTreeMap<NodeId, Vec<Entry<T>>>)>, CallError> {
+        if let Some(failure) = self.failure.take() {
+            if self.left.is_empty() {
+                return Ok(None);
+            }
+            self.wait(failure).await?;
+        }
+        self.failure = Some(no_leader());
+        let info = cluster.topic(topic, Some(Instant::now())).await?;
+        let (led, leaderless) = by_leader(&info, std::mem::take(&mut self.left));
+        self.left = leaderless;
+        Ok(Some((info.id, led)))
+    }
+
+    /// Handles that a node has not answered: its partitions are asked about again, unless the error says that this is no use.
+    fn fail(&mut self, entries: Vec<Entry<T>>, error: CallError) -> Result<(), CallError> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        self.left.extend(entries);
+        self.failure = Some(error);
+        Ok(())
     }
 
     /// Waits for the next attempt. Fails with `error` if there is no time for one.
@@ -78,39 +116,25 @@ impl Cluster {
         partitions: Vec<(PartitionIndex, Start)>,
     ) -> Result<Vec<ListedOffset>, CallError> {
         let mut listed: Vec<Option<ListedOffset>> = partitions.iter().map(|_| None).collect();
-        let numbered = partitions.into_iter().enumerate();
-        let mut left: Vec<Entry<Start>> =
-            numbered.map(|(number, (index, start))| (number, index, start)).collect();
-        let mut attempts = Attempts::new(self);
-        loop {
-            let info = self.topic(topic, Some(Instant::now())).await?;
-            let (led, leaderless) = by_leader(&info, std::mem::take(&mut left));
-            let mut last = no_leader();
-            left = leaderless;
+        let mut asking = Asking::new(self, partitions);
+        while let Some((topic, led)) = asking.next(self, topic).await? {
             for (node, entries) in led {
                 let partitions = entries.iter().map(|(_, index, start)| (*index, *start)).collect();
-                let request = ListOffsetsRequest { topic: info.id, partitions };
+                let request = ListOffsetsRequest { topic, partitions };
                 match self.call_node::<_, ListOffsetsReply>(node, &request).await {
                     Ok(reply) => {
                         for (entry, found) in entries.into_iter().zip(reply.partitions) {
                             match found.found {
-                                Err(code) if code.is_retryable() => left.push(entry),
+                                Err(code) if code.is_retryable() => asking.left.push(entry),
                                 _ => listed[entry.0] = Some(found),
                             }
                         }
                     }
-                    Err(error) if error.is_transient() => {
-                        left.extend(entries);
-                        last = error;
-                    }
-                    Err(error) => return Err(error),
+                    Err(error) => asking.fail(entries, error)?,
                 }
             }
-            if left.is_empty() {
-                return Ok(listed.into_iter().flatten().collect());
-            }
-            attempts.wait(last).await?;
         }
+        Ok(listed.into_iter().flatten().collect())
     }
 
     /// Deletes the records of partitions before these offsets.
@@ -119,32 +143,17 @@ impl Cluster {
         topic: &str,
         partitions: Vec<(PartitionIndex, Offset)>,
     ) -> Result<(), CallError> {
-        let numbered = partitions.into_iter().enumerate();
-        let mut left: Vec<Entry<Offset>> =
-            numbered.map(|(number, (index, to))| (number, index, to)).collect();
-        let mut attempts = Attempts::new(self);
-        loop {
-            let info = self.topic(topic, Some(Instant::now())).await?;
-            let (led, leaderless) = by_leader(&info, std::mem::take(&mut left));
-            let mut last = no_leader();
-            left = leaderless;
+        let mut asking = Asking::new(self, partitions);
+        while let Some((topic, led)) = asking.next(self, topic).await? {
             for (node, entries) in led {
                 let partitions = entries.iter().map(|(_, index, to)| (*index, *to)).collect();
-                let request = DeleteRecordsRequest { topic: info.id, partitions };
-                match self.call_node_empty(node, &request).await {
-                    Ok(()) => {}
-                    Err(error) if error.is_transient() => {
-                        left.extend(entries);
-                        last = error;
-                    }
-                    Err(error) => return Err(error),
+                let request = DeleteRecordsRequest { topic, partitions };
+                if let Err(error) = self.call_node_empty(node, &request).await {
+                    asking.fail(entries, error)?;
                 }
             }
-            if left.is_empty() {
-                return Ok(());
-            }
-            attempts.wait(last).await?;
         }
+        Ok(())
     }
 
     /// Describes a topic. The logs of partitions whose leaders cannot be reached are missing.
