@@ -1,33 +1,24 @@
 //! Reads the partitions whose groups a coordinator has to restore, a piece at a time.
 
 use highwater_runtime::plane::Disk;
-use highwater_storage::{ReadId, ReadLimits, ReadOutcome, ReadResult};
+use highwater_storage::{ReadId, ReadLimits, ReadResult};
 
 use super::coordinators::{Coordinators, OwnPartition};
 use crate::limits::{GROUP_LOAD_BYTES_MAX, GROUP_LOAD_MEMORY_BYTES_MAX};
-use crate::partition::{Partition, Partitions, batches_of};
+use crate::partition::{Partition, Partitions, PieceReads, batches_of};
 
 /// The read of a shard's coordinators. There is one at a time.
 #[derive(Debug, Default)]
 pub(crate) struct GroupLoader {
-    /// The disk read in flight.
-    reading: Option<Reading>,
-    /// Bytes of memory that the next read needs, if more than [`GROUP_LOAD_MEMORY_BYTES_MAX`].
-    needs_bytes: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Reading {
-    store: usize,
-    id: ReadId,
-    /// The load that it is for. It may have been given up meanwhile.
-    load: u64,
+    reads: PieceReads,
+    /// The load that the disk read in flight is for. It may have been given up meanwhile.
+    load: Option<u64>,
 }
 
 impl GroupLoader {
     /// Returns whether a store's read is the coordinators'.
     pub(crate) fn is_reading(&self, store: usize, id: ReadId) -> bool {
-        self.reading.is_some_and(|reading| (reading.store, reading.id) == (store, id))
+        self.reads.is_reading(store, id)
     }
 
     /// Reads more of the coordinators' partitions. Returns whether the next turn can read on.
@@ -38,23 +29,21 @@ impl GroupLoader {
         coordinators: &mut Coordinators,
     ) -> bool {
         let Some(load) = coordinators.next_load() else { return false };
-        if self.reading.is_some() {
+        if self.reads.is_busy() {
             return false;
         }
-        let Some(partition) = partitions.of(load.tp) else {
+        let Some(id) = partitions.find(load.tp) else {
             coordinators.finish_load();
             return true;
         };
-        let (store, slot) = (partition.store, partition.slot);
-        let memory_bytes_max = GROUP_LOAD_MEMORY_BYTES_MAX.max(self.needs_bytes);
-        let limits = ReadLimits { bytes_max: GROUP_LOAD_BYTES_MAX, memory_bytes_max };
-        match partitions.store_mut(store).read(disk, slot, load.cursor, limits, load.end) {
-            ReadOutcome::Ready(result) => self.apply(partitions, coordinators, result),
-            ReadOutcome::Pending(id) => {
-                self.reading = Some(Reading { store, id, load: load.number });
-                return false;
-            }
-        }
+        let limits =
+            ReadLimits { bytes_max: GROUP_LOAD_BYTES_MAX, memory_bytes_max: GROUP_LOAD_MEMORY_BYTES_MAX };
+        let read = self.reads.read(disk, partitions, id, (load.cursor, load.end), limits);
+        let Some(result) = read else {
+            self.load = Some(load.number);
+            return false;
+        };
+        self.apply(partitions, coordinators, result);
         true
     }
 
@@ -65,16 +54,15 @@ impl GroupLoader {
         coordinators: &mut Coordinators,
         result: ReadResult,
     ) {
-        let of = self.reading.take().map(|reading| reading.load);
-        if coordinators.next_load().map(|load| load.number) == of {
+        if coordinators.next_load().map(|load| load.number) == self.load.take() {
             self.apply(partitions, coordinators, result);
         } else {
-            self.needs_bytes = 0;
+            self.reads.discard();
         }
     }
 
     fn apply(&mut self, partitions: &mut Partitions, coordinators: &mut Coordinators, result: ReadResult) {
-        let needs_bytes = std::mem::take(&mut self.needs_bytes);
+        self.reads.handle_result(&result);
         match result {
             ReadResult::Frames(frames) => {
                 let batches = frames.bytes.iter().flat_map(|chunk| {
@@ -92,7 +80,7 @@ impl GroupLoader {
                     }
                 }
             }
-            ReadResult::NeedsMemory(bytes) => self.needs_bytes = bytes.max(needs_bytes * 2),
+            ReadResult::NeedsMemory(_) => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use highwater_protocol::batch::{BatchError, BatchView};
 use highwater_protocol::ids::Offset;
 use highwater_protocol::topic::METADATA_PARTITION;
 use highwater_runtime::plane::Plane;
-use highwater_storage::{Cursor, Frames, ReadId, ReadLimits, ReadOutcome, ReadResult};
+use highwater_storage::{Cursor, Frames, ReadId, ReadLimits, ReadResult};
 
 use super::Shard;
 use super::drain::Drain;
@@ -17,7 +17,7 @@ use crate::message::Message;
 use crate::meta::controller::{Controller, LogView};
 use crate::meta::{RecoverError, metadata_topic};
 use crate::mutants::{Mutant, is_planted};
-use crate::partition::{AppendFailure, AppendOutcome, EXIT_DISK, Partitions, batches_of};
+use crate::partition::{AppendFailure, AppendOutcome, EXIT_DISK, Partitions, PieceReads, batches_of};
 use crate::reply_to::ReplyTo;
 
 /// Reads the log of the metadata.
@@ -25,10 +25,7 @@ use crate::reply_to::ReplyTo;
 pub(super) struct MetadataReader {
     /// Where the last read has ended.
     cursor: Option<Cursor>,
-    /// The disk read in flight: its store, and its id in that store.
-    reading: Option<(usize, ReadId)>,
-    /// Bytes of memory that the next read needs, if more than [`METADATA_LOAD_MEMORY_BYTES_MAX`].
-    needs_bytes: usize,
+    reads: PieceReads,
 }
 
 /// Why the log of the metadata cannot be followed.
@@ -47,7 +44,7 @@ enum FollowError {
 impl MetadataReader {
     /// Returns whether a store's read is that of the log of the metadata.
     pub(super) fn is_reading(&self, store: usize, id: ReadId) -> bool {
-        self.reading == Some((store, id))
+        self.reads.is_reading(store, id)
     }
 }
 
@@ -140,7 +137,7 @@ impl Shard {
     /// Reads what is committed and not applied. Returns whether the next turn can read on.
     fn read_metadata_log(&mut self, plane: &mut dyn Plane<Message>) -> bool {
         let Some(lead) = &mut self.lead else { return false };
-        let (Some(next), Some((_, log))) = (lead.controller.wants_from(), self.partitions.metadata()) else {
+        let (Some(next), Some((id, log))) = (lead.controller.wants_from(), self.partitions.metadata()) else {
             return false;
         };
         // A node that has nothing looks for a snapshot.
@@ -154,37 +151,27 @@ impl Shard {
         let from = cursor.offset();
         let is_early = is_planted(Mutant::MetadataAppliedUncommitted);
         let end = if is_early { self.partitions.bounds(log).append_end } else { log.high_watermark() };
-        if from >= end || lead.reader.reading.is_some() {
+        if from >= end || lead.reader.reads.is_busy() {
             return false;
         }
-        let (store, slot) = (log.store, log.slot);
-        let memory_bytes_max = METADATA_LOAD_MEMORY_BYTES_MAX.max(lead.reader.needs_bytes);
-        let limits = ReadLimits { bytes_max: METADATA_LOAD_BYTES_MAX, memory_bytes_max };
-        match self.partitions.store_mut(store).read(plane, slot, cursor, limits, end) {
-            ReadOutcome::Ready(result) => {
-                self.apply_metadata_read(plane, result);
-                true
-            }
-            ReadOutcome::Pending(id) => {
-                lead.reader.reading = Some((store, id));
-                false
-            }
-        }
+        let limits = ReadLimits {
+            bytes_max: METADATA_LOAD_BYTES_MAX,
+            memory_bytes_max: METADATA_LOAD_MEMORY_BYTES_MAX,
+        };
+        let read = lead.reader.reads.read(plane, &mut self.partitions, id, (cursor, end), limits);
+        let Some(result) = read else { return false };
+        self.apply_metadata_read(plane, result);
+        true
     }
 
     /// Handles the result of a read of the log.
     pub(super) fn apply_metadata_read(&mut self, plane: &mut dyn Plane<Message>, result: ReadResult) {
         let Some(lead) = &mut self.lead else { return };
-        lead.reader.reading = None;
-        let needed = std::mem::take(&mut lead.reader.needs_bytes);
+        lead.reader.reads.handle_result(&result);
         let from = lead.controller.metadata().next_offset();
         let outcome = match result {
             ReadResult::Frames(frames) => lead.handle_frames(&frames),
-            ReadResult::AtEnd => Ok(()),
-            ReadResult::NeedsMemory(bytes) => {
-                lead.reader.needs_bytes = bytes.max(needed * 2);
-                Ok(())
-            }
+            ReadResult::AtEnd | ReadResult::NeedsMemory(_) => Ok(()),
             ReadResult::OutOfRange { log_start: until, .. }
             | ReadResult::Damaged { resume_at: until }
             | ReadResult::AfterDamage { end: until } => Err(FollowError::Lost { from, until }),
