@@ -19,4 +19,6 @@ pub enum Requester {
         /// The node's number of the request.
         number: u64,
     },
+    /// Nobody: the metadata shows what has become of the request.
+    Nobody,
 }

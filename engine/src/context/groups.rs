@@ -77,7 +77,7 @@ impl Context<'_> {
             let created = created.inspect_err(|error| tracing::error!("groups cannot be kept: {error}"));
             let created = created.map_err(|_| ApiError::Starting(Service::Groups));
             let owners = created.and_then(|()| match context.group_owners() {
-                // Another node leads the metadata, and this one has not applied the record yet.
+                // The reply came from another node, and this one is stopping before it has applied the record.
                 None if !only_existing => Err(ApiError::Starting(Service::Groups)),
                 owners => Ok(owners),
             });

@@ -41,11 +41,9 @@ impl Shard {
         if lead.registering == asked {
             return;
         }
-        // Nobody waits for the reply: the metadata shows what has become of it.
-        let to = Requester::Node { node: node.id, session: 0, number: 0 };
         let request = ControllerRequest::RegisterNode(RegisterNode(node.clone()));
         // Without a way to the leader it is tried again.
-        if self.forward(to, leader, &request).is_ok()
+        if self.forward(Requester::Nobody, leader, &request).is_ok()
             && let Some(lead) = &mut self.lead
         {
             lead.registering = asked;
@@ -89,6 +87,7 @@ impl Shard {
                     exchange.peers.send_controller(node, Some(session), Kind::ControllerReply, reply);
                 }
             }
+            Requester::Nobody => {}
         }
     }
 

@@ -211,11 +211,9 @@ pub(super) fn topic_id(mut random: impl FnMut() -> u64) -> TopicId {
 impl Shard {
     /// Registers a node that was admitted to the cluster, at the end of the next turn. The metadata shows what has become of it.
     pub fn admit(&mut self, node: Node) {
-        let me = self.setup.identity.node;
         let Some(lead) = &mut self.lead else { return };
-        // Nobody gets a reply.
-        let to = Requester::Node { node: me, session: 0, number: 0 };
-        lead.held.push_back((to, ControllerRequest::RegisterNode(RegisterNode(node))));
+        let request = ControllerRequest::RegisterNode(RegisterNode(node));
+        lead.held.push_back((Requester::Nobody, request));
     }
 
     /// Returns how many records of the metadata this node has applied.

@@ -63,6 +63,17 @@ pub(crate) fn add_joined(
     add_node(world, config, node, (founder, id), Some(Rc::clone(members)))
 }
 
+/// Lets brokers with this number of shards know each other when they start: they have the ids from 0 on.
+#[allow(dead_code, reason = "not every test has several nodes")]
+pub(crate) fn introduce(world: &SimWorld<Shard>, nodes: &[SimNode], shards: u16, members: &Members) {
+    let member = |(id, node): (u32, &SimNode)| PeerNode {
+        id: NodeId(id),
+        address: world.address(*node, 2).into(),
+        shards,
+    };
+    *members.borrow_mut() = (0..).zip(nodes).map(member).collect();
+}
+
 /// Returns how a node registers itself.
 pub(crate) fn registration(id: NodeId, shards: u16, members: &Members) -> Node {
     let members = members.borrow();

@@ -6,7 +6,6 @@ use std::time::Duration;
 use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
 use highwater_engine::meta::Node;
-use highwater_engine::setup::PeerNode;
 use highwater_engine::shard::Shard;
 use highwater_protocol::error::ErrorCode;
 use highwater_protocol::ids::NodeId;
@@ -54,14 +53,7 @@ impl Cluster {
         let nodes: Vec<SimNode> = ids
             .map(|id| sim_node::add_joined(&mut world, config(), &setup, (FOUNDER, id), &members))
             .collect();
-        *members.borrow_mut() = (0..)
-            .zip(&nodes)
-            .map(|(id, node)| PeerNode {
-                id: NodeId(id),
-                address: world.address(*node, 2).into(),
-                shards: SHARDS,
-            })
-            .collect();
+        sim_node::introduce(&world, &nodes, SHARDS, &members);
         let mut cluster = Self { world, nodes, members };
         cluster.world.start(cluster.nodes[0]).expect("it starts");
         assert_eq!(cluster.agreed(&[0]), []);

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use highwater_engine::groups::GroupConfig;
 use highwater_engine::limits::ShardLimits;
-use highwater_engine::setup::PeerNode;
 use highwater_engine::shard::Shard;
 use highwater_protocol::ids::{LeaderEpoch, NodeId, PartitionIndex, ShardId, TopicPartition};
 use highwater_protocol::native::{Body as _, CreateTopicReply, CreateTopicRequest};
@@ -41,14 +40,7 @@ impl Cluster {
         let nodes: Vec<SimNode> = ids
             .map(|id| sim_node::add_member(&mut world, NodeConfig::new(SHARDS, 3), &setup, id, &members))
             .collect();
-        *members.borrow_mut() = (0..)
-            .zip(&nodes)
-            .map(|(id, node)| PeerNode {
-                id: NodeId(id),
-                address: world.address(*node, 2).into(),
-                shards: SHARDS,
-            })
-            .collect();
+        sim_node::introduce(&world, &nodes, SHARDS, &members);
         for node in &nodes {
             world.start(*node).expect("it starts");
         }
